@@ -1,0 +1,238 @@
+//! Frames: encoding, and decoding from a stream that arrives in pieces.
+
+use crate::{Job, MAX_PAYLOAD, MAX_START};
+use std::fmt;
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    /// Guest: the agent is up and waits for a job.
+    Ready,
+    /// Host: run this.
+    Start(Job),
+    /// Host: bytes for the program's standard input.
+    Stdin(Vec<u8>),
+    /// Host: no more standard input.
+    StdinEnd,
+    /// Guest: so many bytes of standard input left the agent's hands.
+    StdinTaken(u32),
+    /// Guest: bytes that the program wrote to its standard output.
+    Stdout(Vec<u8>),
+    /// Guest: bytes that the program wrote to its standard error.
+    Stderr(Vec<u8>),
+    /// Guest: how the program ended. The guest's claim, not a host fact.
+    Exit(Exit),
+}
+
+/// How the program ended, as wait(2) tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It exited with this status (0 to 255).
+    Exited(u8),
+    /// A signal ended it.
+    Signaled {
+        signal: u8,
+        /// The guest kernel ran out of memory and killed a process.
+        out_of_memory: bool,
+    },
+    /// It could not be started: errno of execve(2).
+    NotStarted(u8),
+}
+
+/// The peer broke the format; the text says how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Malformed(pub &'static str);
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "malformed frame: {}", self.0)
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+const READY: u8 = 1;
+const START: u8 = 2;
+const STDIN: u8 = 3;
+const STDIN_END: u8 = 4;
+const STDIN_TAKEN: u8 = 5;
+const STDOUT: u8 = 6;
+const STDERR: u8 = 7;
+const EXIT: u8 = 8;
+
+const HEADER: usize = 5;
+
+/// Appends `frame` to `out`.
+pub fn encode(frame: &Frame, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend([0; HEADER]);
+    let kind = match frame {
+        Frame::Ready => READY,
+        Frame::Start(job) => {
+            job.encode(out);
+            START
+        }
+        Frame::Stdin(bytes) => {
+            out.extend(bytes);
+            STDIN
+        }
+        Frame::StdinEnd => STDIN_END,
+        Frame::StdinTaken(count) => {
+            out.extend(count.to_le_bytes());
+            STDIN_TAKEN
+        }
+        Frame::Stdout(bytes) => {
+            out.extend(bytes);
+            STDOUT
+        }
+        Frame::Stderr(bytes) => {
+            out.extend(bytes);
+            STDERR
+        }
+        Frame::Exit(exit) => {
+            out.extend(match *exit {
+                Exit::Exited(status) => [0, status, 0],
+                Exit::Signaled {
+                    signal,
+                    out_of_memory,
+                } => [1, signal, out_of_memory.into()],
+                Exit::NotStarted(errno) => [2, errno, 0],
+            });
+            EXIT
+        }
+    };
+    let length = (out.len() - start - HEADER) as u32;
+    out[start] = kind;
+    out[start + 1..start + HEADER].copy_from_slice(&length.to_le_bytes());
+}
+
+/// Decodes frames from a stream. Holds at most one frame and what arrived with it.
+#[derive(Debug, Default, Clone)]
+pub struct Decoder {
+    buffer: Vec<u8>,
+    consumed: usize,
+}
+
+impl Decoder {
+    /// Adds bytes as they arrived.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.drain(..self.consumed);
+        self.consumed = 0;
+        self.buffer.extend(bytes);
+    }
+
+    /// The next whole frame, if it is here.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, Malformed> {
+        let rest = &self.buffer[self.consumed..];
+        let Some((header, rest)) = rest.split_at_checked(HEADER) else {
+            return Ok(None);
+        };
+        let kind = header[0];
+        let length = u32::from_le_bytes([header[1], header[2], header[3], header[4]]) as usize;
+        if length > limit(kind)? {
+            return Err(Malformed("too long"));
+        }
+        let Some(payload) = rest.get(..length) else {
+            return Ok(None);
+        };
+        let frame = decode(kind, payload)?;
+        self.consumed += HEADER + length;
+        Ok(Some(frame))
+    }
+}
+
+fn limit(kind: u8) -> Result<usize, Malformed> {
+    match kind {
+        READY | STDIN_END => Ok(0),
+        STDIN_TAKEN => Ok(4),
+        EXIT => Ok(3),
+        STDIN | STDOUT | STDERR => Ok(MAX_PAYLOAD),
+        START => Ok(MAX_START),
+        _ => Err(Malformed("unknown kind")),
+    }
+}
+
+fn decode(kind: u8, payload: &[u8]) -> Result<Frame, Malformed> {
+    Ok(match kind {
+        READY => Frame::Ready,
+        START => Frame::Start(Job::decode(payload)?),
+        STDIN => Frame::Stdin(payload.to_vec()),
+        STDIN_END => Frame::StdinEnd,
+        STDIN_TAKEN => Frame::StdinTaken(u32::from_le_bytes(
+            payload.try_into().map_err(|_| Malformed("too short"))?,
+        )),
+        STDOUT => Frame::Stdout(payload.to_vec()),
+        STDERR => Frame::Stderr(payload.to_vec()),
+        EXIT => Frame::Exit(match *payload {
+            [0, status, 0] => Exit::Exited(status),
+            [1, signal @ 1..=64, flag @ 0..=1] => Exit::Signaled {
+                signal,
+                out_of_memory: flag == 1,
+            },
+            [2, errno, 0] => Exit::NotStarted(errno),
+            _ => return Err(Malformed("no such exit")),
+        }),
+        _ => return Err(Malformed("unknown kind")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn any_frame() -> impl Strategy<Value = Frame> {
+        let bytes = || proptest::collection::vec(any::<u8>(), 0..2000);
+        prop_oneof![
+            Just(Frame::Ready),
+            Just(Frame::StdinEnd),
+            bytes().prop_map(Frame::Stdin),
+            bytes().prop_map(Frame::Stdout),
+            bytes().prop_map(Frame::Stderr),
+            any::<u32>().prop_map(Frame::StdinTaken),
+            any::<u8>().prop_map(|status| Frame::Exit(Exit::Exited(status))),
+            any::<u8>().prop_map(|errno| Frame::Exit(Exit::NotStarted(errno))),
+            (1..=64u8, any::<bool>()).prop_map(|(signal, out_of_memory)| Frame::Exit(
+                Exit::Signaled {
+                    signal,
+                    out_of_memory
+                }
+            )),
+            crate::job::tests::any_job().prop_map(Frame::Start),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn frames_survive_any_cut_of_the_stream(
+            frames in proptest::collection::vec(any_frame(), 0..8),
+            piece in 1..700usize,
+        ) {
+            let mut stream = Vec::new();
+            frames.iter().for_each(|frame| encode(frame, &mut stream));
+            let mut decoder = Decoder::default();
+            let mut seen = Vec::new();
+            for bytes in stream.chunks(piece) {
+                decoder.push(bytes);
+                while let Some(frame) = decoder.next_frame().unwrap() {
+                    seen.push(frame);
+                }
+            }
+            prop_assert_eq!(seen, frames);
+        }
+
+        #[test]
+        fn any_bytes_are_frames_or_an_error_but_never_a_panic(bytes: Vec<u8>) {
+            let mut decoder = Decoder::default();
+            decoder.push(&bytes);
+            while let Ok(Some(_)) = decoder.next_frame() {}
+        }
+    }
+
+    #[test]
+    fn a_length_over_the_limit_is_refused_before_its_payload_arrives() {
+        let mut decoder = Decoder::default();
+        decoder.push(&[STDOUT, 0xff, 0xff, 0xff, 0xff]);
+        assert_eq!(decoder.next_frame(), Err(Malformed("too long")));
+    }
+}

@@ -1,0 +1,134 @@
+//! A job: what the guest runs, as plain data.
+
+use crate::Malformed;
+
+/// One program to run, once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Job {
+    /// The program and its arguments, as execve(2) wants them; found through PATH.
+    pub argv: Vec<Vec<u8>>,
+    /// `NAME=value` each: the whole environment.
+    pub env: Vec<Vec<u8>>,
+    /// Files to make in the working directory before the program starts.
+    pub files: Vec<File>,
+    /// Most processes and threads the program may have at once.
+    pub pids_limit: u32,
+}
+
+/// A file for the working directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct File {
+    /// Relative to the working directory, without `..`.
+    pub path: Vec<u8>,
+    /// Permission bits.
+    pub mode: u32,
+    pub content: Vec<u8>,
+}
+
+impl Job {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        put_list(out, &self.argv);
+        put_list(out, &self.env);
+        put_u32(out, self.files.len() as u32);
+        for file in &self.files {
+            put_bytes(out, &file.path);
+            put_u32(out, file.mode);
+            put_bytes(out, &file.content);
+        }
+        put_u32(out, self.pids_limit);
+    }
+
+    pub(crate) fn decode(payload: &[u8]) -> Result<Self, Malformed> {
+        let mut rest = payload;
+        let argv = take_list(&mut rest)?;
+        let env = take_list(&mut rest)?;
+        let files = (0..take_u32(&mut rest)?)
+            .map(|_| {
+                Ok(File {
+                    path: take_bytes(&mut rest)?,
+                    mode: take_u32(&mut rest)?,
+                    content: take_bytes(&mut rest)?,
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        let pids_limit = take_u32(&mut rest)?;
+        if !rest.is_empty() {
+            return Err(Malformed("bytes left over"));
+        }
+        Ok(Self {
+            argv,
+            env,
+            files,
+            pids_limit,
+        })
+    }
+}
+
+fn put_u32(out: &mut Vec<u8>, value: u32) {
+    out.extend(value.to_le_bytes());
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_u32(out, bytes.len() as u32);
+    out.extend(bytes);
+}
+
+fn put_list(out: &mut Vec<u8>, list: &[Vec<u8>]) {
+    put_u32(out, list.len() as u32);
+    list.iter().for_each(|bytes| put_bytes(out, bytes));
+}
+
+fn take<'a>(rest: &mut &'a [u8], length: usize) -> Result<&'a [u8], Malformed> {
+    let (head, tail) = rest
+        .split_at_checked(length)
+        .ok_or(Malformed("too short"))?;
+    *rest = tail;
+    Ok(head)
+}
+
+fn take_u32(rest: &mut &[u8]) -> Result<u32, Malformed> {
+    let bytes = take(rest, 4)?;
+    Ok(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+}
+
+fn take_bytes(rest: &mut &[u8]) -> Result<Vec<u8>, Malformed> {
+    let length = take_u32(rest)? as usize;
+    Ok(take(rest, length)?.to_vec())
+}
+
+fn take_list(rest: &mut &[u8]) -> Result<Vec<Vec<u8>>, Malformed> {
+    (0..take_u32(rest)?).map(|_| take_bytes(rest)).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    pub(crate) fn any_job() -> impl Strategy<Value = Job> {
+        let bytes = || vec(any::<u8>(), 0..40);
+        let file = (bytes(), any::<u32>(), bytes()).prop_map(|(path, mode, content)| File {
+            path,
+            mode,
+            content,
+        });
+        (
+            vec(bytes(), 0..6),
+            vec(bytes(), 0..6),
+            vec(file, 0..4),
+            any::<u32>(),
+        )
+            .prop_map(|(argv, env, files, pids_limit)| Job {
+                argv,
+                env,
+                files,
+                pids_limit,
+            })
+    }
+
+    #[test]
+    fn a_count_that_the_payload_cannot_hold_is_refused() {
+        assert_eq!(Job::decode(&[0xff; 8]), Err(Malformed("too short")));
+    }
+}

@@ -1,0 +1,113 @@
+//! Makes the machine ready: file systems, devices, loopback, limits on processes.
+
+use anyhow::{Context, Result};
+use nix::mount::{MsFlags, mount};
+use nix::sys::stat::Mode;
+use nix::unistd::{chdir, chroot, mkdir, sethostname};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+/// uid and gid of the program.
+pub const USER: u32 = 1000;
+/// The program's working directory.
+pub const WORKDIR: &str = "/work";
+/// The cgroup that the program lives in.
+pub const CGROUP: &str = "/sys/fs/cgroup/program";
+
+const RUNTIME: &str = "/dev/pmem0";
+
+/// Everything that must be there before a program can start.
+pub fn prepare() -> Result<()> {
+    make_directory("/dev")?;
+    make_mount("devtmpfs", "/dev", "devtmpfs", MsFlags::MS_NOSUID, "")?;
+    enter_runtime()?;
+    mount_file_systems()?;
+    make_device_links()?;
+    fs::create_dir(CGROUP).context("making a cgroup")?;
+    sethostname("sandbox").context("setting the host name")?;
+    raise_loopback()
+}
+
+/// Makes the runtime image the root. The initramfs cannot be unmounted, so this is
+/// what switch_root(8) does, less deleting the agent from memory.
+fn enter_runtime() -> Result<()> {
+    make_directory("/runtime")?;
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    make_mount(RUNTIME, "/runtime", "erofs", flags, "dax")?;
+    move_mount("/dev", "/runtime/dev")?;
+    chdir("/runtime").context("entering the runtime image")?;
+    move_mount(".", "/")?;
+    chroot(".").context("making the runtime image the root")?;
+    chdir("/").context("entering the root")
+}
+
+fn mount_file_systems() -> Result<()> {
+    let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let inert = safe | MsFlags::MS_NOEXEC;
+    make_mount("proc", "/proc", "proc", inert, "")?;
+    make_mount("sysfs", "/sys", "sysfs", inert, "")?;
+    make_mount("cgroup2", "/sys/fs/cgroup", "cgroup2", inert, "")?;
+    make_directory("/dev/pts")?;
+    let no_exec = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    make_mount("devpts", "/dev/pts", "devpts", no_exec, "mode=620,ptmxmode=666")?;
+    make_directory("/dev/shm")?;
+    make_mount("tmpfs", "/dev/shm", "tmpfs", safe, "mode=1777")?;
+    make_mount("tmpfs", "/tmp", "tmpfs", safe, "mode=1777")?;
+    make_mount("tmpfs", "/run", "tmpfs", safe, "mode=755")?;
+    make_mount("tmpfs", WORKDIR, "tmpfs", safe, "mode=755,uid=1000,gid=1000")
+}
+
+fn make_device_links() -> Result<()> {
+    // devtmpfs made /dev/ptmx, which belongs to no instance of devpts.
+    fs::remove_file("/dev/ptmx").context("removing /dev/ptmx")?;
+    for (target, link) in [
+        ("pts/ptmx", "/dev/ptmx"),
+        ("/proc/self/fd", "/dev/fd"),
+        ("/proc/self/fd/0", "/dev/stdin"),
+        ("/proc/self/fd/1", "/dev/stdout"),
+        ("/proc/self/fd/2", "/dev/stderr"),
+    ] {
+        symlink(target, link).with_context(|| format!("linking {link}"))?;
+    }
+    Ok(())
+}
+
+/// 127.0.0.1 gets its address with the interface (devinet.c: inetdev_event).
+fn raise_loopback() -> Result<()> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    use std::os::fd::AsRawFd;
+    let socket = socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .context("making a socket")?;
+    // SAFETY: ifreq is plain old data; all zeroes is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads one ifreq, which outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) };
+    nix::errno::Errno::result(result).context("raising the loopback interface")?;
+    Ok(())
+}
+
+fn make_directory(path: &str) -> Result<()> {
+    match mkdir(path, Mode::from_bits_truncate(0o755)) {
+        Ok(()) | Err(nix::errno::Errno::EEXIST) => Ok(()),
+        Err(errno) => Err(errno).with_context(|| format!("making {path}")),
+    }
+}
+
+fn make_mount(source: &str, target: &str, kind: &str, flags: MsFlags, data: &str) -> Result<()> {
+    mount(Some(source), target, Some(kind), flags, Some(data))
+        .with_context(|| format!("mounting {kind} on {target}"))
+}
+
+fn move_mount(source: &str, target: &str) -> Result<()> {
+    mount(Some(source), Path::new(target), None::<&str>, MsFlags::MS_MOVE, None::<&str>)
+        .with_context(|| format!("moving {source} to {target}"))
+}

@@ -1,0 +1,130 @@
+//! Starts the program: its files, its limits, its identity, its standard streams.
+
+use crate::machine::{CGROUP, USER, WORKDIR};
+use anyhow::{Context, Result, bail};
+use guest::{File as JobFile, Job};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::unistd::{Gid, Pid, Uid, chown, fchown, pipe2};
+use std::ffi::OsStr;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Component, Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A program that runs: its process and our ends of its standard streams.
+pub struct Program {
+    pub pid: Pid,
+    pub stdin: OwnedFd,
+    pub stdout: OwnedFd,
+    pub stderr: OwnedFd,
+}
+
+/// Starts the job's program. The inner error is errno of execve(2).
+pub fn start(job: &Job) -> Result<Result<Program, Errno>> {
+    for file in &job.files {
+        write_file(file)?;
+    }
+    fs::write(format!("{CGROUP}/pids.max"), job.pids_limit.to_string())
+        .context("limiting processes")?;
+    let (child_stdin, stdin) = pipe()?;
+    let (stdout, child_stdout) = pipe()?;
+    let (stderr, child_stderr) = pipe()?;
+    let mut command = command(job)?;
+    command.stdin(child_stdin).stdout(child_stdout).stderr(child_stderr);
+    match command.spawn() {
+        Ok(child) => Ok(Ok(Program {
+            pid: Pid::from_raw(child.id() as i32),
+            stdin,
+            stdout,
+            stderr,
+        })),
+        Err(error) => match error.raw_os_error() {
+            Some(errno) => Ok(Err(Errno::from_raw(errno))),
+            None => Err(error).context("starting the program"),
+        },
+    }
+}
+
+fn command(job: &Job) -> Result<Command> {
+    let Some((program, arguments)) = job.argv.split_first() else {
+        bail!("the job names no program");
+    };
+    let mut command = Command::new(OsStr::from_bytes(program));
+    command
+        .args(arguments.iter().map(|bytes| OsStr::from_bytes(bytes)))
+        .env_clear()
+        .current_dir(WORKDIR)
+        .stdin(Stdio::null());
+    for variable in &job.env {
+        let Some(equals) = variable.iter().position(|&byte| byte == b'=') else {
+            bail!("a variable of the environment has no value");
+        };
+        let (name, value) = (&variable[..equals], &variable[equals + 1..]);
+        command.env(OsStr::from_bytes(name), OsStr::from_bytes(value));
+    }
+    // SAFETY: the closure runs between fork and exec in a single-threaded process
+    // and makes only system calls.
+    unsafe { command.pre_exec(become_the_program) };
+    Ok(command)
+}
+
+/// In the child: into the cgroup, then an unprivileged user in a session of its own.
+/// Leaving uid 0 drops all capabilities (capabilities(7)).
+fn become_the_program() -> std::io::Result<()> {
+    fs::write(const_format_procs(), "0")?;
+    fs::write("/proc/self/oom_score_adj", "1000")?;
+    nix::sys::signal::SigSet::empty().thread_set_mask()?;
+    nix::unistd::setsid()?;
+    nix::unistd::setgroups(&[])?;
+    nix::unistd::setgid(Gid::from_raw(USER))?;
+    nix::unistd::setuid(Uid::from_raw(USER))?;
+    nix::sys::prctl::set_no_new_privs()?;
+    Ok(())
+}
+
+fn const_format_procs() -> String {
+    format!("{CGROUP}/cgroup.procs")
+}
+
+/// A pipe that the program may also open by name (`/dev/stdout`). Read end first.
+fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC).context("making a pipe")?;
+    let (user, group) = (Uid::from_raw(USER), Gid::from_raw(USER));
+    fchown(&reader, Some(user), Some(group)).context("giving a pipe to the program")?;
+    Ok((reader, writer))
+}
+
+/// Makes one of the job's files and the directories that it needs.
+fn write_file(file: &JobFile) -> Result<()> {
+    let relative = Path::new(OsStr::from_bytes(&file.path));
+    let mut path = PathBuf::from(WORKDIR);
+    let mut components = relative.components().peekable();
+    while let Some(component) = components.next() {
+        let Component::Normal(name) = component else {
+            bail!("{} is not a plain relative path", relative.display());
+        };
+        path.push(name);
+        if components.peek().is_some() && !path.exists() {
+            fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
+            own(&path)?;
+        }
+    }
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(file.mode)
+        .open(&path)
+        .and_then(|mut opened| opened.write_all(&file.content))
+        .with_context(|| format!("writing {}", path.display()))?;
+    own(&path)
+}
+
+fn own(path: &Path) -> Result<()> {
+    chown(path, Some(Uid::from_raw(USER)), Some(Gid::from_raw(USER)))
+        .with_context(|| format!("giving {} to the program", path.display()))
+}

@@ -1,0 +1,250 @@
+//! Carries the program's standard streams between its pipes and the host until it ends.
+
+use crate::program::Program;
+use crate::send;
+use anyhow::{Context, Result, bail};
+use guest::{Decoder, Exit, Frame, MAX_PAYLOAD, STDIN_WINDOW};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signalfd::SignalFd;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, read, write};
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Relays until the program has ended and all that it wrote is with the host.
+pub fn relay(
+    program: Program,
+    host: &mut File,
+    decoder: Decoder,
+    children: &SignalFd,
+) -> Result<()> {
+    let mut outputs = [
+        Output::new(program.stdout, Frame::Stdout)?,
+        Output::new(program.stderr, Frame::Stderr)?,
+    ];
+    let mut input = Input::new(program.stdin, decoder)?;
+    loop {
+        let ready = wait(host, children, &outputs, &input)?;
+        if ready.input {
+            input.flush(host)?;
+        }
+        if ready.host {
+            input.receive(host)?;
+        }
+        for (output, ready) in outputs.iter_mut().zip(ready.outputs) {
+            if ready {
+                output.forward(host)?;
+            }
+        }
+        if ready.children
+            && let Some(exit) = reap(program.pid, children)?
+        {
+            for output in &mut outputs {
+                output.drain(host)?;
+            }
+            return send(host, &Frame::Exit(exit));
+        }
+    }
+}
+
+struct Ready {
+    host: bool,
+    children: bool,
+    outputs: [bool; 2],
+    input: bool,
+}
+
+fn wait(host: &File, children: &SignalFd, outputs: &[Output; 2], input: &Input) -> Result<Ready> {
+    let nothing = PollFlags::empty();
+    let when = |wanted: bool, flags| if wanted { flags } else { nothing };
+    let mut fds = vec![
+        PollFd::new(host.as_fd(), PollFlags::POLLIN),
+        PollFd::new(children.as_fd(), PollFlags::POLLIN),
+    ];
+    for output in outputs {
+        // A closed pipe would be ready for ever.
+        let fd = output.pipe.as_ref().map_or(children.as_fd(), |pipe| pipe.as_fd());
+        fds.push(PollFd::new(fd, when(output.pipe.is_some(), PollFlags::POLLIN)));
+    }
+    if let Some(pipe) = &input.pipe
+        && !input.pending.is_empty()
+    {
+        fds.push(PollFd::new(pipe.as_fd(), PollFlags::POLLOUT));
+    }
+    match poll(&mut fds, PollTimeout::NONE) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(errno) => return Err(errno).context("waiting for the program"),
+    }
+    let ready = |index: usize| {
+        fds.get(index)
+            .and_then(PollFd::revents)
+            .is_some_and(|events| !events.is_empty())
+    };
+    Ok(Ready {
+        host: ready(0),
+        children: ready(1),
+        outputs: [
+            outputs[0].pipe.is_some() && ready(2),
+            outputs[1].pipe.is_some() && ready(3),
+        ],
+        input: ready(4),
+    })
+}
+
+/// One of the program's output streams.
+struct Output {
+    /// `None` once the last writer closed it.
+    pipe: Option<OwnedFd>,
+    frame: fn(Vec<u8>) -> Frame,
+}
+
+impl Output {
+    fn new(pipe: OwnedFd, frame: fn(Vec<u8>) -> Frame) -> Result<Self> {
+        set_nonblocking(&pipe)?;
+        Ok(Self {
+            pipe: Some(pipe),
+            frame,
+        })
+    }
+
+    /// Sends on what one read gives. Says whether there may be more.
+    fn forward(&mut self, host: &mut File) -> Result<bool> {
+        let Some(pipe) = &self.pipe else {
+            return Ok(false);
+        };
+        let mut bytes = vec![0; MAX_PAYLOAD];
+        match read(pipe, &mut bytes) {
+            Ok(0) => {
+                self.pipe = None;
+                Ok(false)
+            }
+            Ok(count) => {
+                bytes.truncate(count);
+                send(host, &(self.frame)(bytes))?;
+                Ok(true)
+            }
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(false),
+            Err(errno) => Err(errno).context("reading the program's output"),
+        }
+    }
+
+    /// Sends on what the ended program left in the pipe. Bounded by a pipe's greatest size
+    /// (pipe(7): 1 MiB), since a process that it left behind may go on writing.
+    fn drain(&mut self, host: &mut File) -> Result<()> {
+        const PIPE_MAX: usize = 1 << 20;
+        for _ in 0..PIPE_MAX / MAX_PAYLOAD {
+            if !self.forward(host)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The program's standard input.
+struct Input {
+    /// `None` once either end closed it.
+    pipe: Option<OwnedFd>,
+    /// Arrived and not yet in the pipe; at most [`STDIN_WINDOW`] bytes.
+    pending: VecDeque<u8>,
+    ended: bool,
+    decoder: Decoder,
+}
+
+impl Input {
+    fn new(pipe: OwnedFd, decoder: Decoder) -> Result<Self> {
+        set_nonblocking(&pipe)?;
+        Ok(Self {
+            pipe: Some(pipe),
+            pending: VecDeque::new(),
+            ended: false,
+            decoder,
+        })
+    }
+
+    fn receive(&mut self, host: &mut File) -> Result<()> {
+        let mut bytes = vec![0; MAX_PAYLOAD];
+        let count = host.read(&mut bytes).context("reading from the host")?;
+        if count == 0 {
+            bail!("the host closed the connection");
+        }
+        self.decoder.push(&bytes[..count]);
+        while let Some(frame) = self.decoder.next_frame()? {
+            match frame {
+                Frame::Stdin(bytes) => self.pending.extend(bytes),
+                Frame::StdinEnd => self.ended = true,
+                other => bail!("unexpected {other:?}"),
+            }
+        }
+        if self.pending.len() > STDIN_WINDOW {
+            bail!("more standard input than the window holds");
+        }
+        self.flush(host)
+    }
+
+    /// Moves what the pipe takes, and tells the host how much that was.
+    fn flush(&mut self, host: &mut File) -> Result<()> {
+        let before = self.pending.len();
+        while let Some(pipe) = &self.pipe
+            && !self.pending.is_empty()
+        {
+            match write(pipe, self.pending.make_contiguous()) {
+                Ok(count) => drop(self.pending.drain(..count)),
+                Err(Errno::EAGAIN | Errno::EINTR) => break,
+                Err(Errno::EPIPE) => self.pipe = None,
+                Err(errno) => return Err(errno).context("writing the program's input"),
+            }
+        }
+        if self.pipe.is_none() {
+            // Nobody will read it; the host need not hold it back.
+            self.pending.clear();
+        }
+        if self.ended && self.pending.is_empty() {
+            self.pipe = None;
+        }
+        match before - self.pending.len() {
+            0 => Ok(()),
+            taken => send(host, &Frame::StdinTaken(taken as u32)),
+        }
+    }
+}
+
+/// Collects every child that ended; the program's own end is returned.
+fn reap(program: Pid, children: &SignalFd) -> Result<Option<Exit>> {
+    while children.read_signal().context("reading the signalfd")?.is_some() {}
+    let mut exit = None;
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, status)) if pid == program => {
+                exit = Some(Exit::Exited(status as u8));
+            }
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == program => {
+                exit = Some(Exit::Signaled {
+                    signal: signal as u8,
+                    out_of_memory: ran_out_of_memory()?,
+                });
+            }
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(exit),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).context("waiting for a child"),
+        }
+    }
+}
+
+/// The kernel counts its out-of-memory kills in /proc/vmstat.
+fn ran_out_of_memory() -> Result<bool> {
+    let counters = fs::read_to_string("/proc/vmstat").context("reading /proc/vmstat")?;
+    Ok(counters
+        .lines()
+        .filter_map(|line| line.strip_prefix("oom_kill "))
+        .any(|count| count != "0"))
+}
+
+fn set_nonblocking(fd: &OwnedFd) -> Result<()> {
+    fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("making a pipe non-blocking")?;
+    Ok(())
+}

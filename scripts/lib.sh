@@ -1,0 +1,60 @@
+# What the scripts share. Source it; it changes nothing by itself.
+set -euo pipefail
+
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# Build products live outside the checkout, each in a directory named after the hash of its inputs.
+cache=${SANDBOX_BUILD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sandbox-build}
+
+say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
+fail() { say "$*"; exit 1; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# install_packages NAME...: Debian packages that are missing, by apt.
+install_packages() {
+    local missing=() name
+    for name in "$@"; do
+        dpkg-query -W -f '${Status}' "$name" 2>/dev/null | grep -q 'ok installed' || missing+=("$name")
+    done
+    [ ${#missing[@]} = 0 ] && return
+    command -v apt-get >/dev/null || fail "these Debian packages are needed: ${missing[*]}"
+    say "installing ${missing[*]}"
+    update_package_lists
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+update_package_lists() {
+    as_root apt-get update -qq
+}
+
+# fetch_deb NAME VERSION SHA256 ARCH: prints the path of the verified package file.
+fetch_deb() {
+    local name=$1 version=$2 sha256=$3 arch=$4
+    local dir=$cache/debs
+    local file=$dir/${name}_${version//:/%3a}_$arch.deb
+    if ! verified "$file" "$sha256"; then
+        mkdir -p "$dir"
+        local work
+        work=$(mktemp -d "$dir/fetch.XXXXXX")
+        # Without the option apt, as root, warns that its own user cannot write to the directory.
+        local download=(apt-get download -qq -o APT::Sandbox::User=root "$name:$arch=$version")
+        (cd "$work" && "${download[@]}" >&2) ||
+            (update_package_lists && cd "$work" && "${download[@]}" >&2) ||
+            { rm -rf "$work"; fail "the archive no longer has $name $version: pin a newer one (scripts/pin)"; }
+        mv "$work"/*.deb "$file"
+        rm -rf "$work"
+        verified "$file" "$sha256" || fail "$file does not have the pinned sha256 $sha256"
+    fi
+    printf '%s\n' "$file"
+}
+
+verified() {
+    [ -f "$1" ] && [ "$(sha256sum <"$1")" = "$2  -" ]
+}
+
+# hash_of FILE...: one hash of the contents, in the order given.
+hash_of() {
+    cat "$@" | sha256sum | cut -c1-16
+}

@@ -1,0 +1,75 @@
+//! The serial console: a 16550A whose output is kept for diagnosis, and shown on request.
+
+use super::irq::IrqLine;
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use vm_superio::serial::{NoEvents, Serial as Uart};
+
+/// Bytes of console output that are kept: the most recent ones.
+const KEPT: usize = 64 << 10;
+
+pub struct Serial(Uart<IrqLine, NoEvents, Console>);
+
+impl Serial {
+    /// `show`: copy what the guest writes to standard error.
+    pub fn new(irq: IrqLine, show: bool) -> Self {
+        let console = Console {
+            kept: VecDeque::new(),
+            show,
+        };
+        Self(Uart::new(irq, console))
+    }
+
+    /// Reads the register at this offset (0 to 7).
+    pub fn read(&mut self, offset: u8) -> u8 {
+        self.0.read(offset)
+    }
+
+    /// Writes the register at this offset (0 to 7).
+    pub fn write(&mut self, offset: u8, value: u8) -> io::Result<()> {
+        self.0.write(offset, value).map_err(io::Error::other)
+    }
+
+    /// The end of what the guest wrote.
+    pub fn log(&self) -> Vec<u8> {
+        self.0.writer().kept.iter().copied().collect()
+    }
+}
+
+struct Console {
+    kept: VecDeque<u8>,
+    show: bool,
+}
+
+impl Write for Console {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.kept.extend(bytes);
+        let surplus = self.kept.len().saturating_sub(KEPT);
+        self.kept.drain(..surplus);
+        if self.show {
+            io::stderr().write_all(bytes)?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::irq::IrqLines;
+    use super::*;
+
+    #[test]
+    fn a_flood_keeps_only_the_end() {
+        let mut serial = Serial::new(IrqLines::default().line(4), false);
+        for number in 0..3 * KEPT {
+            serial.write(0, (number % 251) as u8).unwrap();
+        }
+        let log = serial.log();
+        assert_eq!(log.len(), KEPT);
+        assert_eq!(log[KEPT - 1], ((3 * KEPT - 1) % 251) as u8);
+    }
+}

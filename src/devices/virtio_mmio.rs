@@ -1,0 +1,192 @@
+//! The virtio-mmio transport, version 2 (virtio 1.2, 4.2), for one vsock device.
+
+use super::Violation;
+use super::irq::IrqLine;
+use super::vsock::{Peer, QUEUES, Vsock};
+use virtio_queue::{Queue, QueueT};
+use vm_memory::GuestMemoryMmap;
+
+/// Descriptors in a queue at most.
+const QUEUE_MAX: u16 = 256;
+
+const MAGIC: u32 = u32::from_le_bytes(*b"virt");
+const VERSION: u32 = 2;
+const VENDOR: u32 = u32::from_le_bytes(*b"sdbx");
+const VIRTIO_F_VERSION_1: u64 = 1 << 32;
+const USED_BUFFER: u32 = 1;
+const CONFIG_SPACE: u64 = 0x100;
+
+/// Device status bits (virtio 1.2, 2.1).
+mod status {
+    pub const ACKNOWLEDGE: u32 = 1;
+    pub const DRIVER: u32 = 2;
+    pub const DRIVER_OK: u32 = 4;
+    pub const FEATURES_OK: u32 = 8;
+    pub const FAILED: u32 = 128;
+}
+
+/// The device's registers and queues, and the device behind them.
+pub struct VirtioMmio<P> {
+    device: Vsock<P>,
+    irq: IrqLine,
+    queues: [Queue; QUEUES],
+    status: u32,
+    driver_features: u64,
+    device_features_select: u32,
+    driver_features_select: u32,
+    queue_select: u32,
+    interrupt_status: u32,
+}
+
+impl<P: Peer> VirtioMmio<P> {
+    pub fn new(device: Vsock<P>, irq: IrqLine) -> Result<Self, virtio_queue::Error> {
+        Ok(Self {
+            device,
+            irq,
+            queues: [
+                Queue::new(QUEUE_MAX)?,
+                Queue::new(QUEUE_MAX)?,
+                Queue::new(QUEUE_MAX)?,
+            ],
+            status: 0,
+            driver_features: 0,
+            device_features_select: 0,
+            driver_features_select: 0,
+            queue_select: 0,
+            interrupt_status: 0,
+        })
+    }
+
+    pub fn peer(&self) -> &P {
+        self.device.peer()
+    }
+
+    pub fn into_peer(self) -> P {
+        self.device.into_peer()
+    }
+
+    /// Reads a register. Registers are 32 bits wide and aligned; the configuration space is bytes.
+    pub fn read(&self, offset: u64, data: &mut [u8]) {
+        data.fill(0);
+        if offset >= CONFIG_SPACE {
+            let config = self.device.config();
+            for (position, byte) in (offset - CONFIG_SPACE..).zip(data) {
+                *byte = *config.get(position as usize).unwrap_or(&0);
+            }
+        } else if data.len() == 4 && offset.is_multiple_of(4) {
+            data.copy_from_slice(&self.read_register(offset).to_le_bytes());
+        }
+    }
+
+    /// Writes a register. `true`: the driver asks for its queues to be processed.
+    pub fn write(&mut self, offset: u64, data: &[u8]) -> bool {
+        let Ok(bytes) = data.try_into() else {
+            return false;
+        };
+        self.write_register(offset, u32::from_le_bytes(bytes))
+    }
+
+    /// Moves what can be moved between driver and device.
+    pub fn process(&mut self, memory: &GuestMemoryMmap) -> Result<(), Violation> {
+        if self.status & status::DRIVER_OK == 0 {
+            return Ok(());
+        }
+        if self.device.process(&mut self.queues, memory)? {
+            self.interrupt_status |= USED_BUFFER;
+            self.irq.raise();
+        }
+        Ok(())
+    }
+
+    fn read_register(&self, offset: u64) -> u32 {
+        let queue = self.queues.get(self.queue_select as usize);
+        match offset {
+            0x000 => MAGIC,
+            0x004 => VERSION,
+            0x008 => super::vsock::DEVICE_ID,
+            0x00c => VENDOR,
+            0x010 => match self.device_features_select {
+                0 => VIRTIO_F_VERSION_1 as u32,
+                1 => (VIRTIO_F_VERSION_1 >> 32) as u32,
+                _ => 0,
+            },
+            0x034 => queue.map_or(0, |queue| queue.max_size().into()),
+            0x044 => queue.is_some_and(QueueT::ready).into(),
+            0x060 => self.interrupt_status,
+            0x070 => self.status,
+            // No shared memory regions: length -1 (4.2.2).
+            0x0b0 | 0x0b4 | 0x0b8 | 0x0bc => u32::MAX,
+            _ => 0,
+        }
+    }
+
+    fn write_register(&mut self, offset: u64, value: u32) -> bool {
+        match offset {
+            0x014 => self.device_features_select = value,
+            0x020 => self.set_driver_features(value),
+            0x024 => self.driver_features_select = value,
+            0x030 => self.queue_select = value,
+            0x038..0x050 | 0x080..0x0b0 => self.configure_queue(offset, value),
+            0x050 => return self.status & status::DRIVER_OK != 0,
+            0x064 => self.interrupt_status &= !value,
+            0x070 => self.set_status(value),
+            _ => {}
+        }
+        false
+    }
+
+    fn set_driver_features(&mut self, value: u32) {
+        if self.status & (status::FEATURES_OK | status::DRIVER) != status::DRIVER {
+            return;
+        }
+        let (mask, shifted) = match self.driver_features_select {
+            0 => (0xffff_ffff, u64::from(value)),
+            1 => (0xffff_ffff << 32, u64::from(value) << 32),
+            _ => return,
+        };
+        self.driver_features = self.driver_features & !mask | shifted;
+    }
+
+    /// Only between FEATURES_OK and DRIVER_OK: a queue that is in use never changes shape.
+    fn configure_queue(&mut self, offset: u64, value: u32) {
+        let configurable = self.status & (status::FEATURES_OK | status::DRIVER_OK);
+        if configurable != status::FEATURES_OK {
+            return;
+        }
+        let Some(queue) = self.queues.get_mut(self.queue_select as usize) else {
+            return;
+        };
+        match offset {
+            0x038 => queue.set_size(value.try_into().unwrap_or(0)),
+            0x044 => queue.set_ready(value == 1),
+            0x080 => queue.set_desc_table_address(Some(value), None),
+            0x084 => queue.set_desc_table_address(None, Some(value)),
+            0x090 => queue.set_avail_ring_address(Some(value), None),
+            0x094 => queue.set_avail_ring_address(None, Some(value)),
+            0x0a0 => queue.set_used_ring_address(Some(value), None),
+            0x0a4 => queue.set_used_ring_address(None, Some(value)),
+            _ => {}
+        }
+    }
+
+    /// A step of initialization (3.1.1), in order, or a reset.
+    fn set_status(&mut self, value: u32) {
+        use status::*;
+        let added = value & !self.status;
+        match added {
+            _ if value == 0 => self.reset(),
+            ACKNOWLEDGE | DRIVER | FAILED => self.status |= added,
+            FEATURES_OK if self.driver_features == VIRTIO_F_VERSION_1 => self.status |= added,
+            DRIVER_OK if self.status & FEATURES_OK != 0 => self.status |= added,
+            _ => {}
+        }
+    }
+
+    fn reset(&mut self) {
+        self.queues.iter_mut().for_each(QueueT::reset);
+        self.device.reset();
+        self.status = 0;
+        self.driver_features = 0;
+        self.interrupt_status = 0;
+    }
+}

@@ -1,0 +1,166 @@
+//! One open connection and its credit (virtio 1.2, 5.10.6.3): plain data.
+
+use super::packet::{Header, Operation};
+use crate::devices::Violation;
+
+/// Bytes that the guest may have under way to us. We consume at once, so this only
+/// decides how seldom we must tell it so.
+const BUFFER: u32 = 1 << 20;
+
+/// Counters are free-running modulo 2^32.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// A packet to the guest on this connection.
+    to_guest: Header,
+    /// Bytes that we sent.
+    sent: u32,
+    /// The guest's buffer, and the bytes it has consumed of what we sent.
+    guest_buffer: u32,
+    guest_consumed: u32,
+    /// Bytes that we received, and the last count that we told the guest.
+    received: u32,
+    announced: u32,
+}
+
+impl Connection {
+    /// Opens a connection on the guest's request; the second value is the answer.
+    pub fn accept(request: &Header) -> (Self, Header) {
+        let mut connection = Self {
+            to_guest: request.reply(Operation::Response),
+            sent: 0,
+            guest_buffer: request.buf_alloc.into(),
+            guest_consumed: 0,
+            received: 0,
+            announced: 0,
+        };
+        let answer = connection.packet(Operation::Response, 0);
+        (connection, answer)
+    }
+
+    pub fn is_of(&self, header: &Header) -> bool {
+        let ours = self.to_guest;
+        header.ports() == (ours.dst_port, ours.src_port)
+    }
+
+    /// Bytes that the guest has room for.
+    pub fn room(&self) -> usize {
+        self.guest_buffer.saturating_sub(self.in_flight()) as usize
+    }
+
+    /// The header of a packet with so many bytes of data; at most [`Self::room`].
+    pub fn data(&mut self, length: u32) -> Header {
+        debug_assert!(length as usize <= self.room());
+        self.sent = self.sent.wrapping_add(length);
+        self.packet(Operation::Data, length)
+    }
+
+    pub fn credit_update(&mut self) -> Header {
+        self.packet(Operation::CreditUpdate, 0)
+    }
+
+    /// Takes the guest's credit from any packet of its.
+    pub fn update(&mut self, header: &Header) -> Result<(), Violation> {
+        let consumed = u32::from(header.fwd_cnt);
+        if self.sent.wrapping_sub(consumed) > self.in_flight() {
+            return Err(Violation("vsock credit for bytes never sent".into()));
+        }
+        self.guest_consumed = consumed;
+        self.guest_buffer = header.buf_alloc.into();
+        Ok(())
+    }
+
+    /// Counts received bytes. The packet that tells the guest so, when it is time.
+    pub fn received(&mut self, length: u32) -> Result<Option<Header>, Violation> {
+        self.received = self.received.wrapping_add(length);
+        let unannounced = self.received.wrapping_sub(self.announced);
+        if unannounced > BUFFER {
+            return Err(Violation("vsock data beyond its credit".into()));
+        }
+        Ok((unannounced > BUFFER / 2).then(|| self.credit_update()))
+    }
+
+    /// Bytes sent and not yet consumed by the guest.
+    fn in_flight(&self) -> u32 {
+        self.sent.wrapping_sub(self.guest_consumed)
+    }
+
+    fn packet(&mut self, operation: Operation, length: u32) -> Header {
+        self.announced = self.received;
+        Header {
+            op: (operation as u16).into(),
+            len: length.into(),
+            buf_alloc: BUFFER.into(),
+            fwd_cnt: self.received.into(),
+            ..self.to_guest
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn from_guest(buf_alloc: u32, fwd_cnt: u32) -> Header {
+        Header {
+            buf_alloc: buf_alloc.into(),
+            fwd_cnt: fwd_cnt.into(),
+            ..Header::default()
+        }
+    }
+
+    #[test]
+    fn credit_goes_down_with_data_and_up_with_consumption() {
+        let (mut connection, _) = Connection::accept(&from_guest(100, 0));
+        assert_eq!(connection.room(), 100);
+        connection.data(70);
+        assert_eq!(connection.room(), 30);
+        connection.update(&from_guest(100, 50)).unwrap();
+        assert_eq!(connection.room(), 80);
+    }
+
+    #[test]
+    fn a_shrunk_buffer_leaves_no_room_instead_of_a_negative_one() {
+        let (mut connection, _) = Connection::accept(&from_guest(100, 0));
+        connection.data(70);
+        connection.update(&from_guest(10, 0)).unwrap();
+        assert_eq!(connection.room(), 0);
+    }
+
+    #[test]
+    fn consumption_never_goes_back() {
+        let (mut connection, _) = Connection::accept(&from_guest(100, 0));
+        connection.data(70);
+        connection.update(&from_guest(100, 50)).unwrap();
+        assert!(connection.update(&from_guest(100, 49)).is_err());
+    }
+
+    #[test]
+    fn data_beyond_our_buffer_is_refused() {
+        let (mut connection, _) = Connection::accept(&from_guest(100, 0));
+        assert!(connection.received(BUFFER + 1).is_err());
+    }
+
+    proptest! {
+        /// Against a model with unbounded integers, across the wrap of the counters.
+        #[test]
+        fn credit_agrees_with_a_model(
+            start in any::<u32>(),
+            steps in proptest::collection::vec((any::<u16>(), any::<u16>(), any::<u32>()), 1..200),
+        ) {
+            let (mut connection, _) = Connection::accept(&from_guest(0, 0));
+            connection.sent = start;
+            connection.guest_consumed = start;
+            let (mut sent, mut consumed) = (u64::from(start), u64::from(start));
+            for (consume, send, buffer) in steps {
+                consumed = sent.min(consumed + u64::from(consume));
+                connection.update(&from_guest(buffer, consumed as u32)).unwrap();
+                let room = u64::from(buffer).saturating_sub(sent - consumed);
+                prop_assert_eq!(connection.room() as u64, room);
+                let length = room.min(send.into());
+                connection.data(length as u32);
+                sent += length;
+            }
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! A virtio-vsock device (virtio 1.2, 5.10) whose peer is this very process.
+//!
+//! One connection at a time, opened by the guest to [`guest::PORT`] of the host.
+
+mod connection;
+mod packet;
+
+use super::Violation;
+use connection::Connection;
+use packet::{Header, Operation};
+use std::collections::VecDeque;
+use virtio_queue::{Queue, QueueT};
+use vm_memory::{GuestMemoryMmap, Le64};
+
+/// Virtio device type (5.10.1).
+pub const DEVICE_ID: u32 = 19;
+/// Receive, transmit, event (5.10.2).
+pub const QUEUES: usize = 3;
+const RECEIVE: usize = 0;
+const TRANSMIT: usize = 1;
+
+/// Answers that wait for a receive buffer; a driver that asks for more has stopped reading.
+const ANSWERS_MAX: usize = 64;
+
+/// Who talks with the guest.
+pub trait Peer {
+    /// The guest sent these bytes.
+    fn receive(&mut self, bytes: &[u8]) -> Result<(), Violation>;
+    /// Bytes for the guest, at most `room`; empty when there are none.
+    fn transmit(&mut self, room: usize) -> Vec<u8>;
+    /// The guest closed the connection.
+    fn closed(&mut self) -> Result<(), Violation>;
+    /// Nothing more is wanted of the guest.
+    fn is_done(&self) -> bool;
+}
+
+pub struct Vsock<P> {
+    peer: P,
+    config: [u8; 8],
+    connection: Option<Connection>,
+    answers: VecDeque<Header>,
+}
+
+impl<P: Peer> Vsock<P> {
+    pub fn new(guest_cid: u64, peer: P) -> Self {
+        Self {
+            peer,
+            config: u64::from(Le64::from(guest_cid)).to_le_bytes(),
+            connection: None,
+            answers: VecDeque::new(),
+        }
+    }
+
+    pub fn peer(&self) -> &P {
+        &self.peer
+    }
+
+    pub fn into_peer(self) -> P {
+        self.peer
+    }
+
+    /// The configuration space: the guest's CID (5.10.4).
+    pub fn config(&self) -> &[u8] {
+        &self.config
+    }
+
+    pub fn reset(&mut self) {
+        self.connection = None;
+        self.answers.clear();
+    }
+
+    /// Takes all that the driver sent, gives it all that fits. Says whether any buffer was used.
+    pub fn process(
+        &mut self,
+        queues: &mut [Queue; QUEUES],
+        memory: &GuestMemoryMmap,
+    ) -> Result<bool, Violation> {
+        let taken = self.take(&mut queues[TRANSMIT], memory)?;
+        let given = self.give(&mut queues[RECEIVE], memory)?;
+        Ok(taken || given)
+    }
+
+    fn take(&mut self, queue: &mut Queue, memory: &GuestMemoryMmap) -> Result<bool, Violation> {
+        let mut used = false;
+        while let Some(chain) = queue.pop_descriptor_chain(memory) {
+            let head = chain.head_index();
+            let (header, payload) = packet::read(chain, memory)?;
+            queue.add_used(memory, head, 0)?;
+            used = true;
+            self.handle(&header, &payload)?;
+        }
+        Ok(used)
+    }
+
+    fn give(&mut self, queue: &mut Queue, memory: &GuestMemoryMmap) -> Result<bool, Violation> {
+        let mut used = false;
+        while self.has_something_to_give()
+            && let Some(chain) = queue.pop_descriptor_chain(memory)
+        {
+            let head = chain.head_index();
+            let room = packet::payload_room(chain.clone())?;
+            let (header, payload) = match self.next_packet(room) {
+                Some(packet) => packet,
+                None => {
+                    let position = queue.next_avail().wrapping_sub(1);
+                    queue.set_next_avail(position);
+                    break;
+                }
+            };
+            let written = packet::write(chain, memory, &header, &payload)?;
+            queue.add_used(memory, head, written)?;
+            used = true;
+        }
+        Ok(used)
+    }
+
+    fn has_something_to_give(&self) -> bool {
+        !self.answers.is_empty() || self.connection.as_ref().is_some_and(|c| c.room() > 0)
+    }
+
+    /// An answer that waits, else data, else news of our credit.
+    fn next_packet(&mut self, room: usize) -> Option<(Header, Vec<u8>)> {
+        if let Some(header) = self.answers.pop_front() {
+            return Some((header, Vec::new()));
+        }
+        let connection = self.connection.as_mut()?;
+        let payload = self.peer.transmit(room.min(connection.room()));
+        if payload.is_empty() {
+            return None;
+        }
+        Some((connection.data(payload.len() as u32), payload))
+    }
+
+    fn handle(&mut self, header: &Header, payload: &[u8]) -> Result<(), Violation> {
+        let operation = header.operation()?;
+        if !header.is_for_the_host(u64::from_le_bytes(self.config)) {
+            return self.answer(header.refusal());
+        }
+        let free = self.connection.is_none();
+        let known = self.connection.as_mut().filter(|c| c.is_of(header));
+        match (operation, known) {
+            (Operation::Reset, None) => Ok(()),
+            (Operation::Request, None)
+                if free && header.is_to_port(guest::PORT) =>
+            {
+                let (connection, answer) = Connection::accept(header);
+                self.connection = Some(connection);
+                self.answer(answer)
+            }
+            (_, None) => self.answer(header.refusal()),
+            (Operation::Reset, Some(_)) => {
+                self.connection = None;
+                self.peer.closed()
+            }
+            (Operation::Shutdown, Some(_)) => {
+                self.connection = None;
+                self.answer(header.refusal())?;
+                self.peer.closed()
+            }
+            (Operation::Data, Some(connection)) => {
+                connection.update(header)?;
+                let news = connection.received(payload.len() as u32)?;
+                self.peer.receive(payload)?;
+                news.map_or(Ok(()), |news| self.answer(news))
+            }
+            (Operation::CreditUpdate, Some(connection)) => connection.update(header),
+            (Operation::CreditRequest, Some(connection)) => {
+                connection.update(header)?;
+                let news = connection.credit_update();
+                self.answer(news)
+            }
+            (Operation::Request | Operation::Response, Some(_)) => Err(Violation(format!(
+                "vsock {operation:?} on a connection that is open"
+            ))),
+        }
+    }
+
+    fn answer(&mut self, header: Header) -> Result<(), Violation> {
+        if self.answers.len() == ANSWERS_MAX {
+            return Err(Violation("vsock answers that are never read".into()));
+        }
+        self.answers.push_back(header);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! `sandbox doctor`: whether this host can run sandboxes, and what to do where it cannot.
+
+use crate::assets;
+use crate::outcome::EXIT_OURS;
+use crate::vm::host::{self, Family, NEEDED, Problem};
+use anyhow::Result;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// One thing looked at.
+struct Check {
+    name: String,
+    found: String,
+    /// What to do, where it is not well.
+    remedy: Option<String>,
+}
+
+/// Prints what was found. The exit code says whether all is well.
+pub fn doctor(kvm: &Path, as_json: bool) -> Result<u8> {
+    let checks = checks(kvm);
+    let well = checks.iter().all(|check| check.remedy.is_none());
+    if as_json {
+        println!("{:#}", to_json(&checks, well));
+    } else {
+        for check in &checks {
+            let mark = if check.remedy.is_none() { "ok" } else { "FAIL" };
+            println!("{mark:>4}  {}: {}", check.name, check.found);
+            if let Some(remedy) = &check.remedy {
+                println!("      {remedy}");
+            }
+        }
+    }
+    Ok(if well { 0 } else { EXIT_OURS })
+}
+
+fn checks(kvm: &Path) -> Vec<Check> {
+    let good = |name: &str, found: String| Check {
+        name: name.into(),
+        found,
+        remedy: None,
+    };
+    let mut checks = vec![good("sandbox", env!("CARGO_PKG_VERSION").into())];
+    match host::open(kvm) {
+        Ok(_) => {
+            checks.push(good("KVM", format!("{} works", kvm.display())));
+            checks.push(good("host family", family().into()));
+            let names: Vec<_> = NEEDED.iter().map(|(name, _, _)| *name).collect();
+            checks.push(good("capabilities", names.join(", ")));
+        }
+        Err(problem) => checks.push(failing(&problem)),
+    }
+    for line in assets::VERSIONS.lines() {
+        if let Some((name, version)) = line.split_once(": ") {
+            checks.push(good(name, version.into()));
+        }
+    }
+    checks.push(match assets::runtime() {
+        Ok(_) => good("runtime image", "in the cache".into()),
+        Err(error) => Check {
+            name: "runtime image".into(),
+            found: format!("{error:#}"),
+            remedy: Some("free space there, or name another place with XDG_CACHE_HOME".into()),
+        },
+    });
+    checks
+}
+
+fn family() -> &'static str {
+    match Family::detect() {
+        Family::Hardware => "hardware (VT-x or AMD-V)",
+        Family::Software => "software (kernel mode of guests is emulated: cold boots are slow)",
+    }
+}
+
+fn failing(problem: &Problem) -> Check {
+    Check {
+        name: "KVM".into(),
+        found: problem.to_string(),
+        remedy: Some(problem.remedy()),
+    }
+}
+
+fn to_json(checks: &[Check], well: bool) -> Value {
+    let checks: Vec<_> = checks
+        .iter()
+        .map(|check| {
+            json!({
+                "name": check.name,
+                "ok": check.remedy.is_none(),
+                "found": check.found,
+                "remedy": check.remedy,
+            })
+        })
+        .collect();
+    json!({ "ok": well, "host": Family::detect().name(), "checks": checks })
+}

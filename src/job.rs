@@ -1,0 +1,175 @@
+//! From what the user named (a script, code, standard input) to the job that the guest gets.
+
+use crate::outcome::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND};
+use guest::{File, Job};
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+const INTERPRETER: &str = "python3";
+
+/// Room in a job for what is not the script.
+const OVERHEAD: u64 = 8 << 20;
+
+/// What to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Program {
+    Script(PathBuf),
+    Code(OsString),
+    /// Code from standard input.
+    Stdin,
+}
+
+/// The user's mistake: what is wrong, what to do, and the exit code that says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Complaint {
+    pub what: String,
+    pub remedy: String,
+    pub exit_code: u8,
+}
+
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.what)
+    }
+}
+
+impl std::error::Error for Complaint {}
+
+/// Makes the job; reads the script.
+pub fn make(program: &Program, arguments: &[OsString], pids: u32) -> Result<Job, Complaint> {
+    let mut argv = vec![INTERPRETER.into()];
+    let mut files = Vec::new();
+    match program {
+        Program::Stdin => argv.push(b"-".to_vec()),
+        Program::Code(code) => argv.extend([b"-c".to_vec(), code.as_bytes().to_vec()]),
+        Program::Script(path) => {
+            let name = guest_path(path);
+            argv.push(name.clone());
+            files.push(File {
+                path: name,
+                mode: 0o644,
+                content: read_script(path)?,
+            });
+        }
+    }
+    argv.extend(arguments.iter().map(|argument| argument.as_bytes().to_vec()));
+    Ok(Job {
+        argv,
+        env: environment(),
+        files,
+        pids_limit: pids,
+    })
+}
+
+/// Nothing of the host's environment is in it.
+fn environment() -> Vec<Vec<u8>> {
+    [
+        "HOME=/work",
+        "LANG=C.UTF-8",
+        "LOGNAME=sandbox",
+        "PATH=/usr/local/bin:/usr/bin:/bin",
+        "SHELL=/bin/bash",
+        "USER=sandbox",
+    ]
+    .map(|variable| variable.into())
+    .into()
+}
+
+/// The script's path in the guest, relative to the working directory: as it was given where
+/// that stays inside, else its name alone.
+fn guest_path(path: &Path) -> Vec<u8> {
+    let inside = path
+        .components()
+        .all(|component| matches!(component, Component::Normal(_) | Component::CurDir));
+    let path = match (inside, path.file_name()) {
+        (false, Some(name)) => Path::new(name),
+        _ => path,
+    };
+    let plain: PathBuf = path
+        .components()
+        .filter(|component| matches!(component, Component::Normal(_)))
+        .collect();
+    plain.as_os_str().as_bytes().to_vec()
+}
+
+fn read_script(path: &Path) -> Result<Vec<u8>, Complaint> {
+    let shown = path.display();
+    let complaint = |what: String, remedy: &str, exit_code| Complaint {
+        what,
+        remedy: remedy.into(),
+        exit_code,
+    };
+    let unreadable = |error: std::io::Error| match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => complaint(
+            format!("there is no script {shown}"),
+            "check the path; code goes after -c, or to standard input with -",
+            EXIT_NOT_FOUND,
+        ),
+        ErrorKind::PermissionDenied => complaint(
+            format!("you may not read the script {shown}"),
+            "give yourself permission to read it: chmod u+r",
+            EXIT_NOT_EXECUTABLE,
+        ),
+        _ => complaint(
+            format!("the script {shown} cannot be read: {error}"),
+            "check that it is a file with Python code",
+            EXIT_NOT_EXECUTABLE,
+        ),
+    };
+    let metadata = path.metadata().map_err(unreadable)?;
+    if metadata.is_dir() {
+        return Err(complaint(
+            format!("the script {shown} is a directory"),
+            "name the file in it that should run",
+            EXIT_NOT_EXECUTABLE,
+        ));
+    }
+    let largest = guest::MAX_START as u64 - OVERHEAD;
+    if metadata.len() > largest {
+        return Err(complaint(
+            format!("the script {shown} is larger than {} MiB", largest >> 20),
+            "give the data to its standard input instead",
+            EXIT_NOT_EXECUTABLE,
+        ));
+    }
+    std::fs::read(path).map_err(unreadable)
+}
+
+/// What the user's words name: `-` is standard input.
+pub fn program_named(name: &OsStr) -> Program {
+    if name == "-" {
+        Program::Stdin
+    } else {
+        Program::Script(name.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_keeps_its_path_where_that_stays_inside_the_working_directory() {
+        for (given, inside) in [
+            ("hello.py", "hello.py"),
+            ("./hello.py", "hello.py"),
+            ("a/b/hello.py", "a/b/hello.py"),
+            ("../hello.py", "hello.py"),
+            ("a/../../hello.py", "hello.py"),
+            ("/tmp/hello.py", "hello.py"),
+        ] {
+            assert_eq!(guest_path(Path::new(given)), inside.as_bytes(), "{given}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_the_hosts_environment_is_in_a_job() {
+        let job = make(&Program::Code("pass".into()), &[], 1).unwrap();
+        let host = std::env::var("CARGO_MANIFEST_DIR").unwrap();
+        assert!(job.env.iter().all(|variable| !variable.ends_with(host.as_bytes())));
+        assert_eq!(job.env.len(), 6);
+    }
+}

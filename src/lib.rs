@@ -1,0 +1,26 @@
+//! `sandbox run script.py`: one snippet of untrusted code in a virtual machine of its own.
+//!
+//! Floors, from the ground up; a module uses lower floors and siblings, never higher ones:
+//!
+//! | floor | modules | knows |
+//! |---|---|---|
+//! | 0 words | [`job`], [`limits`], [`outcome`], [`layout`] | plain data |
+//! | 1 devices | [`devices`] | an interrupt line and a byte sink each; never KVM |
+//! | 2 vm | [`vm`] | KVM; the only place that does |
+//! | 3 session | [`session`] | the conversation with the agent |
+//! | 4 assets | [`assets`] | files: kernel, agent, runtime image |
+//! | 5 story | [`run`], [`watchdog`], [`doctor`] | one run on one screen |
+//! | 6 door | [`cli`] | arguments in, exit code out |
+
+pub mod assets;
+pub mod cli;
+pub mod devices;
+pub mod doctor;
+pub mod job;
+pub mod layout;
+pub mod limits;
+pub mod outcome;
+pub mod run;
+pub mod session;
+pub mod vm;
+pub mod watchdog;

@@ -1,0 +1,20 @@
+//! What one run may use.
+
+use std::time::Duration;
+
+/// Limits of one run, all enforced by the host but `pids`, which the guest kernel enforces.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Guest memory in bytes, a multiple of 2 MiB.
+    pub memory: u64,
+    /// Wall clock, from the start of the program; `None`: no limit.
+    pub timeout: Option<Duration>,
+    /// Bytes delivered of each output stream; what is over it is dropped and counted.
+    pub max_output: u64,
+    /// Processes and threads at once.
+    pub pids: u32,
+}
+
+/// How long a guest may take from its first instruction to the agent's Ready. A software KVM
+/// under load takes half a minute for a cold boot; one that takes this long never comes up.
+pub const BOOT_LIMIT: Duration = Duration::from_secs(300);

@@ -1,0 +1,5 @@
+//! The door: the only place that exits.
+
+fn main() -> std::process::ExitCode {
+    sandbox::cli::main().into()
+}

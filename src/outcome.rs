@@ -1,0 +1,140 @@
+//! How a run ended, its exit code and the line that explains it.
+
+use crate::limits::Limits;
+
+/// Exit codes of our own, as timeout(1), env(1) and the shells use them.
+pub const EXIT_TIMEOUT: u8 = 124;
+pub const EXIT_OURS: u8 = 125;
+pub const EXIT_NOT_EXECUTABLE: u8 = 126;
+pub const EXIT_NOT_FOUND: u8 = 127;
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The program exited with this status. The guest's claim.
+    Exited(u8),
+    /// A signal ended the program. The guest's claim.
+    Signaled { signal: u8, out_of_memory: bool },
+    /// The program could not be started: errno. The guest's claim.
+    NotStarted(u8),
+    /// It ran into the time limit.
+    TimedOut,
+    /// This signal asked us to stop: SIGINT, SIGTERM or SIGHUP.
+    Interrupted(u8),
+    /// Nobody reads the output any more (EPIPE).
+    OutputClosed,
+    /// The guest did what no working guest does.
+    Crashed(Crash),
+}
+
+/// Why the guest came to an end without a result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Crash {
+    /// It asked for a reset: a kernel panic, or reboot(2) by its root.
+    Reset,
+    /// A triple fault.
+    TripleFault,
+    /// It halted with interrupts off: power-off, or a dead kernel.
+    Halted,
+    /// It never said that it was ready.
+    NotReady,
+    /// Neither the processor nor we can run this instruction.
+    Unsupported { rip: u64, instruction: Vec<u8> },
+    /// KVM could not enter the guest, or left it for a reason that none of our guests has.
+    Exit(String),
+    /// It broke the rules of a device or of the protocol.
+    Violation(String),
+}
+
+impl Outcome {
+    /// The exit code of `sandbox run`.
+    pub fn exit_code(&self) -> u8 {
+        const SIGPIPE: u8 = 13;
+        const ENOENT: u8 = 2;
+        match *self {
+            Self::Exited(status) => status,
+            Self::Signaled { signal, .. } | Self::Interrupted(signal) => 128 + signal,
+            Self::NotStarted(ENOENT) => EXIT_NOT_FOUND,
+            Self::NotStarted(_) => EXIT_NOT_EXECUTABLE,
+            Self::TimedOut => EXIT_TIMEOUT,
+            Self::OutputClosed => 128 + SIGPIPE,
+            Self::Crashed(_) => EXIT_OURS,
+        }
+    }
+
+    /// What to tell the user beyond what the program itself wrote.
+    pub fn explanation(&self, limits: &Limits) -> Option<String> {
+        match self {
+            Self::Signaled {
+                out_of_memory: true,
+                ..
+            } => Some(format!(
+                "the program ran out of the {} MiB of memory it was given\n\
+                 give it more with --memory, for example --memory {}M",
+                limits.memory >> 20,
+                limits.memory >> 19,
+            )),
+            Self::TimedOut => limits.timeout.map(|limit| {
+                format!(
+                    "the program was stopped at its time limit of {} s\n\
+                     give it longer with --timeout, for example --timeout {}",
+                    limit.as_secs_f64(),
+                    (limit.as_secs_f64() * 2.0).ceil(),
+                )
+            }),
+            Self::NotStarted(errno) => Some(format!(
+                "the interpreter could not be started: {}\n\
+                 this build is broken; please report it",
+                std::io::Error::from_raw_os_error((*errno).into()),
+            )),
+            Self::Crashed(crash) => Some(format!(
+                "the guest crashed: {crash}\nrun it again with --console to see the guest kernel's log",
+            )),
+            Self::Exited(_) | Self::Signaled { .. } | Self::Interrupted(_) | Self::OutputClosed => {
+                None
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Crash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Reset => write!(f, "its kernel panicked or rebooted"),
+            Self::TripleFault => write!(f, "triple fault"),
+            Self::Halted => write!(f, "it powered off or halted for good"),
+            Self::NotReady => write!(f, "it did not come up"),
+            Self::Unsupported { rip, instruction } => {
+                write!(f, "unsupported instruction {instruction:02x?} at {rip:#x}")
+            }
+            Self::Exit(reason) => write!(f, "{reason}"),
+            Self::Violation(what) => write!(f, "{what}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_are_those_of_the_shells() {
+        let signaled = |signal| Outcome::Signaled {
+            signal,
+            out_of_memory: false,
+        };
+        for (outcome, code) in [
+            (Outcome::Exited(3), 3),
+            (signaled(11), 139),
+            (signaled(15), 143),
+            (Outcome::TimedOut, 124),
+            (Outcome::Interrupted(2), 130),
+            (Outcome::OutputClosed, 141),
+            (Outcome::NotStarted(2), 127),
+            (Outcome::NotStarted(13), 126),
+            (Outcome::Crashed(Crash::Reset), 125),
+        ] {
+            assert_eq!(outcome.exit_code(), code, "{outcome:?}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! One run on one screen.
+
+use crate::job::{self, Program};
+use crate::limits::Limits;
+use crate::outcome::Outcome;
+use crate::session::{Session, Shared, Sink, Totals};
+use crate::vm::host::{self, Family};
+use crate::vm::{BootImages, Config, Counters, Vm, allow_kicks};
+use crate::watchdog::{Watchdog, watch_signals};
+use crate::assets;
+use anyhow::{Context, Result};
+use std::ffi::OsString;
+use std::io::{stderr, stdout};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What the user asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub program: Program,
+    pub arguments: Vec<OsString>,
+    pub limits: Limits,
+    pub kvm: PathBuf,
+    pub show_console: bool,
+}
+
+/// How it went.
+#[derive(Debug, Clone)]
+pub struct Report {
+    pub outcome: Outcome,
+    /// Standard output and standard error.
+    pub output: [Totals; 2],
+    pub timings: Timings,
+    pub counters: Counters,
+    pub family: Family,
+}
+
+/// Where the time went: each from the end of the one before.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Timings {
+    /// Until the first instruction of the guest.
+    pub setup: Duration,
+    /// Until the agent was ready; nothing if it never was.
+    pub boot: Option<Duration>,
+    /// Until the end of the program.
+    pub program: Option<Duration>,
+    pub teardown: Duration,
+}
+
+/// Runs one program in a virtual machine of its own.
+pub fn run(request: &Request) -> Result<Report> {
+    let began = Instant::now();
+    let job = job::make(&request.program, &request.arguments, request.limits.pids)?;
+    let kvm = host::open(&request.kvm)?;
+    let family = Family::detect();
+    allow_kicks()?;
+    let signals = watch_signals()?;
+
+    let shared = Arc::new(Shared::new().context("making an eventfd")?);
+    let limit = request.limits.max_output;
+    let stdout = Sink::new(duplicate(stdout())?, limit);
+    let stderr = Sink::new(duplicate(stderr())?, limit);
+    let session = Session::new(job, stdout, stderr, Arc::clone(&shared));
+    let config = Config {
+        memory: request.limits.memory,
+        runtime: assets::runtime()?,
+        images: BootImages {
+            kernel: &assets::kernel()?,
+            agent: assets::AGENT,
+        },
+        show_console: request.show_console,
+    };
+    let vm = Vm::boot(&kvm, family, config, session)?;
+
+    let entered = Instant::now();
+    let watchdog = Watchdog::start(vm, Arc::clone(&shared))?;
+    let (vm, verdict) = watchdog.watch(&request.limits, &signals)?;
+    let ended = Instant::now();
+    let counters = vm.counters();
+    let (reported, output) = vm.into_peer().into_result();
+    Ok(Report {
+        outcome: verdict.outcome(reported),
+        output,
+        timings: Timings {
+            setup: entered - began,
+            boot: shared.start_time().map(|started| started - entered),
+            program: shared.start_time().map(|started| ended - started),
+            teardown: ended.elapsed(),
+        },
+        counters,
+        family,
+    })
+}
+
+/// Of our own, so that it can be closed without closing the process's stream.
+fn duplicate(stream: impl AsFd) -> Result<OwnedFd> {
+    stream
+        .as_fd()
+        .try_clone_to_owned()
+        .context("duplicating a standard stream")
+}

@@ -1,0 +1,80 @@
+//! Completes the instructions that a software KVM cannot emulate in kernel mode.
+//!
+//! A hostile guest can raise these at will: each costs it an exit, and touches nothing but
+//! its own memory and registers.
+
+use super::instruction::{Instruction, LENGTH_MAX, decode};
+use super::memory::Memory;
+use super::paging::{AddressSpace, PageFault};
+use super::xsave;
+use crate::outcome::Crash;
+use anyhow::{Context, Result};
+use kvm_ioctls::VcpuFd;
+
+const BREAKPOINT: u8 = 3;
+const PAGE_FAULT: u8 = 14;
+
+/// Completes the instruction at RIP, or says why that cannot be done.
+pub fn complete(vcpu: &VcpuFd, memory: &Memory) -> Result<Result<(), Crash>> {
+    let mut regs = vcpu.get_regs().context("reading the registers")?;
+    let sregs = vcpu.get_sregs().context("reading the system registers")?;
+    let space = AddressSpace::new(memory, sregs.cr3);
+    let bytes = fetch(&space, regs.rip);
+    let mask = regs.rdx << 32 | regs.rax & 0xffff_ffff;
+    let (length, done) = match decode(&bytes, &regs) {
+        Some(Instruction::Breakpoint { length }) => {
+            inject(vcpu, BREAKPOINT, None)?;
+            (length, Ok(()))
+        }
+        Some(Instruction::Wait { length }) => (length, Ok(())),
+        Some(Instruction::Xsave { address, length }) => {
+            (length, xsave::save(vcpu, &space, address, mask)?)
+        }
+        Some(Instruction::Xrstor { address, length }) => {
+            (length, xsave::restore(vcpu, &space, address, mask)?)
+        }
+        None => {
+            return Ok(Err(Crash::Unsupported {
+                rip: regs.rip,
+                instruction: bytes,
+            }));
+        }
+    };
+    match done {
+        Ok(()) => {
+            regs.rip = regs.rip.wrapping_add(length);
+            vcpu.set_regs(&regs).context("setting the registers")?;
+        }
+        Err(fault) => inject_page_fault(vcpu, fault)?,
+    }
+    Ok(Ok(()))
+}
+
+/// The bytes at RIP that can be read, up to the length of an instruction.
+fn fetch(space: &AddressSpace, rip: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for address in (0..LENGTH_MAX as u64).map(|offset| rip.wrapping_add(offset)) {
+        let mut byte = [0];
+        if space.read(address, &mut byte).is_err() {
+            break;
+        }
+        bytes.extend(byte);
+    }
+    bytes
+}
+
+fn inject_page_fault(vcpu: &VcpuFd, fault: PageFault) -> Result<()> {
+    let mut sregs = vcpu.get_sregs().context("reading the system registers")?;
+    sregs.cr2 = fault.address;
+    vcpu.set_sregs(&sregs).context("setting the system registers")?;
+    inject(vcpu, PAGE_FAULT, Some(fault.error_code))
+}
+
+fn inject(vcpu: &VcpuFd, vector: u8, error_code: Option<u32>) -> Result<()> {
+    let mut events = vcpu.get_vcpu_events().context("reading the events")?;
+    events.exception.injected = 1;
+    events.exception.nr = vector;
+    events.exception.has_error_code = error_code.is_some().into();
+    events.exception.error_code = error_code.unwrap_or(0);
+    vcpu.set_vcpu_events(&events).context("injecting an exception")
+}

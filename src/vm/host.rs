@@ -1,0 +1,172 @@
+//! What /dev/kvm is on this host: absent, forbidden, too old, or one of two families.
+//!
+//! `doctor` and `run` share the sentences and remedies here.
+
+use kvm_ioctls::{Cap, Kvm};
+use std::ffi::CString;
+use std::fmt;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// How the host runs a guest's kernel mode. User mode is native on both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// VT-x or AMD-V, nested or not: native.
+    Hardware,
+    /// No such processor feature: kernel mode is emulated, an instruction at a time.
+    Software,
+}
+
+impl Family {
+    /// A software KVM registers as a module of its own; it needs no processor feature.
+    pub fn detect() -> Self {
+        if Path::new("/sys/module/kvm_pvm").exists() {
+            Self::Software
+        } else {
+            Self::Hardware
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hardware => "hardware",
+            Self::Software => "software",
+        }
+    }
+}
+
+/// The version that KVM_GET_API_VERSION has returned since Linux 2.6.22.
+const API_VERSION: i32 = 12;
+
+/// Capabilities that we cannot do without, and the Linux version that brought each.
+pub const NEEDED: [(&str, Cap, &str); 8] = [
+    ("KVM_CAP_USER_MEMORY", Cap::UserMemory, "2.6.25"),
+    ("KVM_CAP_EXT_CPUID", Cap::ExtCpuid, "2.6.26"),
+    ("KVM_CAP_READONLY_MEM", Cap::ReadonlyMem, "3.7"),
+    ("KVM_CAP_SIGNAL_MSI", Cap::SignalMsi, "3.5"),
+    ("KVM_CAP_SPLIT_IRQCHIP", Cap::SplitIrqchip, "4.5"),
+    ("KVM_CAP_IMMEDIATE_EXIT", Cap::ImmediateExit, "4.13"),
+    ("KVM_CAP_ADJUST_CLOCK", Cap::AdjustClock, "2.6.33"),
+    ("KVM_CAP_XSAVE", Cap::Xsave, "2.6.36"),
+];
+
+/// Why KVM cannot be used, with what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    Absent(PathBuf),
+    Forbidden { path: PathBuf, in_group: Membership },
+    NotKvm(PathBuf),
+    Unopenable { path: PathBuf, reason: String },
+    WrongVersion(i32),
+    Lacks { capability: &'static str, since: &'static str },
+    Busy,
+}
+
+/// Whether the user is in the group that owns the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Membership {
+    No,
+    /// /etc/group says so, but this login session began before.
+    NotInThisSession,
+}
+
+/// Opens KVM and checks that it has what we need.
+pub fn open(path: &Path) -> Result<Kvm, Problem> {
+    let kvm = open_device(path)?;
+    match kvm.get_api_version() {
+        API_VERSION => {}
+        -1 => return Err(Problem::NotKvm(path.into())),
+        version => return Err(Problem::WrongVersion(version)),
+    }
+    match NEEDED.iter().find(|(_, capability, _)| !kvm.check_extension(*capability)) {
+        Some(&(capability, _, since)) => Err(Problem::Lacks { capability, since }),
+        None => Ok(kvm),
+    }
+}
+
+fn open_device(path: &Path) -> Result<Kvm, Problem> {
+    let unopenable = |reason: String| Problem::Unopenable {
+        path: path.into(),
+        reason,
+    };
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(|e| unopenable(e.to_string()))?;
+    Kvm::new_with_path(name).map_err(|errno| {
+        let error = std::io::Error::from(errno);
+        match (error.kind(), error.raw_os_error()) {
+            (ErrorKind::NotFound, _) | (_, Some(libc::ENODEV | libc::ENXIO)) => {
+                Problem::Absent(path.into())
+            }
+            (ErrorKind::PermissionDenied, _) => Problem::Forbidden {
+                path: path.into(),
+                in_group: membership(path),
+            },
+            (_, Some(libc::EBUSY)) => Problem::Busy,
+            (ErrorKind::IsADirectory, _) => Problem::NotKvm(path.into()),
+            _ => unopenable(error.to_string()),
+        }
+    })
+}
+
+/// Looks the user up in the group database; a lookup that fails counts as no.
+fn membership(path: &Path) -> Membership {
+    use nix::unistd::{Gid, Group, User, geteuid};
+    use std::os::unix::fs::MetadataExt;
+    let listed = || {
+        let owner = Gid::from_raw(path.metadata().ok()?.gid());
+        let group = Group::from_gid(owner).ok()??;
+        let user = User::from_uid(geteuid()).ok()??;
+        Some(group.mem.contains(&user.name))
+    };
+    match listed() {
+        Some(true) => Membership::NotInThisSession,
+        _ => Membership::No,
+    }
+}
+
+impl Problem {
+    /// What to do about it, in a sentence.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Absent(_) => "enable virtualisation: in the firmware (VT-x or AMD-V), or nested \
+                 virtualisation if this is a virtual machine; in a container, pass the device in \
+                 (--device /dev/kvm); then load the module (modprobe kvm_intel or kvm_amd)"
+                .into(),
+            Self::Forbidden { in_group: Membership::NotInThisSession, .. } => {
+                "you are in its group, but this login session began before: log in again, or run \
+                 newgrp kvm"
+                    .into()
+            }
+            Self::Forbidden { path, .. } => format!(
+                "join its group and log in again: sudo usermod -aG kvm $USER (ls -l {})",
+                path.display()
+            ),
+            Self::NotKvm(_) => "name the real device, usually /dev/kvm".into(),
+            Self::Unopenable { .. } | Self::WrongVersion(_) => {
+                "run sandbox doctor, and report what it prints".into()
+            }
+            Self::Lacks { since, .. } => format!("use Linux {since} or newer on the host"),
+            Self::Busy => "stop the other hypervisor (VirtualBox, VMware), or try again".into(),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent(path) => write!(f, "this host has no {}", path.display()),
+            Self::Forbidden { path, .. } => write!(f, "you may not open {}", path.display()),
+            Self::NotKvm(path) => write!(f, "{} is not a KVM device", path.display()),
+            Self::Unopenable { path, reason } => {
+                write!(f, "{} cannot be opened: {reason}", path.display())
+            }
+            Self::WrongVersion(version) => {
+                write!(f, "KVM has API version {version}, not {API_VERSION}")
+            }
+            Self::Lacks { capability, .. } => write!(f, "KVM lacks {capability}"),
+            Self::Busy => write!(f, "KVM is busy"),
+        }
+    }
+}
+
+impl std::error::Error for Problem {}

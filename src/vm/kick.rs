@@ -1,0 +1,57 @@
+//! Makes the vCPU thread look up from another thread, without a race.
+
+use anyhow::{Context, Result};
+use kvm_ioctls::VcpuFd;
+use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use std::sync::OnceLock;
+
+const KICK: Signal = Signal::SIGUSR1;
+
+/// Lets kicks interrupt system calls of this process. Once, before any thread.
+pub fn allow_kicks() -> Result<()> {
+    extern "C" fn nothing(_: i32) {}
+    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler does nothing, which is async-signal-safe.
+    unsafe { sigaction(KICK, &action) }.context("installing a signal handler")?;
+    Ok(())
+}
+
+/// Interrupts KVM_RUN and blocking writes of the vCPU thread.
+pub struct Kicker {
+    immediate_exit: *mut u8,
+    thread: OnceLock<Pthread>,
+}
+
+// SAFETY: the pointer is to shared memory that lives as long as the vCPU, which outlives every
+// kick by the contract of `Vm::kicker`; it is written with single volatile bytes.
+unsafe impl Send for Kicker {}
+// SAFETY: as above.
+unsafe impl Sync for Kicker {}
+
+impl Kicker {
+    pub(super) fn new(vcpu: &mut VcpuFd) -> Self {
+        Self {
+            immediate_exit: &raw mut vcpu.get_kvm_run().immediate_exit,
+            thread: OnceLock::new(),
+        }
+    }
+
+    /// Says that the calling thread is the one that runs the vCPU.
+    pub fn enlist(&self) {
+        self.thread.get_or_init(pthread_self);
+    }
+
+    /// KVM_RUN returns EINTR: at once if it is running, when it is entered next otherwise
+    /// (Documentation/virt/kvm/api.rst, "immediate_exit"). Harmless once the thread has ended
+    /// but is not yet joined.
+    pub fn kick(&self) {
+        let Some(&thread) = self.thread.get() else {
+            return;
+        };
+        // SAFETY: see the contract above; the byte is in the kvm_run page.
+        unsafe { self.immediate_exit.write_volatile(1) };
+        // ESRCH: the thread has ended by itself, which is what a kick is for.
+        pthread_kill(thread, KICK).unwrap_or_default();
+    }
+}

@@ -1,0 +1,240 @@
+//! One virtual machine: the only place that knows KVM's ioctls.
+
+mod assist;
+mod boot;
+mod bulk;
+mod bus;
+pub mod host;
+mod initramfs;
+mod instruction;
+mod kick;
+mod memory;
+mod mp_table;
+mod paging;
+mod xsave;
+
+pub use boot::BootImages;
+pub use kick::{Kicker, allow_kicks};
+
+use crate::devices::Violation;
+use crate::devices::ioapic::PINS;
+use crate::devices::vsock::Peer;
+use crate::layout::KVM_TSS;
+use crate::outcome::Crash;
+use anyhow::{Context, Result};
+use bus::{Bus, Effect};
+use host::Family;
+use kvm_bindings::{
+    CpuId, KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, KVM_MP_STATE_HALTED, kvm_enable_cap,
+    kvm_msi,
+};
+use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+use memory::Memory;
+use std::fs::File;
+
+/// A virtual machine with one vCPU, and the peer that talks with its guest.
+///
+/// Fields drop in this order: the memory outlives what maps it into the guest.
+pub struct Vm<P> {
+    vcpu: VcpuFd,
+    vm: VmFd,
+    memory: Memory,
+    bus: Bus<P>,
+    family: Family,
+    counters: Counters,
+}
+
+/// How often the guest came to us, by reason.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counters {
+    pub exits: u64,
+    pub port_io: u64,
+    pub memory_io: u64,
+    pub assists: u64,
+    pub bulk_memory: u64,
+}
+
+/// What a new machine is made of.
+pub struct Config<'a> {
+    /// RAM in bytes.
+    pub memory: u64,
+    pub runtime: File,
+    pub images: BootImages<'a>,
+    /// Copy the guest's console to standard error.
+    pub show_console: bool,
+}
+
+impl<P: Peer> Vm<P> {
+    /// A machine about to execute the kernel's first instruction.
+    pub fn boot(kvm: &Kvm, family: Family, config: Config, peer: P) -> Result<Self> {
+        let memory = Memory::new(config.memory, config.runtime)?;
+        let vm = kvm.create_vm().context("creating a VM")?;
+        split_irqchip(&vm)?;
+        vm.set_tss_address(KVM_TSS).context("placing KVM's own pages")?;
+        memory.register(&vm)?;
+        let vcpu = vm.create_vcpu(0).context("creating a vCPU")?;
+        vcpu.set_cpuid2(&guest_cpuid(kvm)?)
+            .context("setting CPUID")?;
+        boot::prepare(&vcpu, memory.ram(), memory.runtime_size(), &config.images, family)?;
+        Ok(Self {
+            vcpu,
+            vm,
+            memory,
+            bus: Bus::new(peer, config.show_console)?,
+            family,
+            counters: Counters::default(),
+        })
+    }
+
+    /// What makes [`Vm::run`] look up, from another thread, while this machine exists.
+    pub fn kicker(&mut self) -> Kicker {
+        Kicker::new(&mut self.vcpu)
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    pub fn peer(&self) -> &P {
+        self.bus.vsock.peer()
+    }
+
+    /// The end of the guest's console output.
+    pub fn console(&self) -> Vec<u8> {
+        self.bus.serial.log()
+    }
+
+    /// Ends the machine; its peer remains.
+    pub fn into_peer(self) -> P {
+        self.bus.vsock.into_peer()
+    }
+
+    /// Runs the guest until the peer wants nothing more of it, or it crashes.
+    pub fn run(&mut self) -> Result<Result<(), Crash>> {
+        loop {
+            // Before looking at what a kick may be about: one that comes now still counts.
+            self.vcpu.set_kvm_immediate_exit(0);
+            if self.bus.vsock.peer().is_done() {
+                return Ok(Ok(()));
+            }
+            self.deliver_interrupts()?;
+            match self.step()? {
+                Ok(()) => {}
+                Err(_) if self.bus.vsock.peer().is_done() => return Ok(Ok(())),
+                Err(crash) => return Ok(Err(crash)),
+            }
+        }
+    }
+
+    /// Enters the guest once and handles why it came back.
+    fn step(&mut self) -> Result<Result<(), Crash>> {
+        let ram = self.memory.ram();
+        self.counters.exits += 1;
+        let violation = match self.vcpu.run() {
+            Ok(VcpuExit::IoIn(port, data)) => {
+                self.counters.port_io += 1;
+                self.bus.read_port(port, data);
+                Ok(())
+            }
+            Ok(VcpuExit::IoOut(port, data)) => {
+                self.counters.port_io += 1;
+                match self.bus.write_port(port, data) {
+                    Ok(Effect::None) => Ok(()),
+                    Ok(Effect::Reset) => return Ok(Err(Crash::Reset)),
+                    Ok(Effect::BulkMemory) => {
+                        self.counters.bulk_memory += 1;
+                        return bulk::serve(&self.vcpu, &self.memory).map(Ok);
+                    }
+                    Err(violation) => Err(violation),
+                }
+            }
+            Ok(VcpuExit::MmioRead(address, data)) => {
+                self.counters.memory_io += 1;
+                self.bus.read_memory(address, data);
+                Ok(())
+            }
+            Ok(VcpuExit::MmioWrite(address, data)) => {
+                self.counters.memory_io += 1;
+                self.bus.write_memory(address, data, ram)
+            }
+            // Level-triggered interrupts would need this; all ours are edges.
+            Ok(VcpuExit::IoapicEoi(_) | VcpuExit::IrqWindowOpen) => Ok(()),
+            Ok(VcpuExit::InternalError) if self.family == Family::Software => {
+                self.counters.assists += 1;
+                return assist::complete(&self.vcpu, &self.memory);
+            }
+            Ok(VcpuExit::Shutdown) => return Ok(Err(Crash::TripleFault)),
+            Ok(VcpuExit::Intr) => return self.look_up(),
+            Ok(other) => return Ok(Err(Crash::Exit(format!("KVM exit {other:?}")))),
+            Err(error) => match error.errno() {
+                libc::EINTR => return self.look_up(),
+                libc::EAGAIN => Ok(()),
+                _ => return Ok(Err(Crash::Exit(format!("KVM_RUN: {error}")))),
+            },
+        };
+        Ok(violation.map_err(|Violation(what)| Crash::Violation(what)))
+    }
+
+    /// After a kick: the peer may have something for the guest, and a guest that halted with
+    /// interrupts off will never do anything again.
+    fn look_up(&mut self) -> Result<Result<(), Crash>> {
+        if let Err(Violation(what)) = self.bus.vsock.process(self.memory.ram()) {
+            return Ok(Err(Crash::Violation(what)));
+        }
+        const RFLAGS_IF: u64 = 1 << 9;
+        let state = self.vcpu.get_mp_state().context("reading the vCPU's state")?;
+        if state.mp_state == KVM_MP_STATE_HALTED {
+            let regs = self.vcpu.get_regs().context("reading the registers")?;
+            if regs.rflags & RFLAGS_IF == 0 {
+                return Ok(Err(Crash::Halted));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    fn deliver_interrupts(&mut self) -> Result<()> {
+        let raised = self.bus.irqs.take_raised();
+        for message in self.bus.ioapic.route(raised) {
+            self.vm
+                .signal_msi(kvm_msi {
+                    address_lo: message.address,
+                    data: message.data,
+                    ..Default::default()
+                })
+                .context("delivering an interrupt")?;
+        }
+        Ok(())
+    }
+}
+
+/// The local APIC in the kernel, the rest here: a full irqchip makes memory slots or
+/// teardown wait for a grace period, milliseconds each.
+fn split_irqchip(vm: &VmFd) -> Result<()> {
+    let mut capability = kvm_enable_cap {
+        cap: KVM_CAP_SPLIT_IRQCHIP,
+        ..Default::default()
+    };
+    capability.args[0] = PINS as u64;
+    vm.enable_cap(&capability).context("making a split irqchip")
+}
+
+/// What the host supports, as one processor with APIC ID 0 under a hypervisor.
+fn guest_cpuid(kvm: &Kvm) -> Result<CpuId> {
+    const HYPERVISOR: u32 = 1 << 31;
+    const TSC_DEADLINE: u32 = 1 << 24;
+    let mut cpuid = kvm
+        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+        .context("reading the supported CPUID")?;
+    for entry in cpuid.as_mut_slice() {
+        match entry.function {
+            1 => {
+                entry.ecx |= HYPERVISOR | TSC_DEADLINE;
+                // Initial APIC ID 0, one logical processor.
+                entry.ebx = entry.ebx & 0x0000_ffff | 1 << 16;
+            }
+            0xb | 0x1f => entry.edx = 0,
+            _ => {}
+        }
+    }
+    Ok(cpuid)
+}

@@ -1,0 +1,181 @@
+//! The main thread during a run: the clock, signals and standard input, while another thread
+//! runs the vCPU.
+
+use crate::limits::{BOOT_LIMIT, Limits};
+use crate::outcome::{Crash, Outcome};
+use crate::session::{Session, Shared};
+use crate::vm::{Kicker, Vm};
+use anyhow::{Context, Result, anyhow};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use std::io::{Read, stdin};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How often the vCPU thread looks up though nothing happened: it sees then whether its guest
+/// has halted for good.
+const PULSE: Duration = Duration::from_secs(1);
+/// How often a vCPU thread that should stop is told so.
+const INSISTENCE: Duration = Duration::from_millis(5);
+
+/// Signals that ask us to stop, as a descriptor. Before any thread starts.
+pub fn watch_signals() -> Result<SignalFd> {
+    let mut mask = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        mask.add(signal);
+    }
+    mask.thread_block().context("blocking signals")?;
+    SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .context("making a signalfd")
+}
+
+/// A vCPU thread at work.
+pub struct Watchdog {
+    kicker: Arc<Kicker>,
+    shared: Arc<Shared>,
+    thread: JoinHandle<(Vm<Session>, Result<Result<(), Crash>>)>,
+    began: Instant,
+}
+
+impl Watchdog {
+    /// Starts the vCPU thread.
+    pub fn start(mut vm: Vm<Session>, shared: Arc<Shared>) -> Result<Self> {
+        let kicker = Arc::new(vm.kicker());
+        let (its_kicker, its_shared) = (Arc::clone(&kicker), Arc::clone(&shared));
+        let thread = std::thread::Builder::new()
+            .name("vcpu".into())
+            .spawn(move || {
+                its_kicker.enlist();
+                let result = vm.run();
+                its_shared.end();
+                (vm, result)
+            })
+            .context("starting the vCPU thread")?;
+        Ok(Self {
+            kicker,
+            shared,
+            thread,
+            began: Instant::now(),
+        })
+    }
+
+    /// Serves the vCPU thread until it ends, or must be stopped; gives back the machine.
+    pub fn watch(self, limits: &Limits, signals: &SignalFd) -> Result<(Vm<Session>, Verdict)> {
+        let mut input = Input::default();
+        let verdict = loop {
+            if self.shared.has_ended() {
+                break None;
+            }
+            let (deadline, late) = self.deadline(limits);
+            let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                break Some(late);
+            }
+            let wait = left.unwrap_or(PULSE).min(PULSE);
+            let timed_out = input.wait(&self.shared, signals, wait)?;
+            if let Some(signal) = signals.read_signal().context("reading signals")? {
+                break Some(Outcome::Interrupted(signal.ssi_signo as u8));
+            }
+            if input.forward(&self.shared) || timed_out {
+                self.kicker.kick();
+            }
+        };
+        let (vm, result) = self.stop()?;
+        Ok((vm, Verdict { verdict, result: result? }))
+    }
+
+    /// When time is up, and what that means then.
+    fn deadline(&self, limits: &Limits) -> (Option<Instant>, Outcome) {
+        match self.shared.start_time() {
+            None => (
+                Some(self.began + BOOT_LIMIT),
+                Outcome::Crashed(Crash::NotReady),
+            ),
+            Some(start) => (
+                limits.timeout.and_then(|limit| start.checked_add(limit)),
+                Outcome::TimedOut,
+            ),
+        }
+    }
+
+    fn stop(self) -> Result<(Vm<Session>, Result<Result<(), Crash>>)> {
+        self.shared.stop();
+        while !self.shared.has_ended() {
+            self.kicker.kick();
+            std::thread::sleep(INSISTENCE);
+        }
+        self.thread
+            .join()
+            .map_err(|_| anyhow!("the vCPU thread panicked"))
+    }
+}
+
+/// What both threads say of the end.
+pub struct Verdict {
+    verdict: Option<Outcome>,
+    result: Result<(), Crash>,
+}
+
+impl Verdict {
+    /// One outcome: what the guest reported counts before why it was stopped.
+    pub fn outcome(self, reported: Option<Outcome>) -> Outcome {
+        match (reported, self.verdict, self.result) {
+            (Some(outcome), _, _) | (None, Some(outcome), _) => outcome,
+            (None, None, Err(crash)) => Outcome::Crashed(crash),
+            (None, None, Ok(())) => {
+                Outcome::Crashed(Crash::Violation("it ended without a result".into()))
+            }
+        }
+    }
+}
+
+/// Our standard input.
+#[derive(Default)]
+struct Input {
+    ready: bool,
+    ended: bool,
+}
+
+impl Input {
+    /// Waits for input that the guest has room for, news, or a signal. Says whether time ran out.
+    fn wait(&mut self, shared: &Shared, signals: &SignalFd, wait: Duration) -> Result<bool> {
+        let stdin = stdin();
+        let mut fds = vec![
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(shared.news(), PollFlags::POLLIN),
+        ];
+        if !self.ended && shared.start_time().is_some() && shared.stdin_room() > 0 {
+            fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
+        }
+        // Rounded up, so that a deadline has passed when its wait is over.
+        let wait = Duration::from_millis(wait.as_micros().div_ceil(1000) as u64);
+        let count = match poll(&mut fds, PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX)) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            Err(errno) => return Err(errno).context("waiting"),
+        };
+        self.ready = fds
+            .get(2)
+            .and_then(PollFd::revents)
+            .is_some_and(|events| !events.is_empty());
+        shared.acknowledge();
+        Ok(count == 0)
+    }
+
+    /// Passes on what is there. Says whether there was anything, the end included.
+    fn forward(&mut self, shared: &Shared) -> bool {
+        if !std::mem::take(&mut self.ready) {
+            return false;
+        }
+        let mut bytes = vec![0; shared.stdin_room()];
+        // What cannot be read (a directory, a terminal that hung up) is an empty input.
+        let count = stdin().lock().read(&mut bytes).unwrap_or(0);
+        self.ended = count == 0;
+        shared.give_stdin(&bytes[..count]);
+        true
+    }
+}

@@ -1,12 +1,13 @@
 //! Makes the machine ready: file systems, devices, loopback, limits on processes.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::Mode;
 use nix::unistd::{chdir, chroot, mkdir, sethostname};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::Duration;
 
 /// uid and gid of the program.
 pub const USER: u32 = 1000;
@@ -34,12 +35,27 @@ pub fn prepare() -> Result<()> {
 fn enter_runtime() -> Result<()> {
     make_directory("/runtime")?;
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    wait_for(RUNTIME)?;
     make_mount(RUNTIME, "/runtime", "erofs", flags, "dax")?;
     move_mount("/dev", "/runtime/dev")?;
     chdir("/runtime").context("entering the runtime image")?;
     move_mount(".", "/")?;
     chroot(".").context("making the runtime image the root")?;
     chdir("/").context("entering the root")
+}
+
+/// The kernel probes persistent memory in the background.
+fn wait_for(device: &str) -> Result<()> {
+    const TRIES: u32 = 1_00;
+    let there = (0..TRIES).any(|_| {
+        let there = Path::new(device).exists();
+        if !there {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        there
+    });
+    ensure!(there, "there is no {device}");
+    Ok(())
 }
 
 fn mount_file_systems() -> Result<()> {

@@ -121,10 +121,6 @@ impl Peer for Session {
         self.outgoing.drain(..count).collect()
     }
 
-    fn closed(&mut self) -> Result<(), Violation> {
-        Err(Violation("the agent closed the connection".into()))
-    }
-
     fn is_done(&self) -> bool {
         self.outcome.is_some() || self.shared.is_stopped()
     }

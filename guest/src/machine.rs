@@ -25,6 +25,7 @@ pub fn prepare() -> Result<()> {
     enter_runtime()?;
     mount_file_systems()?;
     make_device_links()?;
+    fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+pids").context("counting processes")?;
     fs::create_dir(CGROUP).context("making a cgroup")?;
     sethostname("sandbox").context("setting the host name")?;
     raise_loopback()
@@ -46,7 +47,7 @@ fn enter_runtime() -> Result<()> {
 
 /// The kernel probes persistent memory in the background.
 fn wait_for(device: &str) -> Result<()> {
-    const TRIES: u32 = 1_00;
+    const TRIES: u32 = 10_000;
     let there = (0..TRIES).any(|_| {
         let there = Path::new(device).exists();
         if !there {

@@ -51,7 +51,7 @@ fn command_line(family: Family) -> Result<Cmdline> {
     let mut line = Cmdline::new(CMDLINE_MAX).context("making a command line")?;
     let mut add = |words: &str| line.insert_str(words).context("adding to the command line");
     // The log goes to the serial port; a panic or reboot pulls the reset line at once.
-    add("console=ttyS0 loglevel=8 panic=-1 reboot=k")?;
+    add("console=ttyS0 quiet panic=-1 reboot=k")?;
     // kvm-clock and no other clock: a restored guest's time must go on from its template's.
     add("clocksource=kvm-clock no-kvmapf no-steal-acc no_timer_check lpj=1000000")?;
     // Sized for one program, not for a server: each entry is an instruction or more at boot.

@@ -28,8 +28,6 @@ pub trait Peer {
     fn receive(&mut self, bytes: &[u8]) -> Result<(), Violation>;
     /// Bytes for the guest, at most `room`; empty when there are none.
     fn transmit(&mut self, room: usize) -> Vec<u8>;
-    /// The guest closed the connection.
-    fn closed(&mut self) -> Result<(), Violation>;
     /// Nothing more is wanted of the guest.
     fn is_done(&self) -> bool;
 }
@@ -150,12 +148,11 @@ impl<P: Peer> Vsock<P> {
             (_, None) => self.answer(header.refusal()),
             (Operation::Reset, Some(_)) => {
                 self.connection = None;
-                self.peer.closed()
+                Ok(())
             }
             (Operation::Shutdown, Some(_)) => {
                 self.connection = None;
-                self.answer(header.refusal())?;
-                self.peer.closed()
+                self.answer(header.refusal())
             }
             (Operation::Data, Some(connection)) => {
                 connection.update(header)?;

@@ -54,4 +54,4 @@ pub const SERIAL_IRQ: u32 = 4;
 pub const I8042_COMMAND: u16 = 0x64;
 pub const I8042_RESET: u8 = 0xfe;
 /// Where a guest kernel on a software KVM asks for bulk memory work (`vm::bulk`).
-pub const BULK_MEMORY_PORT: u16 = 0xa50;
+pub const BULK_MEMORY_PORT: u16 = 0xe4;

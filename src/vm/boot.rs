@@ -72,9 +72,10 @@ fn command_line(family: Family) -> Result<Cmdline> {
 
 /// A software KVM does not filter CPUID, so the kernel is told what to leave alone:
 /// what is not emulated (smap, popcnt, cx16), what is emulated once per iteration (erms, fsrm,
-/// rep_good), and the XSAVE formats that KVM_SET_XSAVE does not speak.
+/// rep_good, and 395: FSRS, which has no name), and the XSAVE formats that KVM_SET_XSAVE does
+/// not speak. Its memory work it leaves to us (`vm::bulk`).
 const SOFTWARE_KVM_OPTIONS: &str =
-    "clearcpuid=smap,popcnt,cx16,erms,fsrm,rep_good,xsaves,xsavec,xsaveopt";
+    "clearcpuid=smap,popcnt,cx16,erms,fsrm,395,rep_good,xsaves,xsavec,xsaveopt bulk_memory";
 
 /// At the top of low RAM, where the kernel does not look for room of its own.
 fn load_initramfs(ram: &GuestMemoryMmap, agent: &[u8]) -> Result<(u64, u64)> {

@@ -3,9 +3,10 @@
 use super::packet::{Header, Operation};
 use crate::devices::Violation;
 
-/// Bytes that the guest may have under way to us. We consume at once, so this only
-/// decides how seldom we must tell it so.
-const BUFFER: u32 = 1 << 20;
+/// Bytes that the guest may have under way to us. We consume at once, so this only decides how
+/// seldom we must tell it so. Linux caps what it sends at its own buffer's size, 256 KiB, and
+/// never asks for credit: it must hear of it before that is used up.
+const BUFFER: u32 = 256 << 10;
 
 /// Counters are free-running modulo 2^32.
 #[derive(Debug, Clone)]

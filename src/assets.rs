@@ -68,7 +68,10 @@ fn cache_directory() -> Result<PathBuf> {
         .with_context(|| format!("making the cache directory {}", directory.display()))?;
     let metadata = directory.symlink_metadata()?;
     if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
-        bail!("the cache {} is not a directory of yours", directory.display());
+        bail!(
+            "the cache {} is not a directory of yours",
+            directory.display()
+        );
     }
     if metadata.mode() & 0o077 != 0 {
         fs::set_permissions(&directory, Permissions::from_mode(0o700))

@@ -18,7 +18,13 @@ use std::time::Duration;
 #[command(name = "sandbox", version, max_term_width = 100)]
 struct Cli {
     /// The KVM device
-    #[arg(long, global = true, env = "SANDBOX_KVM", default_value = "/dev/kvm", value_name = "PATH")]
+    #[arg(
+        long,
+        global = true,
+        env = "SANDBOX_KVM",
+        default_value = "/dev/kvm",
+        value_name = "PATH"
+    )]
     kvm: PathBuf,
     #[command(subcommand)]
     command: Verb,
@@ -27,9 +33,11 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     /// Run a Python script, code, or standard input (-) in a virtual machine
-    #[command(override_usage = "sandbox run [OPTIONS] SCRIPT [--] [ARGS]...\n       \
+    #[command(
+        override_usage = "sandbox run [OPTIONS] SCRIPT [--] [ARGS]...\n       \
         sandbox run [OPTIONS] -c CODE [--] [ARGS]...\n       \
-        sandbox run [OPTIONS] - [--] [ARGS]...")]
+        sandbox run [OPTIONS] - [--] [ARGS]..."
+    )]
     Run(RunArgs),
     /// Say whether this host can run sandboxes, and what to do where it cannot
     Doctor {
@@ -56,6 +64,9 @@ struct RunArgs {
     /// Most processes and threads at once
     #[arg(long, env = "SANDBOX_PIDS_LIMIT", value_name = "N", default_value = "256", value_parser = clap::value_parser!(u32).range(1..))]
     pids_limit: u32,
+    /// Run the program as the guest's root
+    #[arg(long)]
+    root: bool,
     /// Show the guest kernel's log on standard error
     #[arg(long)]
     console: bool,
@@ -105,7 +116,11 @@ fn request(args: RunArgs, kvm: PathBuf) -> Result<Request, Complaint> {
     let program = match (args.code, words.next()) {
         (Some(code), first) => {
             // With -c, every word is an argument.
-            words = first.into_iter().chain(words).collect::<Vec<_>>().into_iter();
+            words = first
+                .into_iter()
+                .chain(words)
+                .collect::<Vec<_>>()
+                .into_iter();
             Program::Code(code)
         }
         (None, Some(name)) => program_named(&name),
@@ -127,6 +142,7 @@ fn request(args: RunArgs, kvm: PathBuf) -> Result<Request, Complaint> {
             max_output: args.max_output,
             pids: args.pids_limit,
         },
+        root: args.root,
         kvm,
         show_console: args.console,
     })
@@ -134,7 +150,10 @@ fn request(args: RunArgs, kvm: PathBuf) -> Result<Request, Complaint> {
 
 /// What the user must know beyond the program's own output.
 fn tell(report: &Report, limits: &Limits) {
-    for (name, totals) in ["standard output", "standard error"].iter().zip(report.output) {
+    for (name, totals) in ["standard output", "standard error"]
+        .iter()
+        .zip(report.output)
+    {
         if totals.total > totals.delivered {
             say(&format!(
                 "{name} was cut at {} of {} bytes\nallow more with --max-output",
@@ -192,7 +211,9 @@ fn explain(error: &anyhow::Error) -> u8 {
         say(&format!("{problem}\n{}", problem.remedy()));
         return EXIT_OURS;
     }
-    say(&format!("{error:#}\nrun sandbox doctor to see what this host lacks"));
+    say(&format!(
+        "{error:#}\nrun sandbox doctor to see what this host lacks"
+    ));
     EXIT_OURS
 }
 
@@ -204,7 +225,9 @@ fn say(text: &str) {
 
 /// Bytes with an optional binary unit: `1048576`, `1024K`, `1M`, `1G`, `1MiB`.
 fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let shift = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 0,

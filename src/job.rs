@@ -39,7 +39,12 @@ impl fmt::Display for Complaint {
 impl std::error::Error for Complaint {}
 
 /// Makes the job; reads the script.
-pub fn make(program: &Program, arguments: &[OsString], pids: u32) -> Result<Job, Complaint> {
+pub fn make(
+    program: &Program,
+    arguments: &[OsString],
+    pids: u32,
+    root: bool,
+) -> Result<Job, Complaint> {
     let mut argv = vec![INTERPRETER.into()];
     let mut files = Vec::new();
     match program {
@@ -55,12 +60,17 @@ pub fn make(program: &Program, arguments: &[OsString], pids: u32) -> Result<Job,
             });
         }
     }
-    argv.extend(arguments.iter().map(|argument| argument.as_bytes().to_vec()));
+    argv.extend(
+        arguments
+            .iter()
+            .map(|argument| argument.as_bytes().to_vec()),
+    );
     Ok(Job {
         argv,
         env: environment(),
         files,
         pids_limit: pids,
+        root,
     })
 }
 
@@ -167,9 +177,13 @@ mod tests {
 
     #[test]
     fn nothing_of_the_hosts_environment_is_in_a_job() {
-        let job = make(&Program::Code("pass".into()), &[], 1).unwrap();
+        let job = make(&Program::Code("pass".into()), &[], 1, false).unwrap();
         let host = std::env::var("CARGO_MANIFEST_DIR").unwrap();
-        assert!(job.env.iter().all(|variable| !variable.ends_with(host.as_bytes())));
+        assert!(
+            job.env
+                .iter()
+                .all(|variable| !variable.ends_with(host.as_bytes()))
+        );
         assert_eq!(job.env.len(), 6);
     }
 }

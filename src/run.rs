@@ -1,5 +1,6 @@
 //! One run on one screen.
 
+use crate::assets;
 use crate::job::{self, Program};
 use crate::limits::Limits;
 use crate::outcome::Outcome;
@@ -7,7 +8,6 @@ use crate::session::{Session, Shared, Sink, Totals};
 use crate::vm::host::{self, Family};
 use crate::vm::{BootImages, Config, Counters, Vm, allow_kicks};
 use crate::watchdog::{Watchdog, watch_signals};
-use crate::assets;
 use anyhow::{Context, Result};
 use std::ffi::OsString;
 use std::io::{stderr, stdout};
@@ -22,6 +22,8 @@ pub struct Request {
     pub program: Program,
     pub arguments: Vec<OsString>,
     pub limits: Limits,
+    /// As the guest's root.
+    pub root: bool,
     pub kvm: PathBuf,
     pub show_console: bool,
 }
@@ -52,7 +54,12 @@ pub struct Timings {
 /// Runs one program in a virtual machine of its own.
 pub fn run(request: &Request) -> Result<Report> {
     let began = Instant::now();
-    let job = job::make(&request.program, &request.arguments, request.limits.pids)?;
+    let job = job::make(
+        &request.program,
+        &request.arguments,
+        request.limits.pids,
+        request.root,
+    )?;
     let kvm = host::open(&request.kvm)?;
     let family = Family::detect();
     allow_kicks()?;

@@ -85,7 +85,13 @@ impl Watchdog {
             }
         };
         let (vm, result) = self.stop()?;
-        Ok((vm, Verdict { verdict, result: result? }))
+        Ok((
+            vm,
+            Verdict {
+                verdict,
+                result: result?,
+            },
+        ))
     }
 
     /// When time is up, and what that means then.
@@ -153,7 +159,10 @@ impl Input {
         }
         // Rounded up, so that a deadline has passed when its wait is over.
         let wait = Duration::from_millis(wait.as_micros().div_ceil(1000) as u64);
-        let count = match poll(&mut fds, PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX)) {
+        let count = match poll(
+            &mut fds,
+            PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX),
+        ) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
             Err(errno) => return Err(errno).context("waiting"),

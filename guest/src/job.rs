@@ -13,6 +13,8 @@ pub struct Job {
     pub files: Vec<File>,
     /// Most processes and threads the program may have at once.
     pub pids_limit: u32,
+    /// Run it as the guest's root instead of an ordinary user.
+    pub root: bool,
 }
 
 /// A file for the working directory.
@@ -36,6 +38,7 @@ impl Job {
             put_bytes(out, &file.content);
         }
         put_u32(out, self.pids_limit);
+        put_u32(out, self.root.into());
     }
 
     pub(crate) fn decode(payload: &[u8]) -> Result<Self, Malformed> {
@@ -52,6 +55,7 @@ impl Job {
             })
             .collect::<Result<_, _>>()?;
         let pids_limit = take_u32(&mut rest)?;
+        let root = take_u32(&mut rest)? != 0;
         if !rest.is_empty() {
             return Err(Malformed("bytes left over"));
         }
@@ -60,6 +64,7 @@ impl Job {
             env,
             files,
             pids_limit,
+            root,
         })
     }
 }
@@ -118,12 +123,14 @@ pub(crate) mod tests {
             vec(bytes(), 0..6),
             vec(file, 0..4),
             any::<u32>(),
+            any::<bool>(),
         )
-            .prop_map(|(argv, env, files, pids_limit)| Job {
+            .prop_map(|(argv, env, files, pids_limit, root)| Job {
                 argv,
                 env,
                 files,
                 pids_limit,
+                root,
             })
     }
 

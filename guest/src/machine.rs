@@ -67,12 +67,24 @@ fn mount_file_systems() -> Result<()> {
     make_mount("cgroup2", "/sys/fs/cgroup", "cgroup2", inert, "")?;
     make_directory("/dev/pts")?;
     let no_exec = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    make_mount("devpts", "/dev/pts", "devpts", no_exec, "mode=620,ptmxmode=666")?;
+    make_mount(
+        "devpts",
+        "/dev/pts",
+        "devpts",
+        no_exec,
+        "mode=620,ptmxmode=666",
+    )?;
     make_directory("/dev/shm")?;
     make_mount("tmpfs", "/dev/shm", "tmpfs", safe, "mode=1777")?;
     make_mount("tmpfs", "/tmp", "tmpfs", safe, "mode=1777")?;
     make_mount("tmpfs", "/run", "tmpfs", safe, "mode=755")?;
-    make_mount("tmpfs", WORKDIR, "tmpfs", safe, "mode=755,uid=1000,gid=1000")
+    make_mount(
+        "tmpfs",
+        WORKDIR,
+        "tmpfs",
+        safe,
+        "mode=755,uid=1000,gid=1000",
+    )
 }
 
 fn make_device_links() -> Result<()> {
@@ -125,6 +137,12 @@ fn make_mount(source: &str, target: &str, kind: &str, flags: MsFlags, data: &str
 }
 
 fn move_mount(source: &str, target: &str) -> Result<()> {
-    mount(Some(source), Path::new(target), None::<&str>, MsFlags::MS_MOVE, None::<&str>)
-        .with_context(|| format!("moving {source} to {target}"))
+    mount(
+        Some(source),
+        Path::new(target),
+        None::<&str>,
+        MsFlags::MS_MOVE,
+        None::<&str>,
+    )
+    .with_context(|| format!("moving {source} to {target}"))
 }

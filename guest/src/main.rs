@@ -19,9 +19,8 @@ use std::os::fd::AsRawFd;
 fn main() {
     let Err(error) = run();
     eprintln!("agent: {error:#}");
-    if let Err(errno) = reboot(RebootMode::RB_AUTOBOOT) {
-        eprintln!("agent: reboot: {errno}");
-    }
+    let Err(errno) = reboot(RebootMode::RB_AUTOBOOT);
+    eprintln!("agent: reboot: {errno}");
 }
 
 fn run() -> Result<Infallible> {
@@ -61,7 +60,8 @@ fn connect_to_host() -> Result<File> {
         None,
     )
     .context("making a vsock socket")?;
-    connect(socket.as_raw_fd(), &VsockAddr::new(HOST_CID, PORT)).context("connecting to the host")?;
+    connect(socket.as_raw_fd(), &VsockAddr::new(HOST_CID, PORT))
+        .context("connecting to the host")?;
     Ok(File::from(socket))
 }
 

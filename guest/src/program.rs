@@ -5,7 +5,8 @@ use anyhow::{Context, Result, bail};
 use guest::{File as JobFile, Job};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::unistd::{Gid, Pid, Uid, chown, fchown, pipe2};
+use nix::sys::signal::SigSet;
+use nix::unistd::{Gid, Pid, Uid, chown, fchown, pipe2, setgid, setgroups, setsid, setuid};
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -35,7 +36,10 @@ pub fn start(job: &Job) -> Result<Result<Program, Errno>> {
     let (stdout, child_stdout) = pipe()?;
     let (stderr, child_stderr) = pipe()?;
     let mut command = command(job)?;
-    command.stdin(child_stdin).stdout(child_stdout).stderr(child_stderr);
+    command
+        .stdin(child_stdin)
+        .stdout(child_stdout)
+        .stderr(child_stderr);
     match command.spawn() {
         Ok(child) => Ok(Ok(Program {
             pid: Pid::from_raw(child.id() as i32),
@@ -69,26 +73,26 @@ fn command(job: &Job) -> Result<Command> {
     }
     // SAFETY: the closure runs between fork and exec in a single-threaded process
     // and makes only system calls.
-    unsafe { command.pre_exec(become_the_program) };
+    unsafe { command.pre_exec(become_the_program(job.root)) };
     Ok(command)
 }
 
 /// In the child: into the cgroup, then an unprivileged user in a session of its own.
 /// Leaving uid 0 drops all capabilities (capabilities(7)).
-fn become_the_program() -> std::io::Result<()> {
-    fs::write(const_format_procs(), "0")?;
-    fs::write("/proc/self/oom_score_adj", "1000")?;
-    nix::sys::signal::SigSet::empty().thread_set_mask()?;
-    nix::unistd::setsid()?;
-    nix::unistd::setgroups(&[])?;
-    nix::unistd::setgid(Gid::from_raw(USER))?;
-    nix::unistd::setuid(Uid::from_raw(USER))?;
-    nix::sys::prctl::set_no_new_privs()?;
-    Ok(())
-}
-
-fn const_format_procs() -> String {
-    format!("{CGROUP}/cgroup.procs")
+fn become_the_program(root: bool) -> impl FnMut() -> std::io::Result<()> {
+    move || {
+        fs::write(format!("{CGROUP}/cgroup.procs"), "0")?;
+        fs::write("/proc/self/oom_score_adj", "1000")?;
+        SigSet::empty().thread_set_mask()?;
+        setsid()?;
+        if !root {
+            setgroups(&[])?;
+            setgid(Gid::from_raw(USER))?;
+            setuid(Uid::from_raw(USER))?;
+            nix::sys::prctl::set_no_new_privs()?;
+        }
+        Ok(())
+    }
 }
 
 /// A pipe that the program may also open by name (`/dev/stdout`). Read end first.

@@ -8,7 +8,6 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, read, write};
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -27,6 +26,8 @@ pub fn relay(
         Output::new(program.stderr, Frame::Stderr)?,
     ];
     let mut input = Input::new(program.stdin, decoder)?;
+    // Standard input may have come with the job.
+    input.accept(host)?;
     loop {
         let ready = wait(host, children, &outputs, &input)?;
         if ready.input {
@@ -67,8 +68,14 @@ fn wait(host: &File, children: &SignalFd, outputs: &[Output; 2], input: &Input) 
     ];
     for output in outputs {
         // A closed pipe would be ready for ever.
-        let fd = output.pipe.as_ref().map_or(children.as_fd(), |pipe| pipe.as_fd());
-        fds.push(PollFd::new(fd, when(output.pipe.is_some(), PollFlags::POLLIN)));
+        let fd = output
+            .pipe
+            .as_ref()
+            .map_or(children.as_fd(), |pipe| pipe.as_fd());
+        fds.push(PollFd::new(
+            fd,
+            when(output.pipe.is_some(), PollFlags::POLLIN),
+        ));
     }
     if let Some(pipe) = &input.pipe
         && !input.pending.is_empty()
@@ -173,6 +180,11 @@ impl Input {
             bail!("the host closed the connection");
         }
         self.decoder.push(&bytes[..count]);
+        self.accept(host)
+    }
+
+    /// Takes the frames that have arrived.
+    fn accept(&mut self, host: &mut File) -> Result<()> {
         while let Some(frame) = self.decoder.next_frame()? {
             match frame {
                 Frame::Stdin(bytes) => self.pending.extend(bytes),
@@ -215,24 +227,36 @@ impl Input {
 
 /// Collects every child that ended; the program's own end is returned.
 fn reap(program: Pid, children: &SignalFd) -> Result<Option<Exit>> {
-    while children.read_signal().context("reading the signalfd")?.is_some() {}
+    while children
+        .read_signal()
+        .context("reading the signalfd")?
+        .is_some()
+    {}
     let mut exit = None;
     loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, status)) if pid == program => {
-                exit = Some(Exit::Exited(status as u8));
-            }
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == program => {
-                exit = Some(Exit::Signaled {
-                    signal: signal as u8,
-                    out_of_memory: ran_out_of_memory()?,
-                });
-            }
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(exit),
+        let mut status = 0;
+        // nix's waitpid knows no real-time signals.
+        // SAFETY: waitpid(2) writes one integer, which outlives the call.
+        let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
+        match Errno::result(pid) {
+            Ok(0) | Err(Errno::ECHILD) => return Ok(exit),
+            Ok(pid) if pid == program.as_raw() => exit = Some(exit_of(status)?),
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).context("waiting for a child"),
         }
     }
+}
+
+/// What wait(2) says of a process that has ended.
+fn exit_of(status: i32) -> Result<Exit> {
+    if libc::WIFEXITED(status) {
+        return Ok(Exit::Exited(libc::WEXITSTATUS(status) as u8));
+    }
+    let signal = libc::WTERMSIG(status);
+    Ok(Exit::Signaled {
+        signal: signal as u8,
+        out_of_memory: signal == libc::SIGKILL && ran_out_of_memory()?,
+    })
 }
 
 /// The kernel counts its out-of-memory kills in /proc/vmstat.

@@ -66,7 +66,8 @@ fn fetch(space: &AddressSpace, rip: u64) -> Vec<u8> {
 fn inject_page_fault(vcpu: &VcpuFd, fault: PageFault) -> Result<()> {
     let mut sregs = vcpu.get_sregs().context("reading the system registers")?;
     sregs.cr2 = fault.address;
-    vcpu.set_sregs(&sregs).context("setting the system registers")?;
+    vcpu.set_sregs(&sregs)
+        .context("setting the system registers")?;
     inject(vcpu, PAGE_FAULT, Some(fault.error_code))
 }
 
@@ -76,5 +77,6 @@ fn inject(vcpu: &VcpuFd, vector: u8, error_code: Option<u32>) -> Result<()> {
     events.exception.nr = vector;
     events.exception.has_error_code = error_code.is_some().into();
     events.exception.error_code = error_code.unwrap_or(0);
-    vcpu.set_vcpu_events(&events).context("injecting an exception")
+    vcpu.set_vcpu_events(&events)
+        .context("injecting an exception")
 }

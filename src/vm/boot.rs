@@ -12,7 +12,9 @@ use linux_loader::configurator::{BootConfigurator, BootParams};
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params};
 use linux_loader::loader::{KernelLoader, elf::Elf, load_cmdline};
 use std::io::Cursor;
-use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::{
+    Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+};
 
 /// What a guest boots from.
 pub struct BootImages<'a> {
@@ -55,18 +57,15 @@ fn command_line(family: Family) -> Result<Cmdline> {
     // kvm-clock and no other clock: a restored guest's time must go on from its template's.
     add("clocksource=kvm-clock no-kvmapf no-steal-acc no_timer_check lpj=1000000")?;
     // Sized for one program, not for a server: each entry is an instruction or more at boot.
-    add("thash_entries=512 uhash_entries=256 dhash_entries=4096 ihash_entries=2048 mhash_entries=256 mphash_entries=256")?;
+    add(
+        "thash_entries=512 uhash_entries=256 dhash_entries=4096 ihash_entries=2048 mhash_entries=256 mphash_entries=256",
+    )?;
     add("thp_anon=16K-64K:always")?;
     if family == Family::Software {
         add(SOFTWARE_KVM_OPTIONS)?;
     }
-    line.add_virtio_mmio_device(
-        VSOCK_MMIO_SIZE,
-        GuestAddress(VSOCK_MMIO),
-        VSOCK_IRQ,
-        None,
-    )
-    .context("announcing the vsock device")?;
+    line.add_virtio_mmio_device(VSOCK_MMIO_SIZE, GuestAddress(VSOCK_MMIO), VSOCK_IRQ, None)
+        .context("announcing the vsock device")?;
     Ok(line)
 }
 
@@ -97,7 +96,10 @@ fn write_random_seed(ram: &GuestMemoryMmap) -> Result<()> {
     let mut seed = [0u8; 32];
     // SAFETY: getrandom(2) writes at most the length given into the buffer given.
     let count = unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), 0) };
-    anyhow::ensure!(count == seed.len() as isize, "the host gives no random bytes");
+    anyhow::ensure!(
+        count == seed.len() as isize,
+        "the host gives no random bytes"
+    );
     let mut data = Vec::new();
     data.extend(0u64.to_le_bytes());
     data.extend(SETUP_RNG_SEED.to_le_bytes());
@@ -127,7 +129,11 @@ fn write_boot_params(
     params.hdr.ramdisk_image = initramfs as u32;
     params.hdr.ramdisk_size = initramfs_size as u32;
     params.hdr.setup_data = RNG_SEED;
-    for (entry, range) in params.e820_table.iter_mut().zip(memory_map(ram, runtime_size)) {
+    for (entry, range) in params
+        .e820_table
+        .iter_mut()
+        .zip(memory_map(ram, runtime_size))
+    {
         *entry = range;
         params.e820_entries += 1;
     }
@@ -179,7 +185,8 @@ fn enter_long_mode(vcpu: &VcpuFd, ram: &GuestMemoryMmap, entry: u64) -> Result<(
     sregs.cr4 |= CR4_PAE;
     sregs.cr0 = CR0_PE_MP_ET_NE_PG;
     sregs.efer = EFER_LME_LMA;
-    vcpu.set_sregs(&sregs).context("setting the system registers")?;
+    vcpu.set_sregs(&sregs)
+        .context("setting the system registers")?;
     vcpu.set_fpu(&kvm_fpu {
         fcw: 0x37f,
         mxcsr: 0x1f80,

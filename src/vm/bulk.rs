@@ -41,12 +41,7 @@ pub fn serve(vcpu: &VcpuFd, memory: &Memory) -> Result<()> {
 }
 
 /// Does what lies in one page, or one pair of pages.
-fn step(
-    space: &AddressSpace,
-    regs: &kvm_regs,
-    done: u64,
-    left: u64,
-) -> Result<u64, PageFault> {
+fn step(space: &AddressSpace, regs: &kvm_regs, done: u64, left: u64) -> Result<u64, PageFault> {
     let target = space.slice(regs.rdi.wrapping_add(done), left, Access::Write)?;
     let length = target.len() as u64;
     match regs.rax as u8 {
@@ -54,7 +49,12 @@ fn step(
             let value = (regs.rax >> 8) as u8;
             // SAFETY: a VolatileSlice is valid for writes of its length, and guest memory
             // holds plain bytes.
-            unsafe { target.ptr_guard_mut().as_ptr().write_bytes(value, target.len()) };
+            unsafe {
+                target
+                    .ptr_guard_mut()
+                    .as_ptr()
+                    .write_bytes(value, target.len())
+            };
             Ok(length)
         }
         COPY => {

@@ -98,7 +98,8 @@ impl<P: Peer> Bus<P> {
             }
             IOAPIC..=IOAPIC_LAST => {
                 if let Ok(bytes) = data.try_into() {
-                    self.ioapic.write(address - IOAPIC, u32::from_le_bytes(bytes));
+                    self.ioapic
+                        .write(address - IOAPIC, u32::from_le_bytes(bytes));
                 }
             }
             _ => {}

@@ -55,11 +55,20 @@ pub const NEEDED: [(&str, Cap, &str); 8] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Problem {
     Absent(PathBuf),
-    Forbidden { path: PathBuf, in_group: Membership },
+    Forbidden {
+        path: PathBuf,
+        in_group: Membership,
+    },
     NotKvm(PathBuf),
-    Unopenable { path: PathBuf, reason: String },
+    Unopenable {
+        path: PathBuf,
+        reason: String,
+    },
     WrongVersion(i32),
-    Lacks { capability: &'static str, since: &'static str },
+    Lacks {
+        capability: &'static str,
+        since: &'static str,
+    },
     Busy,
 }
 
@@ -79,7 +88,10 @@ pub fn open(path: &Path) -> Result<Kvm, Problem> {
         -1 => return Err(Problem::NotKvm(path.into())),
         version => return Err(Problem::WrongVersion(version)),
     }
-    match NEEDED.iter().find(|(_, capability, _)| !kvm.check_extension(*capability)) {
+    match NEEDED
+        .iter()
+        .find(|(_, capability, _)| !kvm.check_extension(*capability))
+    {
         Some(&(capability, _, since)) => Err(Problem::Lacks { capability, since }),
         None => Ok(kvm),
     }
@@ -132,11 +144,12 @@ impl Problem {
                  virtualisation if this is a virtual machine; in a container, pass the device in \
                  (--device /dev/kvm); then load the module (modprobe kvm_intel or kvm_amd)"
                 .into(),
-            Self::Forbidden { in_group: Membership::NotInThisSession, .. } => {
-                "you are in its group, but this login session began before: log in again, or run \
+            Self::Forbidden {
+                in_group: Membership::NotInThisSession,
+                ..
+            } => "you are in its group, but this login session began before: log in again, or run \
                  newgrp kvm"
-                    .into()
-            }
+                .into(),
             Self::Forbidden { path, .. } => format!(
                 "join its group and log in again: sudo usermod -aG kvm $USER (ls -l {})",
                 path.display()

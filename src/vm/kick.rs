@@ -11,7 +11,11 @@ const KICK: Signal = Signal::SIGUSR1;
 /// Lets kicks interrupt system calls of this process. Once, before any thread.
 pub fn allow_kicks() -> Result<()> {
     extern "C" fn nothing(_: i32) {}
-    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
+    let action = SigAction::new(
+        SigHandler::Handler(nothing),
+        SaFlags::empty(),
+        SigSet::empty(),
+    );
     // SAFETY: the handler does nothing, which is async-signal-safe.
     unsafe { sigaction(KICK, &action) }.context("installing a signal handler")?;
     Ok(())

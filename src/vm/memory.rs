@@ -97,7 +97,10 @@ fn make_ram(size: u64) -> Result<GuestMemoryMmap> {
 
 /// Shared and read-only: one copy in the host's page cache serves all VMs.
 fn map_runtime(image: File) -> Result<MmapRegion> {
-    let size = image.metadata().context("looking at the runtime image")?.len();
+    let size = image
+        .metadata()
+        .context("looking at the runtime image")?
+        .len();
     ensure!(
         size > 0 && size.is_multiple_of(RUNTIME_ALIGNMENT),
         "the runtime image is {size} bytes long, not a multiple of {RUNTIME_ALIGNMENT}"

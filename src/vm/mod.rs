@@ -70,12 +70,19 @@ impl<P: Peer> Vm<P> {
         let memory = Memory::new(config.memory, config.runtime)?;
         let vm = kvm.create_vm().context("creating a VM")?;
         split_irqchip(&vm)?;
-        vm.set_tss_address(KVM_TSS).context("placing KVM's own pages")?;
+        vm.set_tss_address(KVM_TSS)
+            .context("placing KVM's own pages")?;
         memory.register(&vm)?;
         let vcpu = vm.create_vcpu(0).context("creating a vCPU")?;
         vcpu.set_cpuid2(&guest_cpuid(kvm)?)
             .context("setting CPUID")?;
-        boot::prepare(&vcpu, memory.ram(), memory.runtime_size(), &config.images, family)?;
+        boot::prepare(
+            &vcpu,
+            memory.ram(),
+            memory.runtime_size(),
+            &config.images,
+            family,
+        )?;
         Ok(Self {
             vcpu,
             vm,
@@ -182,7 +189,10 @@ impl<P: Peer> Vm<P> {
             return Ok(Err(Crash::Violation(what)));
         }
         const RFLAGS_IF: u64 = 1 << 9;
-        let state = self.vcpu.get_mp_state().context("reading the vCPU's state")?;
+        let state = self
+            .vcpu
+            .get_mp_state()
+            .context("reading the vCPU's state")?;
         if state.mp_state == KVM_MP_STATE_HALTED {
             let regs = self.vcpu.get_regs().context("reading the registers")?;
             if regs.rflags & RFLAGS_IF == 0 {

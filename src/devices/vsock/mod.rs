@@ -138,9 +138,7 @@ impl<P: Peer> Vsock<P> {
         let known = self.connection.as_mut().filter(|c| c.is_of(header));
         match (operation, known) {
             (Operation::Reset, None) => Ok(()),
-            (Operation::Request, None)
-                if free && header.is_to_port(guest::PORT) =>
-            {
+            (Operation::Request, None) if free && header.is_to_port(guest::PORT) => {
                 let (connection, answer) = Connection::accept(header);
                 self.connection = Some(connection);
                 self.answer(answer)

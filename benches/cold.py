@@ -1,0 +1,64 @@
+#!/usr/bin/env python3
+"""Times cold runs of `sandbox run hello`, split, from process start to first output.
+
+Reads what `--verbose` tells and takes its own time for the whole process.
+Usage: cold.py SANDBOX RUNS
+"""
+
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+
+# The time that the program itself sees: the agent's exec to the interpreter's first line.
+PROGRAM = "print('hello')"
+
+
+def once(sandbox):
+    """One run: named figures in seconds or counts."""
+    began = time.monotonic()
+    process = subprocess.Popen(
+        [sandbox, "run", "--verbose", "-t", "300", "-c", PROGRAM],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    line = process.stdout.readline()
+    first_output = time.monotonic() - began
+    stderr = process.stderr.read().decode()
+    _, status, usage = os.wait4(process.pid, 0)
+    total = time.monotonic() - began
+    if line != b"hello\n" or status != 0:
+        sys.exit(f"the run failed: {line!r}, status {status}\n{stderr}")
+    figures = {"process start to first output": first_output, "whole process": total}
+    for key, name in {
+        "setup": "  VM set-up",
+        "boot": "  kernel and agent, to Ready",
+        "program": "  program: exec to exit",
+        "teardown": "  teardown",
+    }.items():
+        figures[name] = float(re.search(rf"{key} ([0-9.]+) s", stderr)[1])
+    figures["host CPU in the guest or for it"] = usage.ru_stime + usage.ru_utime
+    for key, name in {
+        "exits": "exits", r"port I/O": "  port I/O", "bulk memory": "    of these, bulk memory work",
+        "memory I/O": "  memory-mapped I/O", "assists": "  instructions completed",
+    }.items():
+        figures[name] = int(re.search(rf"(\d+) {key}", stderr)[1])
+    return figures
+
+
+def main():
+    sandbox, runs = sys.argv[1], int(sys.argv[2])
+    samples = []
+    for number in range(runs):
+        print(f"run {number + 1} of {runs}", file=sys.stderr)
+        samples.append(once(sandbox))
+    print(f"| cold run, median of {runs} | | least | most |\n|---|---|---|---|")
+    for name in samples[0]:
+        values = [sample[name] for sample in samples]
+        unit = (lambda v: f"{v:.3f} s") if isinstance(values[0], float) else (lambda v: f"{v:.0f}")
+        print(f"| {name} | {unit(statistics.median(values))} | {unit(min(values))} | {unit(max(values))} |")
+    size = os.stat(sandbox).st_size
+    print(f"| binary | {size / (1 << 20):.1f} MiB | | |")
+
+
+main()

@@ -1,0 +1,145 @@
+//! What a program finds in its guest.
+
+mod common;
+
+use common::{exit_code, run, text};
+
+/// Runs checks in the guest: each line of code that fails an assertion is told by its traceback.
+fn holds(options: &[&str], code: &str) {
+    let output = run(options, &format!("{code}\nprint('all hold')"));
+    let stderr = text(&output.stderr);
+    assert_eq!(text(&output.stdout), "all hold\n", "{stderr}");
+    assert_eq!(exit_code(output.status), 0, "{stderr}");
+}
+
+#[test]
+fn the_program_is_an_ordinary_user_in_a_sane_environment() {
+    holds(
+        &[],
+        r#"
+import getpass, os, pwd, socket
+status = dict(line.split(':\t') for line in open('/proc/self/status').read().splitlines())
+assert os.getresuid() == (1000,) * 3 and os.getresgid() == (1000,) * 3 and os.getgroups() in ([], [1000])
+for name in 'CapInh', 'CapPrm', 'CapEff', 'CapAmb': assert int(status[name], 16) == 0, name
+assert status['NoNewPrivs'] == '1' and int(status['SigBlk'], 16) == 0
+assert os.getcwd() == '/work' and os.access('/work', os.W_OK) and os.access('/tmp', os.W_OK)
+assert sorted(os.environ) == ['HOME', 'LANG', 'LOGNAME', 'PATH', 'SHELL', 'USER'], os.environ
+assert pwd.getpwuid(1000).pw_name == getpass.getuser() == 'sandbox' and socket.gethostname() == 'sandbox'
+assert os.path.expanduser('~') == '/work' and len(os.listdir('/dev/fd')) == 4
+"#,
+    );
+}
+
+#[test]
+fn nothing_but_the_scratch_file_systems_can_be_written() {
+    holds(
+        &[],
+        r#"
+import errno, os
+for path in '/x', '/usr/x', '/etc/x', '/proc/x', '/sys/x', '/dev/x', '/run/x':
+    try: open(path, 'w')
+    except OSError as error: assert error.errno in (errno.EROFS, errno.EACCES, errno.ENOENT, errno.EPERM), (path, error)
+    else: raise AssertionError(path)
+for path in '/work/x', '/tmp/x', '/dev/shm/x': open(path, 'w').write('x')
+assert not os.path.exists('/dev/mem') and not os.path.exists('/dev/kvm')
+"#,
+    );
+}
+
+#[test]
+fn there_is_no_network_but_loopback() {
+    holds(
+        &[],
+        r#"
+import os, socket
+assert os.listdir('/sys/class/net') == ['lo']
+with socket.create_server(('127.0.0.1', 0)) as server, socket.create_connection(server.getsockname()) as client:
+    connection, _ = server.accept(); client.sendall(b'x'); assert connection.recv(1) == b'x'
+for address in '10.0.0.1', '169.254.169.254', '192.168.1.1', '8.8.8.8':
+    try: socket.create_connection((address, 80), timeout=1)
+    except OSError: pass
+    else: raise AssertionError(address)
+"#,
+    );
+}
+
+#[test]
+fn the_kernel_has_what_programs_expect() {
+    holds(
+        &[],
+        r#"
+import ctypes, mmap, os, pty, select, signal, socket, time
+libc = ctypes.CDLL(None, use_errno=True)
+def ok(result): assert result >= 0, os.strerror(ctypes.get_errno()); return result
+master, slave = pty.openpty(); os.write(slave, b'x'); assert os.read(master, 1) == b'x' and os.ttyname(slave).startswith('/dev/pts/')
+fd = os.memfd_create('x'); os.ftruncate(fd, 4096); mmap.mmap(fd, 4096)[:1] = b'y'; assert os.pread(fd, 1, 0) == b'y'
+epoll = select.epoll(); event = os.eventfd(1); epoll.register(event); assert epoll.poll(1)
+ok(libc.timerfd_create(1, 0))
+watch = ok(libc.inotify_init()); ok(libc.inotify_add_watch(watch, b'/tmp', 0x100)); open('/tmp/new', 'w'); assert os.read(watch, 100)
+ok(libc.mq_open(b'/queue', os.O_CREAT | os.O_RDWR, 0o600, None))
+for call in libc.shmget, libc.semget: ok(call(1234, 1, 0o1600))
+ok(libc.msgget(1234, 0o1600))
+ok(libc.signalfd(-1, ctypes.create_string_buffer(128), 8))
+timer = ctypes.c_void_p(); ok(libc.timer_create(1, None, ctypes.byref(timer)))
+a, b = socket.socketpair(); a.send(b'z'); assert b.recv(1) == b'z'
+os.setxattr('/tmp/new', 'user.x', b'1'); assert os.getxattr('/tmp/new', 'user.x') == b'1'
+ok(libc.unshare(0x10000000)); assert os.getuid() == 65534  # CLONE_NEWUSER
+ok(libc.prctl(21, 0, 0, 0, 0))  # PR_GET_SECCOMP
+before = time.monotonic(); time.sleep(0.1); assert 0.1 <= time.monotonic() - before < 5
+assert abs(time.time() - os.stat('/tmp/new').st_mtime) < 60
+"#,
+    );
+}
+
+#[test]
+fn the_wall_clock_is_the_hosts() {
+    let output = run(&[], "import time; print(time.time())");
+    let guest: f64 = text(&output.stdout).trim().parse().unwrap();
+    let host = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs_f64();
+    assert!(
+        (0.0..60.0).contains(&(host - guest)),
+        "{guest} against {host}"
+    );
+}
+
+#[test]
+fn vector_registers_survive_switches_between_processes() {
+    holds(
+        &[],
+        r#"
+import multiprocessing
+def work(seed):
+    values = [seed * 1.000001 ** n for n in range(300)]
+    return all(sum(v * v for v in values) == sum(v * v for v in values) for _ in range(300)) and hash(tuple(values))
+with multiprocessing.Pool(4) as pool:
+    results = pool.map(work, [1.5, 2.5, 3.5, 4.5])
+assert all(results) and results == [work(seed) for seed in (1.5, 2.5, 3.5, 4.5)]
+"#,
+    );
+}
+
+#[test]
+fn the_whole_standard_library_imports() {
+    // Packages of their own in Debian, or for other systems.
+    holds(
+        &[],
+        r#"
+import importlib, sys
+elsewhere = {'_gdbm', '_msi', '_overlapped', '_scproxy', '_tkinter', '_winapi', 'antigravity', 'ensurepip', 'idlelib',
+    'msilib', 'msvcrt', 'nt', 'this', 'tkinter', 'turtle', 'turtledemo', 'winreg', 'winsound'}
+import warnings; warnings.simplefilter('ignore')
+for name in sorted(sys.stdlib_module_names - elsewhere): importlib.import_module(name)
+"#,
+    );
+}
+
+#[test]
+fn guest_root_is_root_of_its_guest_only() {
+    holds(
+        &["--root"],
+        "import os; assert os.getuid() == 0 and os.path.exists('/proc/1/exe')",
+    );
+}

@@ -1,0 +1,219 @@
+//! Limits hold, whatever the program does, and what it wrote before is there.
+
+mod common;
+
+use common::{exit_code, finish, run, sandbox, start, text};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::io::{BufRead, BufReader};
+use std::process::Output;
+use std::time::Duration;
+
+/// Seconds in which CPython starts on any of our hosts.
+const ENOUGH_TO_START: &str = "25";
+
+/// The time that the program had, as `--verbose` tells it.
+fn program_time(output: &Output) -> Duration {
+    let stderr = text(&output.stderr);
+    let seconds = stderr
+        .split_once("program ")
+        .and_then(|(_, rest)| rest.split_once(" s"))
+        .and_then(|(number, _)| number.parse().ok())
+        .unwrap_or_else(|| panic!("no time in {stderr}"));
+    Duration::from_secs_f64(seconds)
+}
+
+/// It was stopped at the limit: not before, and not much later even on a noisy machine.
+fn assert_stopped_at(limit: &str, output: &Output) {
+    let limit = Duration::from_secs(limit.parse().unwrap());
+    let noise = Duration::from_secs(3);
+    let time = program_time(output);
+    assert_eq!(exit_code(output.status), 124, "{}", text(&output.stderr));
+    assert!((limit..limit + noise).contains(&time), "{time:?}");
+    assert!(
+        text(&output.stderr).contains("time limit of"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+fn run_for(limit: &str, code: &str) -> Output {
+    run(&["--verbose", "-t", limit], code)
+}
+
+#[test]
+fn a_busy_loop_is_stopped_and_its_output_delivered() {
+    let output = run_for(
+        ENOUGH_TO_START,
+        "print('before', flush=True)\nwhile True: pass",
+    );
+    assert_stopped_at(ENOUGH_TO_START, &output);
+    assert_eq!(text(&output.stdout), "before\n");
+}
+
+#[test]
+fn a_sleeper_is_stopped() {
+    assert_stopped_at("1", &run_for("1", "import time; time.sleep(100)"));
+}
+
+#[test]
+fn a_fork_bomb_is_stopped_and_held_to_its_processes() {
+    let code = "
+import os
+while True:
+    try: os.fork()
+    except BlockingIOError: os.write(1, b'no more\\n'); break
+while True: pass
+";
+    let output = run(
+        &["--verbose", "-t", ENOUGH_TO_START, "--pids-limit", "20"],
+        code,
+    );
+    assert_stopped_at(ENOUGH_TO_START, &output);
+    assert!(text(&output.stdout).starts_with("no more\n"), "{output:?}");
+}
+
+#[test]
+fn a_program_that_ignores_all_signals_is_stopped() {
+    let code = "
+import signal
+for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}: signal.signal(number, signal.SIG_IGN)
+print('deaf', flush=True)
+while True: pass
+";
+    let output = run_for(ENOUGH_TO_START, code);
+    assert_stopped_at(ENOUGH_TO_START, &output);
+    assert_eq!(text(&output.stdout), "deaf\n");
+}
+
+#[test]
+fn a_reader_of_input_that_never_ends_is_stopped() {
+    let mut child = start(sandbox(&[
+        "run",
+        "--verbose",
+        "-t",
+        "2",
+        "-c",
+        "import sys; sys.stdin.read()",
+    ]));
+    let held_open = child.stdin.take();
+    let output = child.wait_with_output().unwrap();
+    drop(held_open);
+    assert_stopped_at("2", &output);
+}
+
+#[test]
+fn a_program_that_eats_its_memory_is_killed_and_told_why() {
+    let output = run(
+        &["-m", "128M"],
+        "x = []\nwhile True: x.append(b'x' * (1 << 20))",
+    );
+    let stderr = text(&output.stderr);
+    assert_eq!(exit_code(output.status), 137, "{stderr}");
+    assert!(
+        stderr.contains("ran out of the 128 MiB of memory"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("--memory 256M"), "{stderr}");
+}
+
+#[test]
+fn a_request_for_more_memory_than_there_is_fails_as_in_python() {
+    let output = run(&["-m", "128M"], "b = bytearray(4 << 30)");
+    assert_eq!(exit_code(output.status), 1);
+    assert!(
+        text(&output.stderr).ends_with("MemoryError\n"),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn output_is_cut_at_the_limit_and_the_cut_is_told() {
+    let code = "import sys; sys.stdout.write('a' * 100000); sys.stderr.write('b' * 99)";
+    let output = run(&["--max-output", "1000"], code);
+    let stderr = text(&output.stderr);
+    assert_eq!(text(&output.stdout), "a".repeat(1000));
+    assert!(stderr.starts_with(&"b".repeat(99)), "{stderr}");
+    assert!(
+        stderr.contains("standard output was cut at 1000 of 100000 bytes"),
+        "{stderr}"
+    );
+    assert!(!stderr.contains("standard error was cut"), "{stderr}");
+    assert_eq!(exit_code(output.status), 0);
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_run_as_it_ends_a_pipeline() {
+    let code = "
+import sys
+while True: sys.stdout.write('y\\n' * 10000)
+";
+    let mut child = start(&mut sandbox(&["run", "-c", code]));
+    let mut line = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    drop(stdout);
+    assert_eq!(line, "y\n");
+    assert_eq!(exit_code(child.wait().unwrap()), 141);
+}
+
+/// Sends the signal once the program is up; gives the exit code.
+fn interrupted_by(signal: Signal) -> i32 {
+    let code = "print('up', flush=True)\nwhile True: pass";
+    let mut child = start(&mut sandbox(&["run", "-c", code]));
+    let mut line = String::new();
+    let stdout = child.stdout.take().unwrap();
+    BufReader::new(stdout).read_line(&mut line).unwrap();
+    assert_eq!(line, "up\n");
+    let pid = Pid::from_raw(child.id().try_into().unwrap());
+    kill(pid, signal).unwrap();
+    let status = child.wait().unwrap();
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    exit_code(status)
+}
+
+#[test]
+fn ctrl_c_ends_the_run() {
+    assert_eq!(interrupted_by(Signal::SIGINT), 130);
+}
+
+#[test]
+fn sigterm_ends_the_run() {
+    assert_eq!(interrupted_by(Signal::SIGTERM), 143);
+}
+
+#[test]
+fn a_signal_during_the_boot_ends_the_run() {
+    let mut child = start(&mut sandbox(&["run", "-c", "pass"]));
+    std::thread::sleep(Duration::from_secs(1));
+    kill(
+        Pid::from_raw(child.id().try_into().unwrap()),
+        Signal::SIGINT,
+    )
+    .unwrap();
+    assert_eq!(exit_code(child.wait().unwrap()), 130);
+}
+
+#[test]
+fn guest_root_that_brings_its_machine_down_gets_an_outcome() {
+    let sysrq = |key: &str| {
+        format!(
+            "print('doing it', flush=True); open('/proc/sysrq-trigger', 'w').write('{key}'); import time; time.sleep(1000)"
+        )
+    };
+    let kill_init = "import ctypes; ctypes.CDLL(None).reboot(0x01234567)";
+    for (code, told) in [
+        (sysrq("c"), "its kernel panicked or rebooted"),
+        (sysrq("b"), "its kernel panicked or rebooted"),
+        (sysrq("o"), "it powered off or halted for good"),
+        (kill_init.into(), "its kernel panicked or rebooted"),
+    ] {
+        let output = finish(&mut sandbox(&["run", "--root", "-c", &code]), b"");
+        let stderr = text(&output.stderr);
+        assert_eq!(exit_code(output.status), 125, "{code}: {stderr}");
+        assert!(stderr.contains(told), "{code}: {stderr}");
+        if code.contains("doing it") {
+            assert_eq!(text(&output.stdout), "doing it\n", "{code}");
+        }
+    }
+}

@@ -173,11 +173,13 @@ fn describe(report: &Report) {
     };
     let (timings, counters) = (report.timings, report.counters);
     say(&format!(
-        "{:?} on a {} KVM: setup {}, boot {}, program {}, teardown {}",
+        "{:?} on a {} KVM: setup {}, kernel {}, agent {}, first output {}, program {}, teardown {}",
         report.outcome,
         report.family.name(),
         seconds(Some(timings.setup)),
-        seconds(timings.boot),
+        seconds(timings.kernel),
+        seconds(timings.agent),
+        seconds(timings.first_output),
         seconds(timings.program),
         seconds(Some(timings.teardown)),
     ));

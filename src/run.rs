@@ -44,9 +44,13 @@ pub struct Report {
 pub struct Timings {
     /// Until the first instruction of the guest.
     pub setup: Duration,
-    /// Until the agent was ready; nothing if it never was.
-    pub boot: Option<Duration>,
-    /// Until the end of the program.
+    /// Until PID 1 ran; nothing if it never did.
+    pub kernel: Option<Duration>,
+    /// Until the machine was ready and the agent had the job.
+    pub agent: Option<Duration>,
+    /// From there until the program's first output, if there was any.
+    pub first_output: Option<Duration>,
+    /// From there until the end of the program.
     pub program: Option<Duration>,
     pub teardown: Duration,
 }
@@ -86,14 +90,17 @@ pub fn run(request: &Request) -> Result<Report> {
     let (vm, verdict) = watchdog.watch(&request.limits, &signals)?;
     let ended = Instant::now();
     let counters = vm.counters();
-    let (reported, output) = vm.into_peer().into_result();
+    let (reported, output, marks) = vm.into_peer().into_result();
+    let between = |from: Option<Instant>, to: Option<Instant>| Some(to? - from?);
     Ok(Report {
         outcome: verdict.outcome(reported),
         output,
         timings: Timings {
             setup: entered - began,
-            boot: shared.start_time().map(|started| started - entered),
-            program: shared.start_time().map(|started| ended - started),
+            kernel: between(Some(entered), marks.connected),
+            agent: between(marks.connected, marks.started),
+            first_output: between(marks.started, marks.first_output),
+            program: between(marks.started, Some(ended)),
             teardown: ended.elapsed(),
         },
         counters,

@@ -15,6 +15,7 @@ use crate::outcome::Outcome;
 use guest::{Decoder, Exit, Frame, Job, encode};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// One job in one guest.
 pub struct Session {
@@ -26,6 +27,17 @@ pub struct Session {
     stdout: Sink,
     stderr: Sink,
     outcome: Option<Outcome>,
+    marks: Marks,
+}
+
+/// When the guest got how far; host facts.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Marks {
+    /// The agent's first act as PID 1.
+    pub connected: Option<Instant>,
+    /// The machine was ready, and the job went to the agent.
+    pub started: Option<Instant>,
+    pub first_output: Option<Instant>,
 }
 
 impl Session {
@@ -38,12 +50,14 @@ impl Session {
             stdout,
             stderr,
             outcome: None,
+            marks: Marks::default(),
         }
     }
 
-    /// How the program ended, if it did; and what became of its output.
-    pub fn into_result(self) -> (Option<Outcome>, [Totals; 2]) {
-        (self.outcome, [self.stdout.totals(), self.stderr.totals()])
+    /// How the program ended, if it did; what became of its output; and when.
+    pub fn into_result(self) -> (Option<Outcome>, [Totals; 2], Marks) {
+        let totals = [self.stdout.totals(), self.stderr.totals()];
+        (self.outcome, totals, self.marks)
     }
 
     fn handle(&mut self, frame: Frame) -> Result<(), Violation> {
@@ -54,7 +68,7 @@ impl Session {
             (Frame::StdinTaken(count), true) => self
                 .shared
                 .stdin_taken(count as usize)
-                .map_err(|()| Violation("standard input taken that was never sent".into()))?,
+                .ok_or_else(|| Violation("standard input taken that was never sent".into()))?,
             (Frame::Exit(exit), true) => self.outcome = Some(outcome(exit)),
             (frame, _) => {
                 let name = format!("{frame:?}");
@@ -68,11 +82,14 @@ impl Session {
     fn start(&mut self) {
         if let Some(job) = self.job.take() {
             self.send(&Frame::Start(job));
-            self.shared.started();
+            let now = Instant::now();
+            self.marks.started = Some(now);
+            self.shared.started(now);
         }
     }
 
     fn output(&mut self, sink: fn(&mut Self) -> &mut Sink, bytes: &[u8]) {
+        self.marks.first_output.get_or_insert_with(Instant::now);
         let shared = Arc::clone(&self.shared);
         if sink(self).deliver(bytes, || shared.is_stopped()).is_err() {
             self.outcome = Some(Outcome::OutputClosed);
@@ -101,6 +118,10 @@ fn outcome(exit: Exit) -> Outcome {
 }
 
 impl Peer for Session {
+    fn connected(&mut self) {
+        self.marks.connected = Some(Instant::now());
+    }
+
     fn receive(&mut self, bytes: &[u8]) -> Result<(), Violation> {
         self.decoder.push(bytes);
         while self.outcome.is_none()

@@ -33,11 +33,14 @@ pub fn watch_signals() -> Result<SignalFd> {
         .context("making a signalfd")
 }
 
+/// The machine, and why its vCPU thread left it.
+type Ended = (Vm<Session>, Result<Result<(), Crash>>);
+
 /// A vCPU thread at work.
 pub struct Watchdog {
     kicker: Arc<Kicker>,
     shared: Arc<Shared>,
-    thread: JoinHandle<(Vm<Session>, Result<Result<(), Crash>>)>,
+    thread: JoinHandle<Ended>,
     began: Instant,
 }
 
@@ -108,7 +111,7 @@ impl Watchdog {
         }
     }
 
-    fn stop(self) -> Result<(Vm<Session>, Result<Result<(), Crash>>)> {
+    fn stop(self) -> Result<Ended> {
         self.shared.stop();
         while !self.shared.has_ended() {
             self.kicker.kick();

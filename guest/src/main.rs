@@ -24,9 +24,10 @@ fn main() {
 }
 
 fn run() -> Result<Infallible> {
+    // First of all, so that the host knows how long the kernel took.
+    let mut host = connect_to_host()?;
     machine::prepare()?;
     let children = watch_children()?;
-    let mut host = connect_to_host()?;
     let mut decoder = Decoder::default();
     send(&mut host, &Frame::Ready)?;
     let job = receive_job(&mut host, &mut decoder)?;

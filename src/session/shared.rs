@@ -60,8 +60,8 @@ impl Shared {
     }
 
     /// vCPU thread: the job is on its way.
-    pub fn started(&self) {
-        self.started.get_or_init(Instant::now);
+    pub fn started(&self, now: Instant) {
+        self.started.get_or_init(|| now);
         self.tell();
     }
 
@@ -101,13 +101,13 @@ impl Shared {
         std::mem::take(&mut self.stdin().waiting)
     }
 
-    /// vCPU thread: the agent took so many bytes. The error: more than it was given.
-    pub fn stdin_taken(&self, count: usize) -> Result<(), ()> {
+    /// vCPU thread: the agent took so many bytes. `None`: more than it was given.
+    pub fn stdin_taken(&self, count: usize) -> Option<()> {
         let mut stdin = self.stdin();
-        stdin.outstanding = stdin.outstanding.checked_sub(count).ok_or(())?;
+        stdin.outstanding = stdin.outstanding.checked_sub(count)?;
         drop(stdin);
         self.tell();
-        Ok(())
+        Some(())
     }
 
     fn stdin(&self) -> MutexGuard<'_, Stdin> {

@@ -17,6 +17,7 @@ use vm_memory::{
 };
 
 /// What a guest boots from.
+#[derive(Debug, Clone, Copy)]
 pub struct BootImages<'a> {
     /// An ELF kernel.
     pub kernel: &'a [u8],
@@ -30,7 +31,7 @@ pub fn prepare(
     ram: &GuestMemoryMmap,
     runtime_size: u64,
     images: &BootImages,
-    family: Family,
+    cmdline: &Cmdline,
 ) -> Result<()> {
     let kernel = Elf::load(
         ram,
@@ -39,30 +40,36 @@ pub fn prepare(
         Some(GuestAddress(HIGH_MEMORY)),
     )
     .context("loading the kernel")?;
-    let cmdline = command_line(family)?;
-    load_cmdline(ram, GuestAddress(CMDLINE), &cmdline).context("loading the command line")?;
+    load_cmdline(ram, GuestAddress(CMDLINE), cmdline).context("loading the command line")?;
     mp_table::write(ram)?;
     write_random_seed(ram)?;
     let initramfs = load_initramfs(ram, images.agent)?;
-    write_boot_params(ram, runtime_size, &cmdline, initramfs)?;
+    write_boot_params(ram, runtime_size, cmdline, initramfs)?;
     enter_long_mode(vcpu, ram, kernel.kernel_load.raw_value())
 }
 
-/// The same for every guest of a family: nothing of the user's is in it.
-fn command_line(family: Family) -> Result<Cmdline> {
+/// Nothing of the user's is in it. `verbose`: the kernel's whole log goes to the console.
+pub fn command_line(family: Family, verbose: bool) -> Result<Cmdline> {
     let mut line = Cmdline::new(CMDLINE_MAX).context("making a command line")?;
     let mut add = |words: &str| line.insert_str(words).context("adding to the command line");
     // The log goes to the serial port; a panic or reboot pulls the reset line at once.
-    add("console=ttyS0 quiet panic=-1 reboot=k")?;
+    add("console=ttyS0 panic=-1 reboot=k")?;
     // kvm-clock and no other clock: a restored guest's time must go on from its template's.
     add("clocksource=kvm-clock no-kvmapf no-steal-acc no_timer_check lpj=1000000")?;
     // Sized for one program, not for a server: each entry is an instruction or more at boot.
-    add(
-        "thash_entries=512 uhash_entries=256 dhash_entries=4096 ihash_entries=2048 mhash_entries=256 mphash_entries=256",
-    )?;
+    add("thash_entries=512 uhash_entries=256 dhash_entries=4096 ihash_entries=2048")?;
+    add("mhash_entries=256 mphash_entries=256")?;
+    // One fault for up to 16 pages of anonymous memory.
     add("thp_anon=16K-64K:always")?;
     if family == Family::Software {
         add(SOFTWARE_KVM_OPTIONS)?;
+    }
+    if !verbose {
+        add("quiet")?;
+    }
+    if !verbose && family == Family::Software {
+        // Not even formatted: thousands of instructions each.
+        add("printk_drop")?;
     }
     line.add_virtio_mmio_device(VSOCK_MMIO_SIZE, GuestAddress(VSOCK_MMIO), VSOCK_IRQ, None)
         .context("announcing the vsock device")?;
@@ -72,9 +79,11 @@ fn command_line(family: Family) -> Result<Cmdline> {
 /// A software KVM does not filter CPUID, so the kernel is told what to leave alone:
 /// what is not emulated (smap, popcnt, cx16), what is emulated once per iteration (erms, fsrm,
 /// rep_good, and 395: FSRS, which has no name), and the XSAVE formats that KVM_SET_XSAVE does
-/// not speak. Its memory work it leaves to us (`vm::bulk`).
-const SOFTWARE_KVM_OPTIONS: &str =
-    "clearcpuid=smap,popcnt,cx16,erms,fsrm,395,rep_good,xsaves,xsavec,xsaveopt bulk_memory";
+/// not speak. Its memory work it leaves to us (`vm::bulk`). A timer tick takes it 2 ms, so a busy
+/// program is interrupted every 40 ms, not 10. Remapping its text read-only, freeing the
+/// initramfs and making its root a tmpfs is work that protects nothing here.
+const SOFTWARE_KVM_OPTIONS: &str = "clearcpuid=smap,popcnt,cx16,erms,fsrm,395,rep_good,\
+    xsaves,xsavec,xsaveopt bulk_memory tick_stretch=4 rodata=off retain_initrd rootfstype=ramfs";
 
 /// At the top of low RAM, where the kernel does not look for room of its own.
 fn load_initramfs(ram: &GuestMemoryMmap, agent: &[u8]) -> Result<(u64, u64)> {

@@ -90,17 +90,18 @@ impl<P: Peer> Bus<P> {
         data: &[u8],
         ram: &GuestMemoryMmap,
     ) -> Result<(), Violation> {
-        match address {
-            VSOCK_MMIO..=VSOCK_LAST => {
-                if self.vsock.write(address - VSOCK_MMIO, data) {
-                    self.vsock.process(ram)?;
-                }
+        match (address, data.try_into()) {
+            (VSOCK_MMIO..=VSOCK_LAST, _) => {
+                let kicked = self.vsock.write(address - VSOCK_MMIO, data);
+                return if kicked {
+                    self.vsock.process(ram)
+                } else {
+                    Ok(())
+                };
             }
-            IOAPIC..=IOAPIC_LAST => {
-                if let Ok(bytes) = data.try_into() {
-                    self.ioapic
-                        .write(address - IOAPIC, u32::from_le_bytes(bytes));
-                }
+            (IOAPIC..=IOAPIC_LAST, Ok(bytes)) => {
+                self.ioapic
+                    .write(address - IOAPIC, u32::from_le_bytes(bytes));
             }
             _ => {}
         }

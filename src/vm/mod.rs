@@ -81,7 +81,7 @@ impl<P: Peer> Vm<P> {
             memory.ram(),
             memory.runtime_size(),
             &config.images,
-            family,
+            &boot::command_line(family, config.show_console)?,
         )?;
         Ok(Self {
             vcpu,

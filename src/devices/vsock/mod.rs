@@ -24,6 +24,8 @@ const ANSWERS_MAX: usize = 64;
 
 /// Who talks with the guest.
 pub trait Peer {
+    /// The guest opened the connection.
+    fn connected(&mut self);
     /// The guest sent these bytes.
     fn receive(&mut self, bytes: &[u8]) -> Result<(), Violation>;
     /// Bytes for the guest, at most `room`; empty when there are none.
@@ -141,6 +143,7 @@ impl<P: Peer> Vsock<P> {
             (Operation::Request, None) if free && header.is_to_port(guest::PORT) => {
                 let (connection, answer) = Connection::accept(header);
                 self.connection = Some(connection);
+                self.peer.connected();
                 self.answer(answer)
             }
             (_, None) => self.answer(header.refusal()),

@@ -24,6 +24,8 @@ struct Recorder {
 }
 
 impl Peer for Recorder {
+    fn connected(&mut self) {}
+
     fn receive(&mut self, bytes: &[u8]) -> Result<(), Violation> {
         self.received.extend(bytes);
         Ok(())
@@ -145,7 +147,9 @@ impl Driver {
         if before == after {
             self.next[RECEIVE] = self.next[RECEIVE].wrapping_sub(1);
             let available = GuestAddress(rings(RECEIVE)[1] + 2);
-            self.memory.write_obj(self.next[RECEIVE], available).unwrap();
+            self.memory
+                .write_obj(self.next[RECEIVE], available)
+                .unwrap();
             return None;
         }
         let header: Header = self.memory.read_obj(GuestAddress(address)).unwrap();
@@ -195,7 +199,9 @@ fn the_registers_describe_a_vsock_device() {
 fn data_flows_both_ways() {
     let mut driver = Driver::new(b"from the host");
     driver.connect();
-    driver.send(&packet(Operation::Data, 14), b"from the guest").unwrap();
+    driver
+        .send(&packet(Operation::Data, 14), b"from the guest")
+        .unwrap();
     assert_eq!(driver.received(), b"from the guest");
     let (header, payload) = driver.receive().expect("data");
     assert_eq!(header.operation(), Ok(Operation::Data));
@@ -229,8 +235,16 @@ fn a_second_connection_is_refused_and_the_first_goes_on() {
 fn a_length_beyond_the_buffer_is_a_violation() {
     let mut driver = Driver::new(&[]);
     driver.connect();
-    assert!(driver.send(&packet(Operation::Data, 100), b"short").is_err());
-    assert!(driver.send(&packet(Operation::Data, u32::MAX), b"short").is_err());
+    assert!(
+        driver
+            .send(&packet(Operation::Data, 100), b"short")
+            .is_err()
+    );
+    assert!(
+        driver
+            .send(&packet(Operation::Data, u32::MAX), b"short")
+            .is_err()
+    );
 }
 
 #[test]
@@ -262,7 +276,10 @@ fn a_reset_forgets_the_connection() {
     for queue in 0..QUEUES {
         let [_, available, used] = rings(queue);
         for ring in [available, used] {
-            driver.memory.write_obj(0u16, GuestAddress(ring + 2)).unwrap();
+            driver
+                .memory
+                .write_obj(0u16, GuestAddress(ring + 2))
+                .unwrap();
         }
     }
     driver.negotiate();

@@ -1,8 +1,6 @@
 //! `sandbox run X` is as `python3 X`: standard output, standard error and exit code, byte by byte.
 
-mod common;
-
-use common::{PYTHON, exit_code, finish, sandbox, start, text};
+use crate::common::{PYTHON, exit_code, finish, sandbox, start, text};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -81,11 +79,12 @@ macro_rules! cases {
     ($($name:ident: $given:expr $(, arguments $arguments:expr)? $(, stdin $stdin:expr)?;)*) => {$(
         #[test]
         fn $name() {
-            let arguments: &[&str] = &[];
-            $(let arguments = $arguments;)?
-            let stdin: &[u8] = b"";
-            $(let stdin = $stdin;)?
-            agree(&$given, arguments, stdin);
+            agree(
+                &$given,
+                // What is given, else nothing.
+                [$($arguments as &[&str],)? &[]][0],
+                [$($stdin as &[u8],)? b""][0],
+            );
         }
     )*};
 }
@@ -240,7 +239,7 @@ print(len(zoneinfo.available_timezones()) > 400)
     how_python_was_started: Script("
 import sys, os, signal
 print(sys.flags, sys.argv, __name__, os.path.basename(__file__), sys.path[1:], sys.stdout.encoding)
-print(sys.stdin.isatty(), os.getcwd() == os.path.dirname(__file__), sorted(os.listdir('/proc/self/fd'))[:3])
+print(sys.stdin.isatty(), os.getcwd() == os.path.dirname(__file__), sorted(map(int, os.listdir('/proc/self/fd')))[:3])
 print([signal.getsignal(n) for n in (1, 2, 3, 13, 15)], os.umask(0o22), sys.executable)
 ");
 }

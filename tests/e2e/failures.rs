@@ -1,8 +1,6 @@
 //! What goes wrong before a guest runs: one sentence, one remedy, the right exit code.
 
-mod common;
-
-use common::{binary, exit_code, finish, sandbox, text};
+use crate::common::{binary, exit_code, finish, sandbox, text};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;

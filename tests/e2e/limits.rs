@@ -1,8 +1,6 @@
 //! Limits hold, whatever the program does, and what it wrote before is there.
 
-mod common;
-
-use common::{exit_code, finish, run, sandbox, start, text};
+use crate::common::{exit_code, finish, run, sandbox, start, text};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{BufRead, BufReader};
@@ -88,14 +86,8 @@ while True: pass
 
 #[test]
 fn a_reader_of_input_that_never_ends_is_stopped() {
-    let mut child = start(sandbox(&[
-        "run",
-        "--verbose",
-        "-t",
-        "2",
-        "-c",
-        "import sys; sys.stdin.read()",
-    ]));
+    let code = "import sys; sys.stdin.read()";
+    let mut child = start(&mut sandbox(&["run", "--verbose", "-t", "2", "-c", code]));
     let held_open = child.stdin.take();
     let output = child.wait_with_output().unwrap();
     drop(held_open);

@@ -1,8 +1,6 @@
 //! What a program finds in its guest.
 
-mod common;
-
-use common::{exit_code, run, text};
+use crate::common::{exit_code, run, text};
 
 /// Runs checks in the guest: each line of code that fails an assertion is told by its traceback.
 fn holds(options: &[&str], code: &str) {

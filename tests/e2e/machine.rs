@@ -1,0 +1,127 @@
+//! Guests of a few instructions and no kernel, in the real VM: each way to end has its name.
+
+use sandbox::devices::Violation;
+use sandbox::devices::vsock::Peer;
+use sandbox::outcome::Crash;
+use sandbox::vm::host::{self, Family};
+use sandbox::vm::{BootImages, Config, Vm, allow_kicks};
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+const LOAD_ADDRESS: u64 = 0x100_0000;
+const RUNTIME_SIZE: u64 = 2 << 20;
+
+/// A peer that only knows when to stop.
+struct Nobody(Arc<AtomicBool>);
+
+impl Peer for Nobody {
+    fn connected(&mut self) {}
+
+    fn receive(&mut self, _: &[u8]) -> Result<(), Violation> {
+        Ok(())
+    }
+
+    fn transmit(&mut self, _: usize) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn is_done(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// An ELF kernel that is this code (System V ABI, chapter 4 and 5).
+fn elf(code: &[u8]) -> Vec<u8> {
+    const HEADER: u64 = 64;
+    const PROGRAM_HEADER: u64 = 56;
+    let offset = HEADER + PROGRAM_HEADER;
+    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    file.extend([2u16, 62].map(u16::to_le_bytes).concat());
+    file.extend(1u32.to_le_bytes());
+    file.extend([LOAD_ADDRESS, HEADER, 0].map(u64::to_le_bytes).concat());
+    file.extend(0u32.to_le_bytes());
+    file.extend([64u16, 56, 1, 0, 0, 0].map(u16::to_le_bytes).concat());
+    file.extend([1u32, 7].map(u32::to_le_bytes).concat());
+    let size = code.len() as u64;
+    file.extend(
+        [offset, LOAD_ADDRESS, LOAD_ADDRESS, size, size, 1]
+            .map(u64::to_le_bytes)
+            .concat(),
+    );
+    file.extend(code);
+    file
+}
+
+/// Runs the code until it ends, or, after a while, is told to.
+fn run(code: &[u8]) -> Result<(), Crash> {
+    allow_kicks().unwrap();
+    let kvm = host::open(Path::new("/dev/kvm")).expect("these tests need KVM");
+    let runtime: File = tempfile::tempfile().unwrap();
+    runtime.set_len(RUNTIME_SIZE).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let config = Config {
+        memory: 64 << 20,
+        runtime,
+        images: BootImages {
+            kernel: &elf(code),
+            agent: b"",
+        },
+        show_console: false,
+    };
+    let peer = Nobody(Arc::clone(&stop));
+    let mut vm = Vm::boot(&kvm, Family::detect(), config, peer).unwrap();
+    let kicker = Arc::new(vm.kicker());
+    let its_kicker = Arc::clone(&kicker);
+    let thread = std::thread::spawn(move || {
+        its_kicker.enlist();
+        let result = vm.run().unwrap();
+        (vm, result)
+    });
+    for tick in 0.. {
+        if thread.is_finished() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+        stop.store(tick > 100, Ordering::Release);
+        kicker.kick();
+    }
+    thread.join().unwrap().1
+}
+
+#[test]
+fn an_exception_without_a_handler_is_a_triple_fault() {
+    assert_eq!(run(&[0x0f, 0x0b]), Err(Crash::TripleFault)); // ud2
+}
+
+#[test]
+fn a_halt_with_interrupts_off_is_for_good() {
+    assert_eq!(run(&[0xfa, 0xf4]), Err(Crash::Halted)); // cli; hlt
+}
+
+#[test]
+fn a_pulse_on_the_reset_line_is_a_reset() {
+    // mov $0xfe, %al; out %al, $0x64; hlt
+    assert_eq!(run(&[0xb0, 0xfe, 0xe6, 0x64, 0xf4]), Err(Crash::Reset));
+}
+
+#[test]
+fn a_spin_with_interrupts_off_stops_when_told() {
+    assert_eq!(run(&[0xfa, 0xeb, 0xfe]), Ok(())); // cli; jmp .
+}
+
+#[test]
+fn bulk_memory_work_at_bad_addresses_touches_nothing_and_goes_on() {
+    // mov $-1, %rcx; mov $0x7000000000, %rdi; xor %eax, %eax; out %eax, $0xe4;
+    // mov $0xfe, %al; out %al, $0x64; hlt
+    let code = [
+        &[0x48, 0xc7, 0xc1, 0xff, 0xff, 0xff, 0xff][..],
+        &[0x48, 0xbf, 0, 0, 0, 0, 0x70, 0, 0, 0],
+        &[0x31, 0xc0, 0xe7, 0xe4],
+        &[0xb0, 0xfe, 0xe6, 0x64, 0xf4],
+    ]
+    .concat();
+    assert_eq!(run(&code), Err(Crash::Reset));
+}

@@ -1,0 +1,9 @@
+//! End-to-end tests: the real binary, real virtual machines on the real KVM, the real kernel and
+//! CPython. Without KVM they fail, and say so.
+
+mod common;
+mod failures;
+mod fidelity;
+mod guest;
+mod limits;
+mod machine;

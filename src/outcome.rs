@@ -23,6 +23,8 @@ pub enum Outcome {
     Interrupted(u8),
     /// Nobody reads the output any more (EPIPE).
     OutputClosed,
+    /// The output could not be written: errno.
+    OutputFailed(i32),
     /// The guest did what no working guest does.
     Crashed(Crash),
 }
@@ -30,12 +32,14 @@ pub enum Outcome {
 /// Why the guest came to an end without a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Crash {
-    /// It asked for a reset: a kernel panic, or reboot(2) by its root.
+    /// It asked for a reset: a kernel panic, or an emergency restart.
     Reset,
     /// A triple fault.
     TripleFault,
-    /// It halted with interrupts off: power-off, or a dead kernel.
+    /// It halted with interrupts off: a dead kernel.
     Halted,
+    /// It shut its devices down: reboot(2) by its root, or its like.
+    ShutDown,
     /// It never said that it was ready.
     NotReady,
     /// Neither the processor nor we can run this instruction.
@@ -58,7 +62,7 @@ impl Outcome {
             Self::NotStarted(_) => EXIT_NOT_EXECUTABLE,
             Self::TimedOut => EXIT_TIMEOUT,
             Self::OutputClosed => 128 + SIGPIPE,
-            Self::Crashed(_) => EXIT_OURS,
+            Self::OutputFailed(_) | Self::Crashed(_) => EXIT_OURS,
         }
     }
 
@@ -87,6 +91,11 @@ impl Outcome {
                  this build is broken; please report it",
                 std::io::Error::from_raw_os_error((*errno).into()),
             )),
+            Self::OutputFailed(errno) => Some(format!(
+                "the program's output could not be written: {}\n\
+                 free space there, or send it elsewhere",
+                std::io::Error::from_raw_os_error(*errno),
+            )),
             Self::Crashed(crash) => Some(format!(
                 "the guest crashed: {crash}\nrun it again with --console to see the guest kernel's log",
             )),
@@ -102,7 +111,8 @@ impl std::fmt::Display for Crash {
         match self {
             Self::Reset => write!(f, "its kernel panicked or rebooted"),
             Self::TripleFault => write!(f, "triple fault"),
-            Self::Halted => write!(f, "it powered off or halted for good"),
+            Self::Halted => write!(f, "it halted for good"),
+            Self::ShutDown => write!(f, "it shut itself down"),
             Self::NotReady => write!(f, "it did not come up"),
             Self::Unsupported { rip, instruction } => {
                 write!(f, "unsupported instruction {instruction:02x?} at {rip:#x}")

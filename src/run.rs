@@ -7,7 +7,7 @@ use crate::outcome::Outcome;
 use crate::session::{Session, Shared, Sink, Totals};
 use crate::vm::host::{self, Family};
 use crate::vm::{BootImages, Config, Counters, Vm, allow_kicks};
-use crate::watchdog::{Watchdog, watch_signals};
+use crate::watchdog::{Signals, Watchdog};
 use anyhow::{Context, Result};
 use std::ffi::OsString;
 use std::io::{stderr, stdout};
@@ -67,7 +67,7 @@ pub fn run(request: &Request) -> Result<Report> {
     let kvm = host::open(&request.kvm)?;
     let family = Family::detect();
     allow_kicks()?;
-    let signals = watch_signals()?;
+    let signals = Signals::watch()?;
 
     let shared = Arc::new(Shared::new().context("making an eventfd")?);
     let limit = request.limits.max_output;
@@ -89,6 +89,7 @@ pub fn run(request: &Request) -> Result<Report> {
     let watchdog = Watchdog::start(vm, Arc::clone(&shared))?;
     let (vm, verdict) = watchdog.watch(&request.limits, &signals)?;
     let ended = Instant::now();
+    drop(signals);
     let counters = vm.counters();
     let (reported, output, marks) = vm.into_peer().into_result();
     let between = |from: Option<Instant>, to: Option<Instant>| Some(to? - from?);

@@ -11,8 +11,9 @@ pub use sink::{Sink, Totals};
 
 use crate::devices::Violation;
 use crate::devices::vsock::Peer;
-use crate::outcome::Outcome;
+use crate::outcome::{Crash, Outcome};
 use guest::{Decoder, Exit, Frame, Job, encode};
+use nix::errno::Errno;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
@@ -45,7 +46,7 @@ impl Session {
         Self {
             shared,
             job: Some(job),
-            decoder: Decoder::default(),
+            decoder: Decoder::with_limit(guest::MAX_PAYLOAD),
             outgoing: VecDeque::new(),
             stdout,
             stderr,
@@ -91,8 +92,10 @@ impl Session {
     fn output(&mut self, sink: fn(&mut Self) -> &mut Sink, bytes: &[u8]) {
         self.marks.first_output.get_or_insert_with(Instant::now);
         let shared = Arc::clone(&self.shared);
-        if sink(self).deliver(bytes, || shared.is_stopped()).is_err() {
-            self.outcome = Some(Outcome::OutputClosed);
+        match sink(self).deliver(bytes, || shared.is_stopped()) {
+            Ok(()) => {}
+            Err(Errno::EPIPE) => self.outcome = Some(Outcome::OutputClosed),
+            Err(errno) => self.outcome = Some(Outcome::OutputFailed(errno as i32)),
         }
     }
 
@@ -120,6 +123,11 @@ fn outcome(exit: Exit) -> Outcome {
 impl Peer for Session {
     fn connected(&mut self) {
         self.marks.connected = Some(Instant::now());
+    }
+
+    fn disconnected(&mut self) {
+        self.outcome
+            .get_or_insert(Outcome::Crashed(Crash::ShutDown));
     }
 
     fn receive(&mut self, bytes: &[u8]) -> Result<(), Violation> {

@@ -10,7 +10,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use std::io::{Read, stdin};
+use nix::unistd::read;
+use std::io::stdin;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -22,15 +23,48 @@ const PULSE: Duration = Duration::from_secs(1);
 /// How often a vCPU thread that should stop is told so.
 const INSISTENCE: Duration = Duration::from_millis(5);
 
-/// Signals that ask us to stop, as a descriptor. Before any thread starts.
-pub fn watch_signals() -> Result<SignalFd> {
-    let mut mask = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        mask.add(signal);
+/// Signals that ask us to stop, as a descriptor, until it is dropped.
+pub struct Signals {
+    fd: SignalFd,
+    mask: SigSet,
+}
+
+impl Signals {
+    /// Before any thread starts, so that all threads leave them to this descriptor. A signal
+    /// that our parent ignores, as nohup(1) does, stays ignored.
+    pub fn watch() -> Result<Self> {
+        let mut mask = SigSet::empty();
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            if !is_ignored(signal)? {
+                mask.add(signal);
+            }
+        }
+        mask.thread_block().context("blocking signals")?;
+        let fd = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .context("making a signalfd")?;
+        Ok(Self { fd, mask })
     }
-    mask.thread_block().context("blocking signals")?;
-    SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-        .context("making a signalfd")
+
+    fn take(&self) -> Result<Option<u8>> {
+        let signal = self.fd.read_signal().context("reading signals")?;
+        Ok(signal.map(|signal| signal.ssi_signo as u8))
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // It fails only for an invalid set.
+        self.mask.thread_unblock().unwrap_or_default();
+    }
+}
+
+fn is_ignored(signal: Signal) -> Result<bool> {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action, sigaction(2) only writes the present one, which has room.
+    let result = unsafe { libc::sigaction(signal as i32, std::ptr::null(), action.as_mut_ptr()) };
+    Errno::result(result).context("looking at a signal's disposition")?;
+    // SAFETY: all zeroes is a valid sigaction, and the call wrote one.
+    Ok(unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN)
 }
 
 /// The machine, and why its vCPU thread left it.
@@ -52,8 +86,7 @@ impl Watchdog {
         let thread = std::thread::Builder::new()
             .name("vcpu".into())
             .spawn(move || {
-                its_kicker.enlist();
-                let result = vm.run();
+                let result = its_kicker.enlist().and_then(|()| vm.run());
                 its_shared.end();
                 (vm, result)
             })
@@ -67,7 +100,7 @@ impl Watchdog {
     }
 
     /// Serves the vCPU thread until it ends, or must be stopped; gives back the machine.
-    pub fn watch(self, limits: &Limits, signals: &SignalFd) -> Result<(Vm<Session>, Verdict)> {
+    pub fn watch(self, limits: &Limits, signals: &Signals) -> Result<(Vm<Session>, Verdict)> {
         let mut input = Input::default();
         let verdict = loop {
             if self.shared.has_ended() {
@@ -80,8 +113,8 @@ impl Watchdog {
             }
             let wait = left.unwrap_or(PULSE).min(PULSE);
             let timed_out = input.wait(&self.shared, signals, wait)?;
-            if let Some(signal) = signals.read_signal().context("reading signals")? {
-                break Some(Outcome::Interrupted(signal.ssi_signo as u8));
+            if let Some(signal) = signals.take()? {
+                break Some(Outcome::Interrupted(signal));
             }
             if input.forward(&self.shared) || timed_out {
                 self.kicker.kick();
@@ -151,10 +184,10 @@ struct Input {
 
 impl Input {
     /// Waits for input that the guest has room for, news, or a signal. Says whether time ran out.
-    fn wait(&mut self, shared: &Shared, signals: &SignalFd, wait: Duration) -> Result<bool> {
+    fn wait(&mut self, shared: &Shared, signals: &Signals, wait: Duration) -> Result<bool> {
         let stdin = stdin();
         let mut fds = vec![
-            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signals.fd.as_fd(), PollFlags::POLLIN),
             PollFd::new(shared.news(), PollFlags::POLLIN),
         ];
         if !self.ended && shared.start_time().is_some() && shared.stdin_room() > 0 {
@@ -184,8 +217,13 @@ impl Input {
             return false;
         }
         let mut bytes = vec![0; shared.stdin_room()];
-        // What cannot be read (a directory, a terminal that hung up) is an empty input.
-        let count = stdin().lock().read(&mut bytes).unwrap_or(0);
+        // Not through std's buffer, which would keep what there is no room for.
+        let count = match read(stdin(), &mut bytes) {
+            Ok(count) => count,
+            Err(Errno::EAGAIN | Errno::EINTR) => return false,
+            // What cannot be read (a directory, a terminal that hung up) is an empty input.
+            Err(_) => 0,
+        };
         self.ended = count == 0;
         shared.give_stdin(&bytes[..count]);
         true

@@ -107,13 +107,23 @@ pub fn encode(frame: &Frame, out: &mut Vec<u8>) {
 }
 
 /// Decodes frames from a stream. Holds at most one frame and what arrived with it.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone)]
 pub struct Decoder {
+    limit: usize,
     buffer: Vec<u8>,
     consumed: usize,
 }
 
 impl Decoder {
+    /// Refuses payloads over `limit` bytes, whatever their kind.
+    pub fn with_limit(limit: usize) -> Self {
+        Self {
+            limit,
+            buffer: Vec::new(),
+            consumed: 0,
+        }
+    }
+
     /// Adds bytes as they arrived.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.drain(..self.consumed);
@@ -129,7 +139,7 @@ impl Decoder {
         };
         let kind = header[0];
         let length = u32::from_le_bytes([header[1], header[2], header[3], header[4]]) as usize;
-        if length > limit(kind)? {
+        if length > limit(kind)?.min(self.limit) {
             return Err(Malformed("too long"));
         }
         let Some(payload) = rest.get(..length) else {
@@ -210,7 +220,7 @@ mod tests {
         ) {
             let mut stream = Vec::new();
             frames.iter().for_each(|frame| encode(frame, &mut stream));
-            let mut decoder = Decoder::default();
+            let mut decoder = Decoder::with_limit(MAX_START);
             let mut seen = Vec::new();
             for bytes in stream.chunks(piece) {
                 decoder.push(bytes);
@@ -223,7 +233,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_frames_or_an_error_but_never_a_panic(bytes: Vec<u8>) {
-            let mut decoder = Decoder::default();
+            let mut decoder = Decoder::with_limit(MAX_START);
             decoder.push(&bytes);
             while let Ok(Some(_)) = decoder.next_frame() {}
         }
@@ -231,8 +241,11 @@ mod tests {
 
     #[test]
     fn a_length_over_the_limit_is_refused_before_its_payload_arrives() {
-        let mut decoder = Decoder::default();
+        let mut decoder = Decoder::with_limit(MAX_START);
         decoder.push(&[STDOUT, 0xff, 0xff, 0xff, 0xff]);
+        assert_eq!(decoder.next_frame(), Err(Malformed("too long")));
+        let mut decoder = Decoder::with_limit(MAX_PAYLOAD);
+        decoder.push(&[START, 1, 0, 1, 0]);
         assert_eq!(decoder.next_frame(), Err(Malformed("too long")));
     }
 }

@@ -28,7 +28,7 @@ fn run() -> Result<Infallible> {
     let mut host = connect_to_host()?;
     machine::prepare()?;
     let children = watch_children()?;
-    let mut decoder = Decoder::default();
+    let mut decoder = Decoder::with_limit(guest::MAX_START);
     send(&mut host, &Frame::Ready)?;
     let job = receive_job(&mut host, &mut decoder)?;
     match program::start(&job)? {

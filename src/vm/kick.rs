@@ -4,7 +4,8 @@ use anyhow::{Context, Result};
 use kvm_ioctls::VcpuFd;
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
 const KICK: Signal = Signal::SIGUSR1;
 
@@ -24,26 +25,34 @@ pub fn allow_kicks() -> Result<()> {
 /// Interrupts KVM_RUN and blocking writes of the vCPU thread.
 pub struct Kicker {
     immediate_exit: *mut u8,
+    kicked: Arc<AtomicBool>,
     thread: OnceLock<Pthread>,
 }
 
 // SAFETY: the pointer is to shared memory that lives as long as the vCPU, which outlives every
-// kick by the contract of `Vm::kicker`; it is written with single volatile bytes.
+// kick by the contract of `Vm::kicker`; we access it atomically.
 unsafe impl Send for Kicker {}
 // SAFETY: as above.
 unsafe impl Sync for Kicker {}
 
 impl Kicker {
-    pub(super) fn new(vcpu: &mut VcpuFd) -> Self {
+    /// `kicked` tells the vCPU thread of a kick that comes while it is outside the guest.
+    pub(super) fn new(vcpu: &mut VcpuFd, kicked: Arc<AtomicBool>) -> Self {
         Self {
             immediate_exit: &raw mut vcpu.get_kvm_run().immediate_exit,
+            kicked,
             thread: OnceLock::new(),
         }
     }
 
-    /// Says that the calling thread is the one that runs the vCPU.
-    pub fn enlist(&self) {
+    /// Says that the calling thread is the one that runs the vCPU. Whoever started us may have
+    /// blocked the signal; a kick must come through.
+    pub fn enlist(&self) -> Result<()> {
+        SigSet::from(KICK)
+            .thread_unblock()
+            .context("unblocking kicks")?;
         self.thread.get_or_init(pthread_self);
+        Ok(())
     }
 
     /// KVM_RUN returns EINTR: at once if it is running, when it is entered next otherwise
@@ -53,8 +62,10 @@ impl Kicker {
         let Some(&thread) = self.thread.get() else {
             return;
         };
+        self.kicked.store(true, Ordering::Release);
         // SAFETY: see the contract above; the byte is in the kvm_run page.
-        unsafe { self.immediate_exit.write_volatile(1) };
+        let immediate_exit = unsafe { AtomicU8::from_ptr(self.immediate_exit) };
+        immediate_exit.store(1, Ordering::Release);
         // ESRCH: the thread has ended by itself, which is what a kick is for.
         pthread_kill(thread, KICK).unwrap_or_default();
     }

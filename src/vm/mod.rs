@@ -31,6 +31,8 @@ use kvm_bindings::{
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use memory::Memory;
 use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A virtual machine with one vCPU, and the peer that talks with its guest.
 ///
@@ -42,6 +44,7 @@ pub struct Vm<P> {
     bus: Bus<P>,
     family: Family,
     counters: Counters,
+    kicked: Arc<AtomicBool>,
 }
 
 /// How often the guest came to us, by reason.
@@ -90,12 +93,13 @@ impl<P: Peer> Vm<P> {
             bus: Bus::new(peer, config.show_console)?,
             family,
             counters: Counters::default(),
+            kicked: Arc::default(),
         })
     }
 
     /// What makes [`Vm::run`] look up, from another thread, while this machine exists.
     pub fn kicker(&mut self) -> Kicker {
-        Kicker::new(&mut self.vcpu)
+        Kicker::new(&mut self.vcpu, Arc::clone(&self.kicked))
     }
 
     pub fn counters(&self) -> Counters {
@@ -123,6 +127,11 @@ impl<P: Peer> Vm<P> {
             self.vcpu.set_kvm_immediate_exit(0);
             if self.bus.vsock.peer().is_done() {
                 return Ok(Ok(()));
+            }
+            if self.kicked.swap(false, Ordering::AcqRel)
+                && let Err(crash) = self.look_up()?
+            {
+                return Ok(Err(crash));
             }
             self.deliver_interrupts()?;
             match self.step()? {
@@ -171,11 +180,11 @@ impl<P: Peer> Vm<P> {
                 return assist::complete(&self.vcpu, &self.memory);
             }
             Ok(VcpuExit::Shutdown) => return Ok(Err(Crash::TripleFault)),
-            Ok(VcpuExit::Intr) => return self.look_up(),
+            // A kick, which the next round looks at.
+            Ok(VcpuExit::Intr) => Ok(()),
             Ok(other) => return Ok(Err(Crash::Exit(format!("KVM exit {other:?}")))),
             Err(error) => match error.errno() {
-                libc::EINTR => return self.look_up(),
-                libc::EAGAIN => Ok(()),
+                libc::EINTR | libc::EAGAIN => Ok(()),
                 _ => return Ok(Err(Crash::Exit(format!("KVM_RUN: {error}")))),
             },
         };
@@ -205,13 +214,17 @@ impl<P: Peer> Vm<P> {
     fn deliver_interrupts(&mut self) -> Result<()> {
         let raised = self.bus.irqs.take_raised();
         for message in self.bus.ioapic.route(raised) {
-            self.vm
-                .signal_msi(kvm_msi {
-                    address_lo: message.address,
-                    data: message.data,
-                    ..Default::default()
-                })
-                .context("delivering an interrupt")?;
+            let delivered = self.vm.signal_msi(kvm_msi {
+                address_lo: message.address,
+                data: message.data,
+                ..Default::default()
+            });
+            match delivered {
+                Ok(_) => {}
+                // The guest named a processor that it does not have.
+                Err(error) if error.errno() == libc::EPERM => {}
+                Err(error) => return Err(error).context("delivering an interrupt"),
+            }
         }
         Ok(())
     }

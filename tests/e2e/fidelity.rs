@@ -211,6 +211,7 @@ x = [0.1 * n for n in range(1000)]
 signal.signal(signal.SIGPROF, lambda *_: None); signal.setitimer(signal.ITIMER_PROF, 0.01, 0.01)
 end = time.process_time() + 0.3
 while time.process_time() < end: y = sum(x)
+signal.setitimer(signal.ITIMER_PROF, 0)
 print(y, signal.getsignal(signal.SIGPIPE), signal.pthread_sigmask(signal.SIG_BLOCK, []))
 ");
     temporary_files: Script("

@@ -20,6 +20,8 @@ struct Nobody(Arc<AtomicBool>);
 impl Peer for Nobody {
     fn connected(&mut self) {}
 
+    fn disconnected(&mut self) {}
+
     fn receive(&mut self, _: &[u8]) -> Result<(), Violation> {
         Ok(())
     }
@@ -76,7 +78,7 @@ fn run(code: &[u8]) -> Result<(), Crash> {
     let kicker = Arc::new(vm.kicker());
     let its_kicker = Arc::clone(&kicker);
     let thread = std::thread::spawn(move || {
-        its_kicker.enlist();
+        its_kicker.enlist().unwrap();
         let result = vm.run().unwrap();
         (vm, result)
     });

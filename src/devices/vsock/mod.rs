@@ -26,6 +26,8 @@ const ANSWERS_MAX: usize = 64;
 pub trait Peer {
     /// The guest opened the connection.
     fn connected(&mut self);
+    /// The guest reset the device under an open connection.
+    fn disconnected(&mut self);
     /// The guest sent these bytes.
     fn receive(&mut self, bytes: &[u8]) -> Result<(), Violation>;
     /// Bytes for the guest, at most `room`; empty when there are none.
@@ -65,7 +67,9 @@ impl<P: Peer> Vsock<P> {
     }
 
     pub fn reset(&mut self) {
-        self.connection = None;
+        if self.connection.take().is_some() {
+            self.peer.disconnected();
+        }
         self.answers.clear();
     }
 
@@ -82,7 +86,9 @@ impl<P: Peer> Vsock<P> {
 
     fn take(&mut self, queue: &mut Queue, memory: &GuestMemoryMmap) -> Result<bool, Violation> {
         let mut used = false;
-        while let Some(chain) = queue.pop_descriptor_chain(memory) {
+        while !self.peer.is_done()
+            && let Some(chain) = queue.pop_descriptor_chain(memory)
+        {
             let head = chain.head_index();
             let (header, payload) = packet::read(chain, memory)?;
             queue.add_used(memory, head, 0)?;

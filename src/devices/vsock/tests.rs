@@ -26,6 +26,8 @@ struct Recorder {
 impl Peer for Recorder {
     fn connected(&mut self) {}
 
+    fn disconnected(&mut self) {}
+
     fn receive(&mut self, bytes: &[u8]) -> Result<(), Violation> {
         self.received.extend(bytes);
         Ok(())

@@ -1,5 +1,9 @@
 # What the scripts share. Source it; it changes nothing by itself.
 set -euo pipefail
+# A failure inside $(…) is one too.
+shopt -s inherit_errexit
+# These would override .cargo/config.toml, which makes the binaries static, and where it puts them.
+unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_TARGET CARGO_TARGET_DIR
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # Build products live outside the checkout, each in a directory named after the hash of its inputs.
@@ -42,7 +46,7 @@ fetch_deb() {
         local download=(apt-get download -qq -o APT::Sandbox::User=root "$name:$arch=$version")
         (cd "$work" && "${download[@]}" >&2) ||
             (update_package_lists && cd "$work" && "${download[@]}" >&2) ||
-            { rm -rf "$work"; fail "the archive no longer has $name $version: pin a newer one (scripts/pin)"; }
+            { rm -rf "$work"; fail "cannot fetch $name $version: if the archive no longer has it, pin a newer one (scripts/pin)"; }
         mv "$work"/*.deb "$file"
         rm -rf "$work"
         verified "$file" "$sha256" || fail "$file does not have the pinned sha256 $sha256"

@@ -2,8 +2,9 @@
 //! the user's cache so that all VMs share its pages.
 
 use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -39,7 +40,7 @@ pub fn runtime() -> Result<File> {
     if let Some(file) = open_trusted(&path, size) {
         return Ok(file);
     }
-    unpack_runtime(&directory, &path, size).with_context(|| {
+    unpack_runtime(&directory, &path, digest).with_context(|| {
         format!(
             "unpacking the runtime image ({} MiB) into {}",
             size >> 20,
@@ -92,15 +93,16 @@ fn open_trusted(path: &Path, size: u64) -> Option<File> {
     let trusted = metadata.is_file()
         && metadata.uid() == nix::unistd::geteuid().as_raw()
         && metadata.mode() & 0o222 == 0
-        && metadata.nlink() == 1
+        // None: another process put its own in place just now.
+        && metadata.nlink() <= 1
         && metadata.len() == size;
     trusted.then_some(file)
 }
 
 /// Writes to a name of its own, then renames: the cache never holds a half-written image.
-fn unpack_runtime(directory: &Path, path: &Path, size: u64) -> Result<()> {
+fn unpack_runtime(directory: &Path, path: &Path, digest: &str) -> Result<()> {
     let temporary = directory.join(format!(".runtime-{}", std::process::id()));
-    let result = write_runtime(&temporary, size)
+    let result = write_runtime(&temporary, digest)
         .and_then(|()| fs::rename(&temporary, path).context("renaming"));
     if result.is_err() && temporary.exists() {
         fs::remove_file(&temporary).context("removing the half-written image")?;
@@ -108,7 +110,7 @@ fn unpack_runtime(directory: &Path, path: &Path, size: u64) -> Result<()> {
     result
 }
 
-fn write_runtime(path: &Path, size: u64) -> Result<()> {
+fn write_runtime(path: &Path, digest: &str) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
@@ -118,10 +120,18 @@ fn write_runtime(path: &Path, size: u64) -> Result<()> {
         .create_new(true)
         .mode(0o400)
         .open(path)?;
-    let unpacked = zstd::Decoder::new(RUNTIME)?;
-    let written = io::copy(&mut unpacked.take(size + 1), &mut file)?;
-    if written != size {
-        bail!("the image in this binary has {written} bytes instead of {size}");
+    let mut unpacked = zstd::Decoder::new(RUNTIME)?;
+    let (mut hash, mut bytes) = (Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        let count = unpacked.read(&mut bytes)?;
+        if count == 0 {
+            break;
+        }
+        hash.update(&bytes[..count]);
+        file.write_all(&bytes[..count])?;
+    }
+    if format!("{:x}", hash.finalize()) != digest {
+        bail!("the image in this binary is damaged: get the binary again");
     }
     file.sync_all()?;
     Ok(())

@@ -3,13 +3,14 @@
 use crate::doctor;
 use crate::job::{Complaint, Program, program_named};
 use crate::limits::Limits;
-use crate::outcome::EXIT_OURS;
+use crate::outcome::{EXIT_OURS, Outcome};
 use crate::run::{Report, Request, run};
 use crate::vm::host::Problem;
 use anyhow::Result;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
+use std::io::{Write, stderr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -133,9 +134,15 @@ fn request(args: RunArgs, kvm: PathBuf) -> Result<Request, Complaint> {
             });
         }
     };
+    let mut arguments: Vec<_> = words.collect();
+    // After -c, clap has taken it already.
+    let separated = arguments.first().is_some_and(|word| word == "--");
+    if separated && !matches!(program, Program::Code(_)) {
+        arguments.remove(0);
+    }
     Ok(Request {
         program,
-        arguments: words.collect(),
+        arguments,
         limits: Limits {
             memory: args.memory,
             timeout: args.timeout.0,
@@ -154,7 +161,7 @@ fn tell(report: &Report, limits: &Limits) {
         .iter()
         .zip(report.output)
     {
-        if totals.total > totals.delivered {
+        if totals.total > limits.max_output {
             say(&format!(
                 "{name} was cut at {} of {} bytes\nallow more with --max-output",
                 totals.delivered, totals.total
@@ -163,6 +170,11 @@ fn tell(report: &Report, limits: &Limits) {
     }
     if let Some(explanation) = report.outcome.explanation(limits) {
         say(&explanation);
+    }
+    if let Outcome::Crashed(_) = report.outcome {
+        for line in &report.last_words {
+            say(&format!("the guest's console: {line}"));
+        }
     }
 }
 
@@ -219,9 +231,10 @@ fn explain(error: &anyhow::Error) -> u8 {
     EXIT_OURS
 }
 
+/// To standard error, if anybody still reads it.
 fn say(text: &str) {
     for line in text.lines() {
-        eprintln!("sandbox: {line}");
+        writeln!(stderr(), "sandbox: {line}").unwrap_or_default();
     }
 }
 

@@ -3,8 +3,9 @@
 use crate::assets;
 use crate::outcome::EXIT_OURS;
 use crate::vm::host::{self, Family, NEEDED, Problem};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
+use std::io::{Write, stdout};
 use std::path::Path;
 
 /// One thing looked at.
@@ -19,17 +20,14 @@ struct Check {
 pub fn doctor(kvm: &Path, as_json: bool) -> Result<u8> {
     let checks = checks(kvm);
     let well = checks.iter().all(|check| check.remedy.is_none());
-    if as_json {
-        println!("{:#}", to_json(&checks, well));
+    let text = if as_json {
+        format!("{:#}\n", to_json(&checks, well))
     } else {
-        for check in &checks {
-            let mark = if check.remedy.is_none() { "ok" } else { "FAIL" };
-            println!("{mark:>4}  {}: {}", check.name, check.found);
-            if let Some(remedy) = &check.remedy {
-                println!("      {remedy}");
-            }
-        }
-    }
+        checks.iter().map(to_text).collect()
+    };
+    stdout()
+        .write_all(text.as_bytes())
+        .context("printing what was found")?;
     Ok(if well { 0 } else { EXIT_OURS })
 }
 
@@ -40,7 +38,7 @@ fn checks(kvm: &Path) -> Vec<Check> {
         remedy: None,
     };
     let mut checks = vec![good("sandbox", env!("CARGO_PKG_VERSION").into())];
-    match host::open(kvm) {
+    match host::open(kvm).and_then(|opened| host::create_vm(&opened)) {
         Ok(_) => {
             checks.push(good("KVM", format!("{} works", kvm.display())));
             checks.push(good("host family", family().into()));
@@ -77,6 +75,13 @@ fn failing(problem: &Problem) -> Check {
         name: "KVM".into(),
         found: problem.to_string(),
         remedy: Some(problem.remedy()),
+    }
+}
+
+fn to_text(check: &Check) -> String {
+    match &check.remedy {
+        None => format!("  ok  {}: {}\n", check.name, check.found),
+        Some(remedy) => format!("FAIL  {}: {}\n      {remedy}\n", check.name, check.found),
     }
 }
 

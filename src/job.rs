@@ -4,7 +4,7 @@ use crate::outcome::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND};
 use guest::{File, Job};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -51,8 +51,8 @@ pub fn make(
         Program::Stdin => argv.push(b"-".to_vec()),
         Program::Code(code) => argv.extend([b"-c".to_vec(), code.as_bytes().to_vec()]),
         Program::Script(path) => {
-            let name = guest_path(path);
-            argv.push(name.clone());
+            let (word, name) = guest_path(path);
+            argv.push(word);
             files.push(File {
                 path: name,
                 mode: 0o644,
@@ -88,21 +88,26 @@ fn environment() -> Vec<Vec<u8>> {
     .into()
 }
 
-/// The script's path in the guest, relative to the working directory: as it was given where
-/// that stays inside, else its name alone.
-fn guest_path(path: &Path) -> Vec<u8> {
+/// The script on the guest's command line, and its path relative to the working directory:
+/// as it was given where that stays inside, else its name alone.
+fn guest_path(path: &Path) -> (Vec<u8>, Vec<u8>) {
     let inside = path
         .components()
         .all(|component| matches!(component, Component::Normal(_) | Component::CurDir));
-    let path = match (inside, path.file_name()) {
+    let word = match (inside, path.file_name()) {
         (false, Some(name)) => Path::new(name),
         _ => path,
     };
-    let plain: PathBuf = path
+    let plain: PathBuf = word
         .components()
         .filter(|component| matches!(component, Component::Normal(_)))
         .collect();
-    plain.as_os_str().as_bytes().to_vec()
+    let mut word = word.as_os_str().as_bytes().to_vec();
+    if word.starts_with(b"-") {
+        // Not an option of the interpreter's.
+        word.splice(..0, *b"./");
+    }
+    (word, plain.as_os_str().as_bytes().to_vec())
 }
 
 fn read_script(path: &Path) -> Result<Vec<u8>, Complaint> {
@@ -138,14 +143,19 @@ fn read_script(path: &Path) -> Result<Vec<u8>, Complaint> {
         ));
     }
     let largest = guest::MAX_START as u64 - OVERHEAD;
-    if metadata.len() > largest {
+    let mut content = Vec::new();
+    // Not by its size: a device or a pipe has none.
+    std::fs::File::open(path)
+        .and_then(|file| file.take(largest + 1).read_to_end(&mut content))
+        .map_err(unreadable)?;
+    if content.len() as u64 > largest {
         return Err(complaint(
             format!("the script {shown} is larger than {} MiB", largest >> 20),
             "give the data to its standard input instead",
             EXIT_NOT_EXECUTABLE,
         ));
     }
-    std::fs::read(path).map_err(unreadable)
+    Ok(content)
 }
 
 /// What the user's words name: `-` is standard input.
@@ -163,15 +173,17 @@ mod tests {
 
     #[test]
     fn a_script_keeps_its_path_where_that_stays_inside_the_working_directory() {
-        for (given, inside) in [
-            ("hello.py", "hello.py"),
-            ("./hello.py", "hello.py"),
-            ("a/b/hello.py", "a/b/hello.py"),
-            ("../hello.py", "hello.py"),
-            ("a/../../hello.py", "hello.py"),
-            ("/tmp/hello.py", "hello.py"),
+        for (given, word, inside) in [
+            ("hello.py", "hello.py", "hello.py"),
+            ("./hello.py", "./hello.py", "hello.py"),
+            ("a/b/hello.py", "a/b/hello.py", "a/b/hello.py"),
+            ("../hello.py", "hello.py", "hello.py"),
+            ("a/../../hello.py", "hello.py", "hello.py"),
+            ("/tmp/hello.py", "hello.py", "hello.py"),
+            ("/tmp/-v.py", "./-v.py", "-v.py"),
         ] {
-            assert_eq!(guest_path(Path::new(given)), inside.as_bytes(), "{given}");
+            let expected = (word.into(), inside.into());
+            assert_eq!(guest_path(Path::new(given)), expected, "{given}");
         }
     }
 

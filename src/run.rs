@@ -4,14 +4,13 @@ use crate::assets;
 use crate::job::{self, Program};
 use crate::limits::Limits;
 use crate::outcome::Outcome;
-use crate::session::{Session, Shared, Sink, Totals};
+use crate::session::{Console, Session, Shared, Sink, Totals};
 use crate::vm::host::{self, Family};
 use crate::vm::{BootImages, Config, Counters, Vm, allow_kicks};
 use crate::watchdog::{Signals, Watchdog};
 use anyhow::{Context, Result};
 use std::ffi::OsString;
 use std::io::{stderr, stdout};
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,6 +36,8 @@ pub struct Report {
     pub timings: Timings,
     pub counters: Counters,
     pub family: Family,
+    /// The last lines on the guest's console, with control characters escaped.
+    pub last_words: Vec<String>,
 }
 
 /// Where the time went: each from the end of the one before.
@@ -71,9 +72,12 @@ pub fn run(request: &Request) -> Result<Report> {
 
     let shared = Arc::new(Shared::new().context("making an eventfd")?);
     let limit = request.limits.max_output;
-    let stdout = Sink::new(duplicate(stdout())?, limit);
-    let stderr = Sink::new(duplicate(stderr())?, limit);
-    let session = Session::new(job, stdout, stderr, Arc::clone(&shared));
+    let session = Session::new(
+        job,
+        Sink::new(stdout(), limit)?,
+        Sink::new(stderr(), limit)?,
+        Arc::clone(&shared),
+    );
     let config = Config {
         memory: request.limits.memory,
         runtime: assets::runtime()?,
@@ -81,7 +85,10 @@ pub fn run(request: &Request) -> Result<Report> {
             kernel: &assets::kernel()?,
             agent: assets::AGENT,
         },
-        show_console: request.show_console,
+        console: match request.show_console {
+            true => Some(Box::new(Console::new(stderr(), Arc::clone(&shared))?)),
+            false => None,
+        },
     };
     let vm = Vm::boot(&kvm, family, config, session)?;
 
@@ -91,6 +98,7 @@ pub fn run(request: &Request) -> Result<Report> {
     let ended = Instant::now();
     drop(signals);
     let counters = vm.counters();
+    let last_words = last_words(&vm.console());
     let (reported, output, marks) = vm.into_peer().into_result();
     let between = |from: Option<Instant>, to: Option<Instant>| Some(to? - from?);
     Ok(Report {
@@ -106,13 +114,21 @@ pub fn run(request: &Request) -> Result<Report> {
         },
         counters,
         family,
+        last_words,
     })
 }
 
-/// Of our own, so that it can be closed without closing the process's stream.
-fn duplicate(stream: impl AsFd) -> Result<OwnedFd> {
-    stream
-        .as_fd()
-        .try_clone_to_owned()
-        .context("duplicating a standard stream")
+/// To show a person what went wrong in a guest that crashed.
+fn last_words(console: &[u8]) -> Vec<String> {
+    const LINES: usize = 3;
+    const LENGTH: usize = 200;
+    let text = String::from_utf8_lossy(console);
+    let lines: Vec<_> = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    lines[lines.len().saturating_sub(LINES)..]
+        .iter()
+        .map(|line| line.trim().escape_debug().take(LENGTH).collect())
+        .collect()
 }

@@ -3,9 +3,11 @@
 //! Runs on the vCPU thread, as the peer of the vsock device. The main thread reaches it
 //! through [`Shared`].
 
+mod console;
 mod shared;
 mod sink;
 
+pub use console::Console;
 pub use shared::Shared;
 pub use sink::{Sink, Totals};
 

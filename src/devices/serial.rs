@@ -11,11 +11,11 @@ const KEPT: usize = 64 << 10;
 pub struct Serial(Uart<IrqLine, NoEvents, Console>);
 
 impl Serial {
-    /// `show`: copy what the guest writes to standard error.
-    pub fn new(irq: IrqLine, show: bool) -> Self {
+    /// `copy`: where else the output goes, as long as that takes it.
+    pub fn new(irq: IrqLine, copy: Option<Box<dyn Write + Send>>) -> Self {
         let console = Console {
             kept: VecDeque::new(),
-            show,
+            copy,
         };
         Self(Uart::new(irq, console))
     }
@@ -38,7 +38,7 @@ impl Serial {
 
 struct Console {
     kept: VecDeque<u8>,
-    show: bool,
+    copy: Option<Box<dyn Write + Send>>,
 }
 
 impl Write for Console {
@@ -46,8 +46,11 @@ impl Write for Console {
         self.kept.extend(bytes);
         let surplus = self.kept.len().saturating_sub(KEPT);
         self.kept.drain(..surplus);
-        if self.show {
-            io::stderr().write_all(bytes)?;
+        if let Some(copy) = &mut self.copy
+            && copy.write_all(bytes).is_err()
+        {
+            // Nobody reads it; that is no fault of the guest's.
+            self.copy = None;
         }
         Ok(bytes.len())
     }
@@ -64,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_flood_keeps_only_the_end() {
-        let mut serial = Serial::new(IrqLines::default().line(4), false);
+        let mut serial = Serial::new(IrqLines::default().line(4), None);
         for number in 0..3 * KEPT {
             serial.write(0, (number % 251) as u8).unwrap();
         }

@@ -3,6 +3,7 @@
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::write;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// A descriptor, and how much of the program's output went there.
@@ -21,13 +22,14 @@ pub struct Totals {
 }
 
 impl Sink {
-    /// Delivers at most `limit` bytes.
-    pub fn new(fd: OwnedFd, limit: u64) -> Self {
-        Self {
-            fd,
+    /// Delivers at most `limit` bytes to the stream, through a descriptor of its own: it can be
+    /// closed without closing the process's.
+    pub fn new(stream: impl AsFd, limit: u64) -> io::Result<Self> {
+        Ok(Self {
+            fd: stream.as_fd().try_clone_to_owned()?,
             limit,
             totals: Totals::default(),
-        }
+        })
     }
 
     pub fn totals(&self) -> Totals {
@@ -71,7 +73,8 @@ mod tests {
 
     fn through_a_sink(limit: u64, pieces: &[&[u8]]) -> (Vec<u8>, Totals) {
         let (mut reader, writer) = std::io::pipe().unwrap();
-        let mut sink = Sink::new(writer.into(), limit);
+        let mut sink = Sink::new(&writer, limit).unwrap();
+        drop(writer);
         for piece in pieces {
             sink.deliver(piece, || false).unwrap();
         }
@@ -97,7 +100,7 @@ mod tests {
     fn a_reader_that_is_gone_is_an_error_not_a_signal() {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        let mut sink = Sink::new(writer.into(), 5);
+        let mut sink = Sink::new(&writer, 5).unwrap();
         assert_eq!(sink.deliver(b"abc", || false), Err(Errno::EPIPE));
     }
 }

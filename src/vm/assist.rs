@@ -11,7 +11,9 @@ use crate::outcome::Crash;
 use anyhow::{Context, Result};
 use kvm_ioctls::VcpuFd;
 
+const USER: u8 = 3;
 const BREAKPOINT: u8 = 3;
+const GENERAL_PROTECTION: u8 = 13;
 const PAGE_FAULT: u8 = 14;
 
 /// Completes the instruction at RIP, or says why that cannot be done.
@@ -21,7 +23,12 @@ pub fn complete(vcpu: &VcpuFd, memory: &Memory) -> Result<Result<(), Crash>> {
     let space = AddressSpace::new(memory, sregs.cr3);
     let bytes = fetch(&space, regs.rip);
     let mask = regs.rdx << 32 | regs.rax & 0xffff_ffff;
-    let (length, done) = match decode(&bytes, &regs) {
+    // User mode is native: what fails there is none of ours, and must not write as the kernel.
+    let instruction = match sregs.cs.dpl {
+        USER => None,
+        _ => decode(&bytes, &regs),
+    };
+    let (length, done) = match instruction {
         Some(Instruction::Breakpoint { length }) => {
             inject(vcpu, BREAKPOINT, None)?;
             (length, Ok(()))
@@ -45,7 +52,7 @@ pub fn complete(vcpu: &VcpuFd, memory: &Memory) -> Result<Result<(), Crash>> {
             regs.rip = regs.rip.wrapping_add(length);
             vcpu.set_regs(&regs).context("setting the registers")?;
         }
-        Err(fault) => inject_page_fault(vcpu, fault)?,
+        Err(exception) => raise(vcpu, exception)?,
     }
     Ok(Ok(()))
 }
@@ -63,12 +70,29 @@ fn fetch(space: &AddressSpace, rip: u64) -> Vec<u8> {
     bytes
 }
 
-fn inject_page_fault(vcpu: &VcpuFd, fault: PageFault) -> Result<()> {
-    let mut sregs = vcpu.get_sregs().context("reading the system registers")?;
-    sregs.cr2 = fault.address;
-    vcpu.set_sregs(&sregs)
-        .context("setting the system registers")?;
-    inject(vcpu, PAGE_FAULT, Some(fault.error_code))
+/// What an instruction raises instead of completing.
+pub enum Exception {
+    Page(PageFault),
+    GeneralProtection,
+}
+
+impl From<PageFault> for Exception {
+    fn from(fault: PageFault) -> Self {
+        Self::Page(fault)
+    }
+}
+
+fn raise(vcpu: &VcpuFd, exception: Exception) -> Result<()> {
+    match exception {
+        Exception::GeneralProtection => inject(vcpu, GENERAL_PROTECTION, Some(0)),
+        Exception::Page(fault) => {
+            let mut sregs = vcpu.get_sregs().context("reading the system registers")?;
+            sregs.cr2 = fault.address;
+            vcpu.set_sregs(&sregs)
+                .context("setting the system registers")?;
+            inject(vcpu, PAGE_FAULT, Some(fault.error_code))
+        }
+    }
 }
 
 fn inject(vcpu: &VcpuFd, vector: u8, error_code: Option<u32>) -> Result<()> {

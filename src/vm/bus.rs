@@ -8,6 +8,7 @@ use crate::devices::virtio_mmio::VirtioMmio;
 use crate::devices::vsock::{Peer, Vsock};
 use crate::layout::*;
 use anyhow::{Context, Result};
+use std::io::Write;
 use vm_memory::GuestMemoryMmap;
 
 const SERIAL_LAST: u16 = SERIAL_PORT + SERIAL_PORTS - 1;
@@ -33,9 +34,9 @@ pub enum Effect {
 }
 
 impl<P: Peer> Bus<P> {
-    pub fn new(peer: P, show_console: bool) -> Result<Self> {
+    pub fn new(peer: P, console: Option<Box<dyn Write + Send>>) -> Result<Self> {
         let irqs = IrqLines::default();
-        let serial = Serial::new(irqs.line(SERIAL_IRQ), show_console);
+        let serial = Serial::new(irqs.line(SERIAL_IRQ), console);
         let vsock = VirtioMmio::new(Vsock::new(GUEST_CID, peer), irqs.line(VSOCK_IRQ))
             .context("making the vsock device")?;
         Ok(Self {

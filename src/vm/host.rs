@@ -2,11 +2,12 @@
 //!
 //! `doctor` and `run` share the sentences and remedies here.
 
-use kvm_ioctls::{Cap, Kvm};
+use kvm_ioctls::{Cap, Kvm, VmFd};
 use std::ffi::CString;
 use std::fmt;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// How the host runs a guest's kernel mode. User mode is native on both.
@@ -70,6 +71,7 @@ pub enum Problem {
         since: &'static str,
     },
     Busy,
+    NoVm(String),
 }
 
 /// Whether the user is in the group that owns the device.
@@ -97,6 +99,14 @@ pub fn open(path: &Path) -> Result<Kvm, Problem> {
     }
 }
 
+/// Creates a VM: another hypervisor may hold the processor.
+pub fn create_vm(kvm: &Kvm) -> Result<VmFd, Problem> {
+    kvm.create_vm().map_err(|error| match error.errno() {
+        libc::EBUSY => Problem::Busy,
+        _ => Problem::NoVm(error.to_string()),
+    })
+}
+
 fn open_device(path: &Path) -> Result<Kvm, Problem> {
     let unopenable = |reason: String| Problem::Unopenable {
         path: path.into(),
@@ -113,27 +123,34 @@ fn open_device(path: &Path) -> Result<Kvm, Problem> {
                 path: path.into(),
                 in_group: membership(path),
             },
-            (_, Some(libc::EBUSY)) => Problem::Busy,
             (ErrorKind::IsADirectory, _) => Problem::NotKvm(path.into()),
             _ => unopenable(error.to_string()),
         }
     })
 }
 
-/// Looks the user up in the group database; a lookup that fails counts as no.
+/// Looks the user up in the group database. Not through libc, whose look-ups load libraries
+/// into a process that has none; a user whom only a directory service knows counts as no.
 fn membership(path: &Path) -> Membership {
-    use nix::unistd::{Gid, Group, User, geteuid};
-    use std::os::unix::fs::MetadataExt;
     let listed = || {
-        let owner = Gid::from_raw(path.metadata().ok()?.gid());
-        let group = Group::from_gid(owner).ok()??;
-        let user = User::from_uid(geteuid()).ok()??;
-        Some(group.mem.contains(&user.name))
+        let user = field_where("/etc/passwd", 2, nix::unistd::geteuid().as_raw(), 0)?;
+        let members = field_where("/etc/group", 2, path.metadata().ok()?.gid(), 3)?;
+        Some(members.split(',').any(|member| member == user))
     };
     match listed() {
         Some(true) => Membership::NotInThisSession,
         _ => Membership::No,
     }
+}
+
+/// A field of the line whose field `key` is this number (passwd(5), group(5)).
+fn field_where(file: &str, key: usize, number: u32, wanted: usize) -> Option<String> {
+    let lines = std::fs::read_to_string(file).ok()?;
+    lines
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|fields| fields.get(key) == Some(&number.to_string().as_str()))
+        .and_then(|fields| fields.get(wanted).map(|field| field.to_string()))
 }
 
 impl Problem {
@@ -155,7 +172,7 @@ impl Problem {
                 path.display()
             ),
             Self::NotKvm(_) => "name the real device, usually /dev/kvm".into(),
-            Self::Unopenable { .. } | Self::WrongVersion(_) => {
+            Self::Unopenable { .. } | Self::WrongVersion(_) | Self::NoVm(_) => {
                 "run sandbox doctor, and report what it prints".into()
             }
             Self::Lacks { since, .. } => format!("use Linux {since} or newer on the host"),
@@ -178,6 +195,7 @@ impl fmt::Display for Problem {
             }
             Self::Lacks { capability, .. } => write!(f, "KVM lacks {capability}"),
             Self::Busy => write!(f, "KVM is busy"),
+            Self::NoVm(reason) => write!(f, "KVM makes no virtual machine: {reason}"),
         }
     }
 }

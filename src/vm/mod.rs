@@ -31,6 +31,7 @@ use kvm_bindings::{
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use memory::Memory;
 use std::fs::File;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -63,15 +64,15 @@ pub struct Config<'a> {
     pub memory: u64,
     pub runtime: File,
     pub images: BootImages<'a>,
-    /// Copy the guest's console to standard error.
-    pub show_console: bool,
+    /// Where the guest's whole console output goes, if anybody wants it.
+    pub console: Option<Box<dyn Write + Send>>,
 }
 
 impl<P: Peer> Vm<P> {
     /// A machine about to execute the kernel's first instruction.
     pub fn boot(kvm: &Kvm, family: Family, config: Config, peer: P) -> Result<Self> {
         let memory = Memory::new(config.memory, config.runtime)?;
-        let vm = kvm.create_vm().context("creating a VM")?;
+        let vm = host::create_vm(kvm)?;
         split_irqchip(&vm)?;
         vm.set_tss_address(KVM_TSS)
             .context("placing KVM's own pages")?;
@@ -84,13 +85,13 @@ impl<P: Peer> Vm<P> {
             memory.ram(),
             memory.runtime_size(),
             &config.images,
-            &boot::command_line(family, config.show_console)?,
+            &boot::command_line(family, config.console.is_some())?,
         )?;
         Ok(Self {
             vcpu,
             vm,
             memory,
-            bus: Bus::new(peer, config.show_console)?,
+            bus: Bus::new(peer, config.console)?,
             family,
             counters: Counters::default(),
             kicked: Arc::default(),

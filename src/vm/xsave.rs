@@ -1,6 +1,7 @@
 //! XSAVE64 and XRSTOR64 of the vCPU's state, in the standard format (Intel SDM 1, chapter 13).
 
-use super::paging::{AddressSpace, PageFault};
+use super::assist::Exception;
+use super::paging::AddressSpace;
 use anyhow::{Context, Result};
 use kvm_bindings::kvm_xsave;
 use kvm_ioctls::VcpuFd;
@@ -12,7 +13,9 @@ const AREA: usize = 4096;
 const X87: u64 = 1 << 0;
 const SSE: u64 = 1 << 1;
 const AVX: u64 = 1 << 2;
+/// MXCSR and its mask.
 const MXCSR: Range<usize> = 24..32;
+const MXCSR_INITIAL: [u8; 4] = 0x1f80_u32.to_le_bytes();
 const HEADER: Range<usize> = 512..576;
 const XSTATE_BV: Range<usize> = 512..520;
 
@@ -22,12 +25,12 @@ pub fn save(
     space: &AddressSpace,
     address: u64,
     mask: u64,
-) -> Result<Result<(), PageFault>> {
+) -> Result<Result<(), Exception>> {
     let mask = mask & enabled(vcpu)?;
     let state = read_state(vcpu)?;
     let mut header = [0; 8];
-    if let Err(fault) = space.read(address + XSTATE_BV.start as u64, &mut header) {
-        return Ok(Err(fault));
+    if let Err(fault) = space.read(address.wrapping_add(XSTATE_BV.start as u64), &mut header) {
+        return Ok(Err(fault.into()));
     }
     let present = u64::from_le_bytes(header) & !mask | xstate_bv(&state) & mask;
     let mut parts: Vec<(Range<usize>, &[u8])> = regions(mask)
@@ -37,8 +40,8 @@ pub fn save(
     let present = present.to_le_bytes();
     parts.push((XSTATE_BV, &present));
     for (range, bytes) in parts {
-        if let Err(fault) = space.write(address + range.start as u64, bytes) {
-            return Ok(Err(fault));
+        if let Err(fault) = space.write(address.wrapping_add(range.start as u64), bytes) {
+            return Ok(Err(fault.into()));
         }
     }
     Ok(Ok(()))
@@ -51,30 +54,45 @@ pub fn restore(
     space: &AddressSpace,
     address: u64,
     mask: u64,
-) -> Result<Result<(), PageFault>> {
+) -> Result<Result<(), Exception>> {
     let mask = mask & enabled(vcpu)?;
     let mut state = read_state(vcpu)?;
     let mut header = [0; 8];
-    if let Err(fault) = space.read(address + XSTATE_BV.start as u64, &mut header) {
-        return Ok(Err(fault));
+    if let Err(fault) = space.read(address.wrapping_add(XSTATE_BV.start as u64), &mut header) {
+        return Ok(Err(fault.into()));
     }
     let wanted = u64::from_le_bytes(header);
     for range in regions(mask & wanted) {
-        if let Err(fault) = space.read(address + range.start as u64, &mut state[range]) {
-            return Ok(Err(fault));
+        if let Err(fault) = space.read(address.wrapping_add(range.start as u64), &mut state[range])
+        {
+            return Ok(Err(fault.into()));
         }
     }
     initialize(&mut state, mask & !wanted);
     if mask & (SSE | AVX) != 0
-        && let Err(fault) = space.read(address + MXCSR.start as u64, &mut state[MXCSR])
+        && let Err(fault) = space.read(address.wrapping_add(MXCSR.start as u64), &mut state[MXCSR])
     {
-        return Ok(Err(fault));
+        return Ok(Err(fault.into()));
     }
-    let present = xstate_bv(&state) & !mask | wanted & mask;
+    let mut present = xstate_bv(&state) & !mask | wanted & mask;
+    if state[24..28] != MXCSR_INITIAL {
+        // KVM takes MXCSR with the SSE registers only; those that are absent hold zeroes.
+        present |= SSE;
+    }
     state[HEADER].fill(0);
     state[XSTATE_BV].copy_from_slice(&present.to_le_bytes());
+    if has_reserved_mxcsr(&state) {
+        return Ok(Err(Exception::GeneralProtection));
+    }
     write_state(vcpu, &state)?;
     Ok(Ok(()))
+}
+
+/// Loading reserved bits of MXCSR is a general-protection fault (13.8.1), and KVM refuses it.
+fn has_reserved_mxcsr(state: &[u8; AREA]) -> bool {
+    const MXCSR_MASK: u32 = 0xffff;
+    let mxcsr = [state[24], state[25], state[26], state[27]];
+    u32::from_le_bytes(mxcsr) & !MXCSR_MASK != 0
 }
 
 /// Initial configuration of the legacy components (13.6); KVM knows that of the others.

@@ -223,3 +223,20 @@ fn the_binary_runs_alone_and_keeps_its_cache_private() {
     assert_eq!(files.len(), 1, "{files:?}");
     assert_eq!(mode(&files[0]), 0o400);
 }
+
+#[test]
+fn a_reader_of_our_messages_that_goes_away_is_no_crash() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = sandbox(&["run", "no/such/script.py"])
+        .stderr(writer)
+        .status()
+        .unwrap();
+    assert_eq!(exit_code(status), 127);
+}
+
+#[test]
+fn a_script_without_an_end_is_refused() {
+    let output = run_script(Path::new("/dev/zero"));
+    assert_refused(&output, 126, "is larger than 56 MiB", "standard input");
+}

@@ -1,7 +1,7 @@
 //! `sandbox run X` is as `python3 X`: standard output, standard error and exit code, byte by byte.
 
 use crate::common::{PYTHON, exit_code, finish, sandbox, start, text};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,7 @@ fn reference() -> Command {
     command
         .env_clear()
         .env("LANG", "C.UTF-8")
+        .env("HOME", "/nonexistent")
         .env("PATH", "/usr/bin:/bin");
     command
 }
@@ -271,6 +272,27 @@ fn standard_input_that_is_closed_reads_as_empty() {
         .output()
         .unwrap();
     assert_eq!(text(&output.stdout), "''\n");
+}
+
+#[test]
+fn a_dialogue_over_standard_input_and_output() {
+    const LINES: usize = 3;
+    let line = "x".repeat(70_000) + "\n";
+    let code = "
+for line in open(0):
+    print(len(line), flush=True)
+";
+    let mut child = start(sandbox(&["run"]).args(["-c", code]));
+    let mut stdin = child.stdin.take().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    for _ in 0..LINES {
+        stdin.write_all(line.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stdout.read_line(&mut answer).unwrap();
+        assert_eq!(answer, "70001\n");
+    }
+    drop(stdin);
+    assert_eq!(exit_code(child.wait().unwrap()), 0);
 }
 
 #[test]

@@ -102,6 +102,7 @@ pub fn read<M>(
 where
     M: Deref<Target = GuestMemoryMmap> + Clone,
 {
+    check_length(chain.clone())?;
     let mut reader = chain.reader(memory)?;
     let header: Header = reader.read_obj()?;
     let length = u32::from(header.len);
@@ -113,11 +114,25 @@ where
     Ok((header, payload))
 }
 
+/// A chain has no more descriptors than its queue (2.7.5.3.1), and ours fewer still: an
+/// indirect table, which we did not offer, could have 65,535.
+fn check_length<M>(chain: DescriptorChain<M>) -> Result<(), Violation>
+where
+    M: Deref<Target = GuestMemoryMmap> + Clone,
+{
+    const DESCRIPTORS_MAX: usize = 64;
+    match chain.take(DESCRIPTORS_MAX + 1).count() {
+        0..=DESCRIPTORS_MAX => Ok(()),
+        _ => Err(Violation("vsock descriptor chain without end".into())),
+    }
+}
+
 /// Payload bytes that a chain from the driver has room for.
 pub fn payload_room<M>(chain: DescriptorChain<M>) -> Result<usize, Violation>
 where
     M: Deref<Target = GuestMemoryMmap> + Clone,
 {
+    check_length(chain.clone())?;
     let mut room = 0u64;
     for descriptor in chain.writable() {
         room += u64::from(descriptor.len());

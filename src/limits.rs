@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct Limits {
     /// Guest memory in bytes, a multiple of 2 MiB.
     pub memory: u64,
-    /// Wall clock, from the start of the program; `None`: no limit.
+    /// Wall clock, from handing the program to a guest that is up; `None`: no limit.
     pub timeout: Option<Duration>,
     /// Bytes delivered of each output stream; what is over it is dropped and counted.
     pub max_output: u64,

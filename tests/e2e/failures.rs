@@ -41,7 +41,14 @@ fn as_nobody(command: &mut Command, home: &Path) {
 /// A copy of the binary that anybody may execute.
 fn copy_of_the_binary(directory: &Path) -> std::path::PathBuf {
     let copy = directory.join("sandbox");
-    fs::copy(binary(), &copy).unwrap();
+    // By another process: while this one had it open for writing, a fork in another test would
+    // make its execution fail (ETXTBSY).
+    let copied = Command::new("cp")
+        .arg(binary())
+        .arg(&copy)
+        .status()
+        .unwrap();
+    assert!(copied.success());
     fs::set_permissions(directory, Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(&copy, Permissions::from_mode(0o755)).unwrap();
     copy

@@ -107,10 +107,6 @@ impl<P: Peer> Vm<P> {
         self.counters
     }
 
-    pub fn peer(&self) -> &P {
-        self.bus.vsock.peer()
-    }
-
     /// The end of the guest's console output.
     pub fn console(&self) -> Vec<u8> {
         self.bus.serial.log()

@@ -123,3 +123,121 @@ impl<'a> AddressSpace<'a> {
         Err(false)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SIZE: u64 = 8 << 20;
+    const ROOT: u64 = 0x1000;
+    const PT: u64 = 0x4000;
+    const RW: u64 = PRESENT | WRITABLE;
+
+    /// Tables at 0x1000 to 0x4fff: virtual 0 is mapped by 4 KiB pages, to be filled in by a
+    /// test; virtual 2 MiB by one 2 MiB page at physical 4 MiB.
+    fn memory() -> Memory {
+        let runtime = tempfile::tempfile().unwrap();
+        runtime.set_len(2 << 20).unwrap();
+        let memory = Memory::new(SIZE, runtime).unwrap();
+        for (at, entry) in [
+            (ROOT, 0x2000 | RW),
+            (0x2000, 0x3000 | RW),
+            (0x3000, PT | RW),
+            (0x3008, 0x40_0000 | RW | HUGE),
+        ] {
+            set(&memory, at, entry);
+        }
+        memory
+    }
+
+    fn set(memory: &Memory, at: u64, entry: u64) {
+        memory.ram().write_obj(entry, GuestAddress(at)).unwrap();
+    }
+
+    fn get(memory: &Memory, at: u64) -> u64 {
+        memory.ram().read_obj(GuestAddress(at)).unwrap()
+    }
+
+    #[test]
+    fn a_write_lands_in_its_page_and_marks_it() {
+        let memory = memory();
+        set(&memory, PT, 0x10_0000 | RW);
+        let space = AddressSpace::new(&memory, ROOT);
+        space.write(0x123, b"here").unwrap();
+        assert_eq!(get(&memory, 0x10_0123) as u32, u32::from_le_bytes(*b"here"));
+        assert_eq!(get(&memory, PT), 0x10_0000 | RW | ACCESSED | DIRTY);
+        assert_eq!(get(&memory, ROOT), 0x2000 | RW | ACCESSED);
+    }
+
+    #[test]
+    fn a_read_marks_no_page_dirty() {
+        let memory = memory();
+        set(&memory, PT, 0x10_0000 | RW);
+        AddressSpace::new(&memory, ROOT)
+            .read(0, &mut [0; 8])
+            .unwrap();
+        assert_eq!(get(&memory, PT), 0x10_0000 | RW | ACCESSED);
+    }
+
+    #[test]
+    fn a_huge_page_maps_all_of_its_addresses() {
+        let memory = memory();
+        let space = AddressSpace::new(&memory, ROOT);
+        space.write(0x20_0000 + 0x12_3ffe, b"across").unwrap();
+        assert_eq!(get(&memory, 0x52_3ffe).to_le_bytes()[..6], *b"across");
+    }
+
+    #[test]
+    fn a_fault_says_what_a_processor_says() {
+        let memory = memory();
+        set(&memory, PT, 0x10_0000 | PRESENT);
+        let space = AddressSpace::new(&memory, ROOT);
+        let fault = |address, error_code| PageFault {
+            address,
+            error_code,
+        };
+        assert_eq!(space.write(0x10, b"x"), Err(fault(0x10, 3)), "read-only");
+        assert_eq!(space.write(0x1010, b"x"), Err(fault(0x1010, 2)), "absent");
+        assert_eq!(space.read(0x1010, &mut [0]), Err(fault(0x1010, 0)));
+    }
+
+    #[test]
+    fn a_write_that_faults_in_its_second_page_writes_nothing() {
+        let memory = memory();
+        set(&memory, PT, 0x10_0000 | RW);
+        let space = AddressSpace::new(&memory, ROOT);
+        assert_eq!(space.write(0xffe, b"across").unwrap_err().address, 0x1000);
+        assert_eq!(get(&memory, 0x10_0ff8), 0);
+    }
+
+    #[test]
+    fn the_runtime_image_can_be_read_and_not_written() {
+        let memory = memory();
+        set(&memory, PT, crate::layout::RUNTIME | RW);
+        let space = AddressSpace::new(&memory, ROOT);
+        assert_eq!(space.read(0, &mut [1; 8]), Ok(()));
+        assert!(space.write(0, b"x").is_err());
+    }
+
+    proptest! {
+        /// Tables of any content, anywhere: an answer, and nothing outside guest memory.
+        #[test]
+        fn any_tables_end_in_a_result(
+            entries in proptest::collection::vec((0..0x5000u64 / 8, any::<u64>()), 0..64),
+            root: u64,
+            address: u64,
+            near: bool,
+        ) {
+            let memory = memory();
+            for (index, entry) in entries {
+                set(&memory, index * 8, if near { (entry % SIZE) | RW } else { entry });
+            }
+            let space = AddressSpace::new(&memory, if near { ROOT } else { root });
+            let address = if near { address % (1 << 30) } else { address };
+            if space.read(address, &mut [0; 100]).is_ok() {
+                space.write(address, &[0; 100]).unwrap_or_default();
+            }
+        }
+    }
+}

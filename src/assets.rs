@@ -1,12 +1,13 @@
 //! What the binary carries: kernel, agent, and the runtime image, which is unpacked once into
 //! the user's cache so that all VMs share its pages.
 
+use crate::cache::{self, Opened};
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 macro_rules! asset {
     ($name:literal) => {
@@ -35,9 +36,9 @@ pub fn runtime() -> Result<File> {
         .split_once(' ')
         .context("reading the runtime image's identity")?;
     let size: u64 = size.parse().context("reading the runtime image's size")?;
-    let directory = cache_directory()?;
+    let directory = cache::directory()?;
     let path = directory.join(format!("runtime-{}.erofs", &digest[..16]));
-    if let Some(file) = open_trusted(&path, size) {
+    if let Some(file) = open_runtime(&path, size)? {
         return Ok(file);
     }
     unpack_runtime(&directory, &path, digest).with_context(|| {
@@ -47,56 +48,18 @@ pub fn runtime() -> Result<File> {
             directory.display()
         )
     })?;
-    open_trusted(&path, size).context("the runtime image was changed while it was unpacked")
+    open_runtime(&path, size)?.context("the runtime image was changed while it was unpacked")
 }
 
-/// `$XDG_CACHE_HOME/sandbox` or `~/.cache/sandbox`, ours alone.
-fn cache_directory() -> Result<PathBuf> {
-    let absolute = |name| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    let Some(base) = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))
-    else {
-        bail!("no directory for the cache: set HOME or XDG_CACHE_HOME");
-    };
-    let directory = base.join("sandbox");
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&directory)
-        .with_context(|| format!("making the cache directory {}", directory.display()))?;
-    let metadata = directory.symlink_metadata()?;
-    if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
-        bail!(
-            "the cache {} is not a directory of yours",
-            directory.display()
-        );
-    }
-    if metadata.mode() & 0o077 != 0 {
-        fs::set_permissions(&directory, Permissions::from_mode(0o700))
-            .context("making the cache private")?;
-    }
-    Ok(directory)
-}
-
-/// The file, if nobody else can have written it: a regular file of ours, unwritable, under no
-/// second name, of the right size. Its content was verified when it was unpacked.
-fn open_trusted(path: &Path, size: u64) -> Option<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(path)
-        .ok()?;
-    let metadata = file.metadata().ok()?;
-    let trusted = metadata.is_file()
-        && metadata.uid() == nix::unistd::geteuid().as_raw()
-        && metadata.mode() & 0o222 == 0
-        // None: another process put its own in place just now.
-        && metadata.nlink() <= 1
-        && metadata.len() == size;
-    trusted.then_some(file)
+/// The file, if nobody else can have written it and it is of the right size. Its content was
+/// verified when it was unpacked.
+fn open_runtime(path: &Path, size: u64) -> Result<Option<File>> {
+    let opened = cache::open_trusted(path)
+        .with_context(|| format!("opening the runtime image {}", path.display()))?;
+    Ok(match opened {
+        Opened::Trusted(file, length) if length == size => Some(file),
+        _ => None,
+    })
 }
 
 /// Writes to a name of its own, then renames: the cache never holds a half-written image.

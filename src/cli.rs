@@ -6,11 +6,12 @@ use crate::limits::Limits;
 use crate::outcome::{EXIT_OURS, Outcome};
 use crate::run::{Report, Request, run};
 use crate::vm::host::Problem;
+use crate::warm::Listener;
 use anyhow::Result;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
-use std::io::{Write, stderr};
+use std::io::{IsTerminal, Write, stderr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -68,6 +69,12 @@ struct RunArgs {
     /// Run the program as the guest's root
     #[arg(long)]
     root: bool,
+    /// Boot a machine for this run alone, instead of restoring a saved one
+    #[arg(long)]
+    fresh: bool,
+    /// Check all of the saved machine before it is restored
+    #[arg(long)]
+    verify: bool,
     /// Show the guest kernel's log on standard error
     #[arg(long)]
     console: bool,
@@ -102,7 +109,7 @@ pub fn main() -> u8 {
 fn run_verb(args: RunArgs, kvm: PathBuf) -> Result<u8> {
     let (verbose, quiet) = (args.verbose, args.quiet);
     let request = request(args, kvm)?;
-    let report = run(&request)?;
+    let report = run(&request, &mut Progress { quiet })?;
     if !quiet {
         tell(&report, &request.limits);
     }
@@ -110,6 +117,46 @@ fn run_verb(args: RunArgs, kvm: PathBuf) -> Result<u8> {
         describe(&report);
     }
     Ok(report.outcome.exit_code())
+}
+
+/// Tells the user why it takes longer this time.
+struct Progress {
+    quiet: bool,
+}
+
+impl Listener for Progress {
+    fn refused(&mut self, why: &str) {
+        if !self.quiet {
+            say(&format!("the template is built again: {why}"));
+        }
+    }
+
+    fn waiting(&mut self) {
+        if !self.quiet {
+            say("waiting for another process that builds the template");
+        }
+    }
+
+    fn building(&mut self, stage: &str, elapsed: Duration, last: Option<Duration>) {
+        if self.quiet || !stderr().is_terminal() {
+            return;
+        }
+        let last = last.map_or(String::new(), |last| {
+            format!(" (last time {:.0} s)", last.as_secs_f64())
+        });
+        let seconds = elapsed.as_secs_f64();
+        write!(
+            stderr(),
+            "\r\x1b[Ksandbox: building a template, once: {stage}, {seconds:.0} s{last}"
+        )
+        .unwrap_or_default();
+    }
+
+    fn built(&mut self, _elapsed: Duration) {
+        if !self.quiet && stderr().is_terminal() {
+            write!(stderr(), "\r\x1b[K").unwrap_or_default();
+        }
+    }
 }
 
 fn request(args: RunArgs, kvm: PathBuf) -> Result<Request, Complaint> {
@@ -152,6 +199,8 @@ fn request(args: RunArgs, kvm: PathBuf) -> Result<Request, Complaint> {
         root: args.root,
         kvm,
         show_console: args.console,
+        fresh: args.fresh,
+        verify: args.verify,
     })
 }
 
@@ -185,8 +234,9 @@ fn describe(report: &Report) {
     };
     let (timings, counters) = (report.timings, report.counters);
     say(&format!(
-        "{:?} on a {} KVM: setup {}, kernel {}, agent {}, first output {}, program {}, teardown {}",
+        "{:?}, {:?} on a {} KVM: setup {}, kernel {}, agent {}, first output {}, program {}, teardown {}",
         report.outcome,
+        report.path,
         report.family.name(),
         seconds(Some(timings.setup)),
         seconds(timings.kernel),
@@ -196,10 +246,10 @@ fn describe(report: &Report) {
         seconds(Some(timings.teardown)),
     ));
     say(&format!(
-        "{} exits: {} port I/O ({} bulk memory), {} memory I/O, {} assists",
+        "{} exits: {} port I/O ({} services), {} memory I/O, {} assists",
         counters.exits,
         counters.port_io,
-        counters.bulk_memory,
+        counters.services,
         counters.memory_io,
         counters.assists,
     ));

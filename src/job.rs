@@ -10,6 +10,9 @@ use std::path::{Component, Path, PathBuf};
 
 const INTERPRETER: &str = "python3";
 
+/// Makes an interpreter stop where it would run its command, and ask for a job.
+const WARM_LIBRARY: &str = "LD_PRELOAD=/usr/lib/sandbox/warm.so";
+
 /// Room in a job for what is not the script.
 const OVERHEAD: u64 = 8 << 20;
 
@@ -72,6 +75,19 @@ pub fn make(
         pids_limit: pids,
         root,
     })
+}
+
+/// The interpreter to be saved before it has a program. It must start as one for a program does.
+pub fn warm_interpreter(pids: u32, root: bool) -> Job {
+    let mut env = environment();
+    env.push(WARM_LIBRARY.into());
+    Job {
+        argv: vec![INTERPRETER.into(), "-c".into(), "".into()],
+        env,
+        files: Vec::new(),
+        pids_limit: pids,
+        root,
+    }
 }
 
 /// Nothing of the host's environment is in it.

@@ -8,11 +8,13 @@
 //! | 1 devices | [`devices`] | an interrupt line and a byte sink each; never KVM |
 //! | 2 vm | [`vm`] | KVM; the only place that does |
 //! | 3 session | [`session`] | the conversation with the agent |
-//! | 4 assets | [`assets`] | files: kernel, agent, runtime image |
-//! | 5 story | [`run`], [`watchdog`], [`doctor`] | one run on one screen |
+//! | 4 assets | [`assets`], [`cache`] | files: kernel, agent, runtime image |
+//! | 4 template | [`template`] | files; never an ioctl |
+//! | 5 story | [`run`], [`warm`], [`watchdog`], [`doctor`] | one run on one screen |
 //! | 6 door | [`cli`] | arguments in, exit code out |
 
 pub mod assets;
+pub mod cache;
 pub mod cli;
 pub mod devices;
 pub mod doctor;
@@ -22,5 +24,7 @@ pub mod limits;
 pub mod outcome;
 pub mod run;
 pub mod session;
+pub mod template;
 pub mod vm;
+pub mod warm;
 pub mod watchdog;

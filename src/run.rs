@@ -6,14 +6,16 @@ use crate::limits::Limits;
 use crate::outcome::Outcome;
 use crate::session::{Console, Session, Shared, Sink, Totals};
 use crate::vm::host::{self, Family};
-use crate::vm::{BootImages, Config, Counters, Vm, allow_kicks};
+use crate::vm::{BootImages, Config, Counters, Saved, Vm, allow_kicks};
+use crate::warm::{self, Kind, Listener};
 use crate::watchdog::{Signals, Watchdog};
 use anyhow::{Context, Result};
 use std::ffi::OsString;
-use std::io::{stderr, stdout};
+use std::io::{Write, stderr, stdout};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use vm_memory::FileOffset;
 
 /// What the user asked for.
 #[derive(Debug, Clone)]
@@ -25,11 +27,35 @@ pub struct Request {
     pub root: bool,
     pub kvm: PathBuf,
     pub show_console: bool,
+    /// Boot a machine of its own for it.
+    pub fresh: bool,
+    /// Check all of the template's memory.
+    pub verify: bool,
+}
+
+impl Request {
+    fn kind(&self) -> Kind {
+        Kind {
+            memory: self.limits.memory,
+            pids: self.limits.pids,
+            root: self.root,
+        }
+    }
+}
+
+/// How the program got its machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Path {
+    /// Restored from a template.
+    Warm,
+    /// Booted.
+    Cold,
 }
 
 /// How it went.
 #[derive(Debug, Clone)]
 pub struct Report {
+    pub path: Path,
     pub outcome: Outcome,
     /// Standard output and standard error.
     pub output: [Totals; 2],
@@ -57,7 +83,7 @@ pub struct Timings {
 }
 
 /// Runs one program in a virtual machine of its own.
-pub fn run(request: &Request) -> Result<Report> {
+pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
     let began = Instant::now();
     let job = job::make(
         &request.program,
@@ -68,33 +94,59 @@ pub fn run(request: &Request) -> Result<Report> {
     let kvm = host::open(&request.kvm)?;
     let family = Family::detect();
     allow_kicks()?;
+    let path = match request.fresh {
+        true => Path::Cold,
+        false => Path::Warm,
+    };
+    let template = match path {
+        Path::Cold => None,
+        Path::Warm => Some(warm::template(
+            &kvm,
+            family,
+            request.kind(),
+            request.verify,
+            listener,
+        )?),
+    };
     let signals = Signals::watch()?;
-
     let shared = Arc::new(Shared::new().context("making an eventfd")?);
     let limit = request.limits.max_output;
-    let session = Session::new(
-        job,
-        Sink::new(stdout(), limit)?,
-        Sink::new(stderr(), limit)?,
-        Arc::clone(&shared),
-    );
-    let config = Config {
-        memory: request.limits.memory,
-        runtime: assets::runtime()?,
-        images: BootImages {
-            kernel: &assets::kernel()?,
-            agent: assets::AGENT,
-        },
-        console: match request.show_console {
-            true => Some(Box::new(Console::new(stderr(), Arc::clone(&shared))?)),
-            false => None,
-        },
+    let sinks = [Sink::new(stdout(), limit)?, Sink::new(stderr(), limit)?];
+    let console: Option<Box<dyn Write + Send>> = match request.show_console {
+        true => Some(Box::new(Console::new(stderr(), Arc::clone(&shared))?)),
+        false => None,
     };
-    let vm = Vm::boot(&kvm, family, config, session)?;
+    let runtime = assets::runtime()?;
+    let vm = match template {
+        Some(template) => {
+            let session = Session::warm(&job, sinks, Arc::clone(&shared));
+            let saved = Saved {
+                state: postcard::from_bytes(&template.state).context("decoding the template")?,
+                memory: FileOffset::new(template.memory, template.memory_offset),
+                memory_size: template.memory_size,
+                runtime,
+                console,
+            };
+            Vm::restore(&kvm, family, saved, session)?
+        }
+        None => {
+            let session = Session::cold(job, sinks, Arc::clone(&shared));
+            let config = Config {
+                memory: request.limits.memory,
+                runtime,
+                images: BootImages {
+                    kernel: &assets::kernel()?,
+                    agent: assets::AGENT,
+                },
+                console,
+            };
+            Vm::boot(&kvm, family, config, session)?
+        }
+    };
 
     let entered = Instant::now();
     let watchdog = Watchdog::start(vm, Arc::clone(&shared))?;
-    let (vm, verdict) = watchdog.watch(&request.limits, &signals)?;
+    let (vm, verdict) = watchdog.watch(&request.limits, &signals, &mut || {})?;
     let ended = Instant::now();
     drop(signals);
     let counters = vm.counters();
@@ -102,6 +154,7 @@ pub fn run(request: &Request) -> Result<Report> {
     let (reported, output, marks) = vm.into_peer().into_result();
     let between = |from: Option<Instant>, to: Option<Instant>| Some(to? - from?);
     Ok(Report {
+        path,
         outcome: verdict.outcome(reported),
         output,
         timings: Timings {

@@ -1,4 +1,5 @@
-//! The conversation with the agent: Ready → Start → output → Exit.
+//! The conversation with the guest: Ready → Start → output → Exit; or, with one that was saved
+//! when it was warm, job → output → Exit.
 //!
 //! Runs on the vCPU thread, as the peer of the vsock device. The main thread reaches it
 //! through [`Shared`].
@@ -14,7 +15,8 @@ pub use sink::{Sink, Totals};
 use crate::devices::Violation;
 use crate::devices::vsock::Peer;
 use crate::outcome::{Crash, Outcome};
-use guest::{Decoder, Exit, Frame, Job, encode};
+use crate::vm::Host;
+use guest::{Decoder, Exit, Frame, Job, encode, stream};
 use nix::errno::Errno;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,14 +25,28 @@ use std::time::Instant;
 /// One job in one guest.
 pub struct Session {
     shared: Arc<Shared>,
-    job: Option<Job>,
+    plan: Plan,
     decoder: Decoder,
     /// Encoded frames for the guest.
     outgoing: VecDeque<u8>,
-    stdout: Sink,
-    stderr: Sink,
+    /// Standard output and standard error.
+    sinks: [Sink; 2],
     outcome: Option<Outcome>,
     marks: Marks,
+}
+
+/// How the guest gets its job.
+enum Plan {
+    /// Through the agent, once that is ready.
+    Agent { job: Job, warms: bool },
+    /// The agent has it.
+    Started,
+    /// The same, and it is an interpreter to be saved when it asks for a job.
+    Warming,
+    /// It asked.
+    Warm,
+    /// The interpreter was saved, and gets this on its request.
+    Handover(VecDeque<u8>),
 }
 
 /// When the guest got how far; host facts.
@@ -38,20 +54,34 @@ pub struct Session {
 pub struct Marks {
     /// The agent's first act as PID 1.
     pub connected: Option<Instant>,
-    /// The machine was ready, and the job went to the agent.
+    /// The job was handed over.
     pub started: Option<Instant>,
     pub first_output: Option<Instant>,
 }
 
 impl Session {
-    pub fn new(job: Job, stdout: Sink, stderr: Sink, shared: Arc<Shared>) -> Self {
+    /// With a guest that boots and then gets this job.
+    pub fn cold(job: Job, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
+        Self::new(Plan::Agent { job, warms: false }, sinks, shared)
+    }
+
+    /// With a guest that boots and then starts this interpreter, to be saved.
+    pub fn warming(job: Job, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
+        Self::new(Plan::Agent { job, warms: true }, sinks, shared)
+    }
+
+    /// With a guest that was saved while its interpreter asked for a job.
+    pub fn warm(job: &Job, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
+        Self::new(Plan::Handover(job.handover().into()), sinks, shared)
+    }
+
+    fn new(plan: Plan, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
         Self {
             shared,
-            job: Some(job),
+            plan,
             decoder: Decoder::with_limit(guest::MAX_PAYLOAD),
             outgoing: VecDeque::new(),
-            stdout,
-            stderr,
+            sinks,
             outcome: None,
             marks: Marks::default(),
         }
@@ -59,46 +89,44 @@ impl Session {
 
     /// How the program ended, if it did; what became of its output; and when.
     pub fn into_result(self) -> (Option<Outcome>, [Totals; 2], Marks) {
-        let totals = [self.stdout.totals(), self.stderr.totals()];
+        let totals = self.sinks.each_ref().map(Sink::totals);
         (self.outcome, totals, self.marks)
     }
 
+    /// Whether the guest is an interpreter that waits for a job, and nothing else is under way.
+    pub fn is_warm(&self) -> bool {
+        matches!(self.plan, Plan::Warm) && self.outgoing.is_empty() && self.decoder.is_empty()
+    }
+
     fn handle(&mut self, frame: Frame) -> Result<(), Violation> {
-        match (frame, self.job.is_none()) {
-            (Frame::Ready, false) => self.start(),
-            (Frame::Stdout(bytes), true) => self.output(|session| &mut session.stdout, &bytes),
-            (Frame::Stderr(bytes), true) => self.output(|session| &mut session.stderr, &bytes),
-            (Frame::StdinTaken(count), true) => self
+        match (frame, &self.plan) {
+            (Frame::Ready, Plan::Agent { .. }) => self.start(),
+            (frame, Plan::Agent { .. }) | (frame @ Frame::Ready, _) => return Err(out_of_turn(&frame)),
+            (Frame::StdinTaken(count), _) => self
                 .shared
                 .stdin_taken(count as usize)
                 .ok_or_else(|| Violation("standard input taken that was never sent".into()))?,
-            (Frame::Exit(exit), true) => self.outcome = Some(outcome(exit)),
-            (frame, _) => {
-                let name = format!("{frame:?}");
-                let name: String = name.chars().take_while(|c| c.is_alphanumeric()).collect();
-                return Err(Violation(format!("the agent sent {name} out of turn")));
-            }
+            (Frame::Exit(exit), _) => self.outcome = Some(outcome(exit)),
+            (frame, _) => return Err(out_of_turn(&frame)),
         }
         Ok(())
     }
 
     fn start(&mut self) {
-        if let Some(job) = self.job.take() {
+        let plan = std::mem::replace(&mut self.plan, Plan::Started);
+        if let Plan::Agent { job, warms } = plan {
+            if warms {
+                self.plan = Plan::Warming;
+            }
             self.send(&Frame::Start(job));
-            let now = Instant::now();
-            self.marks.started = Some(now);
-            self.shared.started(now);
+            self.mark_start();
         }
     }
 
-    fn output(&mut self, sink: fn(&mut Self) -> &mut Sink, bytes: &[u8]) {
-        self.marks.first_output.get_or_insert_with(Instant::now);
-        let shared = Arc::clone(&self.shared);
-        match sink(self).deliver(bytes, || shared.is_stopped()) {
-            Ok(()) => {}
-            Err(Errno::EPIPE) => self.outcome = Some(Outcome::OutputClosed),
-            Err(errno) => self.outcome = Some(Outcome::OutputFailed(errno as i32)),
-        }
+    fn mark_start(&mut self) {
+        let now = Instant::now();
+        self.marks.started = Some(now);
+        self.shared.started(now);
     }
 
     fn send(&mut self, frame: &Frame) {
@@ -106,6 +134,12 @@ impl Session {
         encode(frame, &mut bytes);
         self.outgoing.extend(bytes);
     }
+}
+
+fn out_of_turn(frame: &Frame) -> Violation {
+    let name = format!("{frame:?}");
+    let name: String = name.chars().take_while(|c| c.is_alphanumeric()).collect();
+    Violation(format!("the agent sent {name} out of turn"))
 }
 
 fn outcome(exit: Exit) -> Outcome {
@@ -119,6 +153,50 @@ fn outcome(exit: Exit) -> Outcome {
             out_of_memory,
         },
         Exit::NotStarted(errno) => Outcome::NotStarted(errno),
+    }
+}
+
+impl Host for Session {
+    fn output(&mut self, stream: u8, bytes: &[u8]) -> Result<(), Violation> {
+        let sink = match stream {
+            stream::STDOUT => &mut self.sinks[0],
+            stream::STDERR => &mut self.sinks[1],
+            _ => return Err(Violation(format!("output to stream {stream}"))),
+        };
+        self.marks.first_output.get_or_insert_with(Instant::now);
+        if self.outcome.is_some() {
+            return Ok(());
+        }
+        match sink.deliver(bytes, || self.shared.is_stopped()) {
+            Ok(()) => {}
+            Err(Errno::EPIPE) => self.outcome = Some(Outcome::OutputClosed),
+            Err(errno) => self.outcome = Some(Outcome::OutputFailed(errno as i32)),
+        }
+        Ok(())
+    }
+
+    fn job(&mut self, room: usize) -> Option<Vec<u8>> {
+        if let Plan::Warming = self.plan {
+            self.plan = Plan::Warm;
+            return None;
+        }
+        let Plan::Handover(rest) = &mut self.plan else {
+            return Some(Vec::new());
+        };
+        let count = room.min(rest.len());
+        let piece = rest.drain(..count).collect();
+        if self.marks.started.is_none() {
+            self.mark_start();
+        }
+        Some(piece)
+    }
+
+    fn exited(&mut self, status: u8) {
+        self.outcome.get_or_insert(Outcome::Exited(status));
+    }
+
+    fn wants_stdin(&mut self) {
+        self.shared.want_stdin();
     }
 }
 
@@ -153,6 +231,6 @@ impl Peer for Session {
     }
 
     fn is_done(&self) -> bool {
-        self.outcome.is_some() || self.shared.is_stopped()
+        self.outcome.is_some() || self.shared.is_stopped() || matches!(self.plan, Plan::Warm)
     }
 }

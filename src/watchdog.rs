@@ -45,7 +45,8 @@ impl Signals {
         Ok(Self { fd, mask })
     }
 
-    fn take(&self) -> Result<Option<u8>> {
+    /// The signal that came, if one did.
+    pub fn take(&self) -> Result<Option<u8>> {
         let signal = self.fd.read_signal().context("reading signals")?;
         Ok(signal.map(|signal| signal.ssi_signo as u8))
     }
@@ -100,9 +101,16 @@ impl Watchdog {
     }
 
     /// Serves the vCPU thread until it ends, or must be stopped; gives back the machine.
-    pub fn watch(self, limits: &Limits, signals: &Signals) -> Result<(Vm<Session>, Verdict)> {
+    /// `pulse` is called every now and then, at least once a second.
+    pub fn watch(
+        self,
+        limits: &Limits,
+        signals: &Signals,
+        pulse: &mut dyn FnMut(),
+    ) -> Result<(Vm<Session>, Verdict)> {
         let mut input = Input::default();
         let verdict = loop {
+            pulse();
             if self.shared.has_ended() {
                 break None;
             }
@@ -190,7 +198,7 @@ impl Input {
             PollFd::new(signals.fd.as_fd(), PollFlags::POLLIN),
             PollFd::new(shared.news(), PollFlags::POLLIN),
         ];
-        if !self.ended && shared.start_time().is_some() && shared.stdin_room() > 0 {
+        if !self.ended && shared.stdin_room() > 0 {
             fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
         }
         // Rounded up, so that a deadline has passed when its wait is over.

@@ -16,10 +16,6 @@ pub enum Frame {
     StdinEnd,
     /// Guest: so many bytes of standard input left the agent's hands.
     StdinTaken(u32),
-    /// Guest: bytes that the program wrote to its standard output.
-    Stdout(Vec<u8>),
-    /// Guest: bytes that the program wrote to its standard error.
-    Stderr(Vec<u8>),
     /// Guest: how the program ended. The guest's claim, not a host fact.
     Exit(Exit),
 }
@@ -56,9 +52,7 @@ const START: u8 = 2;
 const STDIN: u8 = 3;
 const STDIN_END: u8 = 4;
 const STDIN_TAKEN: u8 = 5;
-const STDOUT: u8 = 6;
-const STDERR: u8 = 7;
-const EXIT: u8 = 8;
+const EXIT: u8 = 6;
 
 const HEADER: usize = 5;
 
@@ -80,14 +74,6 @@ pub fn encode(frame: &Frame, out: &mut Vec<u8>) {
         Frame::StdinTaken(count) => {
             out.extend(count.to_le_bytes());
             STDIN_TAKEN
-        }
-        Frame::Stdout(bytes) => {
-            out.extend(bytes);
-            STDOUT
-        }
-        Frame::Stderr(bytes) => {
-            out.extend(bytes);
-            STDERR
         }
         Frame::Exit(exit) => {
             out.extend(match *exit {
@@ -115,6 +101,11 @@ pub struct Decoder {
 }
 
 impl Decoder {
+    /// Whether nothing has arrived that was not taken.
+    pub fn is_empty(&self) -> bool {
+        self.consumed == self.buffer.len()
+    }
+
     /// Refuses payloads over `limit` bytes, whatever their kind.
     pub fn with_limit(limit: usize) -> Self {
         Self {
@@ -156,7 +147,7 @@ fn limit(kind: u8) -> Result<usize, Malformed> {
         READY | STDIN_END => Ok(0),
         STDIN_TAKEN => Ok(4),
         EXIT => Ok(3),
-        STDIN | STDOUT | STDERR => Ok(MAX_PAYLOAD),
+        STDIN => Ok(MAX_PAYLOAD),
         START => Ok(MAX_START),
         _ => Err(Malformed("unknown kind")),
     }
@@ -171,8 +162,6 @@ fn decode(kind: u8, payload: &[u8]) -> Result<Frame, Malformed> {
         STDIN_TAKEN => Frame::StdinTaken(u32::from_le_bytes(
             payload.try_into().map_err(|_| Malformed("too short"))?,
         )),
-        STDOUT => Frame::Stdout(payload.to_vec()),
-        STDERR => Frame::Stderr(payload.to_vec()),
         EXIT => Frame::Exit(match *payload {
             [0, status, 0] => Exit::Exited(status),
             [1, signal @ 1..=64, flag @ 0..=1] => Exit::Signaled {
@@ -197,8 +186,6 @@ mod tests {
             Just(Frame::Ready),
             Just(Frame::StdinEnd),
             bytes().prop_map(Frame::Stdin),
-            bytes().prop_map(Frame::Stdout),
-            bytes().prop_map(Frame::Stderr),
             any::<u32>().prop_map(Frame::StdinTaken),
             any::<u8>().prop_map(|status| Frame::Exit(Exit::Exited(status))),
             any::<u8>().prop_map(|errno| Frame::Exit(Exit::NotStarted(errno))),
@@ -242,7 +229,7 @@ mod tests {
     #[test]
     fn a_length_over_the_limit_is_refused_before_its_payload_arrives() {
         let mut decoder = Decoder::with_limit(MAX_START);
-        decoder.push(&[STDOUT, 0xff, 0xff, 0xff, 0xff]);
+        decoder.push(&[STDIN, 0xff, 0xff, 0xff, 0xff]);
         assert_eq!(decoder.next_frame(), Err(Malformed("too long")));
         let mut decoder = Decoder::with_limit(MAX_PAYLOAD);
         decoder.push(&[START, 1, 0, 1, 0]);

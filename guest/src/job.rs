@@ -28,6 +28,15 @@ pub struct File {
 }
 
 impl Job {
+    /// As a program gets it that was started already: behind its length.
+    pub fn handover(&self) -> Vec<u8> {
+        let mut bytes = vec![0; 4];
+        self.encode(&mut bytes);
+        let length = bytes.len() as u32 - 4;
+        bytes[..4].copy_from_slice(&length.to_le_bytes());
+        bytes
+    }
+
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         put_list(out, &self.argv);
         put_list(out, &self.env);

@@ -7,8 +7,13 @@
 //! ```text
 //! agent → host   Ready
 //! host  → agent  Start(Job)        Stdin*  StdinEnd
-//! agent → host   Stdout* Stderr* StdinTaken*  Exit
+//! agent → host   StdinTaken*  Exit
 //! ```
+//!
+//! What the program writes does not come this way: each write to its standard streams is a
+//! request of the guest kernel's to the hypervisor ([`stream`]), and so is its ordinary end. A
+//! program that was started already when its machine was saved gets its job by such a request
+//! too: as in `Start`, behind its length (u32).
 
 mod frame;
 mod job;
@@ -26,3 +31,10 @@ pub const MAX_PAYLOAD: usize = 64 << 10;
 pub const MAX_START: usize = 64 << 20;
 /// Standard input that the host may send before the agent says it was taken, in bytes.
 pub const STDIN_WINDOW: usize = 64 << 10;
+
+/// The program's standard streams by number, as the guest kernel names them to the hypervisor.
+pub mod stream {
+    pub const STDIN: u8 = 0;
+    pub const STDOUT: u8 = 1;
+    pub const STDERR: u8 = 2;
+}

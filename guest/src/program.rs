@@ -2,7 +2,7 @@
 
 use crate::machine::{CGROUP, USER, WORKDIR};
 use anyhow::{Context, Result, bail};
-use guest::{File as JobFile, Job};
+use guest::{File as JobFile, Job, stream};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::SigSet;
@@ -10,7 +10,7 @@ use nix::unistd::{Gid, Pid, Uid, chown, fchown, pipe2, setgid, setgroups, setsid
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
@@ -21,8 +21,9 @@ use std::process::{Command, Stdio};
 pub struct Program {
     pub pid: Pid,
     pub stdin: OwnedFd,
-    pub stdout: OwnedFd,
-    pub stderr: OwnedFd,
+    /// Nobody reads these, since the kernel gives what is written to the host; but a pipe without
+    /// a reader takes nothing.
+    _outputs: [OwnedFd; 2],
 }
 
 /// Starts the job's program. The inner error is errno of execve(2).
@@ -35,6 +36,14 @@ pub fn start(job: &Job) -> Result<Result<Program, Errno>> {
     let (child_stdin, stdin) = pipe()?;
     let (stdout, child_stdout) = pipe()?;
     let (stderr, child_stderr) = pipe()?;
+    for (pipe, number) in [
+        (&child_stdin, stream::STDIN),
+        (&child_stdout, stream::STDOUT),
+        (&child_stderr, stream::STDERR),
+    ] {
+        host_services(PR_HOST_STREAM, pipe.as_raw_fd(), number)
+            .context("making a standard stream the host's")?;
+    }
     let mut command = command(job)?;
     command
         .stdin(child_stdin)
@@ -44,8 +53,7 @@ pub fn start(job: &Job) -> Result<Result<Program, Errno>> {
         Ok(child) => Ok(Ok(Program {
             pid: Pid::from_raw(child.id() as i32),
             stdin,
-            stdout,
-            stderr,
+            _outputs: [stdout, stderr],
         })),
         Err(error) => match error.raw_os_error() {
             Some(errno) => Ok(Err(Errno::from_raw(errno))),
@@ -85,6 +93,7 @@ fn become_the_program(root: bool) -> impl FnMut() -> std::io::Result<()> {
         fs::write("/proc/self/oom_score_adj", "1000")?;
         SigSet::empty().thread_set_mask()?;
         setsid()?;
+        host_services(PR_HOST_PROGRAM, 0, 0)?;
         if !root {
             setgroups(&[])?;
             setgid(Gid::from_raw(USER))?;
@@ -93,6 +102,16 @@ fn become_the_program(root: bool) -> impl FnMut() -> std::io::Result<()> {
         }
         Ok(())
     }
+}
+
+/// Options of prctl(2) in our kernel (kernel-config/patches, "host services").
+const PR_HOST_STREAM: libc::c_int = 0x484f_5301;
+const PR_HOST_PROGRAM: libc::c_int = 0x484f_5302;
+
+fn host_services(option: libc::c_int, fd: RawFd, stream: u8) -> nix::Result<()> {
+    // SAFETY: these options take numbers only.
+    let result = unsafe { libc::prctl(option, fd as libc::c_ulong, stream as libc::c_ulong, 0, 0) };
+    Errno::result(result).map(drop)
 }
 
 /// A pipe that the program may also open by name (`/dev/stdout`). Read end first.

@@ -1,4 +1,5 @@
-//! Carries the program's standard streams between its pipes and the host until it ends.
+//! Carries standard input from the host to the program until it ends. What the program writes
+//! goes to the host without us.
 
 use crate::program::Program;
 use crate::send;
@@ -8,45 +9,33 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
-use nix::unistd::{Pid, read, write};
+use nix::unistd::{Pid, write};
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Relays until the program has ended and all that it wrote is with the host.
+/// Relays until the program has ended.
 pub fn relay(
     program: Program,
     host: &mut File,
     decoder: Decoder,
     children: &SignalFd,
 ) -> Result<()> {
-    let mut outputs = [
-        Output::new(program.stdout, Frame::Stdout)?,
-        Output::new(program.stderr, Frame::Stderr)?,
-    ];
     let mut input = Input::new(program.stdin, decoder)?;
     // Standard input may have come with the job.
     input.accept(host)?;
     loop {
-        let ready = wait(host, children, &outputs, &input)?;
+        let ready = wait(host, children, &input)?;
         if ready.input {
             input.flush(host)?;
         }
         if ready.host {
             input.receive(host)?;
         }
-        for (output, ready) in outputs.iter_mut().zip(ready.outputs) {
-            if ready {
-                output.forward(host)?;
-            }
-        }
         if ready.children
             && let Some(exit) = reap(program.pid, children)?
         {
-            for output in &mut outputs {
-                output.drain(host)?;
-            }
             return send(host, &Frame::Exit(exit));
         }
     }
@@ -55,28 +44,14 @@ pub fn relay(
 struct Ready {
     host: bool,
     children: bool,
-    outputs: [bool; 2],
     input: bool,
 }
 
-fn wait(host: &File, children: &SignalFd, outputs: &[Output; 2], input: &Input) -> Result<Ready> {
-    let nothing = PollFlags::empty();
-    let when = |wanted: bool, flags| if wanted { flags } else { nothing };
+fn wait(host: &File, children: &SignalFd, input: &Input) -> Result<Ready> {
     let mut fds = vec![
         PollFd::new(host.as_fd(), PollFlags::POLLIN),
         PollFd::new(children.as_fd(), PollFlags::POLLIN),
     ];
-    for output in outputs {
-        // A closed pipe would be ready for ever.
-        let fd = output
-            .pipe
-            .as_ref()
-            .map_or(children.as_fd(), |pipe| pipe.as_fd());
-        fds.push(PollFd::new(
-            fd,
-            when(output.pipe.is_some(), PollFlags::POLLIN),
-        ));
-    }
     if let Some(pipe) = &input.pipe
         && !input.pending.is_empty()
     {
@@ -94,62 +69,8 @@ fn wait(host: &File, children: &SignalFd, outputs: &[Output; 2], input: &Input) 
     Ok(Ready {
         host: ready(0),
         children: ready(1),
-        outputs: [
-            outputs[0].pipe.is_some() && ready(2),
-            outputs[1].pipe.is_some() && ready(3),
-        ],
-        input: ready(4),
+        input: ready(2),
     })
-}
-
-/// One of the program's output streams.
-struct Output {
-    /// `None` once the last writer closed it.
-    pipe: Option<OwnedFd>,
-    frame: fn(Vec<u8>) -> Frame,
-}
-
-impl Output {
-    fn new(pipe: OwnedFd, frame: fn(Vec<u8>) -> Frame) -> Result<Self> {
-        set_nonblocking(&pipe)?;
-        Ok(Self {
-            pipe: Some(pipe),
-            frame,
-        })
-    }
-
-    /// Sends on what one read gives. Says whether there may be more.
-    fn forward(&mut self, host: &mut File) -> Result<bool> {
-        let Some(pipe) = &self.pipe else {
-            return Ok(false);
-        };
-        let mut bytes = vec![0; MAX_PAYLOAD];
-        match read(pipe, &mut bytes) {
-            Ok(0) => {
-                self.pipe = None;
-                Ok(false)
-            }
-            Ok(count) => {
-                bytes.truncate(count);
-                send(host, &(self.frame)(bytes))?;
-                Ok(true)
-            }
-            Err(Errno::EAGAIN | Errno::EINTR) => Ok(false),
-            Err(errno) => Err(errno).context("reading the program's output"),
-        }
-    }
-
-    /// Sends on what the ended program left in the pipe. Bounded by a pipe's greatest size
-    /// (pipe(7): 1 MiB), since a process that it left behind may go on writing.
-    fn drain(&mut self, host: &mut File) -> Result<()> {
-        const PIPE_MAX: usize = 1 << 20;
-        for _ in 0..PIPE_MAX / MAX_PAYLOAD {
-            if !self.forward(host)? {
-                break;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// The program's standard input.

@@ -3,6 +3,8 @@
 //! The local APIC is KVM's ("split irqchip"). All our lines are edge-triggered, so there is
 //! nothing to do at the end of an interrupt.
 
+use serde::{Deserialize, Serialize};
+
 /// Redirection entries, one for each line.
 pub const PINS: usize = 24;
 
@@ -26,7 +28,7 @@ pub struct Message {
     pub data: u32,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Ioapic {
     id: u32,
     select: u8,

@@ -17,6 +17,11 @@ impl IrqLines {
         }
     }
 
+    /// Raises the lines of this bit mask.
+    pub fn raise_all(&self, mask: u32) {
+        self.0.fetch_or(mask, Ordering::Relaxed);
+    }
+
     /// The lines raised since the last call, as a bit mask.
     pub fn take_raised(&self) -> u32 {
         self.0.swap(0, Ordering::Relaxed)
@@ -32,7 +37,7 @@ pub struct IrqLine {
 
 impl IrqLine {
     pub fn raise(&self) {
-        self.lines.0.fetch_or(self.bit, Ordering::Relaxed);
+        self.lines.raise_all(self.bit);
     }
 }
 

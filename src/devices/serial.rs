@@ -1,6 +1,7 @@
 //! The serial console: a 16550A whose output is kept for diagnosis, and shown on request.
 
 use super::irq::IrqLine;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use vm_superio::serial::{NoEvents, Serial as Uart};
@@ -13,11 +14,22 @@ pub struct Serial(Uart<IrqLine, NoEvents, Console>);
 impl Serial {
     /// `copy`: where else the output goes, as long as that takes it.
     pub fn new(irq: IrqLine, copy: Option<Box<dyn Write + Send>>) -> Self {
-        let console = Console {
-            kept: VecDeque::new(),
-            copy,
-        };
-        Self(Uart::new(irq, console))
+        Self(Uart::new(irq, Console::new(copy)))
+    }
+
+    /// One that goes on from a saved state, with nothing kept of its output.
+    pub fn from_state(
+        state: &SerialState,
+        irq: IrqLine,
+        copy: Option<Box<dyn Write + Send>>,
+    ) -> io::Result<Self> {
+        Uart::from_state(&state.0, irq, NoEvents, Console::new(copy))
+            .map(Self)
+            .map_err(io::Error::other)
+    }
+
+    pub fn state(&self) -> SerialState {
+        SerialState(self.0.state())
     }
 
     /// Reads the register at this offset (0 to 7).
@@ -36,9 +48,37 @@ impl Serial {
     }
 }
 
+/// The registers, to be saved.
+#[derive(Serialize, Deserialize)]
+pub struct SerialState(#[serde(with = "UartState")] vm_superio::SerialState);
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "vm_superio::SerialState")]
+struct UartState {
+    baud_divisor_low: u8,
+    baud_divisor_high: u8,
+    interrupt_enable: u8,
+    interrupt_identification: u8,
+    line_control: u8,
+    line_status: u8,
+    modem_control: u8,
+    modem_status: u8,
+    scratch: u8,
+    in_buffer: Vec<u8>,
+}
+
 struct Console {
     kept: VecDeque<u8>,
     copy: Option<Box<dyn Write + Send>>,
+}
+
+impl Console {
+    fn new(copy: Option<Box<dyn Write + Send>>) -> Self {
+        Self {
+            kept: VecDeque::new(),
+            copy,
+        }
+    }
 }
 
 impl Write for Console {

@@ -2,8 +2,9 @@
 
 use super::Violation;
 use super::irq::IrqLine;
-use super::vsock::{Peer, QUEUES, Vsock};
-use virtio_queue::{Queue, QueueT};
+use super::vsock::{Connection, Peer, QUEUES, Vsock};
+use serde::{Deserialize, Serialize};
+use virtio_queue::{Queue, QueueState, QueueT};
 use vm_memory::GuestMemoryMmap;
 
 /// Descriptors in a queue at most.
@@ -30,12 +31,42 @@ pub struct VirtioMmio<P> {
     device: Vsock<P>,
     irq: IrqLine,
     queues: [Queue; QUEUES],
+    registers: Registers,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Registers {
     status: u32,
     driver_features: u64,
     device_features_select: u32,
     driver_features_select: u32,
     queue_select: u32,
     interrupt_status: u32,
+}
+
+/// All of it that is to be saved.
+#[derive(Serialize, Deserialize)]
+pub struct VirtioMmioState {
+    registers: Registers,
+    queues: [SavedQueue; QUEUES],
+    connection: Option<Connection>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SavedQueue(#[serde(with = "QueueFields")] QueueState);
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "QueueState")]
+struct QueueFields {
+    max_size: u16,
+    next_avail: u16,
+    next_used: u16,
+    event_idx_enabled: bool,
+    size: u16,
+    ready: bool,
+    desc_table: u64,
+    avail_ring: u64,
+    used_ring: u64,
 }
 
 impl<P: Peer> VirtioMmio<P> {
@@ -48,13 +79,36 @@ impl<P: Peer> VirtioMmio<P> {
                 Queue::new(QUEUE_MAX)?,
                 Queue::new(QUEUE_MAX)?,
             ],
-            status: 0,
-            driver_features: 0,
-            device_features_select: 0,
-            driver_features_select: 0,
-            queue_select: 0,
-            interrupt_status: 0,
+            registers: Registers::default(),
         })
+    }
+
+    /// One that goes on from a saved state.
+    pub fn from_state(
+        state: VirtioMmioState,
+        device: Vsock<P>,
+        irq: IrqLine,
+    ) -> Result<Self, virtio_queue::Error> {
+        let [receive, transmit, event] = state.queues.map(|saved| Queue::try_from(saved.0));
+        Ok(Self {
+            device: device.with_connection(state.connection),
+            irq,
+            queues: [receive?, transmit?, event?],
+            registers: state.registers,
+        })
+    }
+
+    /// The state, if nothing is under way that it would leave out.
+    pub fn state(&self) -> Option<VirtioMmioState> {
+        Some(VirtioMmioState {
+            registers: self.registers.clone(),
+            queues: self.queues.each_ref().map(|queue| SavedQueue(queue.state())),
+            connection: self.device.connection_at_rest()?,
+        })
+    }
+
+    pub fn peer_mut(&mut self) -> &mut P {
+        self.device.peer_mut()
     }
 
     pub fn peer(&self) -> &P {
@@ -88,32 +142,32 @@ impl<P: Peer> VirtioMmio<P> {
 
     /// Moves what can be moved between driver and device.
     pub fn process(&mut self, memory: &GuestMemoryMmap) -> Result<(), Violation> {
-        if self.status & status::DRIVER_OK == 0 {
+        if self.registers.status & status::DRIVER_OK == 0 {
             return Ok(());
         }
         if self.device.process(&mut self.queues, memory)? {
-            self.interrupt_status |= USED_BUFFER;
+            self.registers.interrupt_status |= USED_BUFFER;
             self.irq.raise();
         }
         Ok(())
     }
 
     fn read_register(&self, offset: u64) -> u32 {
-        let queue = self.queues.get(self.queue_select as usize);
+        let queue = self.queues.get(self.registers.queue_select as usize);
         match offset {
             0x000 => MAGIC,
             0x004 => VERSION,
             0x008 => super::vsock::DEVICE_ID,
             0x00c => VENDOR,
-            0x010 => match self.device_features_select {
+            0x010 => match self.registers.device_features_select {
                 0 => VIRTIO_F_VERSION_1 as u32,
                 1 => (VIRTIO_F_VERSION_1 >> 32) as u32,
                 _ => 0,
             },
             0x034 => queue.map_or(0, |queue| queue.max_size().into()),
             0x044 => queue.is_some_and(QueueT::ready).into(),
-            0x060 => self.interrupt_status,
-            0x070 => self.status,
+            0x060 => self.registers.interrupt_status,
+            0x070 => self.registers.status,
             // No shared memory regions: length -1 (4.2.2).
             0x0b0 | 0x0b4 | 0x0b8 | 0x0bc => u32::MAX,
             _ => 0,
@@ -122,13 +176,13 @@ impl<P: Peer> VirtioMmio<P> {
 
     fn write_register(&mut self, offset: u64, value: u32) -> bool {
         match offset {
-            0x014 => self.device_features_select = value,
+            0x014 => self.registers.device_features_select = value,
             0x020 => self.set_driver_features(value),
-            0x024 => self.driver_features_select = value,
-            0x030 => self.queue_select = value,
+            0x024 => self.registers.driver_features_select = value,
+            0x030 => self.registers.queue_select = value,
             0x038..0x050 | 0x080..0x0b0 => self.configure_queue(offset, value),
-            0x050 => return self.status & status::DRIVER_OK != 0,
-            0x064 => self.interrupt_status &= !value,
+            0x050 => return self.registers.status & status::DRIVER_OK != 0,
+            0x064 => self.registers.interrupt_status &= !value,
             0x070 => self.set_status(value),
             _ => {}
         }
@@ -136,24 +190,24 @@ impl<P: Peer> VirtioMmio<P> {
     }
 
     fn set_driver_features(&mut self, value: u32) {
-        if self.status & (status::FEATURES_OK | status::DRIVER) != status::DRIVER {
+        if self.registers.status & (status::FEATURES_OK | status::DRIVER) != status::DRIVER {
             return;
         }
-        let (mask, shifted) = match self.driver_features_select {
+        let (mask, shifted) = match self.registers.driver_features_select {
             0 => (0xffff_ffff, u64::from(value)),
             1 => (0xffff_ffff << 32, u64::from(value) << 32),
             _ => return,
         };
-        self.driver_features = self.driver_features & !mask | shifted;
+        self.registers.driver_features = self.registers.driver_features & !mask | shifted;
     }
 
     /// Only between FEATURES_OK and DRIVER_OK: a queue that is in use never changes shape.
     fn configure_queue(&mut self, offset: u64, value: u32) {
-        let configurable = self.status & (status::FEATURES_OK | status::DRIVER_OK);
+        let configurable = self.registers.status & (status::FEATURES_OK | status::DRIVER_OK);
         if configurable != status::FEATURES_OK {
             return;
         }
-        let Some(queue) = self.queues.get_mut(self.queue_select as usize) else {
+        let Some(queue) = self.queues.get_mut(self.registers.queue_select as usize) else {
             return;
         };
         match offset {
@@ -172,12 +226,12 @@ impl<P: Peer> VirtioMmio<P> {
     /// A step of initialization (3.1.1), in order, or a reset.
     fn set_status(&mut self, value: u32) {
         use status::*;
-        let added = value & !self.status;
+        let added = value & !self.registers.status;
         match added {
             _ if value == 0 => self.reset(),
-            ACKNOWLEDGE | DRIVER | FAILED => self.status |= added,
-            FEATURES_OK if self.driver_features == VIRTIO_F_VERSION_1 => self.status |= added,
-            DRIVER_OK if self.status & FEATURES_OK != 0 => self.status |= added,
+            ACKNOWLEDGE | DRIVER | FAILED => self.registers.status |= added,
+            FEATURES_OK if self.registers.driver_features == VIRTIO_F_VERSION_1 => self.registers.status |= added,
+            DRIVER_OK if self.registers.status & FEATURES_OK != 0 => self.registers.status |= added,
             _ => {}
         }
     }
@@ -185,8 +239,8 @@ impl<P: Peer> VirtioMmio<P> {
     fn reset(&mut self) {
         self.queues.iter_mut().for_each(QueueT::reset);
         self.device.reset();
-        self.status = 0;
-        self.driver_features = 0;
-        self.interrupt_status = 0;
+        self.registers.status = 0;
+        self.registers.driver_features = 0;
+        self.registers.interrupt_status = 0;
     }
 }

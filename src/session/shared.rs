@@ -12,6 +12,7 @@ pub struct Shared {
     stopped: AtomicBool,
     ended: AtomicBool,
     started: OnceLock<Instant>,
+    stdin_wanted: AtomicBool,
     stdin: Mutex<Stdin>,
     /// Readable when the main thread should look again.
     news: EventFd,
@@ -30,6 +31,7 @@ impl Shared {
             stopped: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             started: OnceLock::new(),
+            stdin_wanted: AtomicBool::new(false),
             stdin: Mutex::default(),
             news: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
         })
@@ -81,8 +83,18 @@ impl Shared {
         self.news.read().unwrap_or_default();
     }
 
-    /// Main thread: bytes of standard input that the guest can take now.
+    /// vCPU thread: the program looks for standard input.
+    pub fn want_stdin(&self) {
+        self.stdin_wanted.store(true, Ordering::Release);
+        self.tell();
+    }
+
+    /// Main thread: bytes of standard input that the guest can take now. None before it looks
+    /// for any: what a program does not read stays where it is.
     pub fn stdin_room(&self) -> usize {
+        if !self.stdin_wanted.load(Ordering::Acquire) {
+            return 0;
+        }
         (STDIN_WINDOW - self.stdin().outstanding).min(MAX_PAYLOAD)
     }
 

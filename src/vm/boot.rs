@@ -1,7 +1,7 @@
 //! Lays out a fresh guest for the kernel's 64-bit entry (Documentation/arch/x86/boot.rst).
 
 use super::host::Family;
-use super::{initramfs, mp_table};
+use super::{initramfs, mp_table, services};
 use crate::layout::*;
 use anyhow::{Context, Result};
 use kvm_bindings::{kvm_fpu, kvm_regs, kvm_segment};
@@ -54,6 +54,8 @@ pub fn command_line(family: Family, verbose: bool) -> Result<Cmdline> {
     let mut add = |words: &str| line.insert_str(words).context("adding to the command line");
     // The log goes to the serial port; a panic or reboot pulls the reset line at once.
     add("console=ttyS0 panic=-1 reboot=k")?;
+    // We serve its program, whatever the host.
+    add("host_services")?;
     // kvm-clock and no other clock: a restored guest's time must go on from its template's.
     add("clocksource=kvm-clock no-kvmapf no-steal-acc no_timer_check lpj=1000000")?;
     // Sized for one program, not for a server: each entry is an instruction or more at boot.
@@ -79,7 +81,7 @@ pub fn command_line(family: Family, verbose: bool) -> Result<Cmdline> {
 /// A software KVM does not filter CPUID, so the kernel is told what to leave alone:
 /// what is not emulated (smap, popcnt, cx16), what is emulated once per iteration (erms, fsrm,
 /// rep_good, and 395: FSRS, which has no name), and the XSAVE formats that KVM_SET_XSAVE does
-/// not speak. Its memory work it leaves to us (`vm::bulk`). A timer tick takes it 2 ms, so a busy
+/// not speak. Its memory work it leaves to us (`vm::services`). A timer tick takes it 2 ms, so a busy
 /// program is interrupted every 40 ms, not 10. Remapping its text read-only, freeing the
 /// initramfs and making its root a tmpfs is work that protects nothing here.
 const SOFTWARE_KVM_OPTIONS: &str = "clearcpuid=smap,popcnt,cx16,erms,fsrm,395,rep_good,\
@@ -102,13 +104,7 @@ fn load_initramfs(ram: &GuestMemoryMmap, agent: &[u8]) -> Result<(u64, u64)> {
 /// `struct setup_data` with 32 bytes for the guest's random number generator.
 fn write_random_seed(ram: &GuestMemoryMmap) -> Result<()> {
     const SETUP_RNG_SEED: u32 = 9;
-    let mut seed = [0u8; 32];
-    // SAFETY: getrandom(2) writes at most the length given into the buffer given.
-    let count = unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), 0) };
-    anyhow::ensure!(
-        count == seed.len() as isize,
-        "the host gives no random bytes"
-    );
+    let seed = services::random(32)?;
     let mut data = Vec::new();
     data.extend(0u64.to_le_bytes());
     data.extend(SETUP_RNG_SEED.to_le_bytes());

@@ -3,11 +3,12 @@
 use crate::devices::Violation;
 use crate::devices::ioapic::Ioapic;
 use crate::devices::irq::IrqLines;
-use crate::devices::serial::Serial;
-use crate::devices::virtio_mmio::VirtioMmio;
+use crate::devices::serial::{Serial, SerialState};
+use crate::devices::virtio_mmio::{VirtioMmio, VirtioMmioState};
 use crate::devices::vsock::{Peer, Vsock};
 use crate::layout::*;
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 use std::io::Write;
 use vm_memory::GuestMemoryMmap;
 
@@ -23,14 +24,23 @@ pub struct Bus<P> {
     pub vsock: VirtioMmio<P>,
 }
 
+/// What is saved of the devices.
+#[derive(Serialize, Deserialize)]
+pub struct BusState {
+    raised: u32,
+    ioapic: Ioapic,
+    serial: SerialState,
+    vsock: VirtioMmioState,
+}
+
 /// What the vCPU thread must do about an access.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     None,
     /// The guest asked for a reset.
     Reset,
-    /// The guest asked for bulk memory work.
-    BulkMemory,
+    /// The guest asked for a service.
+    Service,
 }
 
 impl<P: Peer> Bus<P> {
@@ -43,6 +53,40 @@ impl<P: Peer> Bus<P> {
             irqs,
             ioapic: Ioapic::default(),
             serial,
+            vsock,
+        })
+    }
+
+    /// Devices that go on from a saved state.
+    pub fn from_state(
+        state: BusState,
+        peer: P,
+        console: Option<Box<dyn Write + Send>>,
+    ) -> Result<Self> {
+        let irqs = IrqLines::default();
+        irqs.raise_all(state.raised);
+        let serial = Serial::from_state(&state.serial, irqs.line(SERIAL_IRQ), console)
+            .context("restoring the serial console")?;
+        let device = Vsock::new(GUEST_CID, peer);
+        let vsock = VirtioMmio::from_state(state.vsock, device, irqs.line(VSOCK_IRQ))
+            .context("restoring the vsock device")?;
+        Ok(Self {
+            irqs,
+            ioapic: state.ioapic,
+            serial,
+            vsock,
+        })
+    }
+
+    /// The state of all devices, if they are at rest.
+    pub fn state(&self) -> Option<BusState> {
+        let vsock = self.vsock.state()?;
+        let raised = self.irqs.take_raised();
+        self.irqs.raise_all(raised);
+        Some(BusState {
+            raised,
+            ioapic: self.ioapic.clone(),
+            serial: self.serial.state(),
             vsock,
         })
     }
@@ -66,7 +110,7 @@ impl<P: Peer> Bus<P> {
                 Ok(Effect::None)
             }
             (I8042_COMMAND, &[I8042_RESET]) => Ok(Effect::Reset),
-            (BULK_MEMORY_PORT, _) => Ok(Effect::BulkMemory),
+            (HOST_SERVICES_PORT, _) => Ok(Effect::Service),
             _ => Ok(Effect::None),
         }
     }

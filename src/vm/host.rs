@@ -2,6 +2,7 @@
 //!
 //! `doctor` and `run` share the sentences and remedies here.
 
+use anyhow::Context;
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use std::ffi::CString;
 use std::fmt;
@@ -97,6 +98,27 @@ pub fn open(path: &Path) -> Result<Kvm, Problem> {
         Some(&(capability, _, since)) => Err(Problem::Lacks { capability, since }),
         None => Ok(kvm),
     }
+}
+
+/// What a saved machine depends on beside our own build: the processor with all that KVM passes
+/// on of it, and the host's kernel.
+pub fn fingerprint(kvm: &Kvm) -> anyhow::Result<Vec<u8>> {
+    let kernel = nix::sys::utsname::uname().context("asking for the kernel's name")?;
+    let mut bytes = kernel.release().as_bytes().to_vec();
+    bytes.extend(kernel.version().as_bytes());
+    for entry in super::guest_cpuid(kvm)?.as_slice() {
+        for value in [
+            entry.function,
+            entry.index,
+            entry.eax,
+            entry.ebx,
+            entry.ecx,
+            entry.edx,
+        ] {
+            bytes.extend(value.to_le_bytes());
+        }
+    }
+    Ok(bytes)
 }
 
 /// Creates a VM: another hypervisor may hold the processor.

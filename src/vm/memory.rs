@@ -5,6 +5,7 @@ use anyhow::{Context, Result, ensure};
 use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
 use std::fs::File;
+use std::sync::Arc;
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{
     Address, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
@@ -22,7 +23,15 @@ impl Memory {
     /// `size` bytes of fresh RAM, and the runtime image.
     pub fn new(size: u64, runtime: File) -> Result<Self> {
         Ok(Self {
-            ram: make_ram(size)?,
+            ram: make_ram(size, None)?,
+            runtime: map_runtime(runtime)?,
+        })
+    }
+
+    /// RAM that starts out as a part of a file and keeps what is written to it to itself.
+    pub fn from_file(file: FileOffset, size: u64, runtime: File) -> Result<Self> {
+        Ok(Self {
+            ram: make_ram(size, Some(file))?,
             runtime: map_runtime(runtime)?,
         })
     }
@@ -78,7 +87,7 @@ impl Memory {
 }
 
 /// RAM has a hole below 4 GiB for devices.
-fn make_ram(size: u64) -> Result<GuestMemoryMmap> {
+fn make_ram(size: u64, file: Option<FileOffset>) -> Result<GuestMemoryMmap> {
     let low = size.min(LOW_RAM_END);
     let mut ranges = vec![(GuestAddress(0), low as usize)];
     if size > low {
@@ -86,9 +95,21 @@ fn make_ram(size: u64) -> Result<GuestMemoryMmap> {
     }
     let regions = ranges
         .into_iter()
-        .map(|(start, size)| {
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-            let mapping = map(MmapRegionBuilder::new(size), libc::PROT_WRITE, flags)?;
+        .scan(0, |offset, (start, size)| {
+            let at = *offset;
+            *offset += size as u64;
+            Some((start, size, at))
+        })
+        .map(|(start, size, offset)| {
+            let flags = libc::MAP_PRIVATE | libc::MAP_NORESERVE;
+            let (builder, flags) = match &file {
+                Some(file) => {
+                    let part = FileOffset::from_arc(Arc::clone(file.arc()), file.start() + offset);
+                    (MmapRegionBuilder::new(size).with_file_offset(part), flags)
+                }
+                None => (MmapRegionBuilder::new(size), flags | libc::MAP_ANONYMOUS),
+            };
+            let mapping = map(builder, libc::PROT_WRITE, flags)?;
             GuestRegionMmap::new(mapping, start).context("guest memory at the end of the world")
         })
         .collect::<Result<_>>()?;

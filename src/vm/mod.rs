@@ -2,7 +2,6 @@
 
 mod assist;
 mod boot;
-mod bulk;
 mod bus;
 pub mod host;
 mod initramfs;
@@ -11,17 +10,21 @@ mod kick;
 mod memory;
 mod mp_table;
 mod paging;
+mod services;
+mod state;
 mod xsave;
 
 pub use boot::BootImages;
 pub use kick::{Kicker, allow_kicks};
+pub use services::Host;
+pub use state::State;
 
 use crate::devices::Violation;
 use crate::devices::ioapic::PINS;
 use crate::devices::vsock::Peer;
 use crate::layout::KVM_TSS;
 use crate::outcome::Crash;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
 use bus::{Bus, Effect};
 use host::Family;
 use kvm_bindings::{
@@ -34,6 +37,7 @@ use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use vm_memory::{FileOffset, GuestMemoryMmap};
 
 /// A virtual machine with one vCPU, and the peer that talks with its guest.
 ///
@@ -55,7 +59,7 @@ pub struct Counters {
     pub port_io: u64,
     pub memory_io: u64,
     pub assists: u64,
-    pub bulk_memory: u64,
+    pub services: u64,
 }
 
 /// What a new machine is made of.
@@ -68,18 +72,21 @@ pub struct Config<'a> {
     pub console: Option<Box<dyn Write + Send>>,
 }
 
-impl<P: Peer> Vm<P> {
+/// A template to make a machine from.
+pub struct Saved {
+    pub state: State,
+    /// RAM: so many bytes of a file, from an offset.
+    pub memory: FileOffset,
+    pub memory_size: u64,
+    pub runtime: File,
+    pub console: Option<Box<dyn Write + Send>>,
+}
+
+impl<P: Peer + Host> Vm<P> {
     /// A machine about to execute the kernel's first instruction.
     pub fn boot(kvm: &Kvm, family: Family, config: Config, peer: P) -> Result<Self> {
         let memory = Memory::new(config.memory, config.runtime)?;
-        let vm = host::create_vm(kvm)?;
-        split_irqchip(&vm)?;
-        vm.set_tss_address(KVM_TSS)
-            .context("placing KVM's own pages")?;
-        memory.register(&vm)?;
-        let vcpu = vm.create_vcpu(0).context("creating a vCPU")?;
-        vcpu.set_cpuid2(&guest_cpuid(kvm)?)
-            .context("setting CPUID")?;
+        let (vm, vcpu) = bare(kvm, &memory)?;
         boot::prepare(
             &vcpu,
             memory.ram(),
@@ -96,6 +103,48 @@ impl<P: Peer> Vm<P> {
             counters: Counters::default(),
             kicked: Arc::default(),
         })
+    }
+
+    /// A clone of a saved machine, whose guest gets at once what it was asking for.
+    pub fn restore(kvm: &Kvm, family: Family, saved: Saved, peer: P) -> Result<Self> {
+        let memory = Memory::from_file(saved.memory, saved.memory_size, saved.runtime)?;
+        let (vm, vcpu) = bare(kvm, &memory)?;
+        state::restore(&vm, &vcpu, family, &saved.state)?;
+        let (mut regs, sregs) = (saved.state.vcpu.regs, saved.state.vcpu.sregs);
+        let mut bus = Bus::from_state(saved.state.bus, peer, saved.console)?;
+        services::serve(&mut regs, &sregs, &memory, bus.vsock.peer_mut())?
+            .map_err(|Violation(what)| anyhow!("resuming the template: {what}"))?;
+        vcpu.set_regs(&regs).context("setting the registers")?;
+        Ok(Self {
+            vcpu,
+            vm,
+            memory,
+            bus,
+            family,
+            counters: Counters::default(),
+            kicked: Arc::default(),
+        })
+    }
+
+    /// The state of a machine whose guest waits for its job.
+    pub fn save(&mut self, kvm: &Kvm) -> Result<State> {
+        // An exit for I/O is complete only when the vCPU is entered again.
+        self.vcpu.set_kvm_immediate_exit(1);
+        match self.vcpu.run() {
+            Err(error) if error.errno() == libc::EINTR => {}
+            other => bail!("the guest does not come to rest: {other:?}"),
+        }
+        self.vcpu.set_kvm_immediate_exit(0);
+        let bus = self.bus.state().context("the devices are not at rest")?;
+        State::read(kvm, &self.vm, &self.vcpu, bus)
+    }
+
+    pub fn peer(&self) -> &P {
+        self.bus.vsock.peer()
+    }
+
+    pub fn memory(&self) -> &GuestMemoryMmap {
+        self.memory.ram()
     }
 
     /// What makes [`Vm::run`] look up, from another thread, while this machine exists.
@@ -139,6 +188,22 @@ impl<P: Peer> Vm<P> {
         }
     }
 
+    /// Does what the guest's kernel asks for.
+    fn serve(&mut self) -> Result<Result<(), Violation>> {
+        self.counters.services += 1;
+        let mut regs = self.vcpu.get_regs().context("reading the registers")?;
+        let sregs = self
+            .vcpu
+            .get_sregs()
+            .context("reading the system registers")?;
+        let host = self.bus.vsock.peer_mut();
+        let served = services::serve(&mut regs, &sregs, &self.memory, host)?;
+        self.vcpu
+            .set_regs(&regs)
+            .context("setting the registers")?;
+        Ok(served)
+    }
+
     /// Enters the guest once and handles why it came back.
     fn step(&mut self) -> Result<Result<(), Crash>> {
         let ram = self.memory.ram();
@@ -154,10 +219,7 @@ impl<P: Peer> Vm<P> {
                 match self.bus.write_port(port, data) {
                     Ok(Effect::None) => Ok(()),
                     Ok(Effect::Reset) => return Ok(Err(Crash::Reset)),
-                    Ok(Effect::BulkMemory) => {
-                        self.counters.bulk_memory += 1;
-                        return bulk::serve(&self.vcpu, &self.memory).map(Ok);
-                    }
+                    Ok(Effect::Service) => self.serve()?,
                     Err(violation) => Err(violation),
                 }
             }
@@ -225,6 +287,19 @@ impl<P: Peer> Vm<P> {
         }
         Ok(())
     }
+}
+
+/// A VM with its memory, and a vCPU that knows its processor's features.
+fn bare(kvm: &Kvm, memory: &Memory) -> Result<(VmFd, VcpuFd)> {
+    let vm = host::create_vm(kvm)?;
+    split_irqchip(&vm)?;
+    vm.set_tss_address(KVM_TSS)
+        .context("placing KVM's own pages")?;
+    memory.register(&vm)?;
+    let vcpu = vm.create_vcpu(0).context("creating a vCPU")?;
+    vcpu.set_cpuid2(&guest_cpuid(kvm)?)
+        .context("setting CPUID")?;
+    Ok((vm, vcpu))
 }
 
 /// The local APIC in the kernel, the rest here: a full irqchip makes memory slots or

@@ -2,6 +2,7 @@
 
 use super::packet::{Header, Operation};
 use crate::devices::Violation;
+use serde::{Deserialize, Serialize};
 
 /// Bytes that the guest may have under way to us. We consume at once, so this only decides how
 /// seldom we must tell it so. Linux caps what it sends at its own buffer's size, 256 KiB, and
@@ -9,7 +10,7 @@ use crate::devices::Violation;
 const BUFFER: u32 = 256 << 10;
 
 /// Counters are free-running modulo 2^32.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Connection {
     /// A packet to the guest on this connection.
     to_guest: Header,

@@ -6,7 +6,7 @@ mod connection;
 mod packet;
 
 use super::Violation;
-use connection::Connection;
+pub use connection::Connection;
 use packet::{Header, Operation};
 use std::collections::VecDeque;
 use virtio_queue::{Queue, QueueT};
@@ -55,6 +55,21 @@ impl<P: Peer> Vsock<P> {
 
     pub fn peer(&self) -> &P {
         &self.peer
+    }
+
+    pub fn peer_mut(&mut self) -> &mut P {
+        &mut self.peer
+    }
+
+    /// One with a connection that was open when its machine was saved.
+    pub fn with_connection(mut self, connection: Option<Connection>) -> Self {
+        self.connection = connection;
+        self
+    }
+
+    /// The open connection, to be saved. `None`: there are answers under way, which are not.
+    pub fn connection_at_rest(&self) -> Option<Option<Connection>> {
+        self.answers.is_empty().then(|| self.connection.clone())
     }
 
     pub fn into_peer(self) -> P {

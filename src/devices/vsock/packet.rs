@@ -1,6 +1,7 @@
 //! vsock packets in descriptor chains (virtio 1.2, 5.10.6).
 
 use crate::devices::Violation;
+use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
 use std::ops::Deref;
 use virtio_queue::DescriptorChain;
@@ -13,7 +14,8 @@ const STREAM: u16 = 1;
 const HOST_CID: u64 = guest::HOST_CID as u64;
 
 /// `struct virtio_vsock_hdr`.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(into = "Vec<u8>", try_from = "Vec<u8>")]
 #[repr(C, packed)]
 pub struct Header {
     pub src_cid: Le64,
@@ -32,6 +34,22 @@ pub struct Header {
 unsafe impl ByteValued for Header {}
 
 pub const HEADER_SIZE: usize = size_of::<Header>();
+
+impl From<Header> for Vec<u8> {
+    fn from(header: Header) -> Self {
+        header.as_slice().to_vec()
+    }
+}
+
+impl TryFrom<Vec<u8>> for Header {
+    type Error = &'static str;
+
+    fn try_from(bytes: Vec<u8>) -> Result<Self, Self::Error> {
+        Self::from_slice(&bytes)
+            .copied()
+            .ok_or("not the length of a vsock header")
+    }
+}
 
 /// `enum virtio_vsock_event`'s operations that we know; 0 is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

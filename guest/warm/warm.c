@@ -1,0 +1,334 @@
+/*
+ * What makes an interpreter warm: loaded (LD_PRELOAD) into Debian's own python3, it lets the
+ * interpreter start as for `python3 -c ''`, and stops it where it would run the command, with no
+ * Python frame on its stack. There it asks the host for its job, and the machine is saved as a
+ * template in the middle of the request. Each restored clone goes on from there with a job, and
+ * does what CPython's Modules/main.c does from that point on.
+ */
+#define _GNU_SOURCE
+#define PY_SSIZE_T_CLEAN
+#define Py_BUILD_CORE
+#include <Python.h>
+#include <internal/pycore_pylifecycle.h>
+#include <internal/pycore_runtime.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <time.h>
+
+/* Of our kernel (kernel-config/patches, "host services"). */
+#define PR_HOST_JOB 0x484f5303
+
+#define WORKDIR "/work"
+
+/* The first piece of the job. Written to before the template is saved, so that it is there. */
+static char job[64 << 10];
+
+struct bytes {
+    const char *data;
+    size_t length;
+};
+
+/* The job's encoding is that of guest/src/job.rs, behind its length as a u32. */
+static const char *cursor, *end;
+
+static void fail(const char *what)
+{
+    fprintf(stderr, "sandbox: the warm interpreter cannot start the program: %s: %s\n", what, strerror(errno));
+    _exit(125);
+}
+
+static uint32_t take_u32(void)
+{
+    uint32_t value;
+    if (end - cursor < (ptrdiff_t)sizeof value) {
+        errno = EPROTO;
+        fail("reading the job");
+    }
+    memcpy(&value, cursor, sizeof value);
+    cursor += sizeof value;
+    return value;
+}
+
+static struct bytes take_bytes(void)
+{
+    struct bytes bytes = {.length = take_u32()};
+    if ((size_t)(end - cursor) < bytes.length) {
+        errno = EPROTO;
+        fail("reading the job");
+    }
+    bytes.data = cursor;
+    cursor += bytes.length;
+    return bytes;
+}
+
+static char *string(struct bytes bytes)
+{
+    char *copy = strndup(bytes.data, bytes.length);
+    if (copy == NULL)
+        fail("reading the job");
+    return copy;
+}
+
+static void receive_job(void)
+{
+    long got = prctl(PR_HOST_JOB, job, sizeof job);
+    if (got < (long)sizeof(uint32_t))
+        fail("asking for the job");
+    cursor = job;
+    end = job + got;
+    size_t length = take_u32(), have = end - cursor;
+    if (have < length) {
+        char *whole = malloc(length);
+        if (whole == NULL)
+            fail("reading the job");
+        memcpy(whole, cursor, have);
+        while (have < length) {
+            got = prctl(PR_HOST_JOB, whole + have, length - have);
+            if (got <= 0)
+                fail("reading the job");
+            have += got;
+        }
+        cursor = whole;
+    }
+    end = cursor + length;
+}
+
+/* A Python error here is a mistake of ours. */
+static PyObject *must(PyObject *object)
+{
+    if (object == NULL) {
+        PyErr_Print();
+        fail("preparing the interpreter");
+    }
+    return object;
+}
+
+static PyObject *decode(struct bytes bytes)
+{
+    return must(PyUnicode_DecodeFSDefaultAndSize(bytes.data, bytes.length));
+}
+
+/* The environment that the template was made with is in place; what differs is set. */
+static void set_environment(void)
+{
+    for (uint32_t count = take_u32(); count > 0; count--) {
+        char *name = string(take_bytes()), *value = strchr(name, '=');
+        if (value == NULL)
+            continue;
+        *value++ = 0;
+        const char *present = getenv(name);
+        if (present == NULL || strcmp(present, value) != 0) {
+            PyObject *os = must(PyImport_ImportModule("os"));
+            PyObject *environ = must(PyObject_GetAttrString(os, "environ"));
+            PyObject *key = must(PyUnicode_DecodeFSDefault(name)), *item = must(PyUnicode_DecodeFSDefault(value));
+            if (PyObject_SetItem(environ, key, item) < 0)
+                must(NULL);
+            Py_DECREF(key), Py_DECREF(item), Py_DECREF(environ), Py_DECREF(os);
+        }
+        free(name);
+    }
+}
+
+static void make_directories(char *path)
+{
+    for (char *slash = strchr(path, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
+        *slash = 0;
+        if (mkdir(path, 0755) < 0 && errno != EEXIST)
+            fail("making a directory for the job's files");
+        *slash = '/';
+    }
+}
+
+/* Gives the first of the files, which is the script where there is one. */
+static struct bytes write_files(struct bytes *path)
+{
+    struct bytes first = {0};
+    uint32_t count = take_u32();
+    for (uint32_t i = 0; i < count; i++) {
+        struct bytes relative = take_bytes();
+        mode_t mode = take_u32();
+        struct bytes content = take_bytes();
+        char *name = string(relative);
+        make_directories(name);
+        int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+        if (fd < 0)
+            fail("making the job's files");
+        for (size_t done = 0; done < content.length;) {
+            ssize_t written = write(fd, content.data + done, content.length - done);
+            if (written < 0)
+                fail("writing the job's files");
+            done += written;
+        }
+        close(fd);
+        free(name);
+        if (i == 0)
+            first = content, *path = relative;
+    }
+    return first;
+}
+
+static void set_sys(const char *name, PyObject *value)
+{
+    if (PySys_SetObject(name, value) < 0)
+        must(NULL);
+}
+
+/* sys.path[0], as _PyPathConfig_ComputeSysPath0 finds it: where the script is; for code, "". */
+static void set_path0(struct bytes script)
+{
+    PyObject *path = PySys_GetObject("path");
+    while (script.length > 0 && script.data[script.length - 1] != '/')
+        script.length--;
+    if (script.length > 0)
+        script.length--;
+    PyObject *directory = must(PyUnicode_FromFormat(WORKDIR "%s%U", script.length ? "/" : "", decode(script)));
+    if (path == NULL || PyList_SetItem(path, 0, directory) < 0)
+        must(NULL);
+}
+
+/* As pymain_run_command does. */
+static int run_command(struct bytes code)
+{
+    PyCompilerFlags flags = _PyCompilerFlags_INIT;
+    flags.cf_flags |= PyCF_IGNORE_COOKIE;
+    PyObject *text = PyUnicode_FromFormat("%U\n", decode(code));
+    PyObject *utf8 = text == NULL ? NULL : PyUnicode_AsUTF8String(text);
+    if (utf8 == NULL) {
+        PySys_WriteStderr("Unable to decode the command from the command line:\n");
+        PyErr_Print();
+        return 1;
+    }
+    return PyRun_SimpleStringFlags(PyBytes_AS_STRING(utf8), &flags) != 0;
+}
+
+static int has(struct bytes text, const char *word)
+{
+    return memmem(text.data, text.length, word, strlen(word)) != NULL;
+}
+
+/*
+ * Whether the parser can read the source from memory: it wants a file of its own for what is
+ * not UTF-8, and what is no source at all (a zip archive, compiled code) starts elsewhere.
+ */
+static int is_plain(struct bytes source)
+{
+    struct bytes head = source;
+    const char *line = memchr(head.data, '\n', head.length);
+    if (line != NULL)
+        line = memchr(line + 1, '\n', head.data + head.length - (line + 1));
+    if (line != NULL)
+        head.length = line - head.data;
+    return source.length > 0 && !has(head, "coding") && memchr(source.data, 0, source.length) == NULL;
+}
+
+/* A directory or zip archive with __main__ in it, as pymain_run_python does. */
+static int run_archive(PyObject *path)
+{
+    if (PyList_SetItem(PySys_GetObject("path"), 0, Py_NewRef(path)) < 0)
+        must(NULL);
+    PyObject *runpy = must(PyImport_ImportModule("runpy"));
+    PyObject *result = PyObject_CallMethod(runpy, "_run_module_as_main", "si", "__main__", 0);
+    if (result == NULL) {
+        PyErr_Print();
+        return 1;
+    }
+    return 0;
+}
+
+/* As pymain_run_python and pymain_run_file do. */
+static int run_script(struct bytes word, struct bytes source)
+{
+    PyCompilerFlags flags = _PyCompilerFlags_INIT;
+    char *name = string(word);
+    PyObject *path = decode(word);
+    int plain = is_plain(source);
+    if (plain) {
+        /* What looking for an importer leaves behind. */
+        if (PyDict_SetItem(PySys_GetObject("path_importer_cache"), path, Py_None) < 0)
+            must(NULL);
+    } else {
+        PyObject *importer = must(PyImport_GetImporter(path));
+        if (importer != Py_None)
+            return run_archive(path);
+    }
+    FILE *file = plain ? fmemopen((void *)source.data, source.length, "r") : fopen(name, "rb");
+    if (file == NULL)
+        fail("opening the script");
+    return PyRun_SimpleFileExFlags(file, name, 1, &flags) != 0;
+}
+
+static int run_job(void)
+{
+    PyObject *orig_argv = must(PyList_New(0));
+    struct bytes words[3] = {0};
+    uint32_t count = take_u32();
+    for (uint32_t i = 0; i < count; i++) {
+        struct bytes word = take_bytes();
+        if (i < 3)
+            words[i] = word;
+        if (PyList_Append(orig_argv, decode(word)) < 0)
+            must(NULL);
+    }
+    int command = words[1].length == 2 && memcmp(words[1].data, "-c", 2) == 0;
+    int standard_input = words[1].length == 1 && words[1].data[0] == '-';
+    set_sys("orig_argv", orig_argv);
+    PyObject *argv = must(PyList_GetSlice(orig_argv, command ? 2 : 1, count));
+    if (command && PyList_SetItem(argv, 0, must(PyUnicode_FromString("-c"))) < 0)
+        must(NULL);
+    set_sys("argv", argv);
+    set_environment();
+    struct bytes path = {0}, source = write_files(&path);
+    if (command)
+        return run_command(words[2]);
+    PyCompilerFlags flags = _PyCompilerFlags_INIT;
+    if (standard_input)
+        return PyRun_AnyFileExFlags(stdin, "<stdin>", 0, &flags) != 0;
+    set_path0(path);
+    return run_script(words[1], source);
+}
+
+/* As Py_RunMain does after the program. */
+static void leave(int status)
+{
+    if (Py_FinalizeEx() < 0)
+        status = 120;
+    if (_Py_UnhandledKeyboardInterrupt) {
+        signal(SIGINT, SIG_DFL);
+        kill(getpid(), SIGINT);
+    }
+    exit(status);
+}
+
+/* What the first program would make on the way is made now. */
+static void rehearse(void)
+{
+    static char script[] = "import sys\nprint(end='', flush=True)\nprint(end='', file=sys.stderr)\ndel sys\n";
+    PyCompilerFlags flags = _PyCompilerFlags_INIT;
+    PyRun_SimpleFileExFlags(fmemopen(script, sizeof script - 1, "r"), "rehearsal", 1, &flags);
+    memset(job, 1, sizeof job);
+    /* The rest of the machine comes to rest. */
+    nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
+}
+
+static int on_audit(const char *event, PyObject *arguments, void *data)
+{
+    if (strcmp(event, "cpython.run_command") != 0)
+        return 0;
+    _PyRuntime.audit_hook_head = NULL;
+    rehearse();
+    receive_job();
+    leave(run_job());
+    return 0;
+}
+
+__attribute__((constructor)) static void load(void)
+{
+    unsetenv("LD_PRELOAD");
+    PySys_AddAuditHook(on_audit, NULL);
+}

@@ -1,0 +1,224 @@
+//! One builder of a template at a time.
+
+use super::Key;
+use super::list::remove;
+use super::store::{DRAFT, LOCK, Store};
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The right to build the template of a key, until it is dropped, or its process ends.
+#[derive(Debug)]
+pub struct Lock {
+    pub(super) key: Key,
+    path: PathBuf,
+    _held: Flock<File>,
+}
+
+impl Store {
+    /// Waits for the right to build this template. If somebody else has it, `waiting` is called
+    /// first. What a killed builder left of it is removed.
+    ///
+    /// Any signal with a handler ends the wait with EINTR, unless the handler was installed with
+    /// SA_RESTART or the signal is blocked.
+    pub fn lock(&self, key: &Key, waiting: impl FnOnce()) -> Result<Lock> {
+        let mut lock = self.acquire(key, FlockArg::LockExclusiveNonblock)?;
+        if lock.is_none() {
+            waiting();
+            lock = self.acquire(key, FlockArg::LockExclusive)?;
+        }
+        let lock = lock.context("a lock that was waited for is not held")?;
+        self.remove_drafts(key)?;
+        Ok(lock)
+    }
+
+    /// `None`: somebody else holds it.
+    pub(super) fn acquire(&self, key: &Key, how: FlockArg) -> Result<Option<Lock>> {
+        let path = self.path(key, LOCK);
+        let doing = || format!("locking {}", path.display());
+        loop {
+            let file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+                .open(&path)
+                .with_context(doing)?;
+            let held = match Flock::lock(file, how) {
+                Ok(held) => held,
+                Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+                Err((_, errno)) => return Err(errno).with_context(doing),
+            };
+            // Not if it was pruned before we had it: others lock the file that is there now.
+            if is_at(&held, &path).with_context(doing)? {
+                return Ok(Some(Lock {
+                    key: key.clone(),
+                    path,
+                    _held: held,
+                }));
+            }
+        }
+    }
+
+    /// What a killed builder left. Returns how many files, and their bytes on disk. Only for who
+    /// holds the lock.
+    pub(super) fn remove_drafts(&self, key: &Key) -> Result<(usize, u64)> {
+        let (mut files, mut bytes) = (0, 0);
+        for (owner, role, path) in self.files()? {
+            if owner == *key
+                && role.starts_with(DRAFT)
+                && let Some(size) = remove(&path)?
+            {
+                files += 1;
+                bytes += size;
+            }
+        }
+        Ok((files, bytes))
+    }
+}
+
+impl Lock {
+    /// Removes its file too, while it is still held: whoever waits for it starts again.
+    pub(super) fn discard(self) -> Result<()> {
+        remove(&self.path)?;
+        Ok(())
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match path.symlink_metadata() {
+        Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::Fixture;
+    use super::*;
+    use crate::vm::allow_kicks;
+    use nix::sys::pthread::{pthread_kill, pthread_self};
+    use nix::sys::signal::Signal;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    #[test]
+    fn two_lockers_exclude_each_other_and_the_second_says_that_it_waits() {
+        let Fixture { store, key, .. } = &Fixture::new();
+        let first = store.lock(key, || panic!("nobody else holds it")).unwrap();
+        let (sender, waits) = mpsc::channel();
+        thread::scope(|scope| {
+            let second = scope.spawn(move || store.lock(key, || sender.send(()).unwrap()).unwrap());
+            waits.recv().unwrap();
+            thread::sleep(Duration::from_millis(20));
+            assert!(!second.is_finished());
+            drop(first);
+            second.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn who_waited_for_a_lock_that_was_pruned_waits_for_the_new_one() {
+        let fixture = Fixture::new();
+        let Fixture { store, key, .. } = &fixture;
+        let pruned = store.lock(key, || ()).unwrap();
+        let (sender, waits) = mpsc::channel();
+        thread::scope(|scope| {
+            let waiting =
+                scope.spawn(move || store.lock(key, || sender.send(()).unwrap()).unwrap());
+            waits.recv().unwrap();
+            thread::sleep(Duration::from_millis(20));
+            std::fs::remove_file(fixture.path(LOCK)).unwrap();
+            let new = store.lock(key, || panic!("it is a new one")).unwrap();
+            drop(pruned);
+            thread::sleep(Duration::from_millis(20));
+            assert!(!waiting.is_finished());
+            drop(new);
+            waiting.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn there_is_one_holder_at_a_time_even_while_locks_are_pruned() {
+        let Fixture { store, key, .. } = &Fixture::new();
+        let holders = AtomicU32::new(0);
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        let lock = store.lock(key, || ()).unwrap();
+                        assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0);
+                        thread::yield_now();
+                        holders.fetch_sub(1, Ordering::SeqCst);
+                        drop(lock);
+                    }
+                });
+            }
+            scope.spawn(|| {
+                for _ in 0..100 {
+                    store.prune(None).unwrap();
+                }
+            });
+        });
+    }
+
+    #[test]
+    fn templates_of_other_keys_are_not_locked() {
+        let Fixture { store, key, .. } = &Fixture::new();
+        let _lock = store.lock(key, || ()).unwrap();
+        let other = Key::of(&[b"other"]);
+        store.lock(&other, || panic!("it waits")).unwrap();
+    }
+
+    #[test]
+    fn a_signal_ends_the_wait() {
+        allow_kicks().unwrap();
+        let Fixture { store, key, .. } = &Fixture::new();
+        let _lock = store.lock(key, || ()).unwrap();
+        let (sender, waits) = mpsc::channel();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(move || {
+                let result = store.lock(key, || sender.send(pthread_self()).unwrap());
+                result.unwrap_err().downcast::<Errno>().unwrap()
+            });
+            let thread = waits.recv().unwrap();
+            while !waiting.is_finished() {
+                // Before it waits, a signal is lost on it; after that, it may have ended.
+                pthread_kill(thread, Signal::SIGUSR1).unwrap_or_default();
+                thread::sleep(Duration::from_millis(5));
+            }
+            assert_eq!(waiting.join().unwrap(), Errno::EINTR);
+        });
+    }
+
+    #[test]
+    fn the_next_holder_removes_what_a_killed_builder_left() {
+        let fixture = Fixture::new();
+        let (stale, others) = (
+            fixture.path("draft-1-1"),
+            fixture.store.path(&Key::of(&[b"other"]), "draft-1-1"),
+        );
+        std::fs::write(&stale, "half a template").unwrap();
+        std::fs::write(&others, "of another key").unwrap();
+        let _lock = fixture.store.lock(&fixture.key, || ()).unwrap();
+        assert!(!stale.exists() && others.exists());
+    }
+
+    #[test]
+    fn a_symbolic_link_is_not_locked() {
+        let fixture = Fixture::new();
+        let target = fixture.directory.path().join("target");
+        std::os::unix::fs::symlink(&target, fixture.path(LOCK)).unwrap();
+        assert!(fixture.store.lock(&fixture.key, || ()).is_err());
+        assert!(!target.exists());
+    }
+}

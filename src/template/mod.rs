@@ -1,0 +1,25 @@
+//! Templates: saved virtual machines, as files in the user's cache.
+//!
+//! A template is one file, so that a rename publishes it whole: a [header](mod@format), the state of
+//! vCPU and devices as bytes that only others understand, and the memory, with a hole for every
+//! page of zeroes. Header and state are verified whenever a template is opened. The memory, which
+//! a run maps and mostly does not touch, is kept by owner, mode and rename, and is verified on
+//! demand.
+
+mod draft;
+pub mod format;
+mod key;
+mod list;
+mod lock;
+mod pages;
+mod store;
+
+pub use draft::Draft;
+pub use key::Key;
+pub use list::{About, Entry};
+pub use lock::Lock;
+pub use pages::PAGE;
+pub use store::{Found, Store, Template};
+
+#[cfg(test)]
+mod fixture;

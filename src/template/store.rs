@@ -1,0 +1,269 @@
+//! The directory of templates.
+
+use super::format::{HEADER_SIZE, Header, MEMORY_OFFSET, file_length, state_length};
+use super::{Key, pages};
+use crate::cache::{self, Opened};
+use anyhow::{Context, Result};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+// What follows `KEY.` in the names of files.
+pub(super) const TEMPLATE: &str = "template";
+pub(super) const LOCK: &str = "lock";
+/// A prefix; the rest is of the builder's own.
+pub(super) const DRAFT: &str = "draft-";
+
+/// The templates of this user.
+#[derive(Debug)]
+pub struct Store(PathBuf);
+
+/// What there is under a key.
+#[derive(Debug)]
+pub enum Found {
+    Ready(Template),
+    Missing,
+    /// A file that must not be used, and why not, as a clause about "it". Publishing replaces it.
+    Refused(String),
+}
+
+/// A template that may be run.
+#[derive(Debug)]
+pub struct Template {
+    /// Verified.
+    pub state: Vec<u8>,
+    /// The file, open for reading, and where in it the memory is, in bytes. Not verified, but
+    /// of the right length.
+    pub memory: File,
+    pub memory_offset: u64,
+    pub memory_size: u64,
+    /// How long building it took.
+    pub build_time: Duration,
+    pub(super) header: Header,
+}
+
+impl Store {
+    /// `templates` in the user's cache, made if it is not there.
+    pub fn open() -> Result<Self> {
+        cache::subdirectory("templates").map(Self)
+    }
+
+    #[cfg(test)]
+    pub(super) fn at(directory: &Path) -> Self {
+        Self(directory.into())
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.0
+    }
+
+    pub(super) fn path(&self, key: &Key, role: &str) -> PathBuf {
+        self.0.join(format!("{key}.{role}"))
+    }
+
+    /// The template of a key, its header and state verified. An error is one of the system; all
+    /// that is wrong with the file itself is a reason to refuse it.
+    pub fn find(&self, key: &Key) -> Result<Found> {
+        let path = self.path(key, TEMPLATE);
+        let opened = cache::open_trusted(&path)
+            .with_context(|| format!("opening the template {}", path.display()))?;
+        Ok(match opened {
+            Opened::Missing => Found::Missing,
+            Opened::Refused(why) => Found::Refused(why.into()),
+            Opened::Trusted(file, length) => {
+                Template::read(file, length, key).map_or_else(Found::Refused, Found::Ready)
+            }
+        })
+    }
+}
+
+impl Template {
+    fn read(file: File, length: u64, key: &Key) -> Result<Self, String> {
+        let read = |bytes: &mut [u8], offset| {
+            file.read_exact_at(bytes, offset)
+                .map_err(|error| match error.kind() {
+                    io::ErrorKind::UnexpectedEof => "it is cut short".into(),
+                    _ => format!("it cannot be read: {error}"),
+                })
+        };
+        let mut head = [0; HEADER_SIZE];
+        read(&mut head, 0)?;
+        let mut bytes = head.to_vec();
+        bytes.resize(HEADER_SIZE + state_length(&head)?, 0);
+        read(&mut bytes[HEADER_SIZE..], HEADER_SIZE as u64)?;
+        let header = Header::decode(&bytes)?;
+        if header.key != *key {
+            return Err("it is the template of another key".into());
+        }
+        if file_length(header.memory_size) != Some(length) {
+            return Err("its length is wrong".into());
+        }
+        Ok(Self {
+            state: bytes.split_off(HEADER_SIZE),
+            memory: file,
+            memory_offset: MEMORY_OFFSET,
+            memory_size: header.memory_size,
+            build_time: header.build_time,
+            header,
+        })
+    }
+
+    /// Whether the memory is what was written. Reads all of it that is no hole.
+    pub fn verify(&self) -> Result<bool> {
+        let digest = pages::digest(&self.memory, self.memory_offset, self.memory_size)?;
+        Ok(digest == self.header.memory_digest)
+    }
+}
+
+/// Seconds since 1970.
+pub(super) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::PAGE;
+    use super::super::fixture::{Fixture, PAGES, STATE};
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    #[track_caller]
+    fn assert_refused(fixture: &Fixture, why: &str) {
+        let found = fixture.find();
+        assert!(
+            matches!(&found, Found::Refused(given) if given == why),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn what_is_published_is_found() {
+        let fixture = Fixture::published();
+        let template = fixture.template();
+        assert_eq!(template.state, STATE);
+        assert_eq!(template.memory_size, 8 * PAGE as u64);
+        assert_eq!(template.build_time, Duration::from_millis(1234));
+        for index in 0..8 {
+            let mut page = [1; PAGE];
+            let offset = template.memory_offset + index * PAGE as u64;
+            template.memory.read_exact_at(&mut page, offset).unwrap();
+            let written = PAGES.iter().find(|(there, _)| *there == index);
+            assert_eq!(page, [written.map_or(0, |(_, byte)| *byte); PAGE]);
+        }
+        assert!(template.verify().unwrap());
+        let mode = fixture.path(TEMPLATE).metadata().unwrap().mode();
+        assert_eq!(mode & 0o7777, 0o400);
+    }
+
+    #[test]
+    fn a_template_that_nobody_made_is_missing() {
+        assert!(matches!(Fixture::new().find(), Found::Missing));
+    }
+
+    #[test]
+    fn a_template_of_another_key_is_refused() {
+        let fixture = Fixture::published();
+        let other = Key::of(&[b"other"]);
+        let path = fixture.store.path(&other, TEMPLATE);
+        fs::rename(fixture.path(TEMPLATE), path).unwrap();
+        let found = fixture.store.find(&other).unwrap();
+        assert!(matches!(found, Found::Refused(why) if why.contains("another key")));
+    }
+
+    #[test]
+    fn a_flipped_bit_in_header_or_state_is_refused() {
+        let fixture = Fixture::published();
+        let length = HEADER_SIZE + STATE.len();
+        for bit in (0..length * 8).step_by(5) {
+            fixture.flip(bit as u64);
+            assert!(matches!(fixture.find(), Found::Refused(_)), "bit {bit}");
+            fixture.flip(bit as u64);
+        }
+        fixture.template();
+        fixture.flip(8 * 100);
+        assert_refused(&fixture, "its checksum is wrong");
+    }
+
+    #[test]
+    fn a_file_of_another_length_is_refused() {
+        let fixture = Fixture::published();
+        let path = fixture.path(TEMPLATE);
+        let length = path.metadata().unwrap().len();
+        for (length, why) in [
+            (length + 1, "its length is wrong"),
+            (length - 1, "its length is wrong"),
+            (HEADER_SIZE as u64, "it is cut short"),
+            (1, "it is cut short"),
+            (0, "it is cut short"),
+        ] {
+            fixture.change(|file| file.set_len(length).unwrap());
+            assert_refused(&fixture, why);
+        }
+    }
+
+    #[test]
+    fn a_file_that_somebody_may_write_is_refused() {
+        let fixture = Fixture::published();
+        for mode in [0o600, 0o420, 0o402] {
+            fixture.set_mode(mode);
+            assert_refused(&fixture, "it can be written to");
+        }
+    }
+
+    #[test]
+    fn a_link_is_refused() {
+        let fixture = Fixture::published();
+        let (path, other) = (fixture.path(TEMPLATE), fixture.directory.path().join("x"));
+        fs::hard_link(&path, &other).unwrap();
+        assert_refused(&fixture, "it has a second name");
+        fs::remove_file(&path).unwrap();
+        symlink(&other, &path).unwrap();
+        assert_refused(&fixture, "it is a symbolic link");
+    }
+
+    #[test]
+    fn publishing_replaces_what_is_refused() {
+        let fixture = Fixture::new();
+        let target = fixture.directory.path().join("target");
+        fs::write(&target, "not to be touched").unwrap();
+        symlink(&target, fixture.path(TEMPLATE)).unwrap();
+        fixture.publish();
+        fixture.template();
+        assert_eq!(fs::read(target).unwrap(), b"not to be touched");
+    }
+
+    #[test]
+    fn a_template_that_is_replaced_stays_readable_for_who_has_it_open() {
+        let fixture = Fixture::published();
+        let old = fixture.template();
+        fixture.publish();
+        fixture.store.prune(None).unwrap();
+        assert!(old.verify().unwrap());
+    }
+
+    #[test]
+    fn a_flipped_bit_in_the_memory_does_not_verify() {
+        let fixture = Fixture::published();
+        for (index, _) in PAGES {
+            let bit = (MEMORY_OFFSET + index * PAGE as u64 + 77) * 8;
+            fixture.flip(bit);
+            assert!(!fixture.template().verify().unwrap(), "page {index}");
+            fixture.flip(bit);
+            assert!(fixture.template().verify().unwrap(), "page {index}");
+        }
+    }
+
+    #[test]
+    fn a_page_added_in_a_hole_does_not_verify() {
+        let fixture = Fixture::published();
+        let offset = MEMORY_OFFSET + 5 * PAGE as u64;
+        fixture.change(|file| file.write_all_at(&[0; PAGE], offset).unwrap());
+        assert!(fixture.template().verify().unwrap());
+        fixture.change(|file| file.write_all_at(&[1; PAGE], offset).unwrap());
+        assert!(!fixture.template().verify().unwrap());
+    }
+}

@@ -1,0 +1,166 @@
+//! What we do for a guest kernel at its request, which is an `out` to [`HOST_SERVICES_PORT`].
+//!
+//! On a software KVM every instruction of the guest's kernel is emulated: there, clearing a page
+//! takes it thousands of times longer than us, and a byte of output that goes through a pipe, an
+//! agent and a socket takes it milliseconds. On a hardware KVM a request is merely as quick as
+//! any exit. Our kernel patches know it (`kernel-config/patches`).
+//!
+//! AL names the service, addresses are guest-virtual, RCX is a length in bytes. As with a string
+//! instruction, RCX counts down what was done; at a page that is not mapped as it must be we
+//! stop, and the kernel goes on by itself and takes the fault.
+//!
+//! | AL | service |
+//! |---|---|
+//! | 0 | fill RCX bytes at RDI with AH; RDI advances |
+//! | 1 | copy RCX bytes from RSI to RDI, which advance |
+//! | 2 | fill RCX bytes at RDI with random numbers |
+//! | 3 | take RCX bytes at RSI, which the program wrote to stream AH |
+//! | 4 | put up to RCX bytes of the job at RDI; RAX becomes nanoseconds since 1970 |
+//! | 5 | the program exits with status AH |
+//! | 6 | the program wants standard input |
+//!
+//! [`HOST_SERVICES_PORT`]: crate::layout::HOST_SERVICES_PORT
+
+use super::memory::Memory;
+use super::paging::{Access, AddressSpace, PageFault};
+use crate::devices::Violation;
+use anyhow::{Context, Result};
+use kvm_bindings::{kvm_regs, kvm_sregs};
+use std::time::{SystemTime, UNIX_EPOCH};
+use vm_memory::VolatileSlice;
+
+const FILL: u8 = 0;
+const COPY: u8 = 1;
+const RANDOM: u8 = 2;
+const WRITE: u8 = 3;
+const JOB: u8 = 4;
+const EXIT: u8 = 5;
+const STDIN: u8 = 6;
+
+/// Bytes done in one request at most, so that a time limit is never far away.
+const REQUEST_MAX: u64 = 16 << 20;
+/// The same, of what we must hold meanwhile.
+const HELD_MAX: u64 = 1 << 20;
+
+/// Who is behind the services that are about the program.
+pub trait Host {
+    /// The program wrote this to a standard stream ([`guest::stream`]).
+    fn output(&mut self, stream: u8, bytes: &[u8]) -> Result<(), Violation>;
+    /// The next piece of the job, at most `room` bytes; none at its end. `None`: there is no job
+    /// yet, and the guest is to be left as it is, asking for it.
+    fn job(&mut self, room: usize) -> Option<Vec<u8>>;
+    fn exited(&mut self, status: u8);
+    fn wants_stdin(&mut self);
+}
+
+/// Does what the guest's registers ask for, and leaves in them what it is to find.
+pub fn serve(
+    regs: &mut kvm_regs,
+    sregs: &kvm_sregs,
+    memory: &Memory,
+    host: &mut impl Host,
+) -> Result<Result<(), Violation>> {
+    let space = AddressSpace::new(memory, sregs.cr3);
+    let [service, operand, ..] = regs.rax.to_le_bytes();
+    match service {
+        FILL => {
+            let done = each_page(&space, regs.rdi, regs.rcx, Access::Write, |page| {
+                fill(&page, operand);
+                Ok(page.len())
+            });
+            regs.rdi = regs.rdi.wrapping_add(done);
+            regs.rcx -= done;
+        }
+        COPY => {
+            let mut from = regs.rsi;
+            let done = each_page(&space, regs.rdi, regs.rcx, Access::Write, |target| {
+                let source = space.slice(from, target.len() as u64, Access::Read)?;
+                source.copy_to_volatile_slice(target);
+                from = from.wrapping_add(source.len() as u64);
+                Ok(source.len())
+            });
+            regs.rdi = regs.rdi.wrapping_add(done);
+            regs.rsi = from;
+            regs.rcx -= done;
+        }
+        RANDOM => {
+            let length = regs.rcx.min(HELD_MAX);
+            regs.rcx -= put(&space, regs.rdi, &random(length as usize)?);
+        }
+        WRITE => {
+            let mut bytes = Vec::new();
+            let length = regs.rcx.min(HELD_MAX);
+            regs.rcx -= each_page(&space, regs.rsi, length, Access::Read, |page| {
+                let start = bytes.len();
+                bytes.resize(start + page.len(), 0);
+                Ok(page.copy_to(&mut bytes[start..]))
+            });
+            return Ok(host.output(operand, &bytes));
+        }
+        JOB => {
+            let Some(bytes) = host.job(regs.rcx.min(HELD_MAX) as usize) else {
+                return Ok(Ok(()));
+            };
+            regs.rcx -= put(&space, regs.rdi, &bytes);
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            regs.rax = now.context("the host's clock is before 1970")?.as_nanos() as u64;
+        }
+        EXIT => host.exited(operand),
+        STDIN => host.wants_stdin(),
+        // No such service: none of it is done.
+        _ => {}
+    }
+    Ok(Ok(()))
+}
+
+/// Does what lies in one page after the other; gives the bytes done until the end or a fault.
+fn each_page<'a>(
+    space: &AddressSpace<'a>,
+    address: u64,
+    length: u64,
+    access: Access,
+    mut step: impl FnMut(VolatileSlice<'a, ()>) -> Result<usize, PageFault>,
+) -> u64 {
+    let wanted = length.min(REQUEST_MAX);
+    let mut done = 0;
+    while done < wanted {
+        let step = space
+            .slice(address.wrapping_add(done), wanted - done, access)
+            .and_then(&mut step);
+        match step {
+            Ok(count) => done += count as u64,
+            Err(PageFault { .. }) => break,
+        }
+    }
+    done
+}
+
+fn put(space: &AddressSpace, address: u64, bytes: &[u8]) -> u64 {
+    let mut rest = bytes;
+    each_page(space, address, bytes.len() as u64, Access::Write, |page| {
+        let (head, tail) = rest.split_at(page.len());
+        page.copy_from(head);
+        rest = tail;
+        Ok(head.len())
+    })
+}
+
+fn fill(page: &VolatileSlice<()>, value: u8) {
+    // SAFETY: a VolatileSlice is valid for writes of its length, and guest memory holds plain
+    // bytes.
+    unsafe { page.ptr_guard_mut().as_ptr().write_bytes(value, page.len()) };
+}
+
+/// From the host's kernel (getrandom(2)).
+pub fn random(length: usize) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; length];
+    let mut done = 0;
+    while done < length {
+        let rest = &mut bytes[done..];
+        // SAFETY: getrandom(2) writes at most the length given into the buffer given.
+        let count = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
+        let count = nix::errno::Errno::result(count).context("asking the host for random bytes")?;
+        done += count as usize;
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,190 @@
+//! The template that a warm run starts from: found, or built by booting a machine, starting an
+//! interpreter in it and saving both.
+
+use crate::assets;
+use crate::job;
+use crate::limits::{BOOT_LIMIT, Limits};
+use crate::outcome::Outcome;
+use crate::session::{Session, Shared, Sink};
+use crate::template::{Found, Key, Lock, PAGE, Store, Template};
+use crate::vm::host::{self, Family};
+use crate::vm::{BootImages, Config, State, Vm};
+use crate::watchdog::{Signals, Watchdog};
+use anyhow::{Context, Result, bail};
+use kvm_ioctls::Kvm;
+use std::io::stderr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use vm_memory::{Bytes, GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
+
+/// What a template is for: all that a job cannot change any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    /// Guest memory in bytes.
+    pub memory: u64,
+    /// Processes and threads at once.
+    pub pids: u32,
+    pub root: bool,
+}
+
+/// What the user may want to hear while a template is found or built.
+pub trait Listener {
+    /// A template that must not be used, and why not.
+    fn refused(&mut self, why: &str);
+    /// Another process builds the template that we need.
+    fn waiting(&mut self);
+    /// So far the build has come, after so long; and how long it took last time.
+    fn building(&mut self, stage: &str, elapsed: Duration, last: Option<Duration>);
+    fn built(&mut self, elapsed: Duration);
+}
+
+impl Kind {
+    /// Changes with everything that the saved machine depends on.
+    fn key(&self, kvm: &Kvm, family: Family) -> Result<Key> {
+        Ok(Key::of(&[
+            env!("SANDBOX_BUILD").as_bytes(),
+            &host::fingerprint(kvm)?,
+            family.name().as_bytes(),
+            &self.memory.to_le_bytes(),
+            &self.pids.to_le_bytes(),
+            &[self.root.into()],
+        ]))
+    }
+
+    fn describe(&self) -> String {
+        let root = if self.root { ", as root" } else { "" };
+        format!("Python, {} MiB, {} processes{root}", self.memory >> 20, self.pids)
+    }
+}
+
+/// Finds the template, or builds it. `verify`: all of its memory is read and checked.
+pub fn template(
+    kvm: &Kvm,
+    family: Family,
+    kind: Kind,
+    verify: bool,
+    listener: &mut dyn Listener,
+) -> Result<Template> {
+    let store = Store::open()?;
+    let key = kind.key(kvm, family)?;
+    if let Some(template) = find(&store, &key, verify, listener)? {
+        return Ok(template);
+    }
+    let lock = store.lock(&key, || listener.waiting())?;
+    // Whoever held the lock may have built it.
+    if let Some(template) = find(&store, &key, verify, listener)? {
+        return Ok(template);
+    }
+    build(&store, &lock, kvm, family, kind, listener)
+}
+
+fn find(
+    store: &Store,
+    key: &Key,
+    verify: bool,
+    listener: &mut dyn Listener,
+) -> Result<Option<Template>> {
+    match store.find(key)? {
+        Found::Ready(template) if verify && !template.verify()? => {
+            listener.refused("its memory is not what was saved");
+        }
+        Found::Ready(template) => return Ok(Some(template)),
+        Found::Missing => {}
+        Found::Refused(why) => listener.refused(&why),
+    }
+    Ok(None)
+}
+
+fn build(
+    store: &Store,
+    lock: &Lock,
+    kvm: &Kvm,
+    family: Family,
+    kind: Kind,
+    listener: &mut dyn Listener,
+) -> Result<Template> {
+    let began = Instant::now();
+    let last = store.last_build_time();
+    let signals = Signals::watch()?;
+    let mut vm = warm_up(kvm, family, kind, &signals, &mut |stage| {
+        listener.building(stage, began.elapsed(), last);
+    })?;
+    listener.building("saving", began.elapsed(), last);
+    let state: State = vm.save(kvm)?;
+    let state = postcard::to_stdvec(&state).context("encoding the machine's state")?;
+    let mut draft = store.draft(lock, kind.memory)?;
+    let mut index = 0;
+    for region in vm.memory().iter() {
+        for offset in (0..region.len()).step_by(PAGE) {
+            let mut page = [0; PAGE];
+            region
+                .read_slice(&mut page, MemoryRegionAddress(offset))
+                .context("reading guest memory")?;
+            draft.write_page(index, &page)?;
+            index += 1;
+        }
+        if let Some(signal) = signals.take()? {
+            bail!(Interrupted(signal));
+        }
+    }
+    let template = draft.publish(&state, &kind.describe(), began.elapsed())?;
+    listener.built(began.elapsed());
+    Ok(template)
+}
+
+/// A signal asked us to stop while there was no program yet.
+#[derive(Debug)]
+pub struct Interrupted(pub u8);
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "interrupted while building the template")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// Boots a machine up to an interpreter that asks for a job.
+fn warm_up(
+    kvm: &Kvm,
+    family: Family,
+    kind: Kind,
+    signals: &Signals,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Vm<Session>> {
+    let shared = Arc::new(Shared::new().context("making an eventfd")?);
+    // It says nothing unless something is wrong.
+    let sinks = [Sink::new(stderr(), u64::MAX)?, Sink::new(stderr(), u64::MAX)?];
+    let job = job::warm_interpreter(kind.pids, kind.root);
+    let session = Session::warming(job, sinks, Arc::clone(&shared));
+    let config = Config {
+        memory: kind.memory,
+        runtime: assets::runtime()?,
+        images: BootImages {
+            kernel: &assets::kernel()?,
+            agent: assets::AGENT,
+        },
+        console: None,
+    };
+    let vm = Vm::boot(kvm, family, config, session)?;
+    let limits = Limits {
+        memory: kind.memory,
+        timeout: Some(BOOT_LIMIT),
+        max_output: u64::MAX,
+        pids: kind.pids,
+    };
+    let watchdog = Watchdog::start(vm, Arc::clone(&shared))?;
+    let (vm, verdict) = watchdog.watch(&limits, signals, &mut || {
+        progress(match shared.start_time() {
+            None => "booting the guest kernel",
+            Some(_) => "starting Python",
+        });
+    })?;
+    if vm.peer().is_warm() {
+        return Ok(vm);
+    }
+    match verdict.outcome(None) {
+        Outcome::Interrupted(signal) => bail!(Interrupted(signal)),
+        outcome => bail!("the guest that was to be saved ended: {outcome:?}"),
+    }
+}

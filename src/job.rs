@@ -13,8 +13,8 @@ const INTERPRETER: &str = "python3";
 /// Makes an interpreter stop where it would run its command, and ask for a job.
 const WARM_LIBRARY: &str = "LD_PRELOAD=/usr/lib/sandbox/warm.so";
 
-/// Room in a job for what is not the script.
-const OVERHEAD: u64 = 8 << 20;
+/// Bytes of a script at most.
+const SCRIPT_MAX: u64 = 56 << 20;
 
 /// What to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,13 +41,20 @@ impl fmt::Display for Complaint {
 
 impl std::error::Error for Complaint {}
 
+/// A job with its files, the script first if that is what it runs.
+#[derive(Debug)]
+pub struct Work {
+    pub job: Job,
+    pub files: Vec<File>,
+}
+
 /// Makes the job; reads the script.
 pub fn make(
     program: &Program,
     arguments: &[OsString],
     pids: u32,
     root: bool,
-) -> Result<Job, Complaint> {
+) -> Result<Work, Complaint> {
     let mut argv = vec![INTERPRETER.into()];
     let mut files = Vec::new();
     match program {
@@ -68,13 +75,13 @@ pub fn make(
             .iter()
             .map(|argument| argument.as_bytes().to_vec()),
     );
-    Ok(Job {
+    let job = Job {
         argv,
         env: environment(),
-        files,
         pids_limit: pids,
         root,
-    })
+    };
+    Ok(Work { job, files })
 }
 
 /// The interpreter to be saved before it has a program. It must start as one for a program does.
@@ -84,7 +91,6 @@ pub fn warm_interpreter(pids: u32, root: bool) -> Job {
     Job {
         argv: vec![INTERPRETER.into(), "-c".into(), "".into()],
         env,
-        files: Vec::new(),
         pids_limit: pids,
         root,
     }
@@ -158,15 +164,14 @@ fn read_script(path: &Path) -> Result<Vec<u8>, Complaint> {
             EXIT_NOT_EXECUTABLE,
         ));
     }
-    let largest = guest::MAX_START as u64 - OVERHEAD;
     let mut content = Vec::new();
     // Not by its size: a device or a pipe has none.
     std::fs::File::open(path)
-        .and_then(|file| file.take(largest + 1).read_to_end(&mut content))
+        .and_then(|file| file.take(SCRIPT_MAX + 1).read_to_end(&mut content))
         .map_err(unreadable)?;
-    if content.len() as u64 > largest {
+    if content.len() as u64 > SCRIPT_MAX {
         return Err(complaint(
-            format!("the script {shown} is larger than {} MiB", largest >> 20),
+            format!("the script {shown} is larger than {} MiB", SCRIPT_MAX >> 20),
             "give the data to its standard input instead",
             EXIT_NOT_EXECUTABLE,
         ));
@@ -205,7 +210,7 @@ mod tests {
 
     #[test]
     fn nothing_of_the_hosts_environment_is_in_a_job() {
-        let job = make(&Program::Code("pass".into()), &[], 1, false).unwrap();
+        let job = make(&Program::Code("pass".into()), &[], 1, false).unwrap().job;
         let host = std::env::var("CARGO_MANIFEST_DIR").unwrap();
         assert!(
             job.env

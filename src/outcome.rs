@@ -17,6 +17,8 @@ pub enum Outcome {
     Signaled { signal: u8, out_of_memory: bool },
     /// The program could not be started: errno. The guest's claim.
     NotStarted(u8),
+    /// Its files could not be made in the guest: errno. The guest's claim.
+    NoFiles(u8),
     /// It ran into the time limit.
     TimedOut,
     /// This signal asked us to stop: SIGINT, SIGTERM or SIGHUP.
@@ -62,7 +64,7 @@ impl Outcome {
             Self::NotStarted(_) => EXIT_NOT_EXECUTABLE,
             Self::TimedOut => EXIT_TIMEOUT,
             Self::OutputClosed => 128 + SIGPIPE,
-            Self::OutputFailed(_) | Self::Crashed(_) => EXIT_OURS,
+            Self::NoFiles(_) | Self::OutputFailed(_) | Self::Crashed(_) => EXIT_OURS,
         }
     }
 
@@ -89,6 +91,11 @@ impl Outcome {
             Self::NotStarted(errno) => Some(format!(
                 "the interpreter could not be started: {}\n\
                  this build is broken; please report it",
+                std::io::Error::from_raw_os_error((*errno).into()),
+            )),
+            Self::NoFiles(errno) => Some(format!(
+                "the program's files could not be made in the guest: {}\n\
+                 if they are large, give it more memory with --memory",
                 std::io::Error::from_raw_os_error((*errno).into()),
             )),
             Self::OutputFailed(errno) => Some(format!(

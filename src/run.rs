@@ -85,7 +85,7 @@ pub struct Timings {
 /// Runs one program in a virtual machine of its own.
 pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
     let began = Instant::now();
-    let job = job::make(
+    let work = job::make(
         &request.program,
         &request.arguments,
         request.limits.pids,
@@ -119,7 +119,7 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
     let runtime = assets::runtime()?;
     let vm = match template {
         Some(template) => {
-            let session = Session::warm(&job, sinks, Arc::clone(&shared));
+            let session = Session::warm(work, sinks, Arc::clone(&shared));
             let saved = Saved {
                 state: postcard::from_bytes(&template.state).context("decoding the template")?,
                 memory: FileOffset::new(template.memory, template.memory_offset),
@@ -130,7 +130,7 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
             Vm::restore(&kvm, family, saved, session)?
         }
         None => {
-            let session = Session::cold(job, sinks, Arc::clone(&shared));
+            let session = Session::cold(work, sinks, Arc::clone(&shared));
             let config = Config {
                 memory: request.limits.memory,
                 runtime,

@@ -14,9 +14,10 @@ pub use sink::{Sink, Totals};
 
 use crate::devices::Violation;
 use crate::devices::vsock::Peer;
+use crate::job::Work;
 use crate::outcome::{Crash, Outcome};
 use crate::vm::Host;
-use guest::{Decoder, Exit, Frame, Job, encode, stream};
+use guest::{Decoder, Exit, File, Frame, Job, encode, encode_files, stream};
 use nix::errno::Errno;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,6 +27,10 @@ use std::time::Instant;
 pub struct Session {
     shared: Arc<Shared>,
     plan: Plan,
+    /// The program's, until the guest asks for them.
+    files: Vec<File>,
+    /// And from then on, as it takes them.
+    file_stream: VecDeque<u8>,
     decoder: Decoder,
     /// Encoded frames for the guest.
     outgoing: VecDeque<u8>,
@@ -61,24 +66,31 @@ pub struct Marks {
 
 impl Session {
     /// With a guest that boots and then gets this job.
-    pub fn cold(job: Job, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
-        Self::new(Plan::Agent { job, warms: false }, sinks, shared)
+    pub fn cold(work: Work, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
+        let plan = Plan::Agent {
+            job: work.job,
+            warms: false,
+        };
+        Self::new(plan, work.files, sinks, shared)
     }
 
     /// With a guest that boots and then starts this interpreter, to be saved.
     pub fn warming(job: Job, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
-        Self::new(Plan::Agent { job, warms: true }, sinks, shared)
+        Self::new(Plan::Agent { job, warms: true }, Vec::new(), sinks, shared)
     }
 
     /// With a guest that was saved while its interpreter asked for a job.
-    pub fn warm(job: &Job, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
-        Self::new(Plan::Handover(job.handover().into()), sinks, shared)
+    pub fn warm(work: Work, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
+        let handover = work.job.handover(work.files.first());
+        Self::new(Plan::Handover(handover.into()), work.files, sinks, shared)
     }
 
-    fn new(plan: Plan, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
+    fn new(plan: Plan, files: Vec<File>, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
         Self {
             shared,
             plan,
+            files,
+            file_stream: VecDeque::new(),
             decoder: Decoder::with_limit(guest::MAX_PAYLOAD),
             outgoing: VecDeque::new(),
             sinks,
@@ -189,6 +201,22 @@ impl Host for Session {
             self.mark_start();
         }
         Some(piece)
+    }
+
+    fn files(&mut self, room: usize) -> Vec<u8> {
+        let (Plan::Started | Plan::Handover(_)) = self.plan else {
+            return Vec::new();
+        };
+        let files = std::mem::take(&mut self.files);
+        if !files.is_empty() {
+            self.file_stream = encode_files(&files).into();
+        }
+        let count = room.min(self.file_stream.len());
+        self.file_stream.drain(..count).collect()
+    }
+
+    fn no_files(&mut self, errno: u8) {
+        self.outcome.get_or_insert(Outcome::NoFiles(errno));
     }
 
     fn exited(&mut self, status: u8) {

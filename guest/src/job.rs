@@ -9,15 +9,13 @@ pub struct Job {
     pub argv: Vec<Vec<u8>>,
     /// `NAME=value` each: the whole environment.
     pub env: Vec<Vec<u8>>,
-    /// Files to make in the working directory before the program starts.
-    pub files: Vec<File>,
     /// Most processes and threads the program may have at once.
     pub pids_limit: u32,
     /// Run it as the guest's root instead of an ordinary user.
     pub root: bool,
 }
 
-/// A file for the working directory.
+/// A file for the working directory, which is there before the program looks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct File {
     /// Relative to the working directory, without `..`.
@@ -28,10 +26,15 @@ pub struct File {
 }
 
 impl Job {
-    /// As a program gets it that was started already: behind its length.
-    pub fn handover(&self) -> Vec<u8> {
+    /// As an interpreter gets it that was started already: behind its length, and with the
+    /// script, if that is what it is to run.
+    pub fn handover(&self, script: Option<&File>) -> Vec<u8> {
         let mut bytes = vec![0; 4];
         self.encode(&mut bytes);
+        let nothing = File::default();
+        let script = script.unwrap_or(&nothing);
+        put_bytes(&mut bytes, &script.path);
+        put_bytes(&mut bytes, &script.content);
         let length = bytes.len() as u32 - 4;
         bytes[..4].copy_from_slice(&length.to_le_bytes());
         bytes
@@ -40,12 +43,6 @@ impl Job {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         put_list(out, &self.argv);
         put_list(out, &self.env);
-        put_u32(out, self.files.len() as u32);
-        for file in &self.files {
-            put_bytes(out, &file.path);
-            put_u32(out, file.mode);
-            put_bytes(out, &file.content);
-        }
         put_u32(out, self.pids_limit);
         put_u32(out, self.root.into());
     }
@@ -54,15 +51,6 @@ impl Job {
         let mut rest = payload;
         let argv = take_list(&mut rest)?;
         let env = take_list(&mut rest)?;
-        let files = (0..take_u32(&mut rest)?)
-            .map(|_| {
-                Ok(File {
-                    path: take_bytes(&mut rest)?,
-                    mode: take_u32(&mut rest)?,
-                    content: take_bytes(&mut rest)?,
-                })
-            })
-            .collect::<Result<_, _>>()?;
         let pids_limit = take_u32(&mut rest)?;
         let root = take_u32(&mut rest)? != 0;
         if !rest.is_empty() {
@@ -71,11 +59,25 @@ impl Job {
         Ok(Self {
             argv,
             env,
-            files,
             pids_limit,
             root,
         })
     }
+}
+
+/// Files as the guest kernel takes them (kernel-config/patches, "host services"): length of the
+/// path, mode, length of the content (64 bits), path, content; a path without length ends them.
+pub fn encode_files(files: &[File]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for file in files {
+        put_u32(&mut out, file.path.len() as u32);
+        put_u32(&mut out, file.mode);
+        out.extend((file.content.len() as u64).to_le_bytes());
+        out.extend(&file.path);
+        out.extend(&file.content);
+    }
+    out.extend([0; 16]);
+    out
 }
 
 fn put_u32(out: &mut Vec<u8>, value: u32) {
@@ -122,25 +124,31 @@ pub(crate) mod tests {
 
     pub(crate) fn any_job() -> impl Strategy<Value = Job> {
         let bytes = || vec(any::<u8>(), 0..40);
-        let file = (bytes(), any::<u32>(), bytes()).prop_map(|(path, mode, content)| File {
-            path,
-            mode,
-            content,
-        });
         (
             vec(bytes(), 0..6),
             vec(bytes(), 0..6),
-            vec(file, 0..4),
             any::<u32>(),
             any::<bool>(),
         )
-            .prop_map(|(argv, env, files, pids_limit, root)| Job {
+            .prop_map(|(argv, env, pids_limit, root)| Job {
                 argv,
                 env,
-                files,
                 pids_limit,
                 root,
             })
+    }
+
+    #[test]
+    fn files_are_encoded_as_the_kernel_reads_them() {
+        let file = File {
+            path: b"a/b".into(),
+            mode: 0o644,
+            content: b"xy".into(),
+        };
+        let mut expected = vec![3, 0, 0, 0, 0xa4, 1, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0];
+        expected.extend(b"a/bxy");
+        expected.extend([0; 16]);
+        assert_eq!(encode_files(&[file]), expected);
     }
 
     #[test]

@@ -13,13 +13,13 @@
 //! What the program writes does not come this way: each write to its standard streams is a
 //! request of the guest kernel's to the hypervisor ([`stream`]), and so is its ordinary end. A
 //! program that was started already when its machine was saved gets its job by such a request
-//! too: as in `Start`, behind its length (u32).
+//! too, and any program its files, when it first looks for one.
 
 mod frame;
 mod job;
 
 pub use frame::{Decoder, Exit, Frame, Malformed, encode};
-pub use job::{File, Job};
+pub use job::{File, Job, encode_files};
 
 /// The host's CID (virtio 1.2, 5.10.4).
 pub const HOST_CID: u32 = 2;
@@ -27,8 +27,8 @@ pub const HOST_CID: u32 = 2;
 pub const PORT: u32 = 1;
 /// Largest payload of any frame but `Start`, in bytes.
 pub const MAX_PAYLOAD: usize = 64 << 10;
-/// Largest payload of `Start`, in bytes: the script and what goes with it.
-pub const MAX_START: usize = 64 << 20;
+/// Largest payload of `Start`, in bytes: more than a command line and an environment can have.
+pub const MAX_START: usize = 8 << 20;
 /// Standard input that the host may send before the agent says it was taken, in bytes.
 pub const STDIN_WINDOW: usize = 64 << 10;
 

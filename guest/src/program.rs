@@ -2,19 +2,16 @@
 
 use crate::machine::{CGROUP, USER, WORKDIR};
 use anyhow::{Context, Result, bail};
-use guest::{File as JobFile, Job, stream};
+use guest::{Job, stream};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::SigSet;
-use nix::unistd::{Gid, Pid, Uid, chown, fchown, pipe2, setgid, setgroups, setsid, setuid};
+use nix::unistd::{Gid, Pid, Uid, fchown, pipe2, setgid, setgroups, setsid, setuid};
 use std::ffi::OsStr;
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// A program that runs: its process and our ends of its standard streams.
@@ -26,11 +23,8 @@ pub struct Program {
     _outputs: [OwnedFd; 2],
 }
 
-/// Starts the job's program. The inner error is errno of execve(2).
+/// Starts the job's program; the kernel makes its files. The inner error is errno of execve(2).
 pub fn start(job: &Job) -> Result<Result<Program, Errno>> {
-    for file in &job.files {
-        write_file(file)?;
-    }
     fs::write(format!("{CGROUP}/pids.max"), job.pids_limit.to_string())
         .context("limiting processes")?;
     let (child_stdin, stdin) = pipe()?;
@@ -41,7 +35,7 @@ pub fn start(job: &Job) -> Result<Result<Program, Errno>> {
         (&child_stdout, stream::STDOUT),
         (&child_stderr, stream::STDERR),
     ] {
-        host_services(PR_HOST_STREAM, pipe.as_raw_fd(), number)
+        host_services(PR_HOST_STREAM, pipe.as_raw_fd() as u32, number)
             .context("making a standard stream the host's")?;
     }
     let mut command = command(job)?;
@@ -93,7 +87,8 @@ fn become_the_program(root: bool) -> impl FnMut() -> std::io::Result<()> {
         fs::write("/proc/self/oom_score_adj", "1000")?;
         SigSet::empty().thread_set_mask()?;
         setsid()?;
-        host_services(PR_HOST_PROGRAM, 0, 0)?;
+        let owner = if root { 0 } else { USER };
+        host_services(PR_HOST_PROGRAM, owner, 0)?;
         if !root {
             setgroups(&[])?;
             setgid(Gid::from_raw(USER))?;
@@ -108,9 +103,10 @@ fn become_the_program(root: bool) -> impl FnMut() -> std::io::Result<()> {
 const PR_HOST_STREAM: libc::c_int = 0x484f_5301;
 const PR_HOST_PROGRAM: libc::c_int = 0x484f_5302;
 
-fn host_services(option: libc::c_int, fd: RawFd, stream: u8) -> nix::Result<()> {
+fn host_services(option: libc::c_int, number: u32, stream: u8) -> nix::Result<()> {
+    let (number, stream) = (libc::c_ulong::from(number), libc::c_ulong::from(stream));
     // SAFETY: these options take numbers only.
-    let result = unsafe { libc::prctl(option, fd as libc::c_ulong, stream as libc::c_ulong, 0, 0) };
+    let result = unsafe { libc::prctl(option, number, stream, 0, 0) };
     Errno::result(result).map(drop)
 }
 
@@ -120,34 +116,4 @@ fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     let (user, group) = (Uid::from_raw(USER), Gid::from_raw(USER));
     fchown(&reader, Some(user), Some(group)).context("giving a pipe to the program")?;
     Ok((reader, writer))
-}
-
-/// Makes one of the job's files and the directories that it needs.
-fn write_file(file: &JobFile) -> Result<()> {
-    let relative = Path::new(OsStr::from_bytes(&file.path));
-    let mut path = PathBuf::from(WORKDIR);
-    let mut components = relative.components().peekable();
-    while let Some(component) = components.next() {
-        let Component::Normal(name) = component else {
-            bail!("{} is not a plain relative path", relative.display());
-        };
-        path.push(name);
-        if components.peek().is_some() && !path.exists() {
-            fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
-            own(&path)?;
-        }
-    }
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(file.mode)
-        .open(&path)
-        .and_then(|mut opened| opened.write_all(&file.content))
-        .with_context(|| format!("writing {}", path.display()))?;
-    own(&path)
-}
-
-fn own(path: &Path) -> Result<()> {
-    chown(path, Some(Uid::from_raw(USER)), Some(Gid::from_raw(USER)))
-        .with_context(|| format!("giving {} to the program", path.display()))
 }

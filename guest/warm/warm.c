@@ -13,12 +13,11 @@
 #include <internal/pycore_runtime.h>
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
+#include <sys/mman.h>
 #include <time.h>
 
 /* Of our kernel (kernel-config/patches, "host services"). */
@@ -34,7 +33,7 @@ struct bytes {
     size_t length;
 };
 
-/* The job's encoding is that of guest/src/job.rs, behind its length as a u32. */
+/* The job's encoding: Job::handover in guest/src/job.rs. */
 static const char *cursor, *end;
 
 static void fail(const char *what)
@@ -133,44 +132,6 @@ static void set_environment(void)
         }
         free(name);
     }
-}
-
-static void make_directories(char *path)
-{
-    for (char *slash = strchr(path, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
-        *slash = 0;
-        if (mkdir(path, 0755) < 0 && errno != EEXIST)
-            fail("making a directory for the job's files");
-        *slash = '/';
-    }
-}
-
-/* Gives the first of the files, which is the script where there is one. */
-static struct bytes write_files(struct bytes *path)
-{
-    struct bytes first = {0};
-    uint32_t count = take_u32();
-    for (uint32_t i = 0; i < count; i++) {
-        struct bytes relative = take_bytes();
-        mode_t mode = take_u32();
-        struct bytes content = take_bytes();
-        char *name = string(relative);
-        make_directories(name);
-        int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
-        if (fd < 0)
-            fail("making the job's files");
-        for (size_t done = 0; done < content.length;) {
-            ssize_t written = write(fd, content.data + done, content.length - done);
-            if (written < 0)
-                fail("writing the job's files");
-            done += written;
-        }
-        close(fd);
-        free(name);
-        if (i == 0)
-            first = content, *path = relative;
-    }
-    return first;
 }
 
 static void set_sys(const char *name, PyObject *value)
@@ -283,7 +244,8 @@ static int run_job(void)
         must(NULL);
     set_sys("argv", argv);
     set_environment();
-    struct bytes path = {0}, source = write_files(&path);
+    take_u32(), take_u32(); /* Limits, which are set already. */
+    struct bytes path = take_bytes(), source = take_bytes();
     if (command)
         return run_command(words[2]);
     PyCompilerFlags flags = _PyCompilerFlags_INIT;
@@ -293,9 +255,21 @@ static int run_job(void)
     return run_script(words[1], source);
 }
 
+/*
+ * The process is about to end, and its machine with it: giving memory back would be the most
+ * expensive thing that many a program does.
+ */
+static void keep_arena(void *context, void *address, size_t size)
+{
+}
+
 /* As Py_RunMain does after the program. */
 static void leave(int status)
 {
+    PyObjectArenaAllocator allocator;
+    PyObject_GetArenaAllocator(&allocator);
+    allocator.free = keep_arena;
+    PyObject_SetArenaAllocator(&allocator);
     if (Py_FinalizeEx() < 0)
         status = 120;
     if (_Py_UnhandledKeyboardInterrupt) {
@@ -311,9 +285,36 @@ static void rehearse(void)
     static char script[] = "import sys\nprint(end='', flush=True)\nprint(end='', file=sys.stderr)\ndel sys\n";
     PyCompilerFlags flags = _PyCompilerFlags_INIT;
     PyRun_SimpleFileExFlags(fmemopen(script, sizeof script - 1, "r"), "rehearsal", 1, &flags);
-    memset(job, 1, sizeof job);
-    /* The rest of the machine comes to rest. */
+}
+
+/*
+ * All pages of the interpreter that there are, as it will need them: a fault taken now is one
+ * that no clone takes. What is private and writable gets pages of its own.
+ */
+static void touch_pages(void)
+{
+    FILE *maps = fopen("/proc/self/maps", "r");
+    unsigned long from, to;
+    char modes[5];
+    while (maps != NULL && fscanf(maps, "%lx-%lx %4s%*[^\n]", &from, &to, modes) == 3) {
+        if (modes[0] == 'r')
+            madvise((void *)from, to - from, modes[1] == 'w' ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
+    }
+    if (maps != NULL)
+        fclose(maps);
+}
+
+/* Until the rest of the machine has come to rest, and then until the moment after a timer tick. */
+static void settle(void)
+{
     nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
+    struct timespec before, now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &before);
+    for (int ticks = 0; ticks < 3;) {
+        clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+        if (now.tv_nsec != before.tv_nsec)
+            ticks++, before = now;
+    }
 }
 
 static int on_audit(const char *event, PyObject *arguments, void *data)
@@ -322,6 +323,8 @@ static int on_audit(const char *event, PyObject *arguments, void *data)
         return 0;
     _PyRuntime.audit_hook_head = NULL;
     rehearse();
+    touch_pages();
+    settle();
     receive_job();
     leave(run_job());
     return 0;

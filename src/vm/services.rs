@@ -18,6 +18,8 @@
 //! | 4 | put up to RCX bytes of the job at RDI; RAX becomes nanoseconds since 1970 |
 //! | 5 | the program exits with status AH |
 //! | 6 | the program wants standard input |
+//! | 7 | put up to RCX bytes of the program's files at RDI ([`guest::encode_files`]) |
+//! | 8 | the files could not be made; AH is errno |
 //!
 //! [`HOST_SERVICES_PORT`]: crate::layout::HOST_SERVICES_PORT
 
@@ -36,6 +38,8 @@ const WRITE: u8 = 3;
 const JOB: u8 = 4;
 const EXIT: u8 = 5;
 const STDIN: u8 = 6;
+const FILES: u8 = 7;
+const NO_FILES: u8 = 8;
 
 /// Bytes done in one request at most, so that a time limit is never far away.
 const REQUEST_MAX: u64 = 16 << 20;
@@ -49,6 +53,9 @@ pub trait Host {
     /// The next piece of the job, at most `room` bytes; none at its end. `None`: there is no job
     /// yet, and the guest is to be left as it is, asking for it.
     fn job(&mut self, room: usize) -> Option<Vec<u8>>;
+    /// The next piece of the program's files, at most `room` bytes; none at their end.
+    fn files(&mut self, room: usize) -> Vec<u8>;
+    fn no_files(&mut self, errno: u8);
     fn exited(&mut self, status: u8);
     fn wants_stdin(&mut self);
 }
@@ -107,6 +114,11 @@ pub fn serve(
         }
         EXIT => host.exited(operand),
         STDIN => host.wants_stdin(),
+        FILES => {
+            let bytes = host.files(regs.rcx.min(HELD_MAX) as usize);
+            regs.rcx -= put(&space, regs.rdi, &bytes);
+        }
+        NO_FILES => host.no_files(operand),
         // No such service: none of it is done.
         _ => {}
     }

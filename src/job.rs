@@ -96,6 +96,26 @@ pub fn warm_interpreter(pids: u32, root: bool) -> Job {
     }
 }
 
+/// The least of programs.
+pub fn rehearsal(pids: u32, root: bool) -> Work {
+    let name = b"rehearsal.py";
+    let job = Job {
+        argv: vec![INTERPRETER.into(), name.into()],
+        env: environment(),
+        pids_limit: pids,
+        root,
+    };
+    let script = File {
+        path: name.into(),
+        mode: 0o644,
+        content: b"print('hello')\n".into(),
+    };
+    Work {
+        job,
+        files: vec![script],
+    }
+}
+
 /// Nothing of the host's environment is in it.
 fn environment() -> Vec<Vec<u8>> {
     [

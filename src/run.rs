@@ -15,7 +15,6 @@ use std::io::{Write, stderr, stdout};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use vm_memory::FileOffset;
 
 /// What the user asked for.
 #[derive(Debug, Clone)]
@@ -98,9 +97,9 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
         true => Path::Cold,
         false => Path::Warm,
     };
-    let template = match path {
+    let saved = match path {
         Path::Cold => None,
-        Path::Warm => Some(warm::template(
+        Path::Warm => Some(warm::saved(
             &kvm,
             family,
             request.kind(),
@@ -116,24 +115,16 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
         true => Some(Box::new(Console::new(stderr(), Arc::clone(&shared))?)),
         false => None,
     };
-    let runtime = assets::runtime()?;
-    let vm = match template {
-        Some(template) => {
+    let vm = match saved {
+        Some(saved) => {
             let session = Session::warm(work, sinks, Arc::clone(&shared));
-            let saved = Saved {
-                state: postcard::from_bytes(&template.state).context("decoding the template")?,
-                memory: FileOffset::new(template.memory, template.memory_offset),
-                memory_size: template.memory_size,
-                runtime,
-                console,
-            };
-            Vm::restore(&kvm, family, saved, session)?
+            Vm::restore(&kvm, family, Saved { console, ..saved }, session)?
         }
         None => {
             let session = Session::cold(work, sinks, Arc::clone(&shared));
             let config = Config {
                 memory: request.limits.memory,
-                runtime,
+                runtime: assets::runtime()?,
                 images: BootImages {
                     kernel: &assets::kernel()?,
                     agent: assets::AGENT,

@@ -6,16 +6,20 @@ use crate::job;
 use crate::limits::{BOOT_LIMIT, Limits};
 use crate::outcome::Outcome;
 use crate::session::{Session, Shared, Sink};
-use crate::template::{Found, Key, Lock, PAGE, Store, Template};
+use crate::template::{Draft, Found, Key, Lock, PAGE, Store, Template};
 use crate::vm::host::{self, Family};
-use crate::vm::{BootImages, Config, State, Vm};
+use crate::vm::{BootImages, Config, Saved, State, Vm, WorkingSet};
 use crate::watchdog::{Signals, Watchdog};
 use anyhow::{Context, Result, bail};
 use kvm_ioctls::Kvm;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
 use std::io::stderr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use vm_memory::{Bytes, GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
+use vm_memory::{
+    Bytes, FileOffset, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress,
+};
 
 /// What a template is for: all that a job cannot change any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,15 +44,25 @@ pub trait Listener {
 
 impl Kind {
     /// Changes with everything that the saved machine depends on.
-    fn key(&self, kvm: &Kvm, family: Family) -> Result<Key> {
+    fn key(&self, family: Family) -> Result<Key> {
         Ok(Key::of(&[
             env!("SANDBOX_BUILD").as_bytes(),
-            &host::fingerprint(kvm)?,
+            &host::fingerprint()?,
             family.name().as_bytes(),
             &self.memory.to_le_bytes(),
             &self.pids.to_le_bytes(),
             &[self.root.into()],
         ]))
+    }
+
+    /// While a template is made.
+    fn limits(&self) -> Limits {
+        Limits {
+            memory: self.memory,
+            timeout: Some(BOOT_LIMIT),
+            max_output: u64::MAX,
+            pids: self.pids,
+        }
     }
 
     fn describe(&self) -> String {
@@ -57,8 +71,36 @@ impl Kind {
     }
 }
 
-/// Finds the template, or builds it. `verify`: all of its memory is read and checked.
-pub fn template(
+/// What a template holds beside the memory.
+#[derive(Serialize, Deserialize)]
+struct Content {
+    state: State,
+    working_sets: Vec<WorkingSet>,
+}
+
+/// A saved machine from its template, which is built if need be. `verify`: all of its memory is
+/// read and checked.
+pub fn saved(
+    kvm: &Kvm,
+    family: Family,
+    kind: Kind,
+    verify: bool,
+    listener: &mut dyn Listener,
+) -> Result<Saved> {
+    let template = template(kvm, family, kind, verify, listener)?;
+    let content: Content =
+        postcard::from_bytes(&template.state).context("decoding the template")?;
+    Ok(Saved {
+        state: content.state,
+        working_sets: content.working_sets,
+        memory: FileOffset::new(template.memory, template.memory_offset),
+        memory_size: template.memory_size,
+        runtime: assets::runtime()?,
+        console: None,
+    })
+}
+
+fn template(
     kvm: &Kvm,
     family: Family,
     kind: Kind,
@@ -66,7 +108,7 @@ pub fn template(
     listener: &mut dyn Listener,
 ) -> Result<Template> {
     let store = Store::open()?;
-    let key = kind.key(kvm, family)?;
+    let key = kind.key(family)?;
     if let Some(template) = find(&store, &key, verify, listener)? {
         return Ok(template);
     }
@@ -110,11 +152,33 @@ fn build(
         listener.building(stage, began.elapsed(), last);
     })?;
     listener.building("saving", began.elapsed(), last);
-    let state: State = vm.save(kvm)?;
-    let state = postcard::to_stdvec(&state).context("encoding the machine's state")?;
+    let state = vm.save(kvm)?;
     let mut draft = store.draft(lock, kind.memory)?;
+    write_memory(vm.memory(), &mut draft)?;
+    drop(vm);
+    let (memory, offset) = draft.memory()?;
+    let saved = Saved {
+        state,
+        working_sets: Vec::new(),
+        memory: FileOffset::new(memory, offset),
+        memory_size: kind.memory,
+        runtime: assets::runtime()?,
+        console: None,
+    };
+    let bytes = postcard::to_stdvec(&saved.state).context("encoding the machine's state")?;
+    let content = Content {
+        state: postcard::from_bytes(&bytes).context("decoding the machine's state")?,
+        working_sets: rehearse(kvm, family, kind, saved, &signals)?,
+    };
+    let content = postcard::to_stdvec(&content).context("encoding the template")?;
+    let template = draft.publish(&content, &kind.describe(), began.elapsed())?;
+    listener.built(began.elapsed());
+    Ok(template)
+}
+
+fn write_memory(memory: &GuestMemoryMmap, draft: &mut Draft) -> Result<()> {
     let mut index = 0;
-    for region in vm.memory().iter() {
+    for region in memory.iter() {
         for offset in (0..region.len()).step_by(PAGE) {
             let mut page = [0; PAGE];
             region
@@ -123,13 +187,35 @@ fn build(
             draft.write_page(index, &page)?;
             index += 1;
         }
-        if let Some(signal) = signals.take()? {
-            bail!(Interrupted(signal));
-        }
     }
-    let template = draft.publish(&state, &kind.describe(), began.elapsed())?;
-    listener.built(began.elapsed());
-    Ok(template)
+    Ok(())
+}
+
+/// Runs the least of programs in a first clone, and sees which pages that takes.
+fn rehearse(
+    kvm: &Kvm,
+    family: Family,
+    kind: Kind,
+    saved: Saved,
+    signals: &Signals,
+) -> Result<Vec<WorkingSet>> {
+    let shared = Arc::new(Shared::new().context("making an eventfd")?);
+    let nowhere = File::options()
+        .write(true)
+        .open("/dev/null")
+        .context("opening /dev/null")?;
+    let sinks = [Sink::new(&nowhere, u64::MAX)?, Sink::new(&nowhere, u64::MAX)?];
+    let session = Session::warm(job::rehearsal(kind.pids, kind.root), sinks, Arc::clone(&shared));
+    let vm = Vm::restore(kvm, family, saved, session)?;
+    let watchdog = Watchdog::start(vm, shared)?;
+    let (vm, verdict) = watchdog.watch(&kind.limits(), signals, &mut || {})?;
+    let working_sets = vm.working_sets()?;
+    let (reported, ..) = vm.into_peer().into_result();
+    match verdict.outcome(reported) {
+        Outcome::Exited(0) => Ok(working_sets),
+        Outcome::Interrupted(signal) => bail!(Interrupted(signal)),
+        outcome => bail!("the first clone of the template ended: {outcome:?}"),
+    }
 }
 
 /// A signal asked us to stop while there was no program yet.
@@ -167,14 +253,8 @@ fn warm_up(
         console: None,
     };
     let vm = Vm::boot(kvm, family, config, session)?;
-    let limits = Limits {
-        memory: kind.memory,
-        timeout: Some(BOOT_LIMIT),
-        max_output: u64::MAX,
-        pids: kind.pids,
-    };
     let watchdog = Watchdog::start(vm, Arc::clone(&shared))?;
-    let (vm, verdict) = watchdog.watch(&limits, signals, &mut || {
+    let (vm, verdict) = watchdog.watch(&kind.limits(), signals, &mut || {
         progress(match shared.start_time() {
             None => "booting the guest kernel",
             Some(_) => "starting Python",

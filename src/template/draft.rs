@@ -37,6 +37,7 @@ impl Store {
         let role = format!("{DRAFT}{}-{nanoseconds}", std::process::id());
         let path = self.path(&lock.key, &role);
         let file = OpenOptions::new()
+            .read(true)
             .write(true)
             .create_new(true)
             .mode(0o600)
@@ -94,6 +95,14 @@ impl Draft<'_> {
             .with_context(|| self.store.writing(self.lock))?;
         self.pending.clear();
         Ok(())
+    }
+
+    /// The file and the offset at which the memory is so far, to try it out before others can.
+    pub fn memory(&mut self) -> Result<(File, u64)> {
+        self.flush()?;
+        let file = self.file.try_clone();
+        let file = file.with_context(|| self.store.writing(self.lock))?;
+        Ok((file, MEMORY_OFFSET))
     }
 
     /// Makes it the template of its key, in place of whatever was there, and opens it as

@@ -1,5 +1,6 @@
 //! Guest memory: RAM of this VM alone, and the runtime image that all VMs share.
 
+use super::working_set::WorkingSet;
 use crate::layout::{HIGH_RAM, LOW_RAM_END, RUNTIME, RUNTIME_ALIGNMENT};
 use anyhow::{Context, Result, ensure};
 use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
@@ -38,6 +39,23 @@ impl Memory {
 
     pub fn ram(&self) -> &GuestMemoryMmap {
         &self.ram
+    }
+
+    /// Which pages have been touched, of each mapping.
+    pub fn working_sets(&self) -> Result<Vec<WorkingSet>> {
+        self.mappings().map(WorkingSet::of).collect()
+    }
+
+    /// Makes the pages ready that another machine with such a memory touched.
+    pub fn make_ready(&self, sets: &[WorkingSet]) {
+        for (mapping, set) in self.mappings().zip(sets) {
+            set.make_ready(mapping);
+        }
+    }
+
+    fn mappings(&self) -> impl Iterator<Item = &MmapRegion> {
+        let ram = self.ram.iter().map(|region| &**region);
+        ram.chain([&self.runtime])
     }
 
     /// Length of the range in which the guest sees the runtime image.

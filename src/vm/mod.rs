@@ -12,12 +12,14 @@ mod mp_table;
 mod paging;
 mod services;
 mod state;
+mod working_set;
 mod xsave;
 
 pub use boot::BootImages;
 pub use kick::{Kicker, allow_kicks};
 pub use services::Host;
 pub use state::State;
+pub use working_set::WorkingSet;
 
 use crate::devices::Violation;
 use crate::devices::ioapic::PINS;
@@ -75,6 +77,8 @@ pub struct Config<'a> {
 /// A template to make a machine from.
 pub struct Saved {
     pub state: State,
+    /// Pages that a run is likely to touch.
+    pub working_sets: Vec<WorkingSet>,
     /// RAM: so many bytes of a file, from an offset.
     pub memory: FileOffset,
     pub memory_size: u64,
@@ -86,7 +90,7 @@ impl<P: Peer + Host> Vm<P> {
     /// A machine about to execute the kernel's first instruction.
     pub fn boot(kvm: &Kvm, family: Family, config: Config, peer: P) -> Result<Self> {
         let memory = Memory::new(config.memory, config.runtime)?;
-        let (vm, vcpu) = bare(kvm, &memory)?;
+        let (vm, vcpu) = bare(kvm, &memory, &guest_cpuid(kvm)?)?;
         boot::prepare(
             &vcpu,
             memory.ram(),
@@ -108,7 +112,8 @@ impl<P: Peer + Host> Vm<P> {
     /// A clone of a saved machine, whose guest gets at once what it was asking for.
     pub fn restore(kvm: &Kvm, family: Family, saved: Saved, peer: P) -> Result<Self> {
         let memory = Memory::from_file(saved.memory, saved.memory_size, saved.runtime)?;
-        let (vm, vcpu) = bare(kvm, &memory)?;
+        memory.make_ready(&saved.working_sets);
+        let (vm, vcpu) = bare(kvm, &memory, &saved.state.cpuid()?)?;
         state::restore(&vm, &vcpu, family, &saved.state)?;
         let (mut regs, sregs) = (saved.state.vcpu.regs, saved.state.vcpu.sregs);
         let mut bus = Bus::from_state(saved.state.bus, peer, saved.console)?;
@@ -141,6 +146,11 @@ impl<P: Peer + Host> Vm<P> {
 
     pub fn peer(&self) -> &P {
         self.bus.vsock.peer()
+    }
+
+    /// Which pages of its memory have been touched since it was restored.
+    pub fn working_sets(&self) -> Result<Vec<WorkingSet>> {
+        self.memory.working_sets()
     }
 
     pub fn memory(&self) -> &GuestMemoryMmap {
@@ -290,15 +300,14 @@ impl<P: Peer + Host> Vm<P> {
 }
 
 /// A VM with its memory, and a vCPU that knows its processor's features.
-fn bare(kvm: &Kvm, memory: &Memory) -> Result<(VmFd, VcpuFd)> {
+fn bare(kvm: &Kvm, memory: &Memory, cpuid: &CpuId) -> Result<(VmFd, VcpuFd)> {
     let vm = host::create_vm(kvm)?;
     split_irqchip(&vm)?;
     vm.set_tss_address(KVM_TSS)
         .context("placing KVM's own pages")?;
     memory.register(&vm)?;
     let vcpu = vm.create_vcpu(0).context("creating a vCPU")?;
-    vcpu.set_cpuid2(&guest_cpuid(kvm)?)
-        .context("setting CPUID")?;
+    vcpu.set_cpuid2(cpuid).context("setting CPUID")?;
     Ok((vm, vcpu))
 }
 

@@ -4,7 +4,7 @@ use super::bus::BusState;
 use super::host::Family;
 use anyhow::{Context, Result, ensure};
 use kvm_bindings::{
-    Msrs, kvm_clock_data, kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs,
+    CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_clock_data, kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs,
     kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
@@ -18,6 +18,9 @@ const MSR_KVM_WALL_CLOCK: [u32; 2] = [0x11, 0x4b56_4d00];
 /// A machine at rest.
 #[derive(Serialize, Deserialize)]
 pub struct State {
+    /// What the vCPU was told of its processor. Asking KVM again takes half a millisecond where
+    /// the host is itself a guest.
+    cpuid: Vec<kvm_cpuid_entry2>,
     pub vcpu: VcpuState,
     pub bus: BusState,
     /// What kvm-clock read, in nanoseconds.
@@ -28,10 +31,19 @@ impl State {
     /// Of a vCPU that is not running and has completed its last exit.
     pub fn read(kvm: &Kvm, vm: &VmFd, vcpu: &VcpuFd, bus: BusState) -> Result<Self> {
         Ok(Self {
+            cpuid: vcpu
+                .get_cpuid2(KVM_MAX_CPUID_ENTRIES)
+                .context("reading CPUID")?
+                .as_slice()
+                .to_vec(),
             vcpu: VcpuState::read(kvm, vcpu)?,
             bus,
             clock: vm.get_clock().context("reading kvm-clock")?.clock,
         })
+    }
+
+    pub fn cpuid(&self) -> Result<CpuId> {
+        CpuId::from_entries(&self.cpuid).context("listing CPUID")
     }
 }
 

@@ -70,10 +70,10 @@ struct RunArgs {
     #[arg(long)]
     root: bool,
     /// Boot a machine for this run alone, instead of restoring a saved one
-    #[arg(long)]
+    #[arg(long, env = "SANDBOX_FRESH")]
     fresh: bool,
     /// Check all of the saved machine before it is restored
-    #[arg(long)]
+    #[arg(long, env = "SANDBOX_VERIFY")]
     verify: bool,
     /// Show the guest kernel's log on standard error
     #[arg(long)]

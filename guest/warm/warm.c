@@ -202,12 +202,23 @@ static int run_archive(PyObject *path)
     return 0;
 }
 
+/* As config_run_filename_abspath makes it; the word is relative. */
+static char *absolute(struct bytes word)
+{
+    char *path;
+    if (word.length > 2 && memcmp(word.data, "./", 2) == 0)
+        word.data += 2, word.length -= 2;
+    if (asprintf(&path, WORKDIR "/%.*s", (int)word.length, word.data) < 0)
+        fail("naming the script");
+    return path;
+}
+
 /* As pymain_run_python and pymain_run_file do. */
 static int run_script(struct bytes word, struct bytes source)
 {
     PyCompilerFlags flags = _PyCompilerFlags_INIT;
-    char *name = string(word);
-    PyObject *path = decode(word);
+    char *name = absolute(word);
+    PyObject *path = must(PyUnicode_DecodeFSDefault(name));
     int plain = is_plain(source);
     if (plain) {
         /* What looking for an importer leaves behind. */

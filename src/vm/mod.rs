@@ -112,9 +112,13 @@ impl<P: Peer + Host> Vm<P> {
     /// A clone of a saved machine, whose guest gets at once what it was asking for.
     pub fn restore(kvm: &Kvm, family: Family, saved: Saved, peer: P) -> Result<Self> {
         let memory = Memory::from_file(saved.memory, saved.memory_size, saved.runtime)?;
-        memory.make_ready(&saved.working_sets);
-        let (vm, vcpu) = bare(kvm, &memory, &saved.state.cpuid()?)?;
-        state::restore(&vm, &vcpu, family, &saved.state)?;
+        // At the same time: neither needs the other, and there may be two processors.
+        let (vm, vcpu) = std::thread::scope(|scope| {
+            scope.spawn(|| memory.make_ready(&saved.working_sets));
+            let (vm, vcpu) = bare(kvm, &memory, &saved.state.cpuid()?)?;
+            state::restore(&vm, &vcpu, family, &saved.state)?;
+            anyhow::Ok((vm, vcpu))
+        })?;
         let (mut regs, sregs) = (saved.state.vcpu.regs, saved.state.vcpu.sregs);
         let mut bus = Bus::from_state(saved.state.bus, peer, saved.console)?;
         services::serve(&mut regs, &sregs, &memory, bus.vsock.peer_mut())?

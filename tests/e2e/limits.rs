@@ -192,7 +192,8 @@ fn sigterm_ends_the_run() {
 
 #[test]
 fn a_signal_during_the_boot_ends_the_run() {
-    let mut child = start(&mut sandbox(&["run", "-c", "import time; time.sleep(100)"]));
+    let code = "import time; time.sleep(100)";
+    let mut child = start(&mut sandbox(&["run", "--fresh", "-c", code]));
     std::thread::sleep(Duration::from_secs(1));
     kill(
         Pid::from_raw(child.id().try_into().unwrap()),

@@ -4,7 +4,7 @@ use sandbox::devices::Violation;
 use sandbox::devices::vsock::Peer;
 use sandbox::outcome::Crash;
 use sandbox::vm::host::{self, Family};
-use sandbox::vm::{BootImages, Config, Vm, allow_kicks};
+use sandbox::vm::{BootImages, Config, Host, Vm, allow_kicks};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -33,6 +33,26 @@ impl Peer for Nobody {
     fn is_done(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
+}
+
+impl Host for Nobody {
+    fn output(&mut self, _: u8, _: &[u8]) -> Result<(), Violation> {
+        Ok(())
+    }
+
+    fn job(&mut self, _: usize) -> Option<Vec<u8>> {
+        Some(Vec::new())
+    }
+
+    fn files(&mut self, _: usize) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn no_files(&mut self, _: u8) {}
+
+    fn exited(&mut self, _: u8) {}
+
+    fn wants_stdin(&mut self) {}
 }
 
 /// An ELF kernel that is this code (System V ABI, chapter 4 and 5).

@@ -5,7 +5,13 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
-const INPUTS: [&str; 5] = ["Cargo.lock", "Cargo.toml", "src", "guest/src", "target/assets"];
+const INPUTS: [&str; 5] = [
+    "Cargo.lock",
+    "Cargo.toml",
+    "src",
+    "guest/src",
+    "target/assets",
+];
 
 fn main() -> io::Result<()> {
     let mut files = Vec::new();

@@ -52,6 +52,7 @@ pub struct Work {
 pub fn make(
     program: &Program,
     arguments: &[OsString],
+    variables: &[Vec<u8>],
     pids: u32,
     root: bool,
 ) -> Result<Work, Complaint> {
@@ -75,13 +76,38 @@ pub fn make(
             .iter()
             .map(|argument| argument.as_bytes().to_vec()),
     );
+    let mut env = environment();
+    for variable in variables {
+        env.retain(|present| name(present) != name(variable));
+        env.push(variable.clone());
+    }
     let job = Job {
         argv,
-        env: environment(),
+        env,
         pids_limit: pids,
         root,
     };
     Ok(Work { job, files })
+}
+
+/// The part of a variable before the `=`.
+fn name(variable: &[u8]) -> &[u8] {
+    let end = variable.iter().position(|&byte| byte == b'=');
+    &variable[..end.unwrap_or(variable.len())]
+}
+
+/// Whether an interpreter that is up already can run it as a fresh one would: some variables are
+/// read when a process starts, by the interpreter, the C library or the dynamic linker.
+pub fn suits_a_warm_interpreter(job: &Job) -> bool {
+    const READ_AT_START: [&[u8]; 6] = [b"HOME", b"LANG", b"LANGUAGE", b"PATH", b"TZ", b"TZDIR"];
+    const PREFIXES: [&[u8]; 5] = [b"PYTHON", b"LD_", b"LC_", b"MALLOC_", b"GLIBC_"];
+    let usual = environment();
+    job.env.iter().all(|variable| {
+        let name = name(variable);
+        let at_start =
+            READ_AT_START.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        !at_start || usual.contains(variable)
+    })
 }
 
 /// The interpreter to be saved before it has a program. It must start as one for a program does.
@@ -230,7 +256,9 @@ mod tests {
 
     #[test]
     fn nothing_of_the_hosts_environment_is_in_a_job() {
-        let job = make(&Program::Code("pass".into()), &[], 1, false).unwrap().job;
+        let job = make(&Program::Code("pass".into()), &[], &[], 1, false)
+            .unwrap()
+            .job;
         let host = std::env::var("CARGO_MANIFEST_DIR").unwrap();
         assert!(
             job.env
@@ -238,5 +266,23 @@ mod tests {
                 .all(|variable| !variable.ends_with(host.as_bytes()))
         );
         assert_eq!(job.env.len(), 6);
+        assert!(suits_a_warm_interpreter(&job));
+    }
+
+    #[test]
+    fn a_variable_that_is_read_at_start_wants_an_interpreter_of_its_own() {
+        for (variable, suits) in [
+            ("A=b", true),
+            ("USER=other", true),
+            ("LANG=C.UTF-8", true),
+            ("LANG=C", false),
+            ("PYTHONHASHSEED=0", false),
+            ("TZ=Asia/Tokyo", false),
+            ("LC_ALL=C", false),
+        ] {
+            let program = Program::Code("pass".into());
+            let work = make(&program, &[], &[variable.into()], 1, false).unwrap();
+            assert_eq!(suits_a_warm_interpreter(&work.job), suits, "{variable}");
+        }
     }
 }

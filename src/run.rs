@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 pub struct Request {
     pub program: Program,
     pub arguments: Vec<OsString>,
+    /// `NAME=value` each, beyond what every program has.
+    pub env: Vec<Vec<u8>>,
     pub limits: Limits,
     /// As the guest's root.
     pub root: bool,
@@ -87,15 +89,16 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
     let work = job::make(
         &request.program,
         &request.arguments,
+        &request.env,
         request.limits.pids,
         request.root,
     )?;
     let kvm = host::open(&request.kvm)?;
     let family = Family::detect();
     allow_kicks()?;
-    let path = match request.fresh {
-        true => Path::Cold,
-        false => Path::Warm,
+    let path = match !request.fresh && job::suits_a_warm_interpreter(&work.job) {
+        true => Path::Warm,
+        false => Path::Cold,
     };
     let saved = match path {
         Path::Cold => None,

@@ -113,7 +113,9 @@ impl Session {
     fn handle(&mut self, frame: Frame) -> Result<(), Violation> {
         match (frame, &self.plan) {
             (Frame::Ready, Plan::Agent { .. }) => self.start(),
-            (frame, Plan::Agent { .. }) | (frame @ Frame::Ready, _) => return Err(out_of_turn(&frame)),
+            (frame, Plan::Agent { .. }) | (frame @ Frame::Ready, _) => {
+                return Err(out_of_turn(&frame));
+            }
             (Frame::StdinTaken(count), _) => self
                 .shared
                 .stdin_taken(count as usize)

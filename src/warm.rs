@@ -67,7 +67,11 @@ impl Kind {
 
     fn describe(&self) -> String {
         let root = if self.root { ", as root" } else { "" };
-        format!("Python, {} MiB, {} processes{root}", self.memory >> 20, self.pids)
+        format!(
+            "Python, {} MiB, {} processes{root}",
+            self.memory >> 20,
+            self.pids
+        )
     }
 }
 
@@ -204,8 +208,15 @@ fn rehearse(
         .write(true)
         .open("/dev/null")
         .context("opening /dev/null")?;
-    let sinks = [Sink::new(&nowhere, u64::MAX)?, Sink::new(&nowhere, u64::MAX)?];
-    let session = Session::warm(job::rehearsal(kind.pids, kind.root), sinks, Arc::clone(&shared));
+    let sinks = [
+        Sink::new(&nowhere, u64::MAX)?,
+        Sink::new(&nowhere, u64::MAX)?,
+    ];
+    let session = Session::warm(
+        job::rehearsal(kind.pids, kind.root),
+        sinks,
+        Arc::clone(&shared),
+    );
     let vm = Vm::restore(kvm, family, saved, session)?;
     let watchdog = Watchdog::start(vm, shared)?;
     let (vm, verdict) = watchdog.watch(&kind.limits(), signals, &mut || {})?;
@@ -240,7 +251,10 @@ fn warm_up(
 ) -> Result<Vm<Session>> {
     let shared = Arc::new(Shared::new().context("making an eventfd")?);
     // It says nothing unless something is wrong.
-    let sinks = [Sink::new(stderr(), u64::MAX)?, Sink::new(stderr(), u64::MAX)?];
+    let sinks = [
+        Sink::new(stderr(), u64::MAX)?,
+        Sink::new(stderr(), u64::MAX)?,
+    ];
     let job = job::warm_interpreter(kind.pids, kind.root);
     let session = Session::warming(job, sinks, Arc::clone(&shared));
     let config = Config {

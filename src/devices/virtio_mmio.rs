@@ -102,7 +102,10 @@ impl<P: Peer> VirtioMmio<P> {
     pub fn state(&self) -> Option<VirtioMmioState> {
         Some(VirtioMmioState {
             registers: self.registers.clone(),
-            queues: self.queues.each_ref().map(|queue| SavedQueue(queue.state())),
+            queues: self
+                .queues
+                .each_ref()
+                .map(|queue| SavedQueue(queue.state())),
             connection: self.device.connection_at_rest()?,
         })
     }
@@ -230,7 +233,9 @@ impl<P: Peer> VirtioMmio<P> {
         match added {
             _ if value == 0 => self.reset(),
             ACKNOWLEDGE | DRIVER | FAILED => self.registers.status |= added,
-            FEATURES_OK if self.registers.driver_features == VIRTIO_F_VERSION_1 => self.registers.status |= added,
+            FEATURES_OK if self.registers.driver_features == VIRTIO_F_VERSION_1 => {
+                self.registers.status |= added
+            }
             DRIVER_OK if self.registers.status & FEATURES_OK != 0 => self.registers.status |= added,
             _ => {}
         }

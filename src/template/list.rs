@@ -54,6 +54,14 @@ impl Store {
         Ok(entries)
     }
 
+    /// Whether the template of this key is there and all of its memory is what was saved.
+    pub fn verify(&self, key: &Key) -> Result<bool> {
+        match self.find(key)? {
+            Found::Ready(template) => template.verify(),
+            Found::Missing | Found::Refused(_) => Ok(false),
+        }
+    }
+
     /// How long building the newest readable template took, of whatever key.
     pub fn last_build_time(&self) -> Option<Duration> {
         let entries = self.list().ok()?;

@@ -212,9 +212,7 @@ impl<P: Peer + Host> Vm<P> {
             .context("reading the system registers")?;
         let host = self.bus.vsock.peer_mut();
         let served = services::serve(&mut regs, &sregs, &self.memory, host)?;
-        self.vcpu
-            .set_regs(&regs)
-            .context("setting the registers")?;
+        self.vcpu.set_regs(&regs).context("setting the registers")?;
         Ok(served)
     }
 

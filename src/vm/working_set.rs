@@ -78,8 +78,8 @@ fn add(runs: &mut Vec<(u32, u32)>, page: u32, gap: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vm_memory::{Bytes, FileOffset};
     use vm_memory::mmap::MmapRegionBuilder;
+    use vm_memory::{Bytes, FileOffset};
 
     fn mapping(file: &File) -> MmapRegion {
         MmapRegionBuilder::new(64 * PAGE)
@@ -96,10 +96,7 @@ mod tests {
         file.set_len(64 * PAGE as u64).unwrap();
         let first = mapping(&file);
         for page in [3, 4, 40] {
-            first
-                .get_slice(page * PAGE, 1)
-                .unwrap()
-                .copy_from(&[1u8]);
+            first.get_slice(page * PAGE, 1).unwrap().copy_from(&[1u8]);
         }
         let set = WorkingSet::of(&first).unwrap();
         assert_eq!(set.written, [(3, 2), (40, 1)]);

@@ -1,0 +1,90 @@
+//! `sandbox template`: the saved machines.
+
+use super::values::parse_memory;
+use super::voice::{Progress, say};
+use crate::template::Store;
+use crate::vm::allow_kicks;
+use crate::vm::host::{self, Family};
+use crate::warm::{self, Kind};
+use anyhow::Result;
+use clap::Subcommand;
+use std::io::{Write, stdout};
+use std::path::Path;
+
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Save a machine now that runs will start from, unless there is one
+    Build {
+        /// Guest memory, as for run
+        #[arg(short, long, env = "SANDBOX_MEMORY", value_name = "SIZE", default_value = "256M", value_parser = parse_memory)]
+        memory: u64,
+        /// Most processes and threads at once, as for run
+        #[arg(long, env = "SANDBOX_PIDS_LIMIT", value_name = "N", default_value = "256", value_parser = clap::value_parser!(u32).range(1..))]
+        pids_limit: u32,
+        /// For programs that run as the guest's root
+        #[arg(long)]
+        root: bool,
+    },
+    /// Show them: size on disk, age, what each is for
+    List {
+        /// Check all of their memory too
+        #[arg(long)]
+        verify: bool,
+    },
+    /// Remove them all; runs build those that they need
+    Prune,
+}
+
+pub fn template_verb(verb: Verb, kvm: &Path) -> Result<u8> {
+    match verb {
+        Verb::Build {
+            memory,
+            pids_limit,
+            root,
+        } => {
+            let kvm = host::open(kvm)?;
+            allow_kicks()?;
+            let kind = Kind {
+                memory,
+                pids: pids_limit,
+                root,
+            };
+            let mut progress = Progress { quiet: false };
+            warm::saved(&kvm, Family::detect(), kind, true, &mut progress)?;
+        }
+        Verb::List { verify } => list(&Store::open()?, verify)?,
+        Verb::Prune => {
+            let (count, bytes) = Store::open()?.prune(None)?;
+            say(&format!("removed {count}, {} MiB", bytes >> 20));
+        }
+    }
+    Ok(0)
+}
+
+fn list(store: &Store, verify: bool) -> Result<()> {
+    for entry in store.list()? {
+        let size = entry.size >> 20;
+        let told = match &entry.about {
+            Ok(about) if !verify || store.verify(&entry.key)? => format!(
+                "{}, {} old, built in {:.1} s",
+                about.description,
+                rough(about.age.as_secs()),
+                about.build_time.as_secs_f64()
+            ),
+            Ok(_) => "refused: its memory is not what was saved".into(),
+            Err(why) => format!("refused: {why}"),
+        };
+        writeln!(stdout(), "{}  {size} MiB  {told}", entry.key)?;
+    }
+    Ok(())
+}
+
+/// In the largest unit that leaves something to see.
+fn rough(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86400),
+    }
+}

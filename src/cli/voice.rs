@@ -1,0 +1,123 @@
+//! What we say to the user, on standard error.
+
+use crate::job::Complaint;
+use crate::limits::Limits;
+use crate::outcome::{EXIT_OURS, Outcome};
+use crate::run::Report;
+use crate::vm::host::Problem;
+use crate::warm::{Interrupted, Listener};
+use std::io::{IsTerminal, Write, stderr};
+use std::time::Duration;
+
+/// What the user must know beyond the program's own output.
+pub fn tell(report: &Report, limits: &Limits) {
+    for (name, totals) in ["standard output", "standard error"]
+        .iter()
+        .zip(report.output)
+    {
+        if totals.total > limits.max_output {
+            say(&format!(
+                "{name} was cut at {} of {} bytes\nallow more with --max-output",
+                totals.delivered, totals.total
+            ));
+        }
+    }
+    if let Some(explanation) = report.outcome.explanation(limits) {
+        say(&explanation);
+    }
+    if let Outcome::Crashed(_) = report.outcome {
+        for line in &report.last_words {
+            say(&format!("the guest's console: {line}"));
+        }
+    }
+}
+
+pub fn describe(report: &Report) {
+    let seconds = |duration: Option<Duration>| match duration {
+        Some(duration) => format!("{:.3} s", duration.as_secs_f64()),
+        None => "none".into(),
+    };
+    let (timings, counters) = (report.timings, report.counters);
+    say(&format!(
+        "{:?}, {:?} on a {} KVM: setup {}, kernel {}, agent {}, first output {}, program {}, teardown {}",
+        report.outcome,
+        report.path,
+        report.family.name(),
+        seconds(Some(timings.setup)),
+        seconds(timings.kernel),
+        seconds(timings.agent),
+        seconds(timings.first_output),
+        seconds(timings.program),
+        seconds(Some(timings.teardown)),
+    ));
+    say(&format!(
+        "{} exits: {} port I/O ({} services), {} memory I/O, {} assists",
+        counters.exits, counters.port_io, counters.services, counters.memory_io, counters.assists,
+    ));
+}
+
+/// Tells the user why it takes longer this time.
+pub struct Progress {
+    pub quiet: bool,
+}
+
+impl Listener for Progress {
+    fn refused(&mut self, why: &str) {
+        if !self.quiet {
+            say(&format!("the template is built again: {why}"));
+        }
+    }
+
+    fn waiting(&mut self) {
+        if !self.quiet {
+            say("waiting for another process that builds the template");
+        }
+    }
+
+    fn building(&mut self, stage: &str, elapsed: Duration, last: Option<Duration>) {
+        if self.quiet || !stderr().is_terminal() {
+            return;
+        }
+        let last = last.map_or(String::new(), |last| {
+            format!(" (last time {:.0} s)", last.as_secs_f64())
+        });
+        let seconds = elapsed.as_secs_f64();
+        write!(
+            stderr(),
+            "\r\x1b[Ksandbox: building a template, once: {stage}, {seconds:.0} s{last}"
+        )
+        .unwrap_or_default();
+    }
+
+    fn built(&mut self, _elapsed: Duration) {
+        if !self.quiet && stderr().is_terminal() {
+            write!(stderr(), "\r\x1b[K").unwrap_or_default();
+        }
+    }
+}
+
+/// One line saying what failed, one saying what to do.
+pub fn explain(error: &anyhow::Error) -> u8 {
+    if let Some(complaint) = error.downcast_ref::<Complaint>() {
+        say(&format!("{complaint}\n{}", complaint.remedy));
+        return complaint.exit_code;
+    }
+    if let Some(Interrupted(signal)) = error.downcast_ref::<Interrupted>() {
+        return 128 + signal;
+    }
+    if let Some(problem) = error.downcast_ref::<Problem>() {
+        say(&format!("{problem}\n{}", problem.remedy()));
+        return EXIT_OURS;
+    }
+    say(&format!(
+        "{error:#}\nrun sandbox doctor to see what this host lacks"
+    ));
+    EXIT_OURS
+}
+
+/// To standard error, if anybody still reads it.
+pub fn say(text: &str) {
+    for line in text.lines() {
+        writeln!(stderr(), "sandbox: {line}").unwrap_or_default();
+    }
+}

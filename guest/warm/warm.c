@@ -12,13 +12,17 @@
 #include <internal/pycore_pylifecycle.h>
 #include <internal/pycore_runtime.h>
 
+#include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 /* Of our kernel (kernel-config/patches, "host services"). */
 #define PR_HOST_JOB 0x484f5303
@@ -32,6 +36,9 @@ struct bytes {
     const char *data;
     size_t length;
 };
+
+/* What imports.py shares with us: the name of the module that a script is. */
+static PyObject *hidden;
 
 /* The job's encoding: Job::handover in guest/src/job.rs. */
 static const char *cursor, *end;
@@ -144,6 +151,12 @@ static void set_sys(const char *name, PyObject *value)
 static void set_path0(struct bytes script)
 {
     PyObject *path = PySys_GetObject("path");
+    const char *name = memrchr(script.data, '/', script.length);
+    name = name == NULL ? script.data : name + 1;
+    const char *dot = memchr(name, '.', script.data + script.length - name);
+    size_t stem = (dot == NULL ? script.data + script.length : dot) - name;
+    if (PyList_Append(hidden, decode((struct bytes){name, stem})) < 0)
+        must(NULL);
     while (script.length > 0 && script.data[script.length - 1] != '/')
         script.length--;
     if (script.length > 0)
@@ -267,20 +280,58 @@ static int run_job(void)
 }
 
 /*
- * The process is about to end, and its machine with it: giving memory back would be the most
- * expensive thing that many a program does.
+ * Memory for the program's objects that it need not ask the kernel for, since a page fault takes
+ * that a millisecond on a software KVM: arenas of the interpreter's allocator, and the heap of
+ * the C library's. It is all zeroes, and so takes no room in the template.
  */
-static void keep_arena(void *context, void *address, size_t size)
+#define ARENA (1 << 20)
+#define ARENAS_MAX 64
+
+static PyObjectArenaAllocator usual;
+static void *arenas[ARENAS_MAX];
+static size_t spare, spare_max;
+static int leaving;
+
+static void *allocate_arena(void *context, size_t size)
 {
+    return size == ARENA && spare > 0 ? arenas[--spare] : usual.alloc(context, size);
+}
+
+static void free_arena(void *context, void *address, size_t size)
+{
+    /* At the end the machine goes with the process: giving memory back is for nothing. */
+    if (leaving)
+        return;
+    if (size == ARENA && spare < spare_max)
+        arenas[spare++] = address;
+    else
+        usual.free(context, address, size);
+}
+
+static void keep_memory_at_hand(void)
+{
+    size_t memory = sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE), heap = memory / 64;
+    spare_max = memory / 32 / ARENA < ARENAS_MAX ? memory / 32 / ARENA : ARENAS_MAX;
+    PyObject_GetArenaAllocator(&usual);
+    PyObjectArenaAllocator allocator = {usual.ctx, allocate_arena, free_arena};
+    PyObject_SetArenaAllocator(&allocator);
+    while (spare < spare_max) {
+        void *arena = usual.alloc(usual.ctx, ARENA);
+        if (arena == NULL)
+            fail("keeping memory at hand");
+        arenas[spare++] = arena;
+    }
+    /* Freeing a large piece raises the size from which the C library maps each of them (mallopt(3)). */
+    void *volatile piece = malloc(2 * heap);
+    free(piece);
+    piece = malloc(heap);
+    free(piece);
 }
 
 /* As Py_RunMain does after the program. */
 static void leave(int status)
 {
-    PyObjectArenaAllocator allocator;
-    PyObject_GetArenaAllocator(&allocator);
-    allocator.free = keep_arena;
-    PyObject_SetArenaAllocator(&allocator);
+    leaving = 1;
     if (Py_FinalizeEx() < 0)
         status = 120;
     if (_Py_UnhandledKeyboardInterrupt) {
@@ -288,6 +339,84 @@ static void leave(int status)
         kill(getpid(), SIGINT);
     }
     exit(status);
+}
+
+static void must_set(PyObject *globals, const char *name, PyObject *value)
+{
+    if (PyDict_SetItemString(globals, name, must(value)) < 0)
+        must(NULL);
+}
+
+/* A file in memory, as long as the process lives. */
+static PyObject *map(const char *path)
+{
+    struct stat status;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &status) < 0)
+        fail(path);
+    void *memory = mmap(NULL, status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (memory == MAP_FAILED)
+        fail(path);
+    close(fd);
+    return must(PyMemoryView_FromMemory(memory, status.st_size, PyBUF_READ));
+}
+
+/* A mapping of ours, from /proc/self/maps. */
+struct mapping {
+    unsigned long from, to;
+    char modes[5];
+    int is_vvar;
+};
+
+static int next_mapping(FILE *maps, struct mapping *mapping)
+{
+    static char *line;
+    static size_t size;
+    if (maps == NULL || getline(&line, &size, maps) < 0)
+        return 0;
+    mapping->is_vvar = strstr(line, "[vvar]") != NULL;
+    return sscanf(line, "%lx-%lx %4s", &mapping->from, &mapping->to, mapping->modes) == 3;
+}
+
+/* The kernel's page for all processes; its last byte is ours (host_services.c there). */
+static PyObject *untouched(void)
+{
+    FILE *maps = fopen("/proc/self/maps", "r");
+    struct mapping mapping;
+    while (next_mapping(maps, &mapping)) {
+        if (mapping.is_vvar) {
+            fclose(maps);
+            return must(PyMemoryView_FromMemory((char *)mapping.from + 4095, 1, PyBUF_READ));
+        }
+    }
+    fail("finding [vvar]");
+    return NULL;
+}
+
+/*
+ * imports.py, under the name of the import system, whose frames no traceback shows. Libraries of
+ * extension modules are loaded; that the modules are imported is left to the program.
+ */
+static void speed_imports(void)
+{
+    PyObject *source = map("/usr/lib/sandbox/imports.py");
+    Py_buffer *text = PyMemoryView_GET_BUFFER(source);
+    char *copy = string((struct bytes){text->buf, text->len});
+    PyObject *code = must(Py_CompileString(copy, "<frozen importlib._bootstrap_external>", Py_file_input));
+    PyObject *globals = must(PyDict_New());
+    hidden = must(PyList_New(0));
+    must_set(globals, "__builtins__", PyEval_GetBuiltins());
+    must_set(globals, "archive", map("/usr/lib/sandbox/modules"));
+    must_set(globals, "untouched", untouched());
+    must_set(globals, "job", hidden);
+    must_set(globals, "work", PyUnicode_FromString(WORKDIR));
+    must(PyEval_EvalCode(code, globals, globals));
+    PyObject *extensions = must(PyDict_GetItemString(globals, "extensions"));
+    for (Py_ssize_t i = 0; i < PyList_Size(extensions); i++) {
+        if (dlopen(PyUnicode_AsUTF8(PyList_GetItem(extensions, i)), RTLD_NOW) == NULL)
+            fail(dlerror());
+    }
+    free(copy);
 }
 
 /* What the first program would make on the way is made now. */
@@ -305,11 +434,11 @@ static void rehearse(void)
 static void touch_pages(void)
 {
     FILE *maps = fopen("/proc/self/maps", "r");
-    unsigned long from, to;
-    char modes[5];
-    while (maps != NULL && fscanf(maps, "%lx-%lx %4s%*[^\n]", &from, &to, modes) == 3) {
-        if (modes[0] == 'r')
-            madvise((void *)from, to - from, modes[1] == 'w' ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
+    struct mapping mapping;
+    while (next_mapping(maps, &mapping)) {
+        int advice = mapping.modes[1] == 'w' ? MADV_POPULATE_WRITE : MADV_POPULATE_READ;
+        if (mapping.modes[0] == 'r')
+            madvise((void *)mapping.from, mapping.to - mapping.from, advice);
     }
     if (maps != NULL)
         fclose(maps);
@@ -333,6 +462,8 @@ static int on_audit(const char *event, PyObject *arguments, void *data)
     if (strcmp(event, "cpython.run_command") != 0)
         return 0;
     _PyRuntime.audit_hook_head = NULL;
+    keep_memory_at_hand();
+    speed_imports();
     rehearse();
     touch_pages();
     settle();

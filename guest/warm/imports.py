@@ -1,8 +1,8 @@
 """Lets a warm interpreter import the standard library without a look at the file system.
 
 Runs in the interpreter before it is saved, with four names given: `archive`, the memory of the
-file that modules.py made; `untouched`, one byte that is true until anybody looks up a path after
-the job came; `job`, a list whose only item will be the name that a script hides from the import
+file that modules.py made; `unchanged`, one byte that is true until a file is made, renamed or
+removed, or the current directory changes, after the job came; `job`, a list whose only item will be the name that a script hides from the import
 system by being a module of that name itself; and `work`, the directory of scripts.
 
 Modules are executed when they are imported, as ever, and have the loaders and the specs that they
@@ -23,7 +23,8 @@ from _imp import _fix_co_filename
 
 length = int.from_bytes(archive[:8], 'little')
 # Name: path, whether a package, and where its code is; nothing if it is an extension module.
-index = marshal.loads(archive[8 : 8 + length])
+# And the names of all that can be imported from the library's directories.
+index, names = marshal.loads(archive[8 : 8 + length])
 library = sys.path[1:]
 find_anywhere = PathFinder.find_spec
 find_in = PathFinder._get_spec
@@ -32,7 +33,11 @@ read_anywhere = SourceLoader.get_code
 
 def find_spec(cls, fullname, path=None, target=None):
     known = index.get(fullname)
-    if known is None or not is_first(fullname, path, target, known[0]):
+    if known is None:
+        if path is None and fullname not in names and is_only_library(fullname):
+            return None
+        return find_anywhere(fullname, path, target)
+    if not is_first(fullname, path, target, known[0]):
         return find_anywhere(fullname, path, target)
     location, is_package, code = known
     loader = (SourceFileLoader if code else ExtensionFileLoader)(fullname, location)
@@ -43,15 +48,18 @@ def find_spec(cls, fullname, path=None, target=None):
 def is_first(fullname, path, target, location):
     """Whether a search would find the library's module before any other of this name."""
     if path is not None:
-        # Of a package: the last two parts of the location are the module's own, or the last three.
-        return len(path) == 1 and location.startswith(path[0] + '/') and type(path) is list
+        return type(path) is list and len(path) == 1 and location.startswith(path[0] + '/')
+    if is_only_library(fullname):
+        return True
     if sys.path[1:] != library:
         return False
-    if untouched[0] and sys.path[0] in ('', work) and fullname not in job:
-        # Nobody can have put a module beside the script.
-        return True
     found = find_in(fullname, sys.path[:1], target)
     return found is None or found.loader is None
+
+
+def is_only_library(fullname):
+    """Whether nobody can have put a module of this name where it would be found first."""
+    return unchanged[0] and sys.path[0] in ('', work) and fullname not in job and sys.path[1:] == library
 
 
 def get_code(self, fullname):

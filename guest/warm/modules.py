@@ -1,6 +1,7 @@
 """Writes the code of the standard library into one file, for imports.py: modules.py LIBRARY FILE.
 
-The length of an index (8 bytes, little endian), the index, and the code of all modules, as
+The length of an index (8 bytes, little endian), the index with the names of all that can be
+imported, and the code of all modules, as
 marshal writes them.
 """
 
@@ -45,11 +46,16 @@ for name in EXTENSIONS:
     index[name] = path, False, None
 
 
+# Whatever is a module, or looks like a package.
+names = {entry.partition('.')[0] for directory in sys.path if os.path.isdir(directory) for entry in os.listdir(directory)}
+
+
 def shifted(offset):
-    return {
+    spans = {
         name: (path, is_package, span and (span[0] + offset, span[1] + offset))
         for name, (path, is_package, span) in index.items()
     }
+    return spans, names
 
 
 # The offsets are part of the index, whose length does not depend on them: all are 32-bit integers.

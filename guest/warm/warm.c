@@ -379,7 +379,7 @@ static int next_mapping(FILE *maps, struct mapping *mapping)
 }
 
 /* The kernel's page for all processes; its last byte is ours (host_services.c there). */
-static PyObject *untouched(void)
+static PyObject *unchanged(void)
 {
     FILE *maps = fopen("/proc/self/maps", "r");
     struct mapping mapping;
@@ -407,7 +407,7 @@ static void speed_imports(void)
     hidden = must(PyList_New(0));
     must_set(globals, "__builtins__", PyEval_GetBuiltins());
     must_set(globals, "archive", map("/usr/lib/sandbox/modules"));
-    must_set(globals, "untouched", untouched());
+    must_set(globals, "unchanged", unchanged());
     must_set(globals, "job", hidden);
     must_set(globals, "work", PyUnicode_FromString(WORKDIR));
     must(PyEval_EvalCode(code, globals, globals));

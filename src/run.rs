@@ -6,10 +6,11 @@ use crate::limits::Limits;
 use crate::outcome::Outcome;
 use crate::session::{Console, Session, Shared, Sink, Totals};
 use crate::vm::host::{self, Family};
-use crate::vm::{BootImages, Config, Counters, Saved, Vm, allow_kicks};
+use crate::vm::{BootImages, Config, Counters, Vm, allow_kicks};
 use crate::warm::{self, Kind, Listener};
 use crate::watchdog::{Signals, Watchdog};
 use anyhow::{Context, Result};
+use guest::Job;
 use std::ffi::OsString;
 use std::io::{Write, stderr, stdout};
 use std::path::PathBuf;
@@ -35,6 +36,12 @@ pub struct Request {
 }
 
 impl Request {
+    /// A restored machine has no boot to show on the console.
+    fn path(&self, job: &Job) -> Path {
+        let cold = self.fresh || self.show_console || !job::suits_a_warm_interpreter(job);
+        if cold { Path::Cold } else { Path::Warm }
+    }
+
     fn kind(&self) -> Kind {
         Kind {
             memory: self.limits.memory,
@@ -96,10 +103,7 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
     let kvm = host::open(&request.kvm)?;
     let family = Family::detect();
     allow_kicks()?;
-    let path = match !request.fresh && job::suits_a_warm_interpreter(&work.job) {
-        true => Path::Warm,
-        false => Path::Cold,
-    };
+    let path = request.path(&work.job);
     let saved = match path {
         Path::Cold => None,
         Path::Warm => Some(warm::saved(
@@ -121,7 +125,7 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
     let vm = match saved {
         Some(saved) => {
             let session = Session::warm(work, sinks, Arc::clone(&shared));
-            Vm::restore(&kvm, family, Saved { console, ..saved }, session)?
+            Vm::restore(&kvm, family, &saved, console, session)?
         }
         None => {
             let session = Session::cold(work, sinks, Arc::clone(&shared));

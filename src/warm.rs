@@ -77,9 +77,9 @@ impl Kind {
 
 /// What a template holds beside the memory.
 #[derive(Serialize, Deserialize)]
-struct Content {
-    state: State,
-    working_sets: Vec<WorkingSet>,
+pub struct Content {
+    pub state: State,
+    pub working_sets: Vec<WorkingSet>,
 }
 
 /// A saved machine from its template, which is built if need be. `verify`: all of its memory is
@@ -100,7 +100,6 @@ pub fn saved(
         memory: FileOffset::new(template.memory, template.memory_offset),
         memory_size: template.memory_size,
         runtime: assets::runtime()?,
-        console: None,
     })
 }
 
@@ -167,12 +166,10 @@ fn build(
         memory: FileOffset::new(memory, offset),
         memory_size: kind.memory,
         runtime: assets::runtime()?,
-        console: None,
     };
-    let bytes = postcard::to_stdvec(&saved.state).context("encoding the machine's state")?;
     let content = Content {
-        state: postcard::from_bytes(&bytes).context("decoding the machine's state")?,
-        working_sets: rehearse(kvm, family, kind, saved, &signals)?,
+        working_sets: rehearse(kvm, family, kind, &saved, &signals)?,
+        state: saved.state,
     };
     let content = postcard::to_stdvec(&content).context("encoding the template")?;
     let template = draft.publish(&content, &kind.describe(), began.elapsed())?;
@@ -200,7 +197,7 @@ fn rehearse(
     kvm: &Kvm,
     family: Family,
     kind: Kind,
-    saved: Saved,
+    saved: &Saved,
     signals: &Signals,
 ) -> Result<Vec<WorkingSet>> {
     let shared = Arc::new(Shared::new().context("making an eventfd")?);
@@ -217,7 +214,7 @@ fn rehearse(
         sinks,
         Arc::clone(&shared),
     );
-    let vm = Vm::restore(kvm, family, saved, session)?;
+    let vm = Vm::restore(kvm, family, saved, None, session)?;
     let watchdog = Watchdog::start(vm, shared)?;
     let (vm, verdict) = watchdog.watch(&kind.limits(), signals, &mut || {})?;
     let working_sets = vm.working_sets()?;

@@ -49,7 +49,7 @@ impl Serial {
 }
 
 /// The registers, to be saved.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct SerialState(#[serde(with = "UartState")] vm_superio::SerialState);
 
 #[derive(Serialize, Deserialize)]

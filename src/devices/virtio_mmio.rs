@@ -45,14 +45,14 @@ struct Registers {
 }
 
 /// All of it that is to be saved.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct VirtioMmioState {
     registers: Registers,
     queues: [SavedQueue; QUEUES],
     connection: Option<Connection>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct SavedQueue(#[serde(with = "QueueFields")] QueueState);
 
 #[derive(Serialize, Deserialize)]

@@ -25,7 +25,7 @@ pub struct Bus<P> {
 }
 
 /// What is saved of the devices.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct BusState {
     raised: u32,
     ioapic: Ioapic,

@@ -83,7 +83,6 @@ pub struct Saved {
     pub memory: FileOffset,
     pub memory_size: u64,
     pub runtime: File,
-    pub console: Option<Box<dyn Write + Send>>,
 }
 
 impl<P: Peer + Host> Vm<P> {
@@ -110,8 +109,18 @@ impl<P: Peer + Host> Vm<P> {
     }
 
     /// A clone of a saved machine, whose guest gets at once what it was asking for.
-    pub fn restore(kvm: &Kvm, family: Family, saved: Saved, peer: P) -> Result<Self> {
-        let memory = Memory::from_file(saved.memory, saved.memory_size, saved.runtime)?;
+    pub fn restore(
+        kvm: &Kvm,
+        family: Family,
+        saved: &Saved,
+        console: Option<Box<dyn Write + Send>>,
+        peer: P,
+    ) -> Result<Self> {
+        let runtime = saved
+            .runtime
+            .try_clone()
+            .context("duplicating a descriptor")?;
+        let memory = Memory::from_file(saved.memory.clone(), saved.memory_size, runtime)?;
         // At the same time: neither needs the other, and there may be two processors.
         let (vm, vcpu) = std::thread::scope(|scope| {
             scope.spawn(|| memory.make_ready(&saved.working_sets));
@@ -120,7 +129,7 @@ impl<P: Peer + Host> Vm<P> {
             anyhow::Ok((vm, vcpu))
         })?;
         let (mut regs, sregs) = (saved.state.vcpu.regs, saved.state.vcpu.sregs);
-        let mut bus = Bus::from_state(saved.state.bus, peer, saved.console)?;
+        let mut bus = Bus::from_state(saved.state.bus.clone(), peer, console)?;
         services::serve(&mut regs, &sregs, &memory, bus.vsock.peer_mut())?
             .map_err(|Violation(what)| anyhow!("resuming the template: {what}"))?;
         vcpu.set_regs(&regs).context("setting the registers")?;

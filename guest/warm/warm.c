@@ -427,6 +427,16 @@ static void rehearse(void)
     PyRun_SimpleFileExFlags(fmemopen(script, sizeof script - 1, "r"), "rehearsal", 1, &flags);
 }
 
+/* What there is now is no garbage: the collector need not look at it again, not even at the end. */
+static void freeze(void)
+{
+    PyObject *gc = must(PyImport_ImportModule("gc"));
+    must(PyObject_CallMethod(gc, "collect", NULL));
+    must(PyObject_CallMethod(gc, "freeze", NULL));
+    if (PyDict_DelItemString(PyImport_GetModuleDict(), "gc") < 0)
+        must(NULL);
+}
+
 /*
  * All pages of the interpreter that there are, as it will need them: a fault taken now is one
  * that no clone takes. What is private and writable gets pages of its own.
@@ -465,6 +475,7 @@ static int on_audit(const char *event, PyObject *arguments, void *data)
     keep_memory_at_hand();
     speed_imports();
     rehearse();
+    freeze();
     touch_pages();
     settle();
     receive_job();

@@ -34,7 +34,7 @@ pub fn tell(report: &Report, limits: &Limits) {
 
 pub fn describe(report: &Report) {
     let seconds = |duration: Option<Duration>| match duration {
-        Some(duration) => format!("{:.3} s", duration.as_secs_f64()),
+        Some(duration) => format!("{:.4} s", duration.as_secs_f64()),
         None => "none".into(),
     };
     let (timings, counters) = (report.timings, report.counters);

@@ -50,8 +50,8 @@ impl Store {
         cache::subdirectory("templates").map(Self)
     }
 
-    #[cfg(test)]
-    pub(super) fn at(directory: &Path) -> Self {
+    /// In a directory that is there, and private.
+    pub fn at(directory: &Path) -> Self {
         Self(directory.into())
     }
 

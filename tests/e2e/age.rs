@@ -1,0 +1,139 @@
+//! Clones of old templates. A template is made older as time itself would have done it: had it been
+//! saved earlier, the processor's time stamp counter would have been lower then, in its state and
+//! in the page of guest memory from which the guest computes its clock.
+
+use crate::common::{exit_code, finish, sandbox, text};
+use sandbox::template::{Found, PAGE, Store};
+use sandbox::warm::Content;
+use serde_json::{Value, json};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const MSR_KVM_SYSTEM_TIME: u32 = 0x4b56_4d01;
+/// Bytes of `struct pvclock_vcpu_time_info` (Documentation/virt/kvm/x86/msr.rst), and where its
+/// fields are.
+const PVCLOCK: usize = 32;
+const TSC_TIMESTAMP: usize = 8;
+const TSC_TO_SYSTEM_MUL: usize = 24;
+const TSC_SHIFT: usize = 28;
+
+/// The template's state with its time stamp counter turned back, and guest memory likewise.
+fn turn_back(content: Content, memory: &mut [u8], by: Duration) -> Content {
+    let mut state = serde_json::to_value(content.state).unwrap();
+    let page = msr(&state, MSR_KVM_SYSTEM_TIME) as usize & !1;
+    let clock = &mut memory[page..page + PVCLOCK];
+    let multiplier = u32::from_le_bytes(clock[TSC_TO_SYSTEM_MUL..][..4].try_into().unwrap());
+    // Nanoseconds are (ticks << shift) * multiplier / 2^32.
+    let ticks = (by.as_nanos() << 32) / u128::from(multiplier);
+    let shift = clock[TSC_SHIFT] as i8;
+    let ticks = match shift {
+        0.. => ticks >> shift,
+        _ => ticks << -shift,
+    } as u64;
+    let stamp = &mut clock[TSC_TIMESTAMP..][..8];
+    let then = u64::from_le_bytes(stamp.try_into().unwrap()).wrapping_sub(ticks);
+    stamp.copy_from_slice(&then.to_le_bytes());
+    let tsc = state["vcpu"]["tsc"].as_u64().unwrap();
+    state["vcpu"]["tsc"] = json!(tsc.wrapping_sub(ticks));
+    Content {
+        state: serde_json::from_value(state).unwrap(),
+        ..content
+    }
+}
+
+/// `struct kvm_msr_entry` is saved as its bytes: index, reserved, data.
+fn msr(state: &Value, index: u32) -> u64 {
+    let entries = state["vcpu"]["msrs"].as_array().unwrap();
+    let bytes = |entry: &Value| -> Vec<u8> {
+        let bytes = entry.as_array().unwrap().iter();
+        bytes.map(|byte| byte.as_u64().unwrap() as u8).collect()
+    };
+    let entry = entries
+        .iter()
+        .map(bytes)
+        .find(|entry| entry[..4] == index.to_le_bytes())
+        .expect("the MSR is saved");
+    u64::from_le_bytes(entry[8..16].try_into().unwrap())
+}
+
+/// Replaces the only template of the store with one that is so much older.
+fn age(directory: &Path, by: Duration) {
+    let store = Store::at(directory);
+    let key = store.list().unwrap().remove(0).key;
+    let Found::Ready(template) = store.find(&key).unwrap() else {
+        panic!("no template {key}");
+    };
+    let mut memory = vec![0; template.memory_size as usize];
+    template
+        .memory
+        .read_exact_at(&mut memory, template.memory_offset)
+        .unwrap();
+    let content = postcard::from_bytes(&template.state).unwrap();
+    let content = turn_back(content, &mut memory, by);
+    let lock = store.lock(&key, || ()).unwrap();
+    let mut draft = store.draft(&lock, template.memory_size).unwrap();
+    for (index, page) in (0..).zip(memory.chunks_exact(PAGE)) {
+        draft.write_page(index, page.try_into().unwrap()).unwrap();
+    }
+    let state = postcard::to_stdvec(&content).unwrap();
+    draft.publish(&state, "aged", template.build_time).unwrap();
+}
+
+fn seconds_since_1970() -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    now.as_secs_f64()
+}
+
+/// When the program began by its own wall clock, the monotonic clock then, and how long a sleep
+/// of 0.1 s took by that.
+fn clocks(cache: &Path) -> (f64, f64, f64) {
+    let code = "
+import time
+wall, began = time.time(), time.monotonic()
+time.sleep(0.1)
+print(wall, began, time.monotonic() - began)
+";
+    let mut command = sandbox(&["run", "--verbose", "-c", code]);
+    let output = finish(command.env("XDG_CACHE_HOME", cache), b"");
+    let stderr = text(&output.stderr);
+    assert_eq!(exit_code(output.status), 0, "{stderr}");
+    assert!(stderr.contains("Warm"), "{stderr}");
+    assert!(!stderr.contains("built again"), "{stderr}");
+    let stdout = text(&output.stdout);
+    let mut numbers = stdout.split_whitespace().map(|word| word.parse().unwrap());
+    let mut next = || numbers.next().unwrap();
+    (next(), next(), next())
+}
+
+#[test]
+fn a_clone_of_an_old_template_has_the_hosts_time_and_no_jump() {
+    const TOLERANCE: f64 = 0.005;
+    const DAY: u64 = 24 * 60 * 60;
+    let cache = tempfile::tempdir().unwrap();
+    let built = sandbox(&["template", "build"])
+        .env("XDG_CACHE_HOME", cache.path())
+        .status()
+        .unwrap();
+    assert!(built.success());
+    let (_, fresh_monotonic, _) = clocks(cache.path());
+    for hours in [1, 30 * 24] {
+        age(
+            &cache.path().join("sandbox/templates"),
+            Duration::from_secs(hours * DAY / 24),
+        );
+        let before = seconds_since_1970();
+        let (wall, monotonic, slept) = clocks(cache.path());
+        let after = seconds_since_1970();
+        assert!(
+            (before - TOLERANCE..after + TOLERANCE).contains(&wall),
+            "after {hours} h: {wall} is not between {before} and {after}"
+        );
+        // The host may be slow to run us, but not an hour.
+        assert!(
+            (fresh_monotonic - 1.0..fresh_monotonic + 60.0).contains(&monotonic),
+            "after {hours} h: {monotonic}, when fresh {fresh_monotonic}"
+        );
+        assert!((0.1..10.0).contains(&slept), "after {hours} h: {slept}");
+    }
+}

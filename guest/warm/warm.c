@@ -299,12 +299,9 @@ static void *allocate_arena(void *context, size_t size)
 
 static void free_arena(void *context, void *address, size_t size)
 {
-    /* At the end the machine goes with the process: giving memory back is for nothing. */
-    if (leaving)
-        return;
     if (size == ARENA && spare < spare_max)
         arenas[spare++] = address;
-    else
+    else if (size == ARENA || !leaving)
         usual.free(context, address, size);
 }
 
@@ -331,7 +328,9 @@ static void keep_memory_at_hand(void)
 /* As Py_RunMain does after the program. */
 static void leave(int status)
 {
+    /* The machine goes with the process: giving memory back is for nothing. */
     leaving = 1;
+    spare_max = ARENAS_MAX;
     if (Py_FinalizeEx() < 0)
         status = 120;
     if (_Py_UnhandledKeyboardInterrupt) {

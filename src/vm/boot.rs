@@ -61,8 +61,8 @@ pub fn command_line(family: Family, verbose: bool) -> Result<Cmdline> {
     // Sized for one program, not for a server: each entry is an instruction or more at boot.
     add("thash_entries=512 uhash_entries=256 dhash_entries=4096 ihash_entries=2048")?;
     add("mhash_entries=256 mphash_entries=256")?;
-    // One fault for up to 16 pages of anonymous memory.
-    add("thp_anon=16K-64K:always")?;
+    // One fault for as much anonymous memory as fits: an arena of Python's, a large array.
+    add("thp_anon=16K-1M:always;2M:always")?;
     if family == Family::Software {
         add(SOFTWARE_KVM_OPTIONS)?;
     }

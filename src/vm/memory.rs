@@ -41,21 +41,19 @@ impl Memory {
         &self.ram
     }
 
-    /// Which pages have been touched, of each mapping.
+    /// Which pages of RAM have been written to, region by region.
     pub fn working_sets(&self) -> Result<Vec<WorkingSet>> {
-        self.mappings().map(WorkingSet::of).collect()
+        self.ram
+            .iter()
+            .map(|region| WorkingSet::of(region))
+            .collect()
     }
 
-    /// Makes the pages ready that another machine with such a memory touched.
+    /// Makes the pages ready that another machine with such a memory wrote to.
     pub fn make_ready(&self, sets: &[WorkingSet]) {
-        for (mapping, set) in self.mappings().zip(sets) {
-            set.make_ready(mapping);
+        for (region, set) in self.ram.iter().zip(sets) {
+            set.make_ready(region);
         }
-    }
-
-    fn mappings(&self) -> impl Iterator<Item = &MmapRegion> {
-        let ram = self.ram.iter().map(|region| &**region);
-        ram.chain([&self.runtime])
     }
 
     /// Length of the range in which the guest sees the runtime image.

@@ -77,7 +77,7 @@ pub struct Config<'a> {
 /// A template to make a machine from.
 pub struct Saved {
     pub state: State,
-    /// Pages that a run is likely to touch.
+    /// Pages that a run is likely to write to.
     pub working_sets: Vec<WorkingSet>,
     /// RAM: so many bytes of a file, from an offset.
     pub memory: FileOffset,
@@ -161,7 +161,7 @@ impl<P: Peer + Host> Vm<P> {
         self.bus.vsock.peer()
     }
 
-    /// Which pages of its memory have been touched since it was restored.
+    /// Which pages of its memory have been written to since it was restored.
     pub fn working_sets(&self) -> Result<Vec<WorkingSet>> {
         self.memory.working_sets()
     }

@@ -1,5 +1,5 @@
-//! Which pages a program's run touches: recorded once when its template is made, and made ready
-//! at once in each clone, since a page at a time costs an exit or two each.
+//! Which pages of its memory a run writes to: recorded once when its template is made, and made
+//! ready at once in each clone, since a page at a time costs an exit or two each.
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -13,15 +13,11 @@ const PAGE: usize = 4096;
 const PRESENT: u64 = 1 << 63;
 const FILE: u64 = 1 << 61;
 
-/// Pages of one mapping, as runs: first page, number of pages.
+/// Pages of a private mapping that have been written to, as runs: first page, number of pages.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WorkingSet {
-    read: Vec<(u32, u32)>,
-    written: Vec<(u32, u32)>,
-}
+pub struct WorkingSet(Vec<(u32, u32)>);
 
 impl WorkingSet {
-    /// What has been touched of a private mapping of a file, or of a shared one.
     pub fn of(mapping: &MmapRegion) -> Result<Self> {
         let pagemap = File::open("/proc/self/pagemap").context("opening the page map")?;
         let mut entries = vec![0; mapping.len() / PAGE * 8];
@@ -35,43 +31,37 @@ impl WorkingSet {
                 .iter()
                 .rev()
                 .fold(0, |value, &byte| value << 8 | u64::from(byte));
-            match (entry & PRESENT != 0, entry & FILE != 0) {
-                (true, true) => add(&mut set.read, page, GAP),
-                // A copy of its own.
-                (true, false) => add(&mut set.written, page, 4),
-                _ => {}
+            // Not the file's page, so a copy.
+            if entry & PRESENT != 0 && entry & FILE == 0 {
+                set.add(page);
             }
         }
         Ok(set)
     }
 
-    /// Makes the same pages of another mapping of the same file present, and those to be written
-    /// its own.
+    /// Gives another mapping of the same file its own copies of these pages.
     pub fn make_ready(&self, mapping: &MmapRegion) {
-        for (runs, advice) in [
-            (&self.written, libc::MADV_POPULATE_WRITE),
-            (&self.read, libc::MADV_POPULATE_READ),
-        ] {
-            for &(first, count) in runs {
-                let (start, length) = (first as usize * PAGE, count as usize * PAGE);
-                if start + length > mapping.len() {
-                    continue;
-                }
-                // SAFETY: the range is inside the mapping, and populating it changes no content.
-                unsafe { libc::madvise(mapping.as_ptr().add(start).cast(), length, advice) };
+        for &(first, count) in &self.0 {
+            let (start, length) = (first as usize * PAGE, count as usize * PAGE);
+            if start + length > mapping.len() {
+                continue;
             }
+            // A host that does not know the advice (Linux before 5.14) is merely slower.
+            // SAFETY: the range is inside the mapping, and populating it changes no content.
+            unsafe {
+                let start = mapping.as_ptr().add(start).cast();
+                libc::madvise(start, length, libc::MADV_POPULATE_WRITE);
+            };
         }
     }
-}
 
-/// Pages that are made ready for nothing between two that are needed, at most: cheaper than
-/// one more system call.
-const GAP: u32 = 16;
-
-fn add(runs: &mut Vec<(u32, u32)>, page: u32, gap: u32) {
-    match runs.last_mut() {
-        Some((first, count)) if page < *first + *count + gap => *count = page - *first + 1,
-        _ => runs.push((page, 1)),
+    fn add(&mut self, page: u32) {
+        /// Copying a few pages for nothing is cheaper than one more system call.
+        const GAP: u32 = 4;
+        match self.0.last_mut() {
+            Some((first, count)) if page < *first + *count + GAP => *count = page - *first + 1,
+            _ => self.0.push((page, 1)),
+        }
     }
 }
 
@@ -99,10 +89,10 @@ mod tests {
             first.get_slice(page * PAGE, 1).unwrap().copy_from(&[1u8]);
         }
         let set = WorkingSet::of(&first).unwrap();
-        assert_eq!(set.written, [(3, 2), (40, 1)]);
+        assert_eq!(set.0, [(3, 2), (40, 1)]);
         let second = mapping(&file);
         set.make_ready(&second);
-        assert_eq!(WorkingSet::of(&second).unwrap().written, set.written);
+        assert_eq!(WorkingSet::of(&second).unwrap(), set);
         let slice = second.get_slice(3 * PAGE, 1).unwrap();
         let byte: u8 = slice.read_obj(0).unwrap();
         assert_eq!(byte, 0, "the content is the file's");

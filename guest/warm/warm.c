@@ -166,6 +166,25 @@ static void set_path0(struct bytes script)
         must(NULL);
 }
 
+static void must_set(PyObject *globals, const char *name, PyObject *value)
+{
+    if (PyDict_SetItemString(globals, name, must(value)) < 0)
+        must(NULL);
+}
+
+/* The exit status of a program that gave this, or raised an exception, which is shown. */
+static int status_of(PyObject *result)
+{
+    int status = 0;
+    if (result == NULL && !_Py_HandleSystemExit(&status)) {
+        PyErr_Print();
+        status = 1;
+    }
+    if (PyErr_Occurred())
+        PyErr_Clear();
+    return status;
+}
+
 /* As pymain_run_command does. */
 static int run_command(struct bytes code)
 {
@@ -178,7 +197,25 @@ static int run_command(struct bytes code)
         PyErr_Print();
         return 1;
     }
-    return PyRun_SimpleStringFlags(PyBytes_AS_STRING(utf8), &flags) != 0;
+    PyObject *globals = PyModule_GetDict(must(PyImport_AddModule("__main__")));
+    return status_of(PyRun_StringFlags(PyBytes_AS_STRING(utf8), Py_file_input, globals, globals, &flags));
+}
+
+/* As PyRun_SimpleFileExFlags does, closing the file. */
+static int run_file(FILE *file, const char *name, const char *loader)
+{
+    PyCompilerFlags flags = _PyCompilerFlags_INIT;
+    PyObject *globals = PyModule_GetDict(must(PyImport_AddModule("__main__")));
+    PyObject *path = must(PyUnicode_DecodeFSDefault(name));
+    PyObject *importer = must(PyImport_ImportModule("_frozen_importlib_external"));
+    PyObject *type = must(PyObject_GetAttrString(importer, loader));
+    must_set(globals, "__file__", path);
+    must_set(globals, "__cached__", Py_None);
+    must_set(globals, "__loader__", PyObject_CallFunction(type, "sO", "__main__", path));
+    int status = status_of(PyRun_FileExFlags(file, name, Py_file_input, globals, globals, 1, &flags));
+    if (PyDict_DelItemString(globals, "__file__") < 0 || PyDict_DelItemString(globals, "__cached__") < 0)
+        PyErr_Clear();
+    return status;
 }
 
 static int has(struct bytes text, const char *word)
@@ -207,12 +244,7 @@ static int run_archive(PyObject *path)
     if (PyList_SetItem(PySys_GetObject("path"), 0, Py_NewRef(path)) < 0)
         must(NULL);
     PyObject *runpy = must(PyImport_ImportModule("runpy"));
-    PyObject *result = PyObject_CallMethod(runpy, "_run_module_as_main", "si", "__main__", 0);
-    if (result == NULL) {
-        PyErr_Print();
-        return 1;
-    }
-    return 0;
+    return status_of(PyObject_CallMethod(runpy, "_run_module_as_main", "si", "__main__", 0));
 }
 
 /* As config_run_filename_abspath makes it; the word is relative. */
@@ -229,7 +261,6 @@ static char *absolute(struct bytes word)
 /* As pymain_run_python and pymain_run_file do. */
 static int run_script(struct bytes word, struct bytes source)
 {
-    PyCompilerFlags flags = _PyCompilerFlags_INIT;
     char *name = absolute(word);
     PyObject *path = must(PyUnicode_DecodeFSDefault(name));
     int plain = is_plain(source);
@@ -245,7 +276,12 @@ static int run_script(struct bytes word, struct bytes source)
     FILE *file = plain ? fmemopen((void *)source.data, source.length, "r") : fopen(name, "rb");
     if (file == NULL)
         fail("opening the script");
-    return PyRun_SimpleFileExFlags(file, name, 1, &flags) != 0;
+    size_t length = strlen(name);
+    if (length > 4 && strcmp(name + length - 4, ".pyc") == 0) {
+        PyCompilerFlags flags = _PyCompilerFlags_INIT;
+        return PyRun_SimpleFileExFlags(file, name, 1, &flags) != 0;
+    }
+    return run_file(file, name, "SourceFileLoader");
 }
 
 static int run_job(void)
@@ -325,25 +361,95 @@ static void keep_memory_at_hand(void)
     free(piece);
 }
 
-/* As Py_RunMain does after the program. */
+/* The modules that there were before the program, which are never taken apart. */
+static PyObject *startup;
+/* Standard output and standard error, as the interpreter made them. */
+static PyObject *streams[2];
+static int exit_status;
+
+/* As Py_RunMain does after the program and the end of the interpreter. */
+static void end_process(void)
+{
+    if (_Py_UnhandledKeyboardInterrupt) {
+        signal(SIGINT, SIG_DFL);
+        kill(getpid(), SIGINT);
+    }
+    exit(exit_status);
+}
+
+/* The last of the interpreter's objects that a program could know is gone: the rest goes with the machine. */
+static void end_early(PyObject *capsule)
+{
+    for (int i = 0; i < 2; i++) {
+        /* Its own end would have done that. */
+        if (PyObject_CallMethod(streams[i], "flush", NULL) == NULL)
+            PyErr_Clear();
+    }
+    while (_PyRuntime.nexitfuncs > 0)
+        _PyRuntime.exitfuncs[--_PyRuntime.nexitfuncs]();
+    fflush(stdout);
+    fflush(stderr);
+    end_process();
+}
+
+static int flush(const char *stream)
+{
+    PyObject *file = PySys_GetObject(stream);
+    PyObject *result = file == NULL || file == Py_None ? Py_None : PyObject_CallMethod(file, "flush", NULL);
+    return result == NULL ? -1 : 0;
+}
+
+/*
+ * The first function that was registered with atexit, so the last that is called. What there was
+ * before the program is hidden from the end of the interpreter, which would take it apart object
+ * by object; that ends when it comes to the capsule, the last of what the sys module holds.
+ */
+static PyObject *shorten_the_end(PyObject *self, PyObject *arguments)
+{
+    PyObject *modules = PyImport_GetModuleDict(), *name, *module;
+    Py_ssize_t position = 0;
+    if (!leaving || flush("stdout") < 0 || flush("stderr") < 0) {
+        /* Py_FinalizeEx finds the same and has its own way with it. */
+        PyErr_Clear();
+        Py_RETURN_NONE;
+    }
+    while (PyDict_Next(startup, &position, &name, &module)) {
+        if (PyDict_GetItem(modules, name) == module && PyDict_DelItem(modules, name) < 0)
+            PyErr_Clear();
+    }
+    static char something;
+    PyObject *capsule = PyCapsule_New(&something, NULL, end_early);
+    if (capsule == NULL || PySys_SetObject("last", capsule) < 0)
+        PyErr_Clear();
+    Py_XDECREF(capsule);
+    Py_RETURN_NONE;
+}
+
+static void prepare_the_end(void)
+{
+    static PyMethodDef definition = {"shorten_the_end", shorten_the_end, METH_NOARGS, NULL};
+    PyObject *atexit = must(PyImport_ImportModule("atexit"));
+    must(PyObject_CallMethod(atexit, "register", "N", must(PyCFunction_New(&definition, NULL))));
+    if (PyDict_DelItemString(PyImport_GetModuleDict(), "atexit") < 0)
+        must(NULL);
+    streams[0] = Py_NewRef(must(PySys_GetObject("__stdout__")));
+    streams[1] = Py_NewRef(must(PySys_GetObject("__stderr__")));
+    startup = must(PyDict_Copy(PyImport_GetModuleDict()));
+    for (char **name = (char *[]){"__main__", "sys", "builtins", NULL}; *name != NULL; name++) {
+        if (PyDict_DelItemString(startup, *name) < 0)
+            must(NULL);
+    }
+}
+
 static void leave(int status)
 {
     /* The machine goes with the process: giving memory back is for nothing. */
     leaving = 1;
     spare_max = ARENAS_MAX;
+    exit_status = status;
     if (Py_FinalizeEx() < 0)
-        status = 120;
-    if (_Py_UnhandledKeyboardInterrupt) {
-        signal(SIGINT, SIG_DFL);
-        kill(getpid(), SIGINT);
-    }
-    exit(status);
-}
-
-static void must_set(PyObject *globals, const char *name, PyObject *value)
-{
-    if (PyDict_SetItemString(globals, name, must(value)) < 0)
-        must(NULL);
+        exit_status = 120;
+    end_process();
 }
 
 /* A file in memory, as long as the process lives. */
@@ -434,6 +540,10 @@ static void freeze(void)
     must(PyObject_CallMethod(gc, "freeze", NULL));
     if (PyDict_DelItemString(PyImport_GetModuleDict(), "gc") < 0)
         must(NULL);
+    /* All but what the program fills: tracked anew, they are as young as it. */
+    PyObject *module = must(PyImport_AddModule("__main__")), *globals = PyModule_GetDict(module);
+    PyObject_GC_UnTrack(module), PyObject_GC_Track(module);
+    PyObject_GC_UnTrack(globals), PyObject_GC_Track(globals);
 }
 
 /*
@@ -474,6 +584,7 @@ static int on_audit(const char *event, PyObject *arguments, void *data)
     keep_memory_at_hand();
     speed_imports();
     rehearse();
+    prepare_the_end();
     freeze();
     touch_pages();
     settle();

@@ -3,9 +3,10 @@
 
 use crate::cache::{self, Opened};
 use anyhow::{Context, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -31,16 +32,18 @@ pub fn kernel() -> Result<Vec<u8>> {
 
 /// The runtime image, from the cache if it is there.
 pub fn runtime() -> Result<File> {
-    let (digest, size) = RUNTIME_IDENTITY
-        .trim()
-        .split_once(' ')
-        .context("reading the runtime image's identity")?;
-    let size: u64 = size.parse().context("reading the runtime image's size")?;
+    let (digest, size) = identity()?;
     let directory = cache::directory()?;
-    let path = directory.join(format!("runtime-{}.erofs", &digest[..16]));
+    let path = directory.join(runtime_name(digest));
     if let Some(file) = open_runtime(&path, size)? {
         return Ok(file);
     }
+    let _lock = lock(&directory)?;
+    // Whoever held the lock may have unpacked it.
+    if let Some(file) = open_runtime(&path, size)? {
+        return Ok(file);
+    }
+    remove_leftovers(&directory, |name| name.starts_with(UNFINISHED))?;
     unpack_runtime(&directory, &path, digest).with_context(|| {
         format!(
             "unpacking the runtime image ({} MiB) into {}",
@@ -49,6 +52,58 @@ pub fn runtime() -> Result<File> {
         )
     })?;
     open_runtime(&path, size)?.context("the runtime image was changed while it was unpacked")
+}
+
+/// Removes the images of other builds, and what killed processes left. Returns how many files,
+/// and their bytes.
+pub fn prune() -> Result<(usize, u64)> {
+    let directory = cache::directory()?;
+    let ours = runtime_name(identity()?.0);
+    let _lock = lock(&directory)?;
+    remove_leftovers(&directory, |name| {
+        let image = name.starts_with("runtime-") && name.ends_with(".erofs") && name != ours;
+        image || name.starts_with(UNFINISHED)
+    })
+}
+
+/// What a file is called until it is a whole image.
+const UNFINISHED: &str = ".runtime-";
+
+/// SHA-256 and size of the runtime image.
+fn identity() -> Result<(&'static str, u64)> {
+    let (digest, size) = RUNTIME_IDENTITY
+        .trim()
+        .split_once(' ')
+        .context("reading the runtime image's identity")?;
+    let size = size.parse().context("reading the runtime image's size")?;
+    Ok((digest, size))
+}
+
+fn runtime_name(digest: &str) -> String {
+    format!("runtime-{}.erofs", &digest[..16])
+}
+
+/// The right to unpack images, until it is dropped.
+fn lock(directory: &Path) -> Result<Flock<File>> {
+    let file = File::open(directory)
+        .with_context(|| format!("opening the cache {}", directory.display()))?;
+    Flock::lock(file, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| errno)
+        .with_context(|| format!("locking the cache {}", directory.display()))
+}
+
+fn remove_leftovers(directory: &Path, unwanted: impl Fn(&str) -> bool) -> Result<(usize, u64)> {
+    let (mut files, mut bytes) = (0, 0);
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(&unwanted) {
+            bytes += entry.metadata()?.len();
+            fs::remove_file(entry.path())
+                .with_context(|| format!("removing {}", entry.path().display()))?;
+            files += 1;
+        }
+    }
+    Ok((files, bytes))
 }
 
 /// The file, if nobody else can have written it and it is of the right size. Its content was
@@ -64,7 +119,7 @@ fn open_runtime(path: &Path, size: u64) -> Result<Option<File>> {
 
 /// Writes to a name of its own, then renames: the cache never holds a half-written image.
 fn unpack_runtime(directory: &Path, path: &Path, digest: &str) -> Result<()> {
-    let temporary = directory.join(format!(".runtime-{}", std::process::id()));
+    let temporary = directory.join(format!("{UNFINISHED}{}", std::process::id()));
     let result = write_runtime(&temporary, digest)
         .and_then(|()| fs::rename(&temporary, path).context("renaming"));
     if result.is_err() && temporary.exists() {
@@ -74,10 +129,6 @@ fn unpack_runtime(directory: &Path, path: &Path, digest: &str) -> Result<()> {
 }
 
 fn write_runtime(path: &Path, digest: &str) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)

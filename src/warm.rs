@@ -8,7 +8,7 @@ use crate::outcome::Outcome;
 use crate::session::{Session, Shared, Sink};
 use crate::template::{Draft, Found, Key, Lock, PAGE, Store, Template};
 use crate::vm::host::{self, Family};
-use crate::vm::{BootImages, Config, Saved, State, Vm, WorkingSet};
+use crate::vm::{BootImages, Config, Pages, Saved, SavedMemory, State, Vm};
 use crate::watchdog::{Signals, Watchdog};
 use anyhow::{Context, Result, bail};
 use kvm_ioctls::Kvm;
@@ -79,7 +79,10 @@ impl Kind {
 #[derive(Serialize, Deserialize)]
 pub struct Content {
     pub state: State,
-    pub working_sets: Vec<WorkingSet>,
+    /// Pages of memory that hold anything.
+    pub filled: Pages,
+    /// Pages that a run is likely to write to, of each region of RAM.
+    pub working_set: Vec<Pages>,
 }
 
 /// A saved machine from its template, which is built if need be. `verify`: all of its memory is
@@ -96,9 +99,12 @@ pub fn saved(
         postcard::from_bytes(&template.state).context("decoding the template")?;
     Ok(Saved {
         state: content.state,
-        working_sets: content.working_sets,
-        memory: FileOffset::new(template.memory, template.memory_offset),
-        memory_size: template.memory_size,
+        working_set: content.working_set,
+        memory: SavedMemory {
+            file: FileOffset::new(template.memory, template.memory_offset),
+            size: template.memory_size,
+            filled: content.filled,
+        },
         runtime: assets::runtime()?,
     })
 }
@@ -112,32 +118,32 @@ fn template(
 ) -> Result<Template> {
     let store = Store::open()?;
     let key = kind.key(family)?;
-    if let Some(template) = find(&store, &key, verify, listener)? {
-        return Ok(template);
+    let refused = match find(&store, &key, verify)? {
+        Ok(template) => return Ok(template),
+        Err(why) => why,
+    };
+    if let Some(why) = &refused {
+        listener.refused(why);
     }
+    store.check_place(&key)?;
     let lock = store.lock(&key, || listener.waiting())?;
     // Whoever held the lock may have built it.
-    if let Some(template) = find(&store, &key, verify, listener)? {
+    if let Ok(template) = find(&store, &key, verify)? {
         return Ok(template);
     }
     build(&store, &lock, kvm, family, kind, listener)
 }
 
-fn find(
-    store: &Store,
-    key: &Key,
-    verify: bool,
-    listener: &mut dyn Listener,
-) -> Result<Option<Template>> {
-    match store.find(key)? {
+/// The template; or why there is none, if there is a file that must not be used.
+fn find(store: &Store, key: &Key, verify: bool) -> Result<Result<Template, Option<String>>> {
+    Ok(match store.find(key)? {
         Found::Ready(template) if verify && !template.verify()? => {
-            listener.refused("its memory is not what was saved");
+            Err(Some("its memory is not what was saved".into()))
         }
-        Found::Ready(template) => return Ok(Some(template)),
-        Found::Missing => {}
-        Found::Refused(why) => listener.refused(&why),
-    }
-    Ok(None)
+        Found::Ready(template) => Ok(template),
+        Found::Missing => Err(None),
+        Found::Refused(why) => Err(Some(why)),
+    })
 }
 
 fn build(
@@ -157,18 +163,22 @@ fn build(
     listener.building("saving", began.elapsed(), last);
     let state = vm.save(kvm)?;
     let mut draft = store.draft(lock, kind.memory)?;
-    write_memory(vm.memory(), &mut draft)?;
+    let filled = write_memory(vm.memory(), &mut draft)?;
     drop(vm);
     let (memory, offset) = draft.memory()?;
     let saved = Saved {
         state,
-        working_sets: Vec::new(),
-        memory: FileOffset::new(memory, offset),
-        memory_size: kind.memory,
+        working_set: Vec::new(),
+        memory: SavedMemory {
+            file: FileOffset::new(memory, offset),
+            size: kind.memory,
+            filled,
+        },
         runtime: assets::runtime()?,
     };
     let content = Content {
-        working_sets: rehearse(kvm, family, kind, &saved, &signals)?,
+        working_set: rehearse(kvm, family, kind, &saved, &signals)?,
+        filled: saved.memory.filled,
         state: saved.state,
     };
     let content = postcard::to_stdvec(&content).context("encoding the template")?;
@@ -177,19 +187,29 @@ fn build(
     Ok(template)
 }
 
-fn write_memory(memory: &GuestMemoryMmap, draft: &mut Draft) -> Result<()> {
-    let mut index = 0;
+/// Gives the pages that hold anything.
+fn write_memory(memory: &GuestMemoryMmap, draft: &mut Draft) -> Result<Pages> {
+    /// Fewer zeroes than this between two of them are kept as well: each run of pages is mapped
+    /// on its own.
+    const GAP: u32 = 64;
+    let (mut filled, mut index) = (Pages::default(), 0);
     for region in memory.iter() {
         for offset in (0..region.len()).step_by(PAGE) {
             let mut page = [0; PAGE];
             region
                 .read_slice(&mut page, MemoryRegionAddress(offset))
                 .context("reading guest memory")?;
-            draft.write_page(index, &page)?;
+            if page != [0; PAGE] {
+                draft.write_page(index.into(), &page)?;
+                filled.add(index, GAP);
+            }
             index += 1;
         }
     }
-    Ok(())
+    for (first, count) in filled.runs() {
+        draft.reserve(first.into(), count.into())?;
+    }
+    Ok(filled)
 }
 
 /// Runs the least of programs in a first clone, and sees which pages that takes.
@@ -199,7 +219,7 @@ fn rehearse(
     kind: Kind,
     saved: &Saved,
     signals: &Signals,
-) -> Result<Vec<WorkingSet>> {
+) -> Result<Vec<Pages>> {
     let shared = Arc::new(Shared::new().context("making an eventfd")?);
     let nowhere = File::options()
         .write(true)
@@ -217,10 +237,10 @@ fn rehearse(
     let vm = Vm::restore(kvm, family, saved, None, session)?;
     let watchdog = Watchdog::start(vm, shared)?;
     let (vm, verdict) = watchdog.watch(&kind.limits(), signals, &mut || {})?;
-    let working_sets = vm.working_sets()?;
+    let written = vm.written()?;
     let (reported, ..) = vm.into_peer().into_result();
     match verdict.outcome(reported) {
-        Outcome::Exited(0) => Ok(working_sets),
+        Outcome::Exited(0) => Ok(written),
         Outcome::Interrupted(signal) => bail!(Interrupted(signal)),
         outcome => bail!("the first clone of the template ended: {outcome:?}"),
     }

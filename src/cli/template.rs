@@ -2,6 +2,7 @@
 
 use super::values::parse_memory;
 use super::voice::{Progress, say};
+use crate::assets;
 use crate::template::Store;
 use crate::vm::allow_kicks;
 use crate::vm::host::{self, Family};
@@ -31,7 +32,7 @@ pub enum Verb {
         #[arg(long)]
         verify: bool,
     },
-    /// Remove them all; runs build those that they need
+    /// Remove them all, and the runtime images of other versions; runs build those that they need
     Prune,
 }
 
@@ -54,8 +55,13 @@ pub fn template_verb(verb: Verb, kvm: &Path) -> Result<u8> {
         }
         Verb::List { verify } => list(&Store::open()?, verify)?,
         Verb::Prune => {
-            let (count, bytes) = Store::open()?.prune(None)?;
-            say(&format!("removed {count}, {} MiB", bytes >> 20));
+            let (templates, in_templates) = Store::open()?.prune(None)?;
+            let (images, in_images) = assets::prune()?;
+            say(&format!(
+                "removed {}, {} MiB",
+                templates + images,
+                (in_templates + in_images) >> 20
+            ));
         }
     }
     Ok(0)

@@ -6,7 +6,8 @@ use crate::outcome::{EXIT_OURS, Outcome};
 use crate::run::Report;
 use crate::vm::host::Problem;
 use crate::warm::{Interrupted, Listener};
-use std::io::{IsTerminal, Write, stderr};
+use nix::errno::Errno;
+use std::io::{self, IsTerminal, Write, stderr};
 use std::time::Duration;
 
 /// What the user must know beyond the program's own output.
@@ -109,9 +110,17 @@ pub fn explain(error: &anyhow::Error) -> u8 {
         say(&format!("{problem}\n{}", problem.remedy()));
         return EXIT_OURS;
     }
-    say(&format!(
-        "{error:#}\nrun sandbox doctor to see what this host lacks"
-    ));
+    let full = error.chain().any(|cause| {
+        let io = cause.downcast_ref::<io::Error>();
+        io.is_some_and(|error| error.kind() == io::ErrorKind::StorageFull)
+            || cause.downcast_ref::<Errno>() == Some(&Errno::ENOSPC)
+    });
+    let remedy = if full {
+        "free space there, or keep the cache elsewhere with XDG_CACHE_HOME"
+    } else {
+        "run sandbox doctor to see what this host lacks"
+    };
+    say(&format!("{error:#}\n{remedy}"));
     EXIT_OURS
 }
 

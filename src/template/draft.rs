@@ -5,6 +5,8 @@ use super::format::{Header, MEMORY_OFFSET, file_length};
 use super::pages::{CHUNK, Digest, PAGE, is_zero};
 use super::store::{DRAFT, Found, Store, TEMPLATE, Template, now};
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
@@ -95,6 +97,18 @@ impl Draft<'_> {
             .with_context(|| self.store.writing(self.lock))?;
         self.pending.clear();
         Ok(())
+    }
+
+    /// Has room on the disk for these pages, zero or not: a mapping of them then never fails for
+    /// want of it, nor makes the file grow.
+    pub fn reserve(&mut self, first: u64, count: u64) -> Result<()> {
+        let (offset, length) = (MEMORY_OFFSET + first * PAGE as u64, count * PAGE as u64);
+        let (offset, length) = (i64::try_from(offset)?, i64::try_from(length)?);
+        match fallocate(&self.file, FallocateFlags::empty(), offset, length) {
+            // Not every file system can.
+            Ok(()) | Err(Errno::EOPNOTSUPP) => Ok(()),
+            Err(errno) => Err(errno).with_context(|| self.store.writing(self.lock)),
+        }
     }
 
     /// The file and the offset at which the memory is so far, to try it out before others can.

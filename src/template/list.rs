@@ -121,12 +121,20 @@ impl Template {
     }
 }
 
-/// Removes a file. Returns its bytes on disk, or `None` if somebody else was faster.
+/// Removes a file. Returns its bytes on disk, or `None` if somebody else was faster, or it is a
+/// directory, which is none of ours.
 pub(super) fn remove(path: &Path) -> Result<Option<u64>> {
     let size = size_on_disk(path)?;
     match fs::remove_file(path) {
         Ok(()) => Ok(size.or(Some(0))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::IsADirectory
+            ) =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(error).with_context(|| format!("removing {}", path.display())),
     }
 }

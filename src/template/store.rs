@@ -3,7 +3,7 @@
 use super::format::{HEADER_SIZE, Header, MEMORY_OFFSET, file_length, state_length};
 use super::{Key, pages};
 use crate::cache::{self, Opened};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -76,6 +76,17 @@ impl Store {
                 Template::read(file, length, key).map_or_else(Found::Refused, Found::Ready)
             }
         })
+    }
+}
+
+impl Store {
+    /// Whether a template can be published under this key: before the work of building one.
+    pub fn check_place(&self, key: &Key) -> Result<()> {
+        let path = self.path(key, TEMPLATE);
+        if path.symlink_metadata().is_ok_and(|there| there.is_dir()) {
+            bail!("{} is a directory: remove it", path.display());
+        }
+        Ok(())
     }
 }
 

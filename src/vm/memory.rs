@@ -1,17 +1,27 @@
 //! Guest memory: RAM of this VM alone, and the runtime image that all VMs share.
 
-use super::working_set::WorkingSet;
+use super::pages::{PAGE, Pages};
 use crate::layout::{HIGH_RAM, LOW_RAM_END, RUNTIME, RUNTIME_ALIGNMENT};
 use anyhow::{Context, Result, ensure};
 use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
 use std::fs::File;
-use std::sync::Arc;
+use std::os::fd::AsRawFd;
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{
     Address, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
     GuestRegionMmap, MmapRegion, VolatileMemory, VolatileSlice,
 };
+
+/// RAM in a file.
+pub struct SavedMemory {
+    /// Where it begins.
+    pub file: FileOffset,
+    /// Bytes of RAM, and so of the file from there.
+    pub size: u64,
+    /// The pages that hold anything but zeroes.
+    pub filled: Pages,
+}
 
 /// The memory of one VM.
 pub struct Memory {
@@ -24,15 +34,21 @@ impl Memory {
     /// `size` bytes of fresh RAM, and the runtime image.
     pub fn new(size: u64, runtime: File) -> Result<Self> {
         Ok(Self {
-            ram: make_ram(size, None)?,
+            ram: make_ram(size)?,
             runtime: map_runtime(runtime)?,
         })
     }
 
-    /// RAM that starts out as a part of a file and keeps what is written to it to itself.
-    pub fn from_file(file: FileOffset, size: u64, runtime: File) -> Result<Self> {
+    /// RAM that starts out as what was saved of another, and keeps what is written to it to itself.
+    pub fn from_saved(saved: &SavedMemory, runtime: File) -> Result<Self> {
+        let ram = make_ram(saved.size)?;
+        let mut before = 0;
+        for region in ram.iter() {
+            map_saved(saved, region, before)?;
+            before += region.len();
+        }
         Ok(Self {
-            ram: make_ram(size, Some(file))?,
+            ram,
             runtime: map_runtime(runtime)?,
         })
     }
@@ -42,15 +58,15 @@ impl Memory {
     }
 
     /// Which pages of RAM have been written to, region by region.
-    pub fn working_sets(&self) -> Result<Vec<WorkingSet>> {
+    pub fn written(&self) -> Result<Vec<Pages>> {
         self.ram
             .iter()
-            .map(|region| WorkingSet::of(region))
+            .map(|region| Pages::written(region))
             .collect()
     }
 
     /// Makes the pages ready that another machine with such a memory wrote to.
-    pub fn make_ready(&self, sets: &[WorkingSet]) {
+    pub fn make_ready(&self, sets: &[Pages]) {
         for (region, set) in self.ram.iter().zip(sets) {
             set.make_ready(region);
         }
@@ -103,7 +119,7 @@ impl Memory {
 }
 
 /// RAM has a hole below 4 GiB for devices.
-fn make_ram(size: u64, file: Option<FileOffset>) -> Result<GuestMemoryMmap> {
+fn make_ram(size: u64) -> Result<GuestMemoryMmap> {
     let low = size.min(LOW_RAM_END);
     let mut ranges = vec![(GuestAddress(0), low as usize)];
     if size > low {
@@ -111,25 +127,44 @@ fn make_ram(size: u64, file: Option<FileOffset>) -> Result<GuestMemoryMmap> {
     }
     let regions = ranges
         .into_iter()
-        .scan(0, |offset, (start, size)| {
-            let at = *offset;
-            *offset += size as u64;
-            Some((start, size, at))
-        })
-        .map(|(start, size, offset)| {
-            let flags = libc::MAP_PRIVATE | libc::MAP_NORESERVE;
-            let (builder, flags) = match &file {
-                Some(file) => {
-                    let part = FileOffset::from_arc(Arc::clone(file.arc()), file.start() + offset);
-                    (MmapRegionBuilder::new(size).with_file_offset(part), flags)
-                }
-                None => (MmapRegionBuilder::new(size), flags | libc::MAP_ANONYMOUS),
-            };
-            let mapping = map(builder, libc::PROT_WRITE, flags)?;
+        .map(|(start, size)| {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+            let mapping = map(MmapRegionBuilder::new(size), libc::PROT_WRITE, flags)?;
             GuestRegionMmap::new(mapping, start).context("guest memory at the end of the world")
         })
         .collect::<Result<_>>()?;
     GuestMemoryMmap::from_regions(regions).context("laying out guest memory")
+}
+
+/// Puts the pages of a file that hold anything into a region which `before` bytes of RAM precede.
+/// The others stay anonymous: the file's holes would cost it a page of the page cache each, and
+/// on a file system in memory even grow it.
+fn map_saved(saved: &SavedMemory, region: &GuestRegionMmap, before: u64) -> Result<()> {
+    for (first, count) in saved.filled.runs() {
+        let start = (u64::from(first) * PAGE as u64).max(before);
+        let end = (u64::from(first) + u64::from(count)) * PAGE as u64;
+        let end = end.min(before + region.len());
+        if start >= end {
+            continue;
+        }
+        let offset = i64::try_from(saved.file.start() + start)?;
+        // SAFETY: the range is inside the region, which is ours alone, and nothing refers to its
+        // content yet.
+        let mapped = unsafe {
+            libc::mmap(
+                region.as_ptr().add((start - before) as usize).cast(),
+                (end - start) as usize,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_NORESERVE | libc::MAP_FIXED,
+                saved.file.file().as_raw_fd(),
+                offset,
+            )
+        };
+        if mapped == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error()).context("mapping a template");
+        }
+    }
+    Ok(())
 }
 
 /// Shared and read-only: one copy in the host's page cache serves all VMs.

@@ -9,17 +9,18 @@ mod instruction;
 mod kick;
 mod memory;
 mod mp_table;
+mod pages;
 mod paging;
 mod services;
 mod state;
-mod working_set;
 mod xsave;
 
 pub use boot::BootImages;
 pub use kick::{Kicker, allow_kicks};
+pub use memory::SavedMemory;
+pub use pages::Pages;
 pub use services::Host;
 pub use state::State;
-pub use working_set::WorkingSet;
 
 use crate::devices::Violation;
 use crate::devices::ioapic::PINS;
@@ -39,7 +40,7 @@ use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use vm_memory::{FileOffset, GuestMemoryMmap};
+use vm_memory::GuestMemoryMmap;
 
 /// A virtual machine with one vCPU, and the peer that talks with its guest.
 ///
@@ -78,10 +79,8 @@ pub struct Config<'a> {
 pub struct Saved {
     pub state: State,
     /// Pages that a run is likely to write to.
-    pub working_sets: Vec<WorkingSet>,
-    /// RAM: so many bytes of a file, from an offset.
-    pub memory: FileOffset,
-    pub memory_size: u64,
+    pub working_set: Vec<Pages>,
+    pub memory: SavedMemory,
     pub runtime: File,
 }
 
@@ -120,10 +119,10 @@ impl<P: Peer + Host> Vm<P> {
             .runtime
             .try_clone()
             .context("duplicating a descriptor")?;
-        let memory = Memory::from_file(saved.memory.clone(), saved.memory_size, runtime)?;
+        let memory = Memory::from_saved(&saved.memory, runtime)?;
         // At the same time: neither needs the other, and there may be two processors.
         let (vm, vcpu) = std::thread::scope(|scope| {
-            scope.spawn(|| memory.make_ready(&saved.working_sets));
+            scope.spawn(|| memory.make_ready(&saved.working_set));
             let (vm, vcpu) = bare(kvm, &memory, &saved.state.cpuid()?)?;
             state::restore(&vm, &vcpu, family, &saved.state)?;
             anyhow::Ok((vm, vcpu))
@@ -162,8 +161,8 @@ impl<P: Peer + Host> Vm<P> {
     }
 
     /// Which pages of its memory have been written to since it was restored.
-    pub fn working_sets(&self) -> Result<Vec<WorkingSet>> {
-        self.memory.working_sets()
+    pub fn written(&self) -> Result<Vec<Pages>> {
+        self.memory.written()
     }
 
     pub fn memory(&self) -> &GuestMemoryMmap {

@@ -1,5 +1,4 @@
-//! Which pages of its memory a run writes to: recorded once when its template is made, and made
-//! ready at once in each clone, since a page at a time costs an exit or two each.
+//! Sets of pages: what of a saved memory holds anything, and what a run writes to.
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -8,17 +7,34 @@ use std::os::unix::fs::FileExt;
 use vm_memory::MmapRegion;
 use vm_memory::VolatileMemory;
 
-const PAGE: usize = 4096;
+pub const PAGE: usize = 4096;
 /// Bits of an entry of /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst).
 const PRESENT: u64 = 1 << 63;
 const FILE: u64 = 1 << 61;
 
-/// Pages of a private mapping that have been written to, as runs: first page, number of pages.
+/// Pages as runs: first page, number of pages.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WorkingSet(Vec<(u32, u32)>);
+pub struct Pages(Vec<(u32, u32)>);
 
-impl WorkingSet {
-    pub fn of(mapping: &MmapRegion) -> Result<Self> {
+impl Pages {
+    /// Adds a page behind all others; with what lies between if that is less than `gap` pages.
+    pub fn add(&mut self, page: u32, gap: u32) {
+        match self.0.last_mut() {
+            Some((first, count)) if page < *first + *count + gap => *count = page - *first + 1,
+            _ => self.0.push((page, 1)),
+        }
+    }
+
+    pub fn runs(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.0.iter().copied()
+    }
+
+    /// Those of a private mapping that have been written to: what a run will write to was recorded
+    /// when its template was made, and is made ready at once in each clone, since a page at a time
+    /// costs an exit or two each.
+    pub fn written(mapping: &MmapRegion) -> Result<Self> {
+        /// Copying a few pages for nothing is cheaper than one more system call.
+        const GAP: u32 = 4;
         let pagemap = File::open("/proc/self/pagemap").context("opening the page map")?;
         let mut entries = vec![0; mapping.len() / PAGE * 8];
         let first = mapping.as_ptr() as usize / PAGE;
@@ -31,9 +47,9 @@ impl WorkingSet {
                 .iter()
                 .rev()
                 .fold(0, |value, &byte| value << 8 | u64::from(byte));
-            // Not the file's page, so a copy.
+            // Not a file's page, so a copy.
             if entry & PRESENT != 0 && entry & FILE == 0 {
-                set.add(page);
+                set.add(page, GAP);
             }
         }
         Ok(set)
@@ -41,7 +57,7 @@ impl WorkingSet {
 
     /// Gives another mapping of the same file its own copies of these pages.
     pub fn make_ready(&self, mapping: &MmapRegion) {
-        for &(first, count) in &self.0 {
+        for (first, count) in self.runs() {
             let (start, length) = (first as usize * PAGE, count as usize * PAGE);
             if start + length > mapping.len() {
                 continue;
@@ -52,15 +68,6 @@ impl WorkingSet {
                 let start = mapping.as_ptr().add(start).cast();
                 libc::madvise(start, length, libc::MADV_POPULATE_WRITE);
             };
-        }
-    }
-
-    fn add(&mut self, page: u32) {
-        /// Copying a few pages for nothing is cheaper than one more system call.
-        const GAP: u32 = 4;
-        match self.0.last_mut() {
-            Some((first, count)) if page < *first + *count + GAP => *count = page - *first + 1,
-            _ => self.0.push((page, 1)),
         }
     }
 }
@@ -88,11 +95,11 @@ mod tests {
         for page in [3, 4, 40] {
             first.get_slice(page * PAGE, 1).unwrap().copy_from(&[1u8]);
         }
-        let set = WorkingSet::of(&first).unwrap();
+        let set = Pages::written(&first).unwrap();
         assert_eq!(set.0, [(3, 2), (40, 1)]);
         let second = mapping(&file);
         set.make_ready(&second);
-        assert_eq!(WorkingSet::of(&second).unwrap(), set);
+        assert_eq!(Pages::written(&second).unwrap(), set);
         let slice = second.get_slice(3 * PAGE, 1).unwrap();
         let byte: u8 = slice.read_obj(0).unwrap();
         assert_eq!(byte, 0, "the content is the file's");

@@ -4,13 +4,14 @@ use crate::assets;
 use crate::job::{self, Program};
 use crate::limits::Limits;
 use crate::outcome::Outcome;
-use crate::session::{Console, Session, Shared, Sink, Totals};
+use crate::session::{Console, Marks, Session, Shared, Sink, Totals};
 use crate::vm::host::{self, Family};
 use crate::vm::{BootImages, Config, Counters, Vm, allow_kicks};
 use crate::warm::{self, Kind, Listener};
 use crate::watchdog::{Signals, Watchdog};
 use anyhow::{Context, Result};
 use guest::Job;
+use kvm_ioctls::Kvm;
 use std::ffi::OsString;
 use std::io::{Write, stderr, stdout};
 use std::path::PathBuf;
@@ -118,27 +119,14 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
     let shared = Arc::new(Shared::new().context("making an eventfd")?);
     let limit = request.limits.max_output;
     let sinks = [Sink::new(stdout(), limit)?, Sink::new(stderr(), limit)?];
-    let console: Option<Box<dyn Write + Send>> = match request.show_console {
-        true => Some(Box::new(Console::new(stderr(), Arc::clone(&shared))?)),
-        false => None,
-    };
     let vm = match saved {
         Some(saved) => {
             let session = Session::warm(work, sinks, Arc::clone(&shared));
-            Vm::restore(&kvm, family, &saved, console, session)?
+            Vm::restore(&kvm, family, &saved, session)?
         }
         None => {
             let session = Session::cold(work, sinks, Arc::clone(&shared));
-            let config = Config {
-                memory: request.limits.memory,
-                runtime: assets::runtime()?,
-                images: BootImages {
-                    kernel: &assets::kernel()?,
-                    agent: assets::AGENT,
-                },
-                console,
-            };
-            Vm::boot(&kvm, family, config, session)?
+            boot(&kvm, family, request, session, &shared)?
         }
     };
 
@@ -150,23 +138,53 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
     let counters = vm.counters();
     let last_words = last_words(&vm.console());
     let (reported, output, marks) = vm.into_peer().into_result();
-    let between = |from: Option<Instant>, to: Option<Instant>| Some(to? - from?);
     Ok(Report {
         path,
         outcome: verdict.outcome(reported),
         output,
-        timings: Timings {
+        timings: Timings::between(began, entered, &marks, ended),
+        counters,
+        family,
+        last_words,
+    })
+}
+
+/// A machine that boots for this request alone.
+fn boot(
+    kvm: &Kvm,
+    family: Family,
+    request: &Request,
+    session: Session,
+    shared: &Arc<Shared>,
+) -> Result<Vm<Session>> {
+    let console: Option<Box<dyn Write + Send>> = match request.show_console {
+        true => Some(Box::new(Console::new(stderr(), Arc::clone(shared))?)),
+        false => None,
+    };
+    let config = Config {
+        memory: request.limits.memory,
+        runtime: assets::runtime()?,
+        images: BootImages {
+            kernel: &assets::kernel()?,
+            agent: assets::AGENT,
+        },
+        console,
+    };
+    Vm::boot(kvm, family, config, session)
+}
+
+impl Timings {
+    fn between(began: Instant, entered: Instant, marks: &Marks, ended: Instant) -> Self {
+        let between = |from: Option<Instant>, to: Option<Instant>| Some(to? - from?);
+        Self {
             setup: entered - began,
             kernel: between(Some(entered), marks.connected),
             agent: between(marks.connected, marks.started),
             first_output: between(marks.started, marks.first_output),
             program: between(marks.started, Some(ended)),
             teardown: ended.elapsed(),
-        },
-        counters,
-        family,
-        last_words,
-    })
+        }
+    }
 }
 
 /// To show a person what went wrong in a guest that crashed.

@@ -234,7 +234,7 @@ fn rehearse(
         sinks,
         Arc::clone(&shared),
     );
-    let vm = Vm::restore(kvm, family, saved, None, session)?;
+    let vm = Vm::restore(kvm, family, saved, session)?;
     let watchdog = Watchdog::start(vm, shared)?;
     let (vm, verdict) = watchdog.watch(&kind.limits(), signals, &mut || {})?;
     let written = vm.written()?;

@@ -9,7 +9,7 @@ use crate::vm::host::{self, Family};
 use crate::warm::{self, Kind};
 use anyhow::Result;
 use clap::Subcommand;
-use std::io::{Write, stdout};
+use std::io::{self, Write, stdout};
 use std::path::Path;
 
 #[derive(Subcommand)]
@@ -80,7 +80,11 @@ fn list(store: &Store, verify: bool) -> Result<()> {
             Ok(_) => "refused: its memory is not what was saved".into(),
             Err(why) => format!("refused: {why}"),
         };
-        writeln!(stdout(), "{}  {size} MiB  {told}", entry.key)?;
+        match writeln!(stdout(), "{}  {size} MiB  {told}", entry.key) {
+            // Nobody reads on.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+            result => result?,
+        }
     }
     Ok(())
 }

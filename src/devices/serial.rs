@@ -18,12 +18,8 @@ impl Serial {
     }
 
     /// One that goes on from a saved state, with nothing kept of its output.
-    pub fn from_state(
-        state: &SerialState,
-        irq: IrqLine,
-        copy: Option<Box<dyn Write + Send>>,
-    ) -> io::Result<Self> {
-        Uart::from_state(&state.0, irq, NoEvents, Console::new(copy))
+    pub fn from_state(state: &SerialState, irq: IrqLine) -> io::Result<Self> {
+        Uart::from_state(&state.0, irq, NoEvents, Console::new(None))
             .map(Self)
             .map_err(io::Error::other)
     }

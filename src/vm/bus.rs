@@ -58,14 +58,10 @@ impl<P: Peer> Bus<P> {
     }
 
     /// Devices that go on from a saved state.
-    pub fn from_state(
-        state: BusState,
-        peer: P,
-        console: Option<Box<dyn Write + Send>>,
-    ) -> Result<Self> {
+    pub fn from_state(state: BusState, peer: P) -> Result<Self> {
         let irqs = IrqLines::default();
         irqs.raise_all(state.raised);
-        let serial = Serial::from_state(&state.serial, irqs.line(SERIAL_IRQ), console)
+        let serial = Serial::from_state(&state.serial, irqs.line(SERIAL_IRQ))
             .context("restoring the serial console")?;
         let device = Vsock::new(GUEST_CID, peer);
         let vsock = VirtioMmio::from_state(state.vsock, device, irqs.line(VSOCK_IRQ))

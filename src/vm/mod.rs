@@ -108,13 +108,7 @@ impl<P: Peer + Host> Vm<P> {
     }
 
     /// A clone of a saved machine, whose guest gets at once what it was asking for.
-    pub fn restore(
-        kvm: &Kvm,
-        family: Family,
-        saved: &Saved,
-        console: Option<Box<dyn Write + Send>>,
-        peer: P,
-    ) -> Result<Self> {
+    pub fn restore(kvm: &Kvm, family: Family, saved: &Saved, peer: P) -> Result<Self> {
         let runtime = saved
             .runtime
             .try_clone()
@@ -128,7 +122,7 @@ impl<P: Peer + Host> Vm<P> {
             anyhow::Ok((vm, vcpu))
         })?;
         let (mut regs, sregs) = (saved.state.vcpu.regs, saved.state.vcpu.sregs);
-        let mut bus = Bus::from_state(saved.state.bus.clone(), peer, console)?;
+        let mut bus = Bus::from_state(saved.state.bus.clone(), peer)?;
         services::serve(&mut regs, &sregs, &memory, bus.vsock.peer_mut())?
             .map_err(|Violation(what)| anyhow!("resuming the template: {what}"))?;
         vcpu.set_regs(&regs).context("setting the registers")?;

@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
-"""Times cold runs of `sandbox run hello`, split, from process start to first output.
+"""Times cold runs of `sandbox run --fresh`, split, from process start to first output.
 
 Reads what `--verbose` tells and takes its own time for the whole process.
 Usage: cold.py SANDBOX RUNS
 """
 
 import os
-import re
 import statistics
 import subprocess
 import sys
 import time
+
+import verbose
 
 # The second line is the kernel's share of the interpreter's CPU time, by the guest's own clock.
 PROGRAM = "print('hello', flush=True); import os; t = os.times(); print(t.system / (t.user + t.system or 1))"
@@ -20,7 +21,7 @@ def once(sandbox):
     """One run: named figures in seconds or counts."""
     began = time.monotonic()
     process = subprocess.Popen(
-        [sandbox, "run", "--verbose", "-t", "300", "-c", PROGRAM],
+        [sandbox, "run", "--fresh", "--verbose", "-t", "300", "-c", PROGRAM],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
     line = process.stdout.readline()
     first_output = time.monotonic() - began
@@ -30,7 +31,7 @@ def once(sandbox):
     total = time.monotonic() - began
     if line != b"hello\n" or status != 0:
         sys.exit(f"the run failed: {line!r}, status {status}\n{stderr}")
-    share = float(rest)
+    told = verbose.durations(stderr)
     figures = {"process start to first output": first_output, "whole process": total}
     for key, name in {
         "setup": "  VM set-up",
@@ -40,14 +41,15 @@ def once(sandbox):
         "program": "  (exec to exit)",
         "teardown": "  teardown",
     }.items():
-        figures[name] = float(re.search(rf"{key} ([0-9.]+) s", stderr)[1])
-    figures["guest kernel's share of the interpreter's time"] = share
+        figures[name] = told[key]
+    figures["guest kernel's share of the interpreter's time"] = float(rest)
     figures["host CPU in the guest or for it"] = usage.ru_stime + usage.ru_utime
+    told = verbose.counts(stderr)
     for key, name in {
-        "exits": "exits", r"port I/O": "  port I/O", "bulk memory": "    of these, bulk memory work",
+        "exits": "exits", "port I/O": "  port I/O", "services": "    of these, host services",
         "memory I/O": "  memory-mapped I/O", "assists": "  instructions completed",
     }.items():
-        figures[name] = int(re.search(rf"(\d+) {key}", stderr)[1])
+        figures[name] = told[key]
     return figures
 
 

@@ -59,7 +59,7 @@ def is_first(fullname, path, target, location):
 
 def is_only_library(fullname):
     """Whether nobody can have put a module of this name where it would be found first."""
-    return unchanged[0] and sys.path[0] in ('', work) and fullname not in job and sys.path[1:] == library
+    return unchanged[0] and sys.path[1:] == library and sys.path[0] in ('', work) and fullname not in job
 
 
 def get_code(self, fullname):

@@ -202,13 +202,13 @@ static int run_command(struct bytes code)
 }
 
 /* As PyRun_SimpleFileExFlags does, closing the file. */
-static int run_file(FILE *file, const char *name, const char *loader)
+static int run_file(FILE *file, const char *name)
 {
     PyCompilerFlags flags = _PyCompilerFlags_INIT;
     PyObject *globals = PyModule_GetDict(must(PyImport_AddModule("__main__")));
     PyObject *path = must(PyUnicode_DecodeFSDefault(name));
     PyObject *importer = must(PyImport_ImportModule("_frozen_importlib_external"));
-    PyObject *type = must(PyObject_GetAttrString(importer, loader));
+    PyObject *type = must(PyObject_GetAttrString(importer, "SourceFileLoader"));
     must_set(globals, "__file__", path);
     must_set(globals, "__cached__", Py_None);
     must_set(globals, "__loader__", PyObject_CallFunction(type, "sO", "__main__", path));
@@ -244,15 +244,15 @@ static int run_archive(PyObject *path)
     if (PyList_SetItem(PySys_GetObject("path"), 0, Py_NewRef(path)) < 0)
         must(NULL);
     PyObject *runpy = must(PyImport_ImportModule("runpy"));
-    return status_of(PyObject_CallMethod(runpy, "_run_module_as_main", "si", "__main__", 0));
+    PyObject *result = PyObject_CallMethod(runpy, "_run_module_as_main", "si", "__main__", 0);
+    _Py_UnhandledKeyboardInterrupt |= PyErr_Occurred() == PyExc_KeyboardInterrupt;
+    return status_of(result);
 }
 
 /* As config_run_filename_abspath makes it; the word is relative. */
 static char *absolute(struct bytes word)
 {
     char *path;
-    if (word.length > 2 && memcmp(word.data, "./", 2) == 0)
-        word.data += 2, word.length -= 2;
     if (asprintf(&path, WORKDIR "/%.*s", (int)word.length, word.data) < 0)
         fail("naming the script");
     return path;
@@ -276,12 +276,11 @@ static int run_script(struct bytes word, struct bytes source)
     FILE *file = plain ? fmemopen((void *)source.data, source.length, "r") : fopen(name, "rb");
     if (file == NULL)
         fail("opening the script");
-    size_t length = strlen(name);
-    if (length > 4 && strcmp(name + length - 4, ".pyc") == 0) {
+    if (!plain) {
         PyCompilerFlags flags = _PyCompilerFlags_INIT;
         return PyRun_SimpleFileExFlags(file, name, 1, &flags) != 0;
     }
-    return run_file(file, name, "SourceFileLoader");
+    return run_file(file, name);
 }
 
 static int run_job(void)
@@ -529,7 +528,11 @@ static void rehearse(void)
 {
     static char script[] = "import sys\nprint(end='', flush=True)\nprint(end='', file=sys.stderr)\ndel sys\n";
     PyCompilerFlags flags = _PyCompilerFlags_INIT;
+    PyObject *globals = PyModule_GetDict(must(PyImport_AddModule("__main__")));
+    PyObject *loader = Py_NewRef(must(PyDict_GetItemString(globals, "__loader__")));
     PyRun_SimpleFileExFlags(fmemopen(script, sizeof script - 1, "r"), "rehearsal", 1, &flags);
+    must_set(globals, "__loader__", loader);
+    Py_DECREF(loader);
 }
 
 /* What there is now is no garbage: the collector need not look at it again, not even at the end. */

@@ -1,7 +1,14 @@
 //! What the end-to-end tests share: the real binary on the real KVM, and Debian's python3.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::LazyLock;
+use std::time::Duration;
+use tempfile::TempDir;
 
 /// Debian's own, of the version that the guest has.
 pub const PYTHON: &str = "/usr/bin/python3";
@@ -58,4 +65,163 @@ pub fn run(options: &[&str], code: &str) -> Output {
 
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A cache directory of its own.
+pub struct Cache(pub TempDir);
+
+/// What tells that a file is still the same: where it is, inode, length, nanosecond of its last
+/// change. Not its size on disk, which may change when a file system gets to writing.
+pub type Identity = (PathBuf, u64, u64, i64);
+
+impl Cache {
+    /// Without anything in it.
+    pub fn empty() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    /// With a template in it. For tests that leave it as it is.
+    pub fn shared() -> &'static Self {
+        static SHARED: LazyLock<Cache> = LazyLock::new(|| {
+            let cache = Cache::empty();
+            let output = finish(&mut cache.sandbox(&["template", "build"]), b"");
+            assert_eq!(exit_code(output.status), 0, "{}", text(&output.stderr));
+            // SAFETY: `remove` is a function that any thread may call at the end.
+            unsafe { libc::atexit(remove) };
+            cache
+        });
+        // Nothing else would: statics are not dropped.
+        extern "C" fn remove() {
+            fs::remove_dir_all(&SHARED.0).unwrap_or_default();
+        }
+        &SHARED
+    }
+
+    /// A copy of the shared one, to be changed.
+    pub fn copied() -> Self {
+        let cache = Self::empty();
+        copy(&Self::shared().0.path().join("sandbox"), cache.0.path());
+        cache
+    }
+
+    /// This program, in an environment where `sandbox` finds this cache, and no options.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        for option in ["FRESH", "VERIFY", "MEMORY", "PIDS_LIMIT"] {
+            command.env_remove(format!("SANDBOX_{option}"));
+        }
+        command
+            .env("SANDBOX_TIMEOUT", "300")
+            .env("XDG_CACHE_HOME", self.0.path());
+        command
+    }
+
+    pub fn sandbox(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command(&binary());
+        command.args(arguments);
+        command
+    }
+
+    /// `sandbox run` on this code.
+    pub fn run(&self, options: &[&str], code: &str) -> Output {
+        let mut command = self.sandbox(&["run"]);
+        finish(command.args(options).args(["-c", code]), b"")
+    }
+
+    /// The lines of `sandbox template list`.
+    pub fn list(&self, options: &[&str]) -> Vec<String> {
+        let output = finish(self.sandbox(&["template", "list"]).args(options), b"");
+        assert_eq!(exit_code(output.status), 0, "{}", text(&output.stderr));
+        text(&output.stdout).lines().map(str::to_string).collect()
+    }
+
+    /// How long building the only template took.
+    pub fn build_time(&self) -> Duration {
+        let lines = self.list(&[]);
+        let [line] = &lines[..] else {
+            panic!("{lines:?}")
+        };
+        let seconds = line.rsplit_once("built in ").unwrap().1;
+        Duration::from_secs_f64(seconds.strip_suffix(" s").unwrap().parse().unwrap())
+    }
+
+    /// The directory of templates.
+    pub fn templates(&self) -> PathBuf {
+        self.0.path().join("sandbox/templates")
+    }
+
+    /// The file of the only template.
+    pub fn template(&self) -> PathBuf {
+        self.only("template")
+    }
+
+    /// The runtime image.
+    pub fn image(&self) -> PathBuf {
+        self.only("erofs")
+    }
+
+    fn only(&self, extension: &str) -> PathBuf {
+        let mut files = files(self.0.path());
+        files.retain(|path| path.extension().is_some_and(|its| its == extension));
+        let [path] = &files[..] else {
+            panic!("{files:?}")
+        };
+        path.clone()
+    }
+
+    /// What kinds of files are in it: what their names end with.
+    pub fn kinds(&self) -> Vec<String> {
+        let files = files(self.0.path());
+        let names = files.iter().map(|path| path.file_name().unwrap());
+        let mut kinds: Vec<_> = names
+            .map(|name| name.to_str().unwrap().rsplit('.').next().unwrap().into())
+            .collect();
+        kinds.sort();
+        kinds
+    }
+
+    /// All of its files.
+    pub fn identities(&self) -> BTreeSet<Identity> {
+        let identity = |path: PathBuf| {
+            let metadata = path.symlink_metadata().unwrap();
+            (path, metadata.ino(), metadata.len(), metadata.ctime_nsec())
+        };
+        files(self.0.path()).into_iter().map(identity).collect()
+    }
+
+    /// The processes that have it in their environment, by their command lines.
+    pub fn processes(&self) -> Vec<String> {
+        let here = self.0.path().to_str().unwrap();
+        let mut processes = Vec::new();
+        for entry in fs::read_dir("/proc").unwrap() {
+            let entry = entry.unwrap().path();
+            // They end while we look.
+            let environment = fs::read(entry.join("environ")).unwrap_or_default();
+            if text(&environment).contains(here) {
+                let words = fs::read(entry.join("cmdline")).unwrap_or_default();
+                processes.push(format!("{}: {}", entry.display(), text(&words)));
+            }
+        }
+        processes
+    }
+}
+
+/// All files in a directory and those in it.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        match entry.file_type().unwrap().is_dir() {
+            true => found.extend(files(&entry.path())),
+            false => found.push(entry.path()),
+        }
+    }
+    found
+}
+
+/// Copies a file, or a directory into another, with modes, times and holes.
+pub fn copy(from: &Path, to: &Path) {
+    let mut command = Command::new("cp");
+    command.args(["--archive", "--sparse=always", "--reflink=auto"]);
+    assert!(command.arg(from).arg(to).status().unwrap().success());
 }

@@ -220,15 +220,31 @@ fn the_binary_runs_alone_and_keeps_its_cache_private() {
         b"",
     );
     assert_eq!(text(&output.stdout), "alone\n", "{}", text(&output.stderr));
-    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     let cache = home.join(".cache/sandbox");
-    assert_eq!(mode(&cache), 0o700);
-    let files: Vec<_> = fs::read_dir(&cache)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    assert_eq!(files.len(), 1, "{files:?}");
-    assert_eq!(mode(&files[0]), 0o400);
+    let mut modes = Vec::new();
+    for directory in [&cache, &cache.join("templates")] {
+        modes.push((directory.clone(), mode(directory)));
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                modes.push((path.extension().unwrap().into(), mode(&path)));
+            }
+        }
+    }
+    modes.sort();
+    let expected = [
+        (cache.clone(), 0o700),
+        (cache.join("templates"), 0o700),
+        ("erofs".into(), 0o400),
+        ("lock".into(), 0o600),
+        ("template".into(), 0o400),
+    ];
+    assert_eq!(modes, expected);
+}
+
+/// The permissions of a file.
+fn mode(path: &Path) -> u32 {
+    path.metadata().unwrap().permissions().mode() & 0o7777
 }
 
 #[test]

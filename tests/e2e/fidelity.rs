@@ -38,7 +38,7 @@ fn agree(given: &Given, arguments: &[&str], stdin: &[u8]) {
 }
 
 /// The reference, in the guest's environment: nothing of this process's own.
-fn reference() -> Command {
+pub(crate) fn reference() -> Command {
     let mut command = Command::new(PYTHON);
     command
         .env_clear()
@@ -49,7 +49,7 @@ fn reference() -> Command {
 }
 
 /// Allows only the script's directory to differ.
-fn compare(actual: &Output, expected: &Output, directory: &str) {
+pub(crate) fn compare(actual: &Output, expected: &Output, directory: &str) {
     let local = |bytes: &[u8]| text(bytes).replace(directory, "/work");
     if text(&expected.stderr).contains(directory) {
         assert_eq!(text(&actual.stderr), local(&expected.stderr));

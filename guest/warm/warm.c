@@ -360,8 +360,13 @@ static void keep_memory_at_hand(void)
     free(piece);
 }
 
-/* The modules that there were before the program, which are never taken apart. */
+/*
+ * The modules that there were before the program, which are not taken apart at the end, and the
+ * versions of their dictionaries: one that the program changed goes the usual way.
+ */
+#define MODULES_MAX 128
 static PyObject *startup;
+static uint64_t versions[MODULES_MAX];
 /* Standard output and standard error, as the interpreter made them. */
 static PyObject *streams[2];
 static int exit_status;
@@ -391,6 +396,11 @@ static void end_early(PyObject *capsule)
     end_process();
 }
 
+static uint64_t version(PyObject *module)
+{
+    return PyModule_Check(module) ? ((PyDictObject *)PyModule_GetDict(module))->ma_version_tag : 0;
+}
+
 static int flush(const char *stream)
 {
     PyObject *file = PySys_GetObject(stream);
@@ -412,8 +422,9 @@ static PyObject *shorten_the_end(PyObject *self, PyObject *arguments)
         PyErr_Clear();
         Py_RETURN_NONE;
     }
-    while (PyDict_Next(startup, &position, &name, &module)) {
-        if (PyDict_GetItem(modules, name) == module && PyDict_DelItem(modules, name) < 0)
+    for (int i = 0; PyDict_Next(startup, &position, &name, &module); i++) {
+        int unchanged = i < MODULES_MAX && version(module) == versions[i];
+        if (unchanged && PyDict_GetItem(modules, name) == module && PyDict_DelItem(modules, name) < 0)
             PyErr_Clear();
     }
     static char something;
@@ -438,6 +449,10 @@ static void prepare_the_end(void)
         if (PyDict_DelItemString(startup, *name) < 0)
             must(NULL);
     }
+    PyObject *name, *module;
+    Py_ssize_t position = 0;
+    for (int i = 0; i < MODULES_MAX && PyDict_Next(startup, &position, &name, &module); i++)
+        versions[i] = version(module);
 }
 
 static void leave(int status)

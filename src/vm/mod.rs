@@ -27,7 +27,7 @@ use crate::devices::ioapic::PINS;
 use crate::devices::vsock::Peer;
 use crate::layout::KVM_TSS;
 use crate::outcome::Crash;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use bus::{Bus, Effect};
 use host::Family;
 use kvm_bindings::{
@@ -51,6 +51,8 @@ pub struct Vm<P> {
     memory: Memory,
     bus: Bus<P>,
     family: Family,
+    /// The guest is in the middle of a request, which is to be served before it goes on.
+    asks: bool,
     counters: Counters,
     kicked: Arc<AtomicBool>,
 }
@@ -102,12 +104,13 @@ impl<P: Peer + Host> Vm<P> {
             memory,
             bus: Bus::new(peer, config.console)?,
             family,
+            asks: false,
             counters: Counters::default(),
             kicked: Arc::default(),
         })
     }
 
-    /// A clone of a saved machine, whose guest gets at once what it was asking for.
+    /// A clone of a saved machine, whose guest gets first of all what it was asking for.
     pub fn restore(kvm: &Kvm, family: Family, saved: &Saved, peer: P) -> Result<Self> {
         let runtime = saved
             .runtime
@@ -121,17 +124,15 @@ impl<P: Peer + Host> Vm<P> {
             state::restore(&vm, &vcpu, family, &saved.state)?;
             anyhow::Ok((vm, vcpu))
         })?;
-        let (mut regs, sregs) = (saved.state.vcpu.regs, saved.state.vcpu.sregs);
-        let mut bus = Bus::from_state(saved.state.bus.clone(), peer)?;
-        services::serve(&mut regs, &sregs, &memory, bus.vsock.peer_mut())?
-            .map_err(|Violation(what)| anyhow!("resuming the template: {what}"))?;
-        vcpu.set_regs(&regs).context("setting the registers")?;
+        vcpu.set_regs(&saved.state.vcpu.regs)
+            .context("setting the registers")?;
         Ok(Self {
             vcpu,
             vm,
             memory,
-            bus,
+            bus: Bus::from_state(saved.state.bus.clone(), peer)?,
             family,
+            asks: true,
             counters: Counters::default(),
             kicked: Arc::default(),
         })
@@ -184,6 +185,12 @@ impl<P: Peer + Host> Vm<P> {
 
     /// Runs the guest until the peer wants nothing more of it, or it crashes.
     pub fn run(&mut self) -> Result<Result<(), Crash>> {
+        // Not earlier: it gets the time, which goes on.
+        if std::mem::take(&mut self.asks)
+            && let Err(Violation(what)) = self.serve()?
+        {
+            return Ok(Err(Crash::Violation(what)));
+        }
         loop {
             // Before looking at what a kick may be about: one that comes now still counts.
             self.vcpu.set_kvm_immediate_exit(0);

@@ -82,10 +82,10 @@ pub fn command_line(family: Family, verbose: bool) -> Result<Cmdline> {
 /// what is not emulated (smap, popcnt, cx16), what is emulated once per iteration (erms, fsrm,
 /// rep_good, and 395: FSRS, which has no name), and the XSAVE formats that KVM_SET_XSAVE does
 /// not speak. Its memory work it leaves to us (`vm::services`). A timer tick takes it 2 ms, so a busy
-/// program is interrupted every 40 ms, not 10. Remapping its text read-only, freeing the
+/// program is interrupted every 100 ms, not 10. Remapping its text read-only, freeing the
 /// initramfs and making its root a tmpfs is work that protects nothing here.
 const SOFTWARE_KVM_OPTIONS: &str = "clearcpuid=smap,popcnt,cx16,erms,fsrm,395,rep_good,\
-    xsaves,xsavec,xsaveopt bulk_memory tick_stretch=4 rodata=off retain_initrd rootfstype=ramfs";
+    xsaves,xsavec,xsaveopt bulk_memory tick_stretch=10 rodata=off retain_initrd rootfstype=ramfs";
 
 /// At the top of low RAM, where the kernel does not look for room of its own.
 fn load_initramfs(ram: &GuestMemoryMmap, agent: &[u8]) -> Result<(u64, u64)> {

@@ -4,6 +4,7 @@ mod template;
 mod values;
 mod voice;
 
+use crate::confine::Level;
 use crate::doctor;
 use crate::job::{Complaint, Program, program_named};
 use crate::limits::Limits;
@@ -15,7 +16,7 @@ use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use values::{Timeout, parse_memory, parse_size, parse_timeout, parse_variable, read_variables};
-use voice::{Progress, describe, explain, tell};
+use voice::{Progress, describe, explain, say, tell};
 
 /// Run untrusted code in a virtual machine of its own
 #[derive(Parser)]
@@ -86,6 +87,10 @@ struct RunArgs {
     /// Check all of the saved machine before it is restored
     #[arg(long, env = "SANDBOX_VERIFY")]
     verify: bool,
+    /// Whether this process confines itself before the guest runs: as far as this kernel lets it,
+    /// or fully or not at all
+    #[arg(long, env = "SANDBOX_CONFINE", value_enum, value_name = "HOW", default_value = "auto")]
+    confine: Level,
     /// Show the guest kernel's log on standard error
     #[arg(long)]
     console: bool,
@@ -117,6 +122,9 @@ pub fn main() -> u8 {
 fn run_verb(args: RunArgs, kvm: PathBuf) -> Result<u8> {
     let (verbose, quiet) = (args.verbose, args.quiet);
     let request = request(args, kvm)?;
+    if request.confine == Level::Off {
+        say("--confine=off: what escapes from the guest has all the rights of this user");
+    }
     let report = run(&request, &mut Progress { quiet })?;
     if !quiet {
         tell(&report, &request.limits);
@@ -171,6 +179,7 @@ fn request(args: RunArgs, kvm: PathBuf) -> Result<Request, Complaint> {
         show_console: args.console,
         fresh: args.fresh,
         verify: args.verify,
+        confine: args.confine,
     })
 }
 

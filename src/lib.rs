@@ -10,12 +10,14 @@
 //! | 3 session | [`session`] | the conversation with the agent |
 //! | 4 assets | [`assets`], [`cache`] | files: kernel, agent, runtime image |
 //! | 4 template | [`template`] | files; never an ioctl |
+//! | 4 confine | [`confine`] | what this process gives up before the guest runs |
 //! | 5 story | [`run`], [`warm`], [`watchdog`], [`doctor`] | one run on one screen |
 //! | 6 door | [`cli`] | arguments in, exit code out |
 
 pub mod assets;
 pub mod cache;
 pub mod cli;
+pub mod confine;
 pub mod devices;
 pub mod doctor;
 pub mod job;

@@ -1,6 +1,7 @@
 //! One run on one screen.
 
 use crate::assets;
+use crate::confine::{self, Layer, Level, Seal};
 use crate::job::{self, Program};
 use crate::limits::Limits;
 use crate::outcome::Outcome;
@@ -34,6 +35,8 @@ pub struct Request {
     pub fresh: bool,
     /// Check all of the template's memory.
     pub verify: bool,
+    /// What this process is to give up before the guest runs.
+    pub confine: Level,
 }
 
 impl Request {
@@ -71,6 +74,8 @@ pub struct Report {
     pub timings: Timings,
     pub counters: Counters,
     pub family: Family,
+    /// What this process gave up before the guest ran.
+    pub confinement: Vec<Layer>,
     /// The last lines on the guest's console, with control characters escaped.
     pub last_words: Vec<String>,
 }
@@ -101,6 +106,7 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
         request.limits.pids,
         request.root,
     )?;
+    confine::close_inherited(request.confine)?;
     let kvm = host::open(&request.kvm)?;
     let family = Family::detect();
     allow_kicks()?;
@@ -129,9 +135,12 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
             boot(&kvm, family, request, session, &shared)?
         }
     };
+    drop(kvm);
 
+    let seal = Seal::process(request.confine, family, request.limits.memory)?;
+    let confinement = seal.layers.clone();
+    let watchdog = Watchdog::start(vm, Arc::clone(&shared), seal)?;
     let entered = Instant::now();
-    let watchdog = Watchdog::start(vm, Arc::clone(&shared))?;
     let (vm, verdict) = watchdog.watch(&request.limits, &signals, &mut || {})?;
     let ended = Instant::now();
     drop(signals);
@@ -145,6 +154,7 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
         timings: Timings::between(began, entered, &marks, ended),
         counters,
         family,
+        confinement,
         last_words,
     })
 }

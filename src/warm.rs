@@ -2,6 +2,7 @@
 //! interpreter in it and saving both.
 
 use crate::assets;
+use crate::confine::Seal;
 use crate::job;
 use crate::limits::{BOOT_LIMIT, Limits};
 use crate::outcome::Outcome;
@@ -235,7 +236,7 @@ fn rehearse(
         Arc::clone(&shared),
     );
     let vm = Vm::restore(kvm, family, saved, session)?;
-    let watchdog = Watchdog::start(vm, shared)?;
+    let watchdog = Watchdog::start(vm, shared, Seal::none())?;
     let (vm, verdict) = watchdog.watch(&kind.limits(), signals, &mut || {})?;
     let written = vm.written()?;
     let (reported, ..) = vm.into_peer().into_result();
@@ -284,7 +285,7 @@ fn warm_up(
         console: None,
     };
     let vm = Vm::boot(kvm, family, config, session)?;
-    let watchdog = Watchdog::start(vm, Arc::clone(&shared))?;
+    let watchdog = Watchdog::start(vm, Arc::clone(&shared), Seal::none())?;
     let (vm, verdict) = watchdog.watch(&kind.limits(), signals, &mut || {
         progress(match shared.start_time() {
             None => "booting the guest kernel",

@@ -1,6 +1,7 @@
 //! The main thread during a run: the clock, signals and standard input, while another thread
 //! runs the vCPU.
 
+use crate::confine::Seal;
 use crate::limits::{BOOT_LIMIT, Limits};
 use crate::outcome::{Crash, Outcome};
 use crate::session::{Session, Shared};
@@ -80,18 +81,23 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Starts the vCPU thread.
-    pub fn start(mut vm: Vm<Session>, shared: Arc<Shared>) -> Result<Self> {
+    /// Starts the vCPU thread, which enters the guest when both threads are confined.
+    pub fn start(mut vm: Vm<Session>, shared: Arc<Shared>, seal: Seal) -> Result<Self> {
+        let (main_seal, vcpu_seal) = seal.split();
         let kicker = Arc::new(vm.kicker());
         let (its_kicker, its_shared) = (Arc::clone(&kicker), Arc::clone(&shared));
         let thread = std::thread::Builder::new()
             .name("vcpu".into())
             .spawn(move || {
-                let result = its_kicker.enlist().and_then(|()| vm.run());
+                let result = its_kicker
+                    .enlist()
+                    .and_then(|()| vcpu_seal.apply())
+                    .and_then(|()| vm.run());
                 its_shared.end();
                 (vm, result)
             })
             .context("starting the vCPU thread")?;
+        main_seal.apply()?;
         Ok(Self {
             kicker,
             shared,

@@ -1,5 +1,6 @@
 //! What we say to the user, on standard error.
 
+use crate::confine::{self, Layer};
 use crate::job::Complaint;
 use crate::limits::Limits;
 use crate::outcome::{EXIT_OURS, Outcome};
@@ -55,6 +56,11 @@ pub fn describe(report: &Report) {
         "{} exits: {} port I/O ({} services), {} memory I/O, {} assists",
         counters.exits, counters.port_io, counters.services, counters.memory_io, counters.assists,
     ));
+    let layers: Vec<_> = report.confinement.iter().map(Layer::to_string).collect();
+    say(&match layers.as_slice() {
+        [] => "not confined".into(),
+        layers => format!("confined: {}", layers.join(", ")),
+    });
 }
 
 /// Tells the user why it takes longer this time.
@@ -108,6 +114,12 @@ pub fn explain(error: &anyhow::Error) -> u8 {
     }
     if let Some(problem) = error.downcast_ref::<Problem>() {
         say(&format!("{problem}\n{}", problem.remedy()));
+        return EXIT_OURS;
+    }
+    if let Some(missing) = error.downcast_ref::<confine::Missing>() {
+        say(&format!(
+            "{missing}\nrun on a newer kernel, or without that option: --verbose tells what holds then"
+        ));
         return EXIT_OURS;
     }
     let full = error.chain().any(|cause| {

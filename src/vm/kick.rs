@@ -7,7 +7,8 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
-const KICK: Signal = Signal::SIGUSR1;
+/// The signal that a kick is.
+pub const KICK: Signal = Signal::SIGUSR1;
 
 /// Lets kicks interrupt system calls of this process. Once, before any thread.
 pub fn allow_kicks() -> Result<()> {

@@ -11,14 +11,16 @@ mod memory;
 mod mp_table;
 mod pages;
 mod paging;
+mod requests;
 mod services;
 mod state;
 mod xsave;
 
 pub use boot::BootImages;
-pub use kick::{Kicker, allow_kicks};
+pub use kick::{KICK, Kicker, allow_kicks};
 pub use memory::SavedMemory;
 pub use pages::Pages;
+pub use requests::requests;
 pub use services::Host;
 pub use state::State;
 

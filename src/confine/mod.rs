@@ -1,0 +1,255 @@
+//! This process takes from itself what it does not need any more: after everything is open, before
+//! the guest's first instruction. A guest that takes over the VMM then holds two virtual devices'
+//! worth of descriptors and a list of two dozen system calls.
+//!
+//! All of it works without privileges, and none of it can be taken back.
+
+pub mod syscalls;
+
+use crate::vm::host::Family;
+use anyhow::{Context, Result, anyhow, bail};
+use caps::CapSet;
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, LandlockStatus, Ruleset, RulesetAttr, RulesetStatus, Scope,
+};
+use nix::errno::Errno;
+use nix::sys::prctl::{set_dumpable, set_no_new_privs};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
+use nix::sys::stat::{SFlag, fstat};
+use seccompiler::BpfProgram;
+use std::fmt;
+use std::io::{stderr, stdout};
+use std::os::fd::AsFd;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+/// What the user wants of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Level {
+    /// As much as this kernel offers.
+    Auto,
+    /// All, or no run.
+    Require,
+    /// Nothing, for debugging.
+    Off,
+}
+
+/// One thing that is taken, or the kernel's means to take it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layer {
+    /// No core dump, and no other process of this user may look inside.
+    NoDump,
+    /// No files to write but the outputs, no new descriptors, no new processes, bounded memory.
+    Limits,
+    /// Nothing that is executed gains privileges.
+    NoNewPrivileges,
+    NoCapabilities,
+    /// No file, no TCP port, no signal to others; with the kernel's version of it.
+    Landlock(i32),
+    /// A list of system calls for each thread, and death for any other.
+    Seccomp,
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoDump => write!(f, "no dumps"),
+            Self::Limits => write!(f, "resource limits"),
+            Self::NoNewPrivileges => write!(f, "no new privileges"),
+            Self::NoCapabilities => write!(f, "no capabilities"),
+            Self::Landlock(abi) => write!(f, "Landlock (ABI {abi})"),
+            Self::Seccomp => write!(f, "seccomp"),
+        }
+    }
+}
+
+/// A layer that this kernel does not have, though all were required.
+#[derive(Debug)]
+pub struct Missing(pub &'static str);
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "this kernel has no {}, which --confine=require asks for", self.0)
+    }
+}
+
+impl std::error::Error for Missing {}
+
+/// Closes what whoever started us left open and we do not know: called before we open anything
+/// that is to stay.
+pub fn close_inherited(level: Level) -> Result<()> {
+    const FIRST: libc::c_uint = 3;
+    if level == Level::Off {
+        return Ok(());
+    }
+    // SAFETY: by the contract above, nobody owns a descriptor beyond the standard ones.
+    let result = unsafe { libc::close_range(FIRST, libc::c_uint::MAX, 0) };
+    match Errno::result(result) {
+        // Linux before 5.9: they stay, useless without the system calls that would use them.
+        Ok(_) | Err(Errno::ENOSYS) => Ok(()),
+        Err(errno) => Err(errno).context("closing inherited descriptors"),
+    }
+}
+
+/// What the process and the threads that it starts from now on have given up; the two threads of
+/// a run have still to [`Seal::split`] it.
+pub struct Seal {
+    pub layers: Vec<Layer>,
+    filters: Option<Filters>,
+}
+
+struct Filters {
+    main: BpfProgram,
+    vcpu: BpfProgram,
+}
+
+impl Seal {
+    /// For a guest that is ours alone.
+    pub fn none() -> Self {
+        Self {
+            layers: Vec::new(),
+            filters: None,
+        }
+    }
+
+    /// `memory`: bytes that are mapped for the guest.
+    pub fn process(level: Level, family: Family, memory: u64) -> Result<Self> {
+        if level == Level::Off {
+            return Ok(Self::none());
+        }
+        let mut layers = Vec::new();
+        // No capability is needed for what follows, and most go with this already.
+        set_dumpable(false).context("forbidding dumps")?;
+        layers.push(Layer::NoDump);
+        // Before Landlock and seccomp, which an unprivileged process gets only after this.
+        set_no_new_privs().context("giving up new privileges")?;
+        layers.push(Layer::NoNewPrivileges);
+        drop_capabilities()?;
+        layers.push(Layer::NoCapabilities);
+        match deny_files()? {
+            Some(abi) => layers.push(Layer::Landlock(abi)),
+            None if level == Level::Require => bail!(Missing("Landlock")),
+            None => {}
+        }
+        // Not earlier: Landlock takes a descriptor for a moment.
+        limit_resources(memory)?;
+        layers.push(Layer::Limits);
+        // Last: all of the above are system calls.
+        let filters = match syscalls::are_filtered() {
+            true => Some(Filters {
+                main: syscalls::main_thread()?,
+                vcpu: syscalls::vcpu_thread(family)?,
+            }),
+            false if level == Level::Require => bail!(Missing("seccomp")),
+            false => None,
+        };
+        if filters.is_some() {
+            layers.push(Layer::Seccomp);
+        }
+        Ok(Self { layers, filters })
+    }
+
+    /// A half for each thread.
+    pub fn split(self) -> (MainSeal, VcpuSeal) {
+        let (main, vcpu) = match self.filters {
+            Some(filters) => (Some(filters.main), Some(filters.vcpu)),
+            None => (None, None),
+        };
+        let (done, main_is_sealed) = channel();
+        let main = MainSeal { filter: main, done };
+        let vcpu = VcpuSeal {
+            filter: vcpu,
+            main_is_sealed,
+        };
+        (main, vcpu)
+    }
+}
+
+/// Of the thread that waits, once the other has been started.
+pub struct MainSeal {
+    filter: Option<BpfProgram>,
+    done: Sender<()>,
+}
+
+impl MainSeal {
+    pub fn apply(self) -> Result<()> {
+        install(self.filter)?;
+        // An error: the other thread has ended, and will say why.
+        self.done.send(()).unwrap_or_default();
+        Ok(())
+    }
+}
+
+/// Of the thread that enters the guest.
+pub struct VcpuSeal {
+    filter: Option<BpfProgram>,
+    main_is_sealed: Receiver<()>,
+}
+
+impl VcpuSeal {
+    /// Comes back when both threads are confined.
+    pub fn apply(self) -> Result<()> {
+        install(self.filter)?;
+        self.main_is_sealed
+            .recv()
+            .map_err(|_| anyhow!("the main thread could not be confined"))
+    }
+}
+
+fn install(filter: Option<BpfProgram>) -> Result<()> {
+    match filter {
+        Some(filter) => seccompiler::apply_filter(&filter).context("installing a seccomp filter"),
+        None => Ok(()),
+    }
+}
+
+/// Outputs that are files may grow, nothing else.
+fn limit_resources(memory: u64) -> Result<()> {
+    /// Of our own: two stacks, allocations, a piece of output, the binary.
+    const OWN_MEMORY: u64 = 1 << 30;
+    /// poll(2) wants this limit to be no lower than the number of its descriptors.
+    const DESCRIPTORS: u64 = 3;
+    let is_file = |stream: &dyn AsFd| {
+        let mode = fstat(stream).map_or(0, |status| status.st_mode);
+        SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFREG
+    };
+    if !is_file(&stdout()) && !is_file(&stderr()) {
+        lower(Resource::RLIMIT_FSIZE, 0)?;
+    }
+    lower(Resource::RLIMIT_CORE, 0)?;
+    lower(Resource::RLIMIT_NOFILE, DESCRIPTORS)?;
+    lower(Resource::RLIMIT_AS, memory + OWN_MEMORY)
+}
+
+/// Both the limit and what it could be raised to.
+fn lower(resource: Resource, value: u64) -> Result<()> {
+    let (_, hard) = getrlimit(resource).context("reading a resource limit")?;
+    let value = if hard == RLIM_INFINITY { value } else { value.min(hard) };
+    setrlimit(resource, value, value).with_context(|| format!("lowering {resource:?}"))
+}
+
+fn drop_capabilities() -> Result<()> {
+    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
+        caps::clear(None, set).context("dropping capabilities")?;
+    }
+    Ok(())
+}
+
+/// Gives the version of the kernel's Landlock, if it has any.
+fn deny_files() -> Result<Option<i32>> {
+    /// The last that denies more; a later one changes nothing here.
+    const NEWEST: ABI = ABI::V6;
+    let deny = || {
+        Ruleset::default()
+            .handle_access(AccessFs::from_all(NEWEST))?
+            .handle_access(AccessNet::from_all(NEWEST))?
+            .scope(Scope::from_all(NEWEST))?
+            .create()?
+            .restrict_self()
+    };
+    let status = deny().context("denying files with Landlock")?;
+    Ok(match (status.ruleset, status.landlock) {
+        (RulesetStatus::NotEnforced, _) => None,
+        (_, LandlockStatus::Available { effective_abi, .. }) => Some(effective_abi as i32),
+        _ => None,
+    })
+}

@@ -1,0 +1,34 @@
+//! The ioctls of a machine whose guest runs (Documentation/virt/kvm/api.rst), by number: all that
+//! its thread must be able to make.
+
+use super::host::Family;
+use kvm_bindings::*;
+use nix::{request_code_none, request_code_read, request_code_write};
+
+pub fn requests(family: Family) -> Vec<u64> {
+    let mut requests = vec![
+        // KVM_RUN
+        request_code_none!(KVMIO, 0x80),
+        // KVM_GET_REGS, KVM_SET_REGS, KVM_GET_SREGS: services
+        request_code_read!(KVMIO, 0x81, size_of::<kvm_regs>()),
+        request_code_write!(KVMIO, 0x82, size_of::<kvm_regs>()),
+        request_code_read!(KVMIO, 0x83, size_of::<kvm_sregs>()),
+        // KVM_GET_MP_STATE: has it halted?
+        request_code_read!(KVMIO, 0x98, size_of::<kvm_mp_state>()),
+        // KVM_SIGNAL_MSI: interrupts
+        request_code_write!(KVMIO, 0xa5, size_of::<kvm_msi>()),
+    ];
+    if family == Family::Software {
+        requests.extend([
+            // KVM_SET_SREGS, KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS: an exception, its address
+            request_code_write!(KVMIO, 0x84, size_of::<kvm_sregs>()),
+            request_code_read!(KVMIO, 0x9f, size_of::<kvm_vcpu_events>()),
+            request_code_write!(KVMIO, 0xa0, size_of::<kvm_vcpu_events>()),
+            // KVM_GET_XSAVE, KVM_SET_XSAVE, KVM_GET_XCRS: XSAVE and XRSTOR
+            request_code_read!(KVMIO, 0xa4, size_of::<kvm_xsave>()),
+            request_code_write!(KVMIO, 0xa5, size_of::<kvm_xsave>()),
+            request_code_read!(KVMIO, 0xa6, size_of::<kvm_xcrs>()),
+        ]);
+    }
+    requests
+}

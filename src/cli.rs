@@ -89,7 +89,13 @@ struct RunArgs {
     verify: bool,
     /// Whether this process confines itself before the guest runs: as far as this kernel lets it,
     /// or fully or not at all
-    #[arg(long, env = "SANDBOX_CONFINE", value_enum, value_name = "HOW", default_value = "auto")]
+    #[arg(
+        long,
+        env = "SANDBOX_CONFINE",
+        value_enum,
+        value_name = "HOW",
+        default_value = "auto"
+    )]
     confine: Level,
     /// Show the guest kernel's log on standard error
     #[arg(long)]

@@ -68,7 +68,11 @@ pub struct Missing(pub &'static str);
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "this kernel has no {}, which --confine=require asks for", self.0)
+        write!(
+            f,
+            "this kernel has no {}, which --confine=require asks for",
+            self.0
+        )
     }
 }
 
@@ -223,7 +227,11 @@ fn limit_resources(memory: u64) -> Result<()> {
 /// Both the limit and what it could be raised to.
 fn lower(resource: Resource, value: u64) -> Result<()> {
     let (_, hard) = getrlimit(resource).context("reading a resource limit")?;
-    let value = if hard == RLIM_INFINITY { value } else { value.min(hard) };
+    let value = if hard == RLIM_INFINITY {
+        value
+    } else {
+        value.min(hard)
+    };
     setrlimit(resource, value, value).with_context(|| format!("lowering {resource:?}"))
 }
 

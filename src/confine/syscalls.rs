@@ -11,27 +11,23 @@ use nix::errno::Errno;
 use seccompiler::SeccompCmpArgLen::{Dword, Qword};
 use seccompiler::SeccompCmpOp::{Eq, MaskedEq};
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+    BpfProgram, SeccompAction, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch,
 };
 
 /// What both threads need.
 const BOTH: &[c_long] = &[
-    // The allocator.
-    SYS_brk,
-    SYS_madvise,
-    SYS_mremap,
-    SYS_munmap,
     // Locks, and joining a thread.
     SYS_futex,
     // Output, and news for the other thread.
     SYS_write,
-    // A reader that is slow; news.
+    // News; a reader that is slow.
     SYS_poll,
+    // Memory that is given back.
+    SYS_munmap,
     // The end of a thread.
     SYS_rt_sigprocmask,
     SYS_sigaltstack,
-    // After a kick, or a fault in memory whose file was truncated.
-    SYS_rt_sigreturn,
     // Where the clock cannot be read without one.
     SYS_clock_gettime,
     // The kernel's own way to go on with poll(2) or futex(2) after a stop (SIGSTOP, a debugger).
@@ -45,6 +41,8 @@ const MAIN: &[c_long] = &[
     SYS_clock_nanosleep,
     // Part of pthread_kill(3).
     SYS_getpid,
+    // Memory.
+    SYS_brk,
     SYS_close,
     SYS_exit_group,
 ];
@@ -52,6 +50,11 @@ const MAIN: &[c_long] = &[
 const VCPU: &[c_long] = &[
     // The guest's random numbers.
     SYS_getrandom,
+    // Memory of a thread other than the first.
+    SYS_madvise,
+    SYS_mremap,
+    // After a kick, or a fault in memory whose file was truncated.
+    SYS_rt_sigreturn,
     SYS_exit,
 ];
 
@@ -81,12 +84,9 @@ pub fn vcpu_thread(family: Family) -> Result<BpfProgram> {
 }
 
 fn main_calls() -> Result<Vec<Call>> {
-    let kick = rule(&[
-        (0, Eq, std::process::id().into()),
-        (2, Eq, KICK as u64),
-    ])?;
+    let kick = rule(&[(0, Eq, std::process::id().into()), (2, Eq, KICK as u64)])?;
     let mut calls = any_arguments(BOTH, MAIN);
-    calls.extend(memory_without_code()?);
+    calls.push(new_memory()?);
     calls.push((SYS_tgkill, vec![kick]));
     Ok(calls)
 }
@@ -95,7 +95,8 @@ fn vcpu_calls(family: Family) -> Result<Vec<Call>> {
     let requests = requests(family).into_iter();
     let requests: Result<_> = requests.map(|request| rule(&[(1, Eq, request)])).collect();
     let mut calls = any_arguments(BOTH, VCPU);
-    calls.extend(memory_without_code()?);
+    calls.push(new_memory()?);
+    calls.push((SYS_mprotect, vec![rule(&[NO_CODE])?]));
     calls.push((SYS_ioctl, requests?));
     Ok(calls)
 }
@@ -105,22 +106,22 @@ fn any_arguments(shared: &[c_long], own: &[c_long]) -> Vec<Call> {
     numbers.map(|&number| (number, Vec::new())).collect()
 }
 
+/// The third argument of mmap(2) and mprotect(2).
+const NO_CODE: Condition = (2, MaskedEq(PROT_EXEC as u64), 0);
+
 /// Not of a file, and not to be executed.
-fn memory_without_code() -> Result<[Call; 2]> {
-    const PROTECTION: u8 = 2;
-    const FLAGS: u8 = 3;
-    let no_code = (PROTECTION, MaskedEq(PROT_EXEC as u64), 0);
-    let anonymous = MAP_ANONYMOUS as u64;
-    let of_no_file = (FLAGS, MaskedEq(anonymous), anonymous);
-    Ok([
-        (SYS_mmap, vec![rule(&[no_code.clone(), of_no_file])?]),
-        (SYS_mprotect, vec![rule(&[no_code])?]),
-    ])
+fn new_memory() -> Result<Call> {
+    const ANONYMOUS: u64 = MAP_ANONYMOUS as u64;
+    let of_no_file = (3, MaskedEq(ANONYMOUS), ANONYMOUS);
+    Ok((SYS_mmap, vec![rule(&[NO_CODE, of_no_file])?]))
 }
 
-/// Conditions on arguments by number; all that are compared are 32 bits wide, but protections
-/// and flags of memory.
-fn rule(conditions: &[(u8, seccompiler::SeccompCmpOp, u64)]) -> Result<SeccompRule> {
+/// An argument by its place, how it is compared, and with what.
+type Condition = (u8, SeccompCmpOp, u64);
+
+/// The kernel looks at the low half of the arguments that are compared, but for protections and
+/// flags of memory.
+fn rule(conditions: &[Condition]) -> Result<SeccompRule> {
     let conditions: Result<_, _> = conditions
         .iter()
         .cloned()

@@ -4,11 +4,13 @@
 mod age;
 mod clones;
 mod common;
+mod confine;
 mod failures;
 mod fidelity;
 mod guest;
 mod killed;
 mod limits;
 mod machine;
+mod puppet;
 mod templates;
 mod warm;

@@ -7,7 +7,7 @@ mod voice;
 use crate::confine::Level;
 use crate::doctor;
 use crate::job::{Complaint, Program, program_named};
-use crate::limits::Limits;
+use crate::limits::{BOOT_LIMIT, Limits};
 use crate::outcome::EXIT_OURS;
 use crate::run::{Request, run};
 use anyhow::Result;
@@ -176,6 +176,7 @@ fn request(args: RunArgs, kvm: PathBuf) -> Result<Request, Complaint> {
         env,
         limits: Limits {
             memory: args.memory,
+            boot: BOOT_LIMIT,
             timeout: args.timeout.0,
             max_output: args.max_output,
             pids: args.pids_limit,

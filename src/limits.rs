@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct Limits {
     /// Guest memory in bytes, a multiple of 2 MiB.
     pub memory: u64,
+    /// Wall clock, from the guest's first instruction to the agent's Ready.
+    pub boot: Duration,
     /// Wall clock, from handing the program to a guest that is up; `None`: no limit.
     pub timeout: Option<Duration>,
     /// Bytes delivered of each output stream; what is over it is dropped and counted.
@@ -15,6 +17,6 @@ pub struct Limits {
     pub pids: u32,
 }
 
-/// How long a guest may take from its first instruction to the agent's Ready. A software KVM
-/// under load takes half a minute for a cold boot; one that takes this long never comes up.
+/// How long a guest that works may take to boot: a software KVM under load takes half a minute;
+/// one that takes this long never comes up.
 pub const BOOT_LIMIT: Duration = Duration::from_secs(300);

@@ -60,6 +60,7 @@ impl Kind {
     fn limits(&self) -> Limits {
         Limits {
             memory: self.memory,
+            boot: BOOT_LIMIT,
             timeout: Some(BOOT_LIMIT),
             max_output: u64::MAX,
             pids: self.pids,

@@ -2,7 +2,7 @@
 //! runs the vCPU.
 
 use crate::confine::Seal;
-use crate::limits::{BOOT_LIMIT, Limits};
+use crate::limits::Limits;
 use crate::outcome::{Crash, Outcome};
 use crate::session::{Session, Shared};
 use crate::vm::{Kicker, Vm};
@@ -148,7 +148,7 @@ impl Watchdog {
     fn deadline(&self, limits: &Limits) -> (Option<Instant>, Outcome) {
         match self.shared.start_time() {
             None => (
-                Some(self.began + BOOT_LIMIT),
+                Some(self.began + limits.boot),
                 Outcome::Crashed(Crash::NotReady),
             ),
             Some(start) => (

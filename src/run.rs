@@ -197,8 +197,9 @@ impl Timings {
     }
 }
 
-/// To show a person what went wrong in a guest that crashed.
-fn last_words(console: &[u8]) -> Vec<String> {
+/// The last lines on a console, with control characters escaped: to show a person what went wrong
+/// in a guest that crashed.
+pub fn last_words(console: &[u8]) -> Vec<String> {
     const LINES: usize = 3;
     const LENGTH: usize = 200;
     let text = String::from_utf8_lossy(console);

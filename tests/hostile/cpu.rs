@@ -1,0 +1,288 @@
+//! What a guest can do with its processor alone.
+
+use crate::family::{Behaviour, ENDS, Family, STAYS};
+use crate::guest::{Guest, Images, Reg};
+use crate::machine::Ends::{self, *};
+use crate::random::Random;
+use sandbox::layout::*;
+
+/// For guests of which only this is known: that they end, or time does.
+const ANYHOW: &[Ends] = &[
+    Survives,
+    Stays,
+    TripleFault,
+    Halts,
+    Resets,
+    Unsupported,
+    LeavesKvm,
+];
+
+pub const FAMILY: Family = Family {
+    name: "cpu",
+    behaviours: &[
+        Behaviour {
+            name: "halts with interrupts off",
+            guest: |_| Guest::new().halt(),
+            patience: ENDS,
+            ends: &[Halts],
+        },
+        Behaviour {
+            name: "spins with interrupts off",
+            guest: spin,
+            patience: STAYS,
+            ends: &[Stays],
+        },
+        Behaviour {
+            name: "faults without a handler",
+            guest: fault,
+            patience: ENDS,
+            ends: &[TripleFault, Unsupported],
+        },
+        Behaviour {
+            name: "jumps to where there is no code",
+            guest: jump,
+            patience: STAYS,
+            ends: ANYHOW,
+        },
+        Behaviour {
+            name: "has its stack where there is no memory",
+            guest: stack,
+            patience: STAYS,
+            ends: ANYHOW,
+        },
+        Behaviour {
+            name: "sets its control registers to anything",
+            guest: control_registers,
+            patience: STAYS,
+            ends: ANYHOW,
+        },
+        Behaviour {
+            name: "reads all MSRs of a range",
+            guest: read_msrs,
+            patience: ENDS,
+            ends: &[Survives],
+        },
+        Behaviour {
+            name: "writes anything to MSRs",
+            guest: write_msrs,
+            patience: STAYS,
+            ends: ANYHOW,
+        },
+        Behaviour {
+            name: "asks for all leaves of CPUID",
+            guest: cpuid,
+            patience: ENDS,
+            ends: &[Survives],
+        },
+        Behaviour {
+            name: "floods us with what a software KVM cannot emulate",
+            guest: unemulated,
+            patience: ENDS,
+            ends: &[Survives],
+        },
+        Behaviour {
+            name: "saves and loads its FPU state anywhere",
+            guest: fpu_state,
+            patience: ENDS,
+            ends: &[Survives, TripleFault, Unsupported],
+        },
+        Behaviour {
+            name: "sends itself interrupts of any kind",
+            guest: interrupts,
+            patience: STAYS,
+            ends: ANYHOW,
+        },
+        Behaviour {
+            name: "runs random bytes",
+            guest: random_code,
+            patience: STAYS,
+            ends: ANYHOW,
+        },
+    ],
+    peak: 72 << 20,
+};
+
+fn spin(random: &mut Random) -> Images {
+    let mut guest = Guest::new();
+    let nops = random.below(8);
+    guest.forever(|guest| (0..nops).for_each(|_| guest.raw(&[0x90])));
+    guest.images()
+}
+
+fn fault(random: &mut Random) -> Images {
+    const FAULTS: [&[u8]; 6] = [
+        &[0x0f, 0x0b],             // ud2
+        &[0xcd, 0x80],             // int 0x80
+        &[0x31, 0xc9, 0xf7, 0xf1], // xor ecx, ecx; div ecx
+        &[0x8e, 0xd8],             // mov ds, eax
+        &[0x0f, 0x00, 0xd8],       // ltr ax
+        &[0xcc],                   // int3
+    ];
+    let mut guest = Guest::new();
+    guest.mov(Reg::Rax, 0xfff8);
+    guest.raw(random.one_of(&FAULTS));
+    guest.survive()
+}
+
+fn jump(random: &mut Random) -> Images {
+    let mut guest = Guest::new();
+    guest.mov(Reg::Rax, random.address());
+    guest.raw(&[0xff, 0xe0]); // jmp rax
+    guest.survive()
+}
+
+fn stack(random: &mut Random) -> Images {
+    let mut guest = Guest::new();
+    guest.catch_faults();
+    guest.mov(Reg::Rsp, random.address());
+    guest.attempt(&[0x50]); // push rax
+    guest.mov(Reg::Rsp, random.address());
+    guest.attempt(&[0x58]); // pop rax
+    guest.mov(Reg::Rsp, random.address());
+    guest.raw(&[0x0f, 0x0b]); // ud2
+    guest.survive()
+}
+
+fn control_registers(random: &mut Random) -> Images {
+    const MOVES: [&[u8]; 5] = [
+        &[0x0f, 0x22, 0xc0],       // mov cr0, rax
+        &[0x0f, 0x22, 0xd8],       // mov cr3, rax
+        &[0x0f, 0x22, 0xe0],       // mov cr4, rax
+        &[0x44, 0x0f, 0x22, 0xc0], // mov cr8, rax
+        &[0x0f, 0x23, 0xf8],       // mov dr7, rax
+    ];
+    let mut guest = Guest::new();
+    guest.catch_faults();
+    for _ in 0..8 {
+        let value = match random.below(3) {
+            0 => random.u64(),
+            1 => u64::from(random.u32()) | 0x8000_0001,
+            _ => random.address(),
+        };
+        guest.mov(Reg::Rax, value);
+        guest.attempt(random.one_of(&MOVES));
+    }
+    guest.survive()
+}
+
+/// Where MSRs are: architectural, AMD's, KVM's, Hyper-V's.
+const MSRS: [u64; 6] = [0, 0xc000_0000, 0xc001_0000, 0x4b56_4d00, 0x4000_0000, 0x800];
+
+fn read_msrs(random: &mut Random) -> Images {
+    let mut guest = Guest::new();
+    guest.catch_faults();
+    guest.mov(Reg::Rbx, random.one_of(&MSRS) + random.below(16) * 0x100);
+    guest.repeat(0x100, |guest| {
+        guest.raw(&[0x89, 0xd9]); // mov ecx, ebx
+        guest.attempt(&[0x0f, 0x32]); // rdmsr
+        guest.raw(&[0xff, 0xc3]); // inc ebx
+    });
+    guest.survive()
+}
+
+fn write_msrs(random: &mut Random) -> Images {
+    let mut guest = Guest::new();
+    guest.catch_faults();
+    for _ in 0..32 {
+        guest.mov(Reg::Rcx, random.one_of(&MSRS) + random.below(0x400));
+        let value = match random.below(2) {
+            0 => random.u64(),
+            _ => random.address(),
+        };
+        guest.mov(Reg::Rax, value & 0xffff_ffff);
+        guest.mov(Reg::Rdx, value >> 32);
+        guest.attempt(&[0x0f, 0x30]); // wrmsr
+    }
+    guest.survive()
+}
+
+fn cpuid(random: &mut Random) -> Images {
+    const RANGES: [u64; 4] = [0, 0x4000_0000, 0x8000_0000, 0xffff_ff00];
+    let mut guest = Guest::new();
+    guest.mov(Reg::Rsi, random.one_of(&RANGES));
+    let subleaf = random.below(8);
+    guest.repeat(0x100, |guest| {
+        guest.raw(&[0x89, 0xf0]); // mov eax, esi
+        guest.mov(Reg::Rcx, subleaf);
+        guest.raw(&[0x0f, 0xa2]); // cpuid
+        guest.raw(&[0xff, 0xc6]); // inc esi
+    });
+    guest.survive()
+}
+
+fn unemulated(random: &mut Random) -> Images {
+    const INSTRUCTIONS: [&[u8]; 4] = [
+        &[0xcc],                   // int3
+        &[0x9b],                   // fwait
+        &[0x48, 0x0f, 0xae, 0x27], // xsave64 [rdi]
+        &[0x48, 0x0f, 0xae, 0x2f], // xrstor64 [rdi]
+    ];
+    let mut guest = Guest::new();
+    enable_xsave(&mut guest);
+    guest.mov(Reg::Rdi, crate::guest::DATA);
+    guest.mov(Reg::Rax, 7);
+    guest.mov(Reg::Rdx, 0);
+    let instruction = random.one_of(&INSTRUCTIONS);
+    guest.repeat(2000, |guest| guest.attempt(instruction));
+    guest.survive()
+}
+
+fn enable_xsave(guest: &mut Guest) {
+    guest.catch_faults();
+    guest.mov(Reg::Rax, 0x4_0620); // PAE, OSFXSR, OSXMMEXCPT, OSXSAVE
+    guest.attempt(&[0x0f, 0x22, 0xe0]); // mov cr4, rax
+    guest.mov(Reg::Rax, 7);
+    guest.mov(Reg::Rcx, 0);
+    guest.mov(Reg::Rdx, 0);
+    guest.attempt(&[0x0f, 0x01, 0xd1]); // xsetbv
+}
+
+fn fpu_state(random: &mut Random) -> Images {
+    const INSTRUCTIONS: [&[u8]; 4] = [
+        &[0x48, 0x0f, 0xae, 0x27],       // xsave64 [rdi]
+        &[0x48, 0x0f, 0xae, 0x2f],       // xrstor64 [rdi]
+        &[0x48, 0x0f, 0xae, 0x6f, 0x7f], // xrstor64 [rdi + 127]
+        &[0x48, 0x0f, 0xae, 0x24, 0x87], // xsave64 [rdi + rax * 4]
+    ];
+    let mut guest = Guest::new();
+    let data = crate::guest::DATA;
+    guest.put(data, random.bytes(4096));
+    enable_xsave(&mut guest);
+    for _ in 0..32 {
+        let address = match random.below(2) {
+            0 => data + random.below(64) * 64,
+            _ => random.address(),
+        };
+        guest.mov(Reg::Rdi, address);
+        guest.mov(Reg::Rax, random.u64());
+        guest.mov(Reg::Rdx, random.u64());
+        guest.attempt(random.one_of(&INSTRUCTIONS));
+    }
+    guest.survive()
+}
+
+/// Through the local APIC's interrupt command register: all delivery modes, all vectors.
+fn interrupts(random: &mut Random) -> Images {
+    const COMMAND: u64 = LOCAL_APIC + 0x300;
+    let mut guest = Guest::new();
+    guest.catch_faults();
+    guest.store(LOCAL_APIC + 0xf0, 0x1ff);
+    for _ in 0..8 {
+        guest.store(COMMAND + 0x10, random.one_of(&[0, 1 << 24, u32::MAX]));
+        guest.store(COMMAND, random.u32() & 0x000c_cfff);
+        guest.store(LOCAL_APIC + random.below(0x40) * 0x10, random.u32());
+        if random.below(2) == 0 {
+            guest.attempt(&[0xfb, 0x90, 0xfa]); // sti; nop; cli
+        }
+    }
+    guest.survive()
+}
+
+fn random_code(random: &mut Random) -> Images {
+    let mut guest = Guest::new();
+    if random.below(2) == 0 {
+        guest.catch_faults();
+    }
+    guest.raw(&random.bytes(4096));
+    guest.halt()
+}

@@ -1,0 +1,113 @@
+//! Families of behaviours: run by seed, and held against what the process was before.
+
+use crate::guest::Images;
+use crate::machine::{self, End, Ends, Report};
+use crate::process::Footprint;
+use crate::random::Random;
+use std::sync::Mutex;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+/// For what ends by itself: never reached but by a guest that should have ended.
+pub const ENDS: Duration = Duration::from_secs(60);
+/// For what never ends by itself.
+pub const STAYS: Duration = Duration::from_millis(150);
+/// Beyond its patience, a guest that is still there hangs us.
+const HANGS: Duration = Duration::from_secs(60);
+
+/// Something that a hostile guest does.
+pub struct Behaviour {
+    pub name: &'static str,
+    pub guest: fn(&mut Random) -> Images,
+    pub patience: Duration,
+    pub ends: &'static [Ends],
+}
+
+pub struct Family {
+    pub name: &'static str,
+    pub behaviours: &'static [Behaviour],
+    /// Bytes that the process may grow by while a guest runs, with what the guest touches.
+    pub peak: u64,
+}
+
+impl Family {
+    fn behaviour(&self, seed: u64) -> &Behaviour {
+        &self.behaviours[(seed % self.behaviours.len() as u64) as usize]
+    }
+
+    /// Runs one variant: the behaviour that its seed names, with the numbers that it decides.
+    pub fn run_variant(&self, seed: u64) -> Report {
+        let behaviour = self.behaviour(seed);
+        let images = (behaviour.guest)(&mut Random::new(self.name, seed));
+        watched(&self.replay(seed), behaviour.patience + HANGS, || {
+            machine::run(&images, behaviour.patience)
+        })
+    }
+
+    fn replay(&self, seed: u64) -> String {
+        format!("HOSTILE_SEED={}:{seed}", self.name)
+    }
+
+    fn check(&self, seed: u64) {
+        let behaviour = self.behaviour(seed);
+        let report = self.run_variant(seed);
+        if std::env::var_os("HOSTILE_SEED").is_some() {
+            println!("{}: {:?}", behaviour.name, report.end);
+        }
+        assert!(
+            behaviour.ends.iter().any(|ends| ends.covers(&report.end)),
+            "{}: {} ended: {:?}",
+            self.replay(seed),
+            behaviour.name,
+            report.end,
+        );
+    }
+
+    /// Runs so many variants, or the one that HOSTILE_SEED names.
+    pub fn run(&self, variants: u64) {
+        let _turn = turn();
+        if let Ok(replay) = std::env::var("HOSTILE_SEED") {
+            if let Some(seed) = replay
+                .strip_prefix(self.name)
+                .and_then(|s| s.strip_prefix(':'))
+            {
+                self.check(seed.parse().expect("HOSTILE_SEED=family:number"));
+            }
+            return;
+        }
+        let first = base();
+        // What stays once each behaviour has been seen is not a leak.
+        let warm_up = self.behaviours.len() as u64;
+        (first..first + warm_up).for_each(|seed| self.check(seed));
+        let before = Footprint::take();
+        (first + warm_up..first + variants).for_each(|seed| self.check(seed));
+        Footprint::take().assert_as_before(&before, self.peak);
+    }
+}
+
+/// The first seed of each family; HOSTILE_BASE explores others.
+fn base() -> u64 {
+    std::env::var("HOSTILE_BASE").map_or(0, |base| base.parse().expect("HOSTILE_BASE=number"))
+}
+
+/// One test at a time: descriptors, threads and memory are the whole process's.
+pub fn turn() -> impl Drop {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Says what was under way if it hangs, and ends the process: nothing else would.
+pub fn watched<T>(what: &str, limit: Duration, run: impl FnOnce() -> T) -> T {
+    std::thread::scope(|scope| {
+        let (done, wait) = channel::<()>();
+        scope.spawn(move || {
+            if wait.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("{what} hangs");
+                std::process::abort();
+            }
+        });
+        let result = run();
+        drop(done);
+        result
+    })
+}

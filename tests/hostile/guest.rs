@@ -1,0 +1,237 @@
+//! Tiny guests: machine code and data, without a kernel (Intel SDM 2).
+//!
+//! A guest starts in 64-bit mode at CPL 0 with interrupts off. It may use all registers; by
+//! convention R14 is where it goes on after a fault, and R15 counts a loop.
+
+use sandbox::layout::*;
+
+/// RAM of every guest.
+pub const MEMORY: u64 = 64 << 20;
+/// Where its code begins.
+pub const CODE: u64 = HIGH_MEMORY;
+/// Page directories for the second to fourth GiB, and for the runtime image.
+const DIRECTORIES: u64 = 0x20_0000;
+const IDT: u64 = 0x21_0000;
+const IDT_POINTER: u64 = 0x21_1000;
+const FAULT_HANDLER: u64 = 0x21_2000;
+/// Top of a stack for what faults.
+const STACK: u32 = 0x22_0000;
+/// Free for a guest's data, up to the end of its memory.
+pub const DATA: u64 = 0x30_0000;
+
+/// The status with which a guest exits that came to its last instruction.
+pub const SURVIVED: u8 = 42;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reg {
+    Rax = 0,
+    Rcx = 1,
+    Rdx = 2,
+    Rbx = 3,
+    Rsp = 4,
+    Rsi = 6,
+    Rdi = 7,
+    R14 = 14,
+    R15 = 15,
+}
+
+pub struct Guest {
+    code: Vec<u8>,
+    /// What lies where, beside the code.
+    data: Vec<(u64, Vec<u8>)>,
+}
+
+impl Guest {
+    /// One that sees, beside the first GiB, all devices and the runtime image where they are.
+    pub fn new() -> Self {
+        let mut guest = Self {
+            code: Vec::new(),
+            data: Vec::new(),
+        };
+        guest.map_devices();
+        guest
+    }
+
+    /// Continues the identity map of the 64-bit entry.
+    fn map_devices(&mut self) {
+        const PRESENT_WRITABLE: u64 = 3;
+        const HUGE: u64 = 0x80;
+        const GIB: u64 = 1 << 30;
+        let mut pointers = vec![0; 512];
+        for (index, start) in [GIB, 2 * GIB, 3 * GIB, RUNTIME].into_iter().enumerate() {
+            let directory = DIRECTORIES + index as u64 * 4096;
+            pointers[(start / GIB) as usize] = directory | PRESENT_WRITABLE;
+            let entries = (0..512).map(|i| (start + (i << 21)) | HUGE | PRESENT_WRITABLE);
+            self.put(directory, bytes(entries));
+        }
+        // The first entry is the VMM's.
+        self.put(BOOT_PDPT + 8, bytes(pointers.into_iter().skip(1)));
+    }
+
+    /// Data that is there from the start.
+    pub fn put(&mut self, address: u64, bytes: Vec<u8>) {
+        self.data.push((address, bytes));
+    }
+
+    /// The address of the next instruction.
+    pub fn here(&self) -> u64 {
+        CODE + self.code.len() as u64
+    }
+
+    pub fn raw(&mut self, instruction: &[u8]) {
+        self.code.extend(instruction);
+    }
+
+    pub fn mov(&mut self, register: Reg, value: u64) {
+        let number = register as u8;
+        self.raw(&[0x48 | number >> 3, 0xb8 | number & 7]);
+        self.raw(&value.to_le_bytes());
+    }
+
+    /// `mov dword ptr [address], value`
+    pub fn store(&mut self, address: u64, value: u32) {
+        self.mov(Reg::Rdi, address);
+        self.raw(&[0xc7, 0x07]);
+        self.raw(&value.to_le_bytes());
+    }
+
+    /// Goes on behind the instruction, which has RDI for an address and RAX for a value, whether
+    /// or not it faults.
+    pub fn attempt(&mut self, instruction: &[u8]) {
+        let length = instruction.len() as u64;
+        // The length of this `mov` is 10.
+        self.mov(Reg::R14, self.here() + 10 + length);
+        self.raw(instruction);
+    }
+
+    /// Writes to a port as many bytes as `width` says: 1, 2 or 4.
+    pub fn out(&mut self, port: u16, width: u8, value: u32) {
+        self.mov(Reg::Rdx, port.into());
+        self.mov(Reg::Rax, value.into());
+        self.raw(&io(0xee, width));
+    }
+
+    /// Reads from a port into RAX.
+    pub fn input(&mut self, port: u16, width: u8) {
+        self.mov(Reg::Rdx, port.into());
+        self.raw(&io(0xec, width));
+    }
+
+    pub fn repeat(&mut self, count: u64, body: impl FnOnce(&mut Self)) {
+        self.mov(Reg::R15, count);
+        let start = self.here();
+        body(self);
+        self.raw(&[0x49, 0xff, 0xcf]); // dec r15
+        self.jump(&[0x0f, 0x85], start); // jnz
+    }
+
+    pub fn forever(&mut self, body: impl FnOnce(&mut Self)) {
+        let start = self.here();
+        body(self);
+        self.jump(&[0xe9], start); // jmp
+    }
+
+    fn jump(&mut self, opcode: &[u8], target: u64) {
+        self.raw(opcode);
+        let next = self.here() + 4;
+        self.raw(&(target.wrapping_sub(next) as u32).to_le_bytes());
+    }
+
+    /// Asks the host for a service (`vm::services`).
+    pub fn service(&mut self, service: u8, operand: u8, registers: [(Reg, u64); 3]) {
+        for (register, value) in registers {
+            self.mov(register, value);
+        }
+        self.ask(service, operand);
+    }
+
+    /// The same, with the registers as they are.
+    pub fn ask(&mut self, service: u8, operand: u8) {
+        self.mov(Reg::Rax, u16::from_le_bytes([service, operand]).into());
+        self.raw(&[0xe6, HOST_SERVICES_PORT as u8]); // out imm8, al
+    }
+
+    /// From here on a fault goes on at R14 with interrupts off, instead of ending the guest.
+    pub fn catch_faults(&mut self) {
+        const INTERRUPT_GATE: u64 = 0x8e00 << 32;
+        const CODE_SELECTOR: u64 = 0x10 << 16;
+        let gate = [
+            FAULT_HANDLER & 0xffff | CODE_SELECTOR | INTERRUPT_GATE | (FAULT_HANDLER >> 16) << 48,
+            0,
+        ];
+        self.put(IDT, bytes([gate; 256].into_iter().flatten()));
+        let mut pointer = 0xfff_u16.to_le_bytes().to_vec();
+        pointer.extend(IDT.to_le_bytes());
+        self.put(IDT_POINTER, pointer);
+        let mut handler = vec![0x48, 0xc7, 0xc4]; // mov rsp, imm32
+        handler.extend(STACK.to_le_bytes());
+        handler.extend([0x41, 0xff, 0xe6]); // jmp r14
+        self.put(FAULT_HANDLER, handler);
+        self.mov(Reg::Rdi, IDT_POINTER);
+        self.raw(&[0x0f, 0x01, 0x1f]); // lidt [rdi]
+    }
+
+    /// The last instruction of a guest that came so far.
+    pub fn survive(mut self) -> Images {
+        const EXIT: u8 = 5;
+        self.ask(EXIT, SURVIVED);
+        self.halt()
+    }
+
+    /// One that does nothing any more.
+    pub fn halt(mut self) -> Images {
+        self.raw(&[0xfa, 0xf4]); // cli; hlt
+        self.images()
+    }
+
+    pub fn images(mut self) -> Images {
+        self.data.insert(0, (CODE, self.code));
+        Images {
+            kernel: elf(CODE, &self.data),
+            agent: b"no agent".to_vec(),
+        }
+    }
+}
+
+/// What a machine boots from.
+pub struct Images {
+    pub kernel: Vec<u8>,
+    pub agent: Vec<u8>,
+}
+
+pub fn bytes(words: impl IntoIterator<Item = u64>) -> Vec<u8> {
+    words.into_iter().flat_map(u64::to_le_bytes).collect()
+}
+
+/// `in` or `out` with DX, by the opcode of its byte form.
+fn io(opcode: u8, width: u8) -> Vec<u8> {
+    match width {
+        1 => vec![opcode],
+        2 => vec![0x66, opcode + 1],
+        _ => vec![opcode + 1],
+    }
+}
+
+/// A 64-bit executable for x86-64 with these segments (System V ABI, chapters 4 and 5).
+pub fn elf(entry: u64, segments: &[(u64, Vec<u8>)]) -> Vec<u8> {
+    const HEADER: usize = 64;
+    const PROGRAM_HEADER: usize = 56;
+    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    file.extend([2, 0, 62, 0, 1, 0, 0, 0]); // executable, x86-64, version
+    file.extend(bytes([entry, HEADER as u64, 0]));
+    file.extend([0; 4]);
+    let count = segments.len() as u16;
+    for half in [HEADER as u16, PROGRAM_HEADER as u16, count, 0, 0, 0] {
+        file.extend(half.to_le_bytes());
+    }
+    let mut offset = HEADER + PROGRAM_HEADER * segments.len();
+    for (address, content) in segments {
+        let length = content.len() as u64;
+        file.extend([1, 0, 0, 0, 7, 0, 0, 0]); // loadable, all permissions
+        let address = *address;
+        file.extend(bytes([offset as u64, address, address, length, length, 1]));
+        offset += content.len();
+    }
+    file.extend(segments.iter().flat_map(|(_, content)| content));
+    file
+}

@@ -1,0 +1,180 @@
+//! One guest in the real machine: its VMM, its watchdog, its session.
+
+use crate::guest::{Images, MEMORY, SURVIVED};
+use kvm_ioctls::Kvm;
+use sandbox::job::Work;
+use sandbox::limits::Limits;
+use sandbox::outcome::{Crash, Outcome};
+use sandbox::run::last_words;
+use sandbox::session::{Session, Shared, Sink};
+use sandbox::vm::host::{self, Family};
+use sandbox::vm::{BootImages, Config, Counters, Vm, allow_kicks};
+use sandbox::watchdog::{Signals, Watchdog};
+use std::fs::File;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+/// Bytes of console output that the machine keeps.
+const CONSOLE_MAX: usize = 64 << 10;
+/// Bytes of a program's output that are delivered.
+const OUTPUT_MAX: u64 = 1 << 20;
+
+/// How a guest ended.
+#[derive(Debug)]
+pub enum End {
+    Ended(Outcome),
+    /// The machine could not be made of its images.
+    Refused(String),
+    /// The machine could not go on, and did not say what the guest did. No guest may do this.
+    Failed(String),
+}
+
+/// How a behaviour may end.
+#[derive(Debug, Clone, Copy)]
+pub enum Ends {
+    /// The guest comes to its last instruction.
+    Survives,
+    /// The guest says it exited with this status.
+    Exits(u8),
+    /// Until its time is up nothing is heard of it.
+    Stays,
+    TripleFault,
+    Halts,
+    Resets,
+    ShutsDown,
+    Unsupported,
+    LeavesKvm,
+    /// It breaks a rule; the text says which.
+    Breaks(&'static str),
+    NoFiles,
+    TimesOut,
+    Refused,
+}
+
+impl Ends {
+    pub fn covers(self, end: &End) -> bool {
+        use Outcome::Crashed;
+        match (self, end) {
+            (Self::Survives, End::Ended(Outcome::Exited(status))) => *status == SURVIVED,
+            (Self::Exits(expected), End::Ended(Outcome::Exited(status))) => *status == expected,
+            (Self::Breaks(what), End::Ended(Crashed(Crash::Violation(text)))) => {
+                text.contains(what)
+            }
+            (Self::Stays, End::Ended(Crashed(Crash::NotReady)))
+            | (Self::TripleFault, End::Ended(Crashed(Crash::TripleFault)))
+            | (Self::Halts, End::Ended(Crashed(Crash::Halted)))
+            | (Self::Resets, End::Ended(Crashed(Crash::Reset)))
+            | (Self::ShutsDown, End::Ended(Crashed(Crash::ShutDown)))
+            | (Self::Unsupported, End::Ended(Crashed(Crash::Unsupported { .. })))
+            | (Self::LeavesKvm, End::Ended(Crashed(Crash::Exit(_))))
+            | (Self::NoFiles, End::Ended(Outcome::NoFiles(_)))
+            | (Self::TimesOut, End::Ended(Outcome::TimedOut))
+            | (Self::Refused, End::Refused(_)) => true,
+            _ => false,
+        }
+    }
+}
+
+/// What became of a guest.
+#[derive(Debug)]
+pub struct Report {
+    pub end: End,
+    pub counters: Counters,
+    pub console: Vec<u8>,
+}
+
+static KVM: LazyLock<Kvm> = LazyLock::new(|| {
+    allow_kicks().expect("kicks");
+    host::open(Path::new("/dev/kvm")).expect("these tests need KVM")
+});
+
+/// Runs a guest until it ends, or `patience` is over.
+pub fn run(images: &Images, patience: Duration) -> Report {
+    let shared = Arc::new(Shared::new().expect("an eventfd"));
+    let vm = match boot(images, &shared) {
+        Ok(vm) => vm,
+        Err(error) => {
+            return Report {
+                end: End::Refused(format!("{error:#}")),
+                counters: Counters::default(),
+                console: Vec::new(),
+            };
+        }
+    };
+    let limits = Limits {
+        memory: MEMORY,
+        boot: patience,
+        timeout: Some(patience),
+        max_output: OUTPUT_MAX,
+        pids: 1,
+    };
+    let signals = Signals::watch().expect("a signalfd");
+    let watchdog = Watchdog::start(vm, shared).expect("a vCPU thread");
+    match watchdog.watch(&limits, &signals, &mut || {}) {
+        Ok((vm, verdict)) => {
+            let (counters, console) = (vm.counters(), vm.console());
+            let (reported, output, _) = vm.into_peer().into_result();
+            assert!(output.iter().all(|of| of.delivered <= OUTPUT_MAX));
+            check_console(&console);
+            Report {
+                end: End::Ended(verdict.outcome(reported)),
+                counters,
+                console,
+            }
+        }
+        Err(error) => Report {
+            end: End::Failed(format!("{error:#}")),
+            counters: Counters::default(),
+            console: Vec::new(),
+        },
+    }
+}
+
+fn boot(images: &Images, shared: &Arc<Shared>) -> anyhow::Result<Vm<Session>> {
+    let nowhere = File::options().write(true).open("/dev/null")?;
+    let sinks = [
+        Sink::new(&nowhere, OUTPUT_MAX)?,
+        Sink::new(&nowhere, OUTPUT_MAX)?,
+    ];
+    let work = Work {
+        job: guest::Job {
+            argv: vec![b"python3".to_vec()],
+            ..Default::default()
+        },
+        files: Vec::new(),
+    };
+    let session = Session::cold(work, sinks, Arc::clone(shared));
+    let config = Config {
+        memory: MEMORY,
+        runtime: runtime()?,
+        images: BootImages {
+            kernel: &images.kernel,
+            agent: &images.agent,
+        },
+        console: None,
+    };
+    Vm::boot(&KVM, Family::detect(), config, session)
+}
+
+/// A runtime image that says so everywhere.
+fn runtime() -> anyhow::Result<File> {
+    static IMAGE: LazyLock<File> = LazyLock::new(|| {
+        use std::io::Write;
+        let mut file = tempfile::tempfile().expect("a file");
+        let content = RUNTIME_CONTENT.repeat((2 << 20) / RUNTIME_CONTENT.len());
+        file.write_all(&content).expect("room for an image");
+        file
+    });
+    Ok(IMAGE.try_clone()?)
+}
+
+pub const RUNTIME_CONTENT: &[u8; 16] = b"a runtime image ";
+
+/// Bounded, and harmless to a terminal.
+fn check_console(console: &[u8]) {
+    assert!(console.len() <= CONSOLE_MAX);
+    for line in last_words(console) {
+        assert!(!line.contains(char::is_control), "{line:?}");
+    }
+}

@@ -1,0 +1,59 @@
+//! What this process holds, as the kernel counts it (proc(5)).
+
+use std::fs;
+
+/// Bytes that the allocator may keep.
+const DRIFT: u64 = 1 << 20;
+
+#[derive(Debug)]
+pub struct Footprint {
+    descriptors: usize,
+    machines: usize,
+    /// Bytes: anonymous memory; all that is resident; and the most of that since the last look.
+    memory: u64,
+    resident: u64,
+    peak: u64,
+}
+
+impl Footprint {
+    pub fn take() -> Self {
+        let links = fs::read_dir("/proc/self/fd").expect("/proc");
+        let footprint = Self {
+            // The one that reads the directory is among them each time.
+            descriptors: links.count(),
+            machines: fs::read_dir("/proc/self/task")
+                .expect("/proc")
+                .filter(|task| {
+                    let name = task.as_ref().expect("/proc").path().join("comm");
+                    fs::read_to_string(name).is_ok_and(|name| name == "vcpu\n")
+                })
+                .count(),
+            memory: status("RssAnon:"),
+            resident: status("VmRSS:"),
+            peak: status("VmHWM:"),
+        };
+        // Resets the peak (proc_pid_clear_refs(5)).
+        fs::write("/proc/self/clear_refs", "5").expect("resetting the peak");
+        footprint
+    }
+
+    pub fn assert_as_before(&self, before: &Self, peak: u64) {
+        assert_eq!(self.descriptors, before.descriptors, "descriptors leak");
+        assert_eq!(self.machines, 0, "vCPU threads remain");
+        assert!(
+            self.memory <= before.memory + DRIFT,
+            "memory grew: {before:?}, {self:?}"
+        );
+        assert!(
+            self.peak <= before.resident + peak,
+            "memory peaked: {before:?}, {self:?}"
+        );
+    }
+}
+
+fn status(field: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").expect("/proc");
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    kib.and_then(|kib| kib.parse::<u64>().ok()).expect(field) << 10
+}

@@ -93,6 +93,9 @@ impl<'a> AddressSpace<'a> {
 
     /// The error says whether the page was present.
     fn walk(&self, address: u64, access: Access) -> Result<u64, bool> {
+        if !is_canonical(address) {
+            return Err(false);
+        }
         let mut table = self.root;
         for level in (0..4u32).rev() {
             let shift = PAGE_BITS + level * INDEX_BITS;
@@ -122,6 +125,12 @@ impl<'a> AddressSpace<'a> {
         }
         Err(false)
     }
+}
+
+/// Whether the bits that no table translates repeat the highest that one does (SDM 1, 3.3.7.1).
+fn is_canonical(address: u64) -> bool {
+    const UNUSED_BITS: u32 = 64 - (PAGE_BITS + 4 * INDEX_BITS);
+    (address << UNUSED_BITS) as i64 >> UNUSED_BITS == address as i64
 }
 
 #[cfg(test)]
@@ -209,6 +218,27 @@ mod tests {
         let space = AddressSpace::new(&memory, ROOT);
         assert_eq!(space.write(0xffe, b"across").unwrap_err().address, 0x1000);
         assert_eq!(get(&memory, 0x10_0ff8), 0);
+    }
+
+    #[test]
+    fn an_address_beyond_what_tables_translate_is_not_another_one() {
+        let memory = memory();
+        set(&memory, PT, 0x10_0000 | RW);
+        set(&memory, ROOT + 511 * 8, 0x2000 | RW);
+        let space = AddressSpace::new(&memory, ROOT);
+        for (address, mapped) in [
+            (0, true),
+            (1 << 48, false),
+            (1 << 63, false),
+            (0xffff_ff80_0000_0000, true),
+            (0x0000_ff80_0000_0000, false),
+        ] {
+            assert_eq!(
+                space.read(address, &mut [0]).is_ok(),
+                mapped,
+                "{address:#x}"
+            );
+        }
     }
 
     #[test]

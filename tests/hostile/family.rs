@@ -1,11 +1,11 @@
 //! Families of behaviours: run by seed, and held against what the process was before.
 
 use crate::guest::Images;
-use crate::machine::{self, End, Ends, Report};
-use crate::process::Footprint;
+use crate::machine::{self, Ends, Report};
+use crate::process::{self, Footprint};
 use crate::random::Random;
-use std::sync::Mutex;
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Mutex, Once};
 use std::time::Duration;
 
 /// For what ends by itself: never reached but by a guest that should have ended.
@@ -52,7 +52,10 @@ impl Family {
         let behaviour = self.behaviour(seed);
         let report = self.run_variant(seed);
         if std::env::var_os("HOSTILE_SEED").is_some() {
-            println!("{}: {:?}", behaviour.name, report.end);
+            println!(
+                "{}: {:?}, {:?}",
+                behaviour.name, report.end, report.counters
+            );
         }
         assert!(
             behaviour.ends.iter().any(|ends| ends.covers(&report.end)),
@@ -76,8 +79,8 @@ impl Family {
             return;
         }
         let first = base();
-        // What stays once each behaviour has been seen is not a leak.
-        let warm_up = self.behaviours.len() as u64;
+        // What stays once each behaviour has been seen twice is not a leak.
+        let warm_up = 2 * self.behaviours.len() as u64;
         (first..first + warm_up).for_each(|seed| self.check(seed));
         let before = Footprint::take();
         (first + warm_up..first + variants).for_each(|seed| self.check(seed));
@@ -93,6 +96,8 @@ fn base() -> u64 {
 /// One test at a time: descriptors, threads and memory are the whole process's.
 pub fn turn() -> impl Drop {
     static TURN: Mutex<()> = Mutex::new(());
+    static ONCE: Once = Once::new();
+    ONCE.call_once(process::keep_no_large_blocks);
     TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 

@@ -151,6 +151,16 @@ impl Guest {
         self.raw(&[0xe6, HOST_SERVICES_PORT as u8]); // out imm8, al
     }
 
+    /// Ends with another status than that of a survivor if the register has another value.
+    pub fn require(&mut self, register: Reg, value: u64) {
+        const EXIT: u8 = 5;
+        const LENGTH_OF_EXIT: u8 = 12;
+        self.mov(Reg::Rbx, value);
+        self.raw(&[0x48, 0x39, 0xd8 | register as u8]); // cmp register, rbx
+        self.raw(&[0x74, LENGTH_OF_EXIT]); // je
+        self.ask(EXIT, SURVIVED + 1);
+    }
+
     /// From here on a fault goes on at R14 with interrupts off, instead of ending the guest.
     pub fn catch_faults(&mut self) {
         const INTERRUPT_GATE: u64 = 0x8e00 << 32;
@@ -204,7 +214,7 @@ pub fn bytes(words: impl IntoIterator<Item = u64>) -> Vec<u8> {
 }
 
 /// `in` or `out` with DX, by the opcode of its byte form.
-fn io(opcode: u8, width: u8) -> Vec<u8> {
+pub fn io(opcode: u8, width: u8) -> Vec<u8> {
     match width {
         1 => vec![opcode],
         2 => vec![0x66, opcode + 1],

@@ -6,7 +6,7 @@ use sandbox::job::Work;
 use sandbox::limits::Limits;
 use sandbox::outcome::{Crash, Outcome};
 use sandbox::run::last_words;
-use sandbox::session::{Session, Shared, Sink};
+use sandbox::session::{Session, Shared, Sink, Totals};
 use sandbox::vm::host::{self, Family};
 use sandbox::vm::{BootImages, Config, Counters, Vm, allow_kicks};
 use sandbox::watchdog::{Signals, Watchdog};
@@ -16,9 +16,9 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 /// Bytes of console output that the machine keeps.
-const CONSOLE_MAX: usize = 64 << 10;
+pub const CONSOLE_MAX: usize = 64 << 10;
 /// Bytes of a program's output that are delivered.
-const OUTPUT_MAX: u64 = 1 << 20;
+pub const OUTPUT_MAX: u64 = 1 << 20;
 
 /// How a guest ended.
 #[derive(Debug)]
@@ -82,6 +82,7 @@ pub struct Report {
     pub end: End,
     pub counters: Counters,
     pub console: Vec<u8>,
+    pub output: [Totals; 2],
 }
 
 static KVM: LazyLock<Kvm> = LazyLock::new(|| {
@@ -99,6 +100,7 @@ pub fn run(images: &Images, patience: Duration) -> Report {
                 end: End::Refused(format!("{error:#}")),
                 counters: Counters::default(),
                 console: Vec::new(),
+                output: Default::default(),
             };
         }
     };
@@ -121,12 +123,14 @@ pub fn run(images: &Images, patience: Duration) -> Report {
                 end: End::Ended(verdict.outcome(reported)),
                 counters,
                 console,
+                output,
             }
         }
         Err(error) => Report {
             end: End::Failed(format!("{error:#}")),
             counters: Counters::default(),
             console: Vec::new(),
+            output: Default::default(),
         },
     }
 }

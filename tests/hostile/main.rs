@@ -8,13 +8,71 @@
 //! starts each family's seeds there.
 
 mod cpu;
+mod driver;
 mod family;
 mod guest;
+mod loader;
 mod machine;
+mod memory;
+mod output;
+mod ports;
 mod process;
 mod random;
+mod services;
+mod virtqueue;
+mod vsock;
 
 #[test]
 fn a_processor_set_to_anything_ends_in_an_outcome() {
     cpu::FAMILY.run(160);
+}
+
+#[test]
+fn every_port_takes_every_width_in_both_directions() {
+    ports::sweep();
+}
+
+#[test]
+fn any_use_of_ports_and_device_registers_ends_in_an_outcome() {
+    ports::FAMILY.run(120);
+}
+
+#[test]
+fn any_virtqueue_ends_in_an_outcome() {
+    virtqueue::FAMILY.run(220);
+}
+
+#[test]
+fn any_vsock_packet_ends_in_an_outcome() {
+    vsock::FAMILY.run(220);
+}
+
+#[test]
+fn anything_that_a_guest_says_ends_in_an_outcome() {
+    output::FAMILY.run(160);
+}
+
+#[test]
+fn ten_gib_of_output_cost_no_memory() {
+    output::ten_gib();
+}
+
+#[test]
+fn a_console_keeps_its_end_alone() {
+    output::full_console();
+}
+
+#[test]
+fn any_use_of_memory_ends_in_an_outcome() {
+    memory::FAMILY.run(120);
+}
+
+#[test]
+fn any_request_for_a_service_ends_in_an_outcome() {
+    services::FAMILY.run(160);
+}
+
+#[test]
+fn any_images_end_in_an_outcome() {
+    loader::FAMILY.run(120);
 }

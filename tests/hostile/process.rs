@@ -51,6 +51,14 @@ impl Footprint {
     }
 }
 
+/// Makes the allocator give back what is large and free, always: by default it learns not to.
+pub fn keep_no_large_blocks() {
+    const LARGE: i32 = 128 << 10;
+    // SAFETY: it changes a number that the allocator goes by.
+    let set = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
+    assert_eq!(set, 1, "mallopt");
+}
+
 fn status(field: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("/proc");
     let line = status.lines().find_map(|line| line.strip_prefix(field));

@@ -1,0 +1,187 @@
+//! Images that are not what they should be, before there is a guest.
+
+use crate::family::{Behaviour, ENDS, Family, STAYS};
+use crate::guest::{CODE, Guest, Images, MEMORY, bytes, elf};
+use crate::machine::Ends::{self, *};
+use crate::random::Random;
+use sandbox::assets;
+use std::sync::LazyLock;
+
+const ANYHOW: &[Ends] = &[
+    Refused,
+    Survives,
+    Stays,
+    TripleFault,
+    Halts,
+    Resets,
+    Unsupported,
+    LeavesKvm,
+];
+
+pub const FAMILY: Family = Family {
+    name: "loader",
+    behaviours: &[
+        Behaviour {
+            name: "changes the headers of a small kernel",
+            guest: small_kernel,
+            patience: STAYS,
+            ends: ANYHOW,
+        },
+        Behaviour {
+            name: "cuts a kernel short",
+            guest: short_kernel,
+            patience: ENDS,
+            ends: &[Refused],
+        },
+        Behaviour {
+            name: "changes our own kernel",
+            guest: our_kernel,
+            patience: STAYS,
+            ends: ANYHOW,
+        },
+        Behaviour {
+            name: "loads segments where there is no memory",
+            guest: misplaced,
+            patience: ENDS,
+            ends: &[Refused],
+        },
+        Behaviour {
+            name: "has notes of any length",
+            guest: notes,
+            patience: ENDS,
+            ends: &[Refused, Survives],
+        },
+        Behaviour {
+            name: "loads segments over what we put there",
+            guest: over_ours,
+            patience: ENDS,
+            ends: &[Survives],
+        },
+        Behaviour {
+            name: "is no kernel at all",
+            guest: no_kernel,
+            patience: ENDS,
+            ends: &[Refused],
+        },
+        Behaviour {
+            name: "has an agent of any size",
+            guest: agent,
+            patience: STAYS,
+            ends: ANYHOW,
+        },
+    ],
+    // The largest agent, its archive, and the guest's copy of that.
+    peak: 3 * MEMORY,
+};
+
+/// File header and program headers of an image, at least the first.
+const HEADERS: u64 = 64 + 56 * 3;
+/// Where program headers begin, and in each the segment's place in the file and its length there.
+const FIRST_PROGRAM_HEADER: usize = 64;
+const OFFSET: usize = 8;
+const FILE_LENGTH: usize = 32;
+
+fn small_kernel(random: &mut Random) -> Images {
+    let mut images = Guest::new().survive();
+    change(&mut images.kernel, HEADERS, random);
+    images
+}
+
+fn change(image: &mut [u8], end: u64, random: &mut Random) {
+    for _ in 0..1 + random.below(8) {
+        let position = random.below(end) as usize;
+        let any = random.u8();
+        image[position] = random.one_of(&[0, 1, 0x7f, 0x80, 0xff, any]);
+    }
+}
+
+fn short_kernel(random: &mut Random) -> Images {
+    let mut images = Guest::new().survive();
+    let length = random.below(images.kernel.len() as u64);
+    images.kernel.truncate(length as usize);
+    images
+}
+
+fn our_kernel(random: &mut Random) -> Images {
+    static KERNEL: LazyLock<Vec<u8>> = LazyLock::new(|| assets::kernel().expect("our kernel"));
+    let mut kernel = KERNEL.clone();
+    let end = match random.below(2) {
+        0 => HEADERS,
+        _ => kernel.len() as u64,
+    };
+    change(&mut kernel, end, random);
+    Images {
+        kernel,
+        agent: random.bytes(1000),
+    }
+}
+
+fn misplaced(random: &mut Random) -> Images {
+    let address = random.one_of(&[
+        MEMORY,
+        MEMORY - 10,
+        sandbox::layout::LOW_RAM_END,
+        sandbox::layout::RUNTIME,
+        u64::MAX - 10,
+        1 << 52,
+    ]);
+    let mut guest = Guest::new();
+    guest.put(address, random.bytes(100));
+    guest.survive()
+}
+
+/// As in GHSA-52h2-m2cf-9jh6: a note's lengths decide where the next is looked for.
+fn notes(random: &mut Random) -> Images {
+    const NOTE: u8 = 4;
+    let mut images = Guest::new().survive();
+    let start = images.kernel.len();
+    for _ in 0..8 {
+        let lengths = [0, 4, 12, u32::MAX, u32::MAX - 3, u32::MAX - 11, 1 << 31];
+        for word in [random.one_of(&lengths), random.one_of(&lengths)] {
+            images.kernel.extend(word.to_le_bytes());
+        }
+        images.kernel.extend(random.below(20).to_le_bytes());
+    }
+    // The last program header: one of data that the guest can do without.
+    let count = u16::from_le_bytes([images.kernel[56], images.kernel[57]]);
+    let header = FIRST_PROGRAM_HEADER + 56 * usize::from(count - 1);
+    images.kernel[header] = NOTE;
+    let length = random.one_of(&[0, 12, 128, 1 << 40, u64::MAX]);
+    set(&mut images.kernel, header + OFFSET, start as u64);
+    set(&mut images.kernel, header + FILE_LENGTH, length);
+    if random.below(4) == 0 {
+        set(&mut images.kernel, header + OFFSET, random.address());
+    }
+    images
+}
+
+fn set(image: &mut [u8], position: usize, value: u64) {
+    image[position..position + 8].copy_from_slice(&value.to_le_bytes());
+}
+
+fn over_ours(random: &mut Random) -> Images {
+    let mut guest = Guest::new();
+    guest.put(random.below(0x7000), random.bytes(0x9000));
+    guest.put(MEMORY - 4096, random.bytes(4096));
+    guest.survive()
+}
+
+fn no_kernel(random: &mut Random) -> Images {
+    let kernel = match random.below(3) {
+        0 => Vec::new(),
+        1 => random.bytes(4096),
+        // An entry below where kernels are.
+        _ => elf(random.below(CODE), &[(CODE, bytes([0]))]),
+    };
+    Images {
+        kernel,
+        agent: random.bytes(100),
+    }
+}
+
+fn agent(random: &mut Random) -> Images {
+    let mut images = Guest::new().survive();
+    let size = random.one_of(&[0, 1, 4095, 1 << 20, 40 << 20, MEMORY]);
+    images.agent = vec![random.u8(); size as usize];
+    images
+}

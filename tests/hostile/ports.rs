@@ -1,0 +1,207 @@
+//! Port and memory-mapped I/O: every address, any width.
+
+use crate::family::{Behaviour, ENDS, Family, STAYS, turn, watched};
+use crate::guest::{DATA, Guest, Images, MEMORY, Reg};
+use crate::machine::{self, Ends::*};
+use crate::random::Random;
+use sandbox::layout::*;
+
+pub const FAMILY: Family = Family {
+    name: "io",
+    behaviours: &[
+        Behaviour {
+            name: "uses strings of any length on any port",
+            guest: strings,
+            patience: STAYS,
+            ends: &[Survives, Stays, TripleFault, Unsupported],
+        },
+        Behaviour {
+            name: "reads and writes where no device is",
+            guest: holes,
+            patience: ENDS,
+            ends: &[Survives],
+        },
+        Behaviour {
+            name: "straddles the edges of devices",
+            guest: edges,
+            patience: ENDS,
+            ends: &[Survives],
+        },
+        Behaviour {
+            name: "sets device registers in any order and width",
+            guest: registers,
+            patience: ENDS,
+            ends: &[Survives, ShutsDown],
+        },
+        Behaviour {
+            name: "routes interrupts to anything",
+            guest: routes,
+            patience: STAYS,
+            ends: &[Survives, Stays, TripleFault, Unsupported, LeavesKvm, Halts],
+        },
+        Behaviour {
+            name: "asks for a reset",
+            guest: |_| {
+                let mut guest = Guest::new();
+                guest.out(I8042_COMMAND, 1, I8042_RESET.into());
+                guest.survive()
+            },
+            patience: ENDS,
+            ends: &[Resets],
+        },
+    ],
+    peak: 8 << 20,
+};
+
+/// 65,536 ports × 3 widths × 2 directions.
+pub fn sweep() {
+    const PORTS: u64 = 1 << 16;
+    let _turn = turn();
+    for width in [1, 2, 4] {
+        for instruction in [0xec, 0xee] {
+            let mut guest = Guest::new();
+            guest.mov(Reg::Rdx, 0);
+            guest.repeat(PORTS, |guest| {
+                // Neither a service nor a reset.
+                guest.mov(Reg::Rax, 0x5a5a_5a5a);
+                guest.raw(&crate::guest::io(instruction, width));
+                guest.raw(&[0xff, 0xc2]); // inc edx
+            });
+            let images = guest.survive();
+            let what = format!("{instruction:#x} of {width} bytes");
+            let report = watched(&what, 2 * ENDS, || machine::run(&images, ENDS));
+            assert!(Survives.covers(&report.end), "{what}: {:?}", report.end);
+            // Each of them, and the guest's last word.
+            assert_eq!(report.counters.port_io, PORTS + 1, "{what}");
+        }
+    }
+}
+
+/// Neither the reset line nor the services.
+fn port(random: &mut Random) -> u16 {
+    let near = random.one_of(&[SERIAL_PORT, I8042_COMMAND, HOST_SERVICES_PORT, 0, u16::MAX]);
+    let port = match random.below(2) {
+        0 => near.wrapping_add(random.below(9) as u16).wrapping_sub(1),
+        _ => random.u16(),
+    };
+    match port {
+        I8042_COMMAND | HOST_SERVICES_PORT => SERIAL_PORT,
+        port => port,
+    }
+}
+
+fn strings(random: &mut Random) -> Images {
+    const INSTRUCTIONS: [&[u8]; 6] = [
+        &[0xf3, 0x6e],       // rep outsb
+        &[0xf3, 0x66, 0x6f], // rep outsw
+        &[0xf3, 0x6f],       // rep outsd
+        &[0xf3, 0x6c],       // rep insb
+        &[0xf3, 0x66, 0x6d], // rep insw
+        &[0xf3, 0x6d],       // rep insd
+    ];
+    let mut guest = Guest::new();
+    guest.catch_faults();
+    for _ in 0..4 {
+        let address = match random.below(3) {
+            0 => MEMORY - random.below(64),
+            1 => random.address(),
+            _ => DATA,
+        };
+        guest.mov(Reg::Rsi, address);
+        guest.mov(Reg::Rdi, address);
+        guest.mov(Reg::Rcx, random.below(2000));
+        guest.mov(Reg::Rdx, port(random).into());
+        if random.below(4) == 0 {
+            guest.raw(&[0xfd]); // std
+        }
+        guest.attempt(random.one_of(&INSTRUCTIONS));
+        guest.raw(&[0xfc]); // cld
+    }
+    guest.survive()
+}
+
+/// Moves between RAX and what RDI points at.
+const ACCESSES: [&[u8]; 8] = [
+    &[0x88, 0x07],       // mov [rdi], al
+    &[0x66, 0x89, 0x07], // mov [rdi], ax
+    &[0x89, 0x07],       // mov [rdi], eax
+    &[0x48, 0x89, 0x07], // mov [rdi], rax
+    &[0x8a, 0x07],       // mov al, [rdi]
+    &[0x66, 0x8b, 0x07], // mov ax, [rdi]
+    &[0x8b, 0x07],       // mov eax, [rdi]
+    &[0x48, 0x8b, 0x07], // mov rax, [rdi]
+];
+
+fn access(guest: &mut Guest, address: u64, random: &mut Random) {
+    guest.mov(Reg::Rdi, address);
+    guest.mov(Reg::Rax, random.u64());
+    guest.attempt(random.one_of(&ACCESSES));
+}
+
+fn holes(random: &mut Random) -> Images {
+    let mut guest = Guest::new();
+    guest.catch_faults();
+    for _ in 0..64 {
+        let above = random.one_of(&[MEMORY, 1 << 30, LOW_RAM_END, RUNTIME + RUNTIME_ALIGNMENT]);
+        access(&mut guest, above + random.below(1 << 29), random);
+    }
+    guest.survive()
+}
+
+fn edges(random: &mut Random) -> Images {
+    let edges = [
+        VSOCK_MMIO,
+        VSOCK_MMIO + 0x100,
+        VSOCK_MMIO + VSOCK_MMIO_SIZE,
+        IOAPIC,
+        IOAPIC + IOAPIC_SIZE,
+        MEMORY,
+        RUNTIME,
+        RUNTIME + RUNTIME_ALIGNMENT,
+    ];
+    let mut guest = Guest::new();
+    guest.catch_faults();
+    for _ in 0..64 {
+        let edge = random.one_of(&edges);
+        access(&mut guest, edge + random.below(16) - 8, random);
+    }
+    guest.survive()
+}
+
+fn registers(random: &mut Random) -> Images {
+    const STATUS: u64 = VSOCK_MMIO + 0x70;
+    let mut guest = Guest::new();
+    guest.catch_faults();
+    for _ in 0..64 {
+        match random.below(4) {
+            0 => guest.store(STATUS, 1 << random.below(9)),
+            1 => guest.store(STATUS, random.u32()),
+            2 => guest.store(VSOCK_MMIO + random.below(0x44) * 4, random.below(4) as u32),
+            _ => access(&mut guest, VSOCK_MMIO + random.below(0x120), random),
+        }
+    }
+    guest.survive()
+}
+
+/// Sets redirection entries, then makes the serial port raise its line.
+fn routes(random: &mut Random) -> Images {
+    let mut guest = Guest::new();
+    guest.catch_faults();
+    guest.store(LOCAL_APIC + 0xf0, 0x1ff);
+    for _ in 0..16 {
+        guest.store(IOAPIC, random.below(0x48) as u32);
+        guest.store(IOAPIC + 0x10, random.u32() & !0x1_0000);
+    }
+    let pin = SERIAL_IRQ * 2 + 0x10;
+    for (register, value) in [(pin, random.u32() & !0x1_0000), (pin + 1, random.u32())] {
+        guest.store(IOAPIC, register);
+        guest.store(IOAPIC + 0x10, value);
+    }
+    const INTERRUPT_ENABLE: u16 = SERIAL_PORT + 1;
+    for _ in 0..4 {
+        guest.out(INTERRUPT_ENABLE, 1, 0);
+        guest.out(INTERRUPT_ENABLE, 1, 0xf);
+        guest.attempt(&[0xfb, 0x90, 0xfa]); // sti; nop; cli
+    }
+    guest.survive()
+}

@@ -83,8 +83,9 @@ pub const FAMILY: Family = Family {
         Behaviour {
             name: "saves and loads its FPU state anywhere",
             guest: fpu_state,
-            patience: ENDS,
-            ends: &[Survives, TripleFault, Unsupported],
+            // A software KVM may try again for ever what it cannot emulate.
+            patience: STAYS,
+            ends: &[Survives, Stays, TripleFault, Unsupported],
         },
         Behaviour {
             name: "sends itself interrupts of any kind",

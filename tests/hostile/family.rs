@@ -5,7 +5,7 @@ use crate::machine::{self, Ends, Report};
 use crate::process::{self, Footprint};
 use crate::random::Random;
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Mutex, Once};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 /// For what ends by itself: never reached but by a guest that should have ended.
@@ -85,6 +85,7 @@ impl Family {
         let before = Footprint::take();
         (first + warm_up..first + variants).for_each(|seed| self.check(seed));
         Footprint::take().assert_as_before(&before, self.peak);
+        machine::assert_runtime_is_intact();
     }
 }
 
@@ -93,21 +94,49 @@ fn base() -> u64 {
     std::env::var("HOSTILE_BASE").map_or(0, |base| base.parse().expect("HOSTILE_BASE=number"))
 }
 
-/// One test at a time: descriptors, threads and memory are the whole process's.
-pub fn turn() -> impl Drop {
+/// One test at a time: descriptors, threads and memory are the whole process's. `None`: another
+/// variant is to run alone.
+pub fn turn_of_all() -> Option<impl Drop> {
+    std::env::var_os("HOSTILE_SEED").is_none().then(turn)
+}
+
+fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     static ONCE: Once = Once::new();
-    ONCE.call_once(process::keep_no_large_blocks);
-    TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    ONCE.call_once(|| {
+        process::keep_no_large_blocks();
+        abort_on_panics_of_a_vcpu();
+    });
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What runs now.
+static CURRENT: Mutex<String> = Mutex::new(String::new());
+
+/// As a release does. Here a panic unwinds, and a watchdog would wait for its thread forever.
+fn abort_on_panics_of_a_vcpu() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        usual(panic);
+        if std::thread::current().name() == Some("vcpu") {
+            eprintln!("{} panics", current());
+            std::process::abort();
+        }
+    }));
+}
+
+fn current() -> MutexGuard<'static, String> {
+    CURRENT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Says what was under way if it hangs, and ends the process: nothing else would.
 pub fn watched<T>(what: &str, limit: Duration, run: impl FnOnce() -> T) -> T {
+    *current() = what.into();
     std::thread::scope(|scope| {
         let (done, wait) = channel::<()>();
         scope.spawn(move || {
             if wait.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
-                eprintln!("{what} hangs");
+                eprintln!("{} hangs", current());
                 std::process::abort();
             }
         });

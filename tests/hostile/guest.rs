@@ -194,6 +194,12 @@ impl Guest {
         self.images()
     }
 
+    /// One that is busy for ever.
+    pub fn spin(mut self) -> Images {
+        self.forever(|_| {});
+        self.images()
+    }
+
     pub fn images(mut self) -> Images {
         self.data.insert(0, (CODE, self.code));
         Images {

@@ -3,6 +3,7 @@
 use crate::guest::{Images, MEMORY, SURVIVED};
 use kvm_ioctls::Kvm;
 use sandbox::job::Work;
+use sandbox::layout::RUNTIME_ALIGNMENT;
 use sandbox::limits::Limits;
 use sandbox::outcome::{Crash, Outcome};
 use sandbox::run::last_words;
@@ -11,6 +12,7 @@ use sandbox::vm::host::{self, Family};
 use sandbox::vm::{BootImages, Config, Counters, Vm, allow_kicks};
 use sandbox::watchdog::{Signals, Watchdog};
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -151,7 +153,7 @@ fn boot(images: &Images, shared: &Arc<Shared>) -> anyhow::Result<Vm<Session>> {
     let session = Session::cold(work, sinks, Arc::clone(shared));
     let config = Config {
         memory: MEMORY,
-        runtime: runtime()?,
+        runtime: RUNTIME.try_clone()?,
         images: BootImages {
             kernel: &images.kernel,
             agent: &images.agent,
@@ -161,19 +163,27 @@ fn boot(images: &Images, shared: &Arc<Shared>) -> anyhow::Result<Vm<Session>> {
     Vm::boot(&KVM, Family::detect(), config, session)
 }
 
-/// A runtime image that says so everywhere.
-fn runtime() -> anyhow::Result<File> {
-    static IMAGE: LazyLock<File> = LazyLock::new(|| {
-        use std::io::Write;
-        let mut file = tempfile::tempfile().expect("a file");
-        let content = RUNTIME_CONTENT.repeat((2 << 20) / RUNTIME_CONTENT.len());
-        file.write_all(&content).expect("room for an image");
-        file
-    });
-    Ok(IMAGE.try_clone()?)
+/// The runtime image says so everywhere.
+pub const RUNTIME_CONTENT: &[u8; 16] = b"a runtime image ";
+
+/// One file for all guests.
+static RUNTIME: LazyLock<File> = LazyLock::new(|| {
+    let file = tempfile::tempfile().expect("a file");
+    let written = file.write_all_at(&runtime_content(), 0);
+    written.expect("room for an image");
+    file
+});
+
+fn runtime_content() -> Vec<u8> {
+    RUNTIME_CONTENT.repeat(RUNTIME_ALIGNMENT as usize / RUNTIME_CONTENT.len())
 }
 
-pub const RUNTIME_CONTENT: &[u8; 16] = b"a runtime image ";
+/// No guest has written to it.
+pub fn assert_runtime_is_intact() {
+    let mut content = runtime_content();
+    RUNTIME.read_exact_at(&mut content, 0).expect("its file");
+    assert!(content == runtime_content());
+}
 
 /// Bounded, and harmless to a terminal.
 fn check_console(console: &[u8]) {

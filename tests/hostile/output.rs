@@ -1,7 +1,7 @@
 //! What a guest says: on its console, of its program's output, and as its agent.
 
 use crate::driver::*;
-use crate::family::{Behaviour, ENDS, Family, STAYS, turn, watched};
+use crate::family::{Behaviour, ENDS, Family, STAYS, turn_of_all, watched};
 use crate::guest::{DATA, Guest, Images, Reg};
 use crate::machine::{self, CONSOLE_MAX, Ends::*, OUTPUT_MAX};
 use crate::process::Footprint;
@@ -94,7 +94,9 @@ pub const FAMILY: Family = Family {
 pub fn ten_gib() {
     const PIECE: u64 = 1 << 20;
     const PIECES: u64 = 10 << 10;
-    let _turn = turn();
+    let Some(_turn) = turn_of_all() else {
+        return;
+    };
     let mut guest = Guest::new();
     guest.repeat(PIECES, |guest| {
         let where_and_how_much = [(Reg::Rsi, DATA), (Reg::Rcx, PIECE), (Reg::Rdi, 0)];
@@ -113,7 +115,9 @@ pub fn ten_gib() {
 
 /// More than is kept of a console.
 pub fn full_console() {
-    let _turn = turn();
+    let Some(_turn) = turn_of_all() else {
+        return;
+    };
     let mut guest = Guest::new();
     guest.mov(Reg::Rdx, SERIAL_PORT.into());
     guest.mov(Reg::Rax, b'x'.into());
@@ -239,7 +243,7 @@ fn silence(random: &mut Random) -> Images {
     let mut bytes = frames(&[Frame::Ready]);
     let exit = frames(&[Frame::Exit(Exit::Exited(1))]);
     bytes.extend(&exit[..random.below(exit.len() as u64) as usize]);
-    saying(&bytes).halt()
+    saying(&bytes).spin()
 }
 
 /// The same packet again and again.
@@ -278,5 +282,5 @@ fn random_frames(random: &mut Random) -> Images {
         bytes.extend((random.below(8) as u32).to_le_bytes());
         bytes.extend(random.bytes(4));
     }
-    saying(&bytes).halt()
+    saying(&bytes).spin()
 }

@@ -1,6 +1,6 @@
 //! Port and memory-mapped I/O: every address, any width.
 
-use crate::family::{Behaviour, ENDS, Family, STAYS, turn, watched};
+use crate::family::{Behaviour, ENDS, Family, STAYS, turn_of_all, watched};
 use crate::guest::{DATA, Guest, Images, MEMORY, Reg};
 use crate::machine::{self, Ends::*};
 use crate::random::Random;
@@ -12,6 +12,7 @@ pub const FAMILY: Family = Family {
         Behaviour {
             name: "uses strings of any length on any port",
             guest: strings,
+            // A software KVM may try again for ever what it cannot emulate.
             patience: STAYS,
             ends: &[Survives, Stays, TripleFault, Unsupported],
         },
@@ -32,6 +33,12 @@ pub const FAMILY: Family = Family {
             guest: registers,
             patience: ENDS,
             ends: &[Survives, ShutsDown],
+        },
+        Behaviour {
+            name: "sets the serial port's registers in any order",
+            guest: serial,
+            patience: ENDS,
+            ends: &[Survives],
         },
         Behaviour {
             name: "routes interrupts to anything",
@@ -56,7 +63,9 @@ pub const FAMILY: Family = Family {
 /// 65,536 ports × 3 widths × 2 directions.
 pub fn sweep() {
     const PORTS: u64 = 1 << 16;
-    let _turn = turn();
+    let Some(_turn) = turn_of_all() else {
+        return;
+    };
     for width in [1, 2, 4] {
         for instruction in [0xec, 0xee] {
             let mut guest = Guest::new();
@@ -178,6 +187,22 @@ fn registers(random: &mut Random) -> Images {
             1 => guest.store(STATUS, random.u32()),
             2 => guest.store(VSOCK_MMIO + random.below(0x44) * 4, random.below(4) as u32),
             _ => access(&mut guest, VSOCK_MMIO + random.below(0x120), random),
+        }
+    }
+    guest.survive()
+}
+
+fn serial(random: &mut Random) -> Images {
+    const MODEM_CONTROL: u16 = SERIAL_PORT + 4;
+    const LOOPBACK: u32 = 0x10;
+    let mut guest = Guest::new();
+    for _ in 0..100 {
+        let register = SERIAL_PORT + random.below(SERIAL_PORTS.into()) as u16;
+        match random.below(8) {
+            0 => guest.input(register, 1),
+            1 => guest.out(MODEM_CONTROL, 1, LOOPBACK),
+            2..5 => guest.out(SERIAL_PORT, 1, random.u32()),
+            _ => guest.out(register, 1, random.u32()),
         }
     }
     guest.survive()

@@ -292,6 +292,5 @@ fn anything(random: &mut Random) -> Images {
     let mut guest = Guest::new();
     let transmit = sending(&mut guest, &packets);
     in_steps(&mut guest, transmit, random);
-    guest.forever(|guest| guest.raw(&[0x90]));
-    guest.images()
+    guest.spin()
 }

@@ -94,6 +94,12 @@ pub const FAMILY: Family = Family {
             ends: ANYHOW,
         },
         Behaviour {
+            name: "calls the hypervisor",
+            guest: hypercalls,
+            patience: STAYS,
+            ends: ANYHOW,
+        },
+        Behaviour {
             name: "runs random bytes",
             guest: random_code,
             patience: STAYS,
@@ -275,6 +281,24 @@ fn interrupts(random: &mut Random) -> Images {
         if random.below(2) == 0 {
             guest.attempt(&[0xfb, 0x90, 0xfa]); // sti; nop; cli
         }
+    }
+    guest.survive()
+}
+
+fn hypercalls(random: &mut Random) -> Images {
+    const CALLS: [&[u8]; 2] = [
+        &[0x0f, 0x01, 0xc1], // vmcall
+        &[0x0f, 0x01, 0xd9], // vmmcall
+    ];
+    let mut guest = Guest::new();
+    guest.catch_faults();
+    for _ in 0..8 {
+        guest.mov(Reg::Rax, random.below(16));
+        guest.mov(Reg::Rbx, random.address());
+        guest.mov(Reg::Rcx, random.address());
+        guest.mov(Reg::Rdx, random.u64());
+        guest.mov(Reg::Rsi, random.u64());
+        guest.attempt(random.one_of(&CALLS));
     }
     guest.survive()
 }

@@ -82,6 +82,7 @@ pub const FAMILY: Family = Family {
             ends: &[
                 Breaks("malformed frame"),
                 Breaks("out of turn"),
+                Breaks("standard input taken"),
                 TimesOut,
                 Stays,
             ],

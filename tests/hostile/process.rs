@@ -4,6 +4,8 @@ use std::fs;
 
 /// Bytes that the allocator may keep.
 const DRIFT: u64 = 1 << 20;
+/// Bytes that nothing has a reason to ask for, beyond what was asked for before.
+const HUGE: u64 = 1 << 30;
 
 #[derive(Debug)]
 pub struct Footprint {
@@ -13,6 +15,8 @@ pub struct Footprint {
     memory: u64,
     resident: u64,
     peak: u64,
+    /// Address space at most, ever, in bytes: what was asked for, whether or not it was used.
+    asked: u64,
 }
 
 impl Footprint {
@@ -31,6 +35,7 @@ impl Footprint {
             memory: status("RssAnon:"),
             resident: status("VmRSS:"),
             peak: status("VmHWM:"),
+            asked: status("VmPeak:"),
         };
         // Resets the peak (proc_pid_clear_refs(5)).
         fs::write("/proc/self/clear_refs", "5").expect("resetting the peak");
@@ -47,6 +52,10 @@ impl Footprint {
         assert!(
             self.peak <= before.resident + peak,
             "memory peaked: {before:?}, {self:?}"
+        );
+        assert!(
+            self.asked < before.asked + HUGE,
+            "more was asked for than there is: {before:?}, {self:?}"
         );
     }
 }

@@ -42,6 +42,7 @@ use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use vm_memory::GuestMemoryMmap;
 
 /// A virtual machine with one vCPU, and the peer that talks with its guest.
@@ -120,8 +121,10 @@ impl<P: Peer + Host> Vm<P> {
             .context("duplicating a descriptor")?;
         let memory = Memory::from_saved(&saved.memory, runtime)?;
         // At the same time: neither needs the other, and there may be two processors.
-        let (vm, vcpu) = std::thread::scope(|scope| {
-            scope.spawn(|| memory.make_ready(&saved.working_set));
+        let (vm, vcpu) = thread::scope(|scope| {
+            // Without a thread, the guest faults the pages in one by one.
+            let helper = thread::Builder::new();
+            let _ready = helper.spawn_scoped(scope, || memory.make_ready(&saved.working_set));
             let (vm, vcpu) = bare(kvm, &memory, &saved.state.cpuid()?)?;
             state::restore(&vm, &vcpu, family, &saved.state)?;
             anyhow::Ok((vm, vcpu))

@@ -48,8 +48,11 @@ impl Signals {
 
     /// The signal that came, if one did.
     pub fn take(&self) -> Result<Option<u8>> {
-        let signal = self.fd.read_signal().context("reading signals")?;
-        Ok(signal.map(|signal| signal.ssi_signo as u8))
+        match self.fd.read_signal() {
+            Ok(signal) => Ok(signal.map(|signal| signal.ssi_signo as u8)),
+            Err(Errno::EINTR) => Ok(None),
+            Err(errno) => Err(errno).context("reading signals"),
+        }
     }
 }
 
@@ -114,34 +117,45 @@ impl Watchdog {
         signals: &Signals,
         pulse: &mut dyn FnMut(),
     ) -> Result<(Vm<Session>, Verdict)> {
-        let mut input = Input::default();
-        let verdict = loop {
-            pulse();
-            if self.shared.has_ended() {
-                break None;
-            }
-            let (deadline, late) = self.deadline(limits);
-            let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
-            if left == Some(Duration::ZERO) {
-                break Some(late);
-            }
-            let wait = left.unwrap_or(PULSE).min(PULSE);
-            let timed_out = input.wait(&self.shared, signals, wait)?;
-            if let Some(signal) = signals.take()? {
-                break Some(Outcome::Interrupted(signal));
-            }
-            if input.forward(&self.shared) || timed_out {
-                self.kicker.kick();
-            }
-        };
+        let verdict = self.attend(limits, signals, pulse);
+        // Whatever came of that: nobody else would stop the guest.
         let (vm, result) = self.stop()?;
         Ok((
             vm,
             Verdict {
-                verdict,
+                verdict: verdict?,
                 result: result?,
             },
         ))
+    }
+
+    /// Until the vCPU thread has ended, or there is an outcome for which it must be stopped.
+    fn attend(
+        &self,
+        limits: &Limits,
+        signals: &Signals,
+        pulse: &mut dyn FnMut(),
+    ) -> Result<Option<Outcome>> {
+        let mut input = Input::default();
+        loop {
+            pulse();
+            if self.shared.has_ended() {
+                return Ok(None);
+            }
+            let (deadline, late) = self.deadline(limits);
+            let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return Ok(Some(late));
+            }
+            let wait = left.unwrap_or(PULSE).min(PULSE);
+            let timed_out = input.wait(&self.shared, signals, wait)?;
+            if let Some(signal) = signals.take()? {
+                return Ok(Some(Outcome::Interrupted(signal)));
+            }
+            if input.forward(&self.shared) || timed_out {
+                self.kicker.kick();
+            }
+        }
     }
 
     /// When time is up, and what that means then.

@@ -28,6 +28,7 @@ use super::paging::{Access, AddressSpace, PageFault};
 use crate::devices::Violation;
 use anyhow::{Context, Result};
 use kvm_bindings::{kvm_regs, kvm_sregs};
+use nix::errno::Errno;
 use std::time::{SystemTime, UNIX_EPOCH};
 use vm_memory::VolatileSlice;
 
@@ -171,8 +172,11 @@ pub fn random(length: usize) -> Result<Vec<u8>> {
         let rest = &mut bytes[done..];
         // SAFETY: getrandom(2) writes at most the length given into the buffer given.
         let count = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
-        let count = nix::errno::Errno::result(count).context("asking the host for random bytes")?;
-        done += count as usize;
+        match Errno::result(count) {
+            Ok(count) => done += count as usize,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).context("asking the host for random bytes"),
+        }
     }
     Ok(bytes)
 }

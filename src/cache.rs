@@ -31,7 +31,9 @@ fn own(directory: PathBuf) -> Result<PathBuf> {
         .mode(0o700)
         .create(&directory)
         .with_context(|| format!("making the cache directory {}", directory.display()))?;
-    let metadata = directory.symlink_metadata()?;
+    let metadata = directory
+        .symlink_metadata()
+        .with_context(|| format!("looking at the cache {}", directory.display()))?;
     if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
         bail!(
             "the cache {} is not a directory of yours",

@@ -5,10 +5,9 @@ use crate::job::Complaint;
 use crate::limits::Limits;
 use crate::outcome::{EXIT_OURS, Outcome};
 use crate::run::Report;
-use crate::vm::host::Problem;
+use crate::vm::host::{self, Problem};
 use crate::warm::{Interrupted, Listener};
-use nix::errno::Errno;
-use std::io::{self, IsTerminal, Write, stderr};
+use std::io::{IsTerminal, Write, stderr};
 use std::time::Duration;
 
 /// What the user must know beyond the program's own output.
@@ -122,16 +121,7 @@ pub fn explain(error: &anyhow::Error) -> u8 {
         ));
         return EXIT_OURS;
     }
-    let full = error.chain().any(|cause| {
-        let io = cause.downcast_ref::<io::Error>();
-        io.is_some_and(|error| error.kind() == io::ErrorKind::StorageFull)
-            || cause.downcast_ref::<Errno>() == Some(&Errno::ENOSPC)
-    });
-    let remedy = if full {
-        "free space there, or keep the cache elsewhere with XDG_CACHE_HOME"
-    } else {
-        "run sandbox doctor to see what this host lacks"
-    };
+    let remedy = host::shortage(error).unwrap_or("run sandbox doctor to see what this host lacks");
     say(&format!("{error:#}\n{remedy}"));
     EXIT_OURS
 }

@@ -1,6 +1,7 @@
 //! The guest's console on one of our streams, until the run is to stop.
 
 use super::{Shared, Sink};
+use anyhow::Result;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ pub struct Console {
 }
 
 impl Console {
-    pub fn new(stream: impl AsFd, shared: Arc<Shared>) -> io::Result<Self> {
+    pub fn new(stream: impl AsFd, shared: Arc<Shared>) -> Result<Self> {
         Ok(Self {
             sink: Sink::new(stream, u64::MAX)?,
             shared,

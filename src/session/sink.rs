@@ -1,9 +1,9 @@
 //! Where an output stream goes, up to its limit.
 
+use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::write;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// A descriptor, and how much of the program's output went there.
@@ -24,9 +24,10 @@ pub struct Totals {
 impl Sink {
     /// Delivers at most `limit` bytes to the stream, through a descriptor of its own: it can be
     /// closed without closing the process's.
-    pub fn new(stream: impl AsFd, limit: u64) -> io::Result<Self> {
+    pub fn new(stream: impl AsFd, limit: u64) -> Result<Self> {
+        let fd = stream.as_fd().try_clone_to_owned();
         Ok(Self {
-            fd: stream.as_fd().try_clone_to_owned()?,
+            fd: fd.context("duplicating a standard stream")?,
             limit,
             totals: Totals::default(),
         })

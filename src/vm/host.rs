@@ -4,11 +4,11 @@
 
 use anyhow::Context;
 use kvm_ioctls::{Cap, Kvm, VmFd};
+use nix::errno::Errno;
 use std::ffi::CString;
 use std::fmt;
 use std::fs::File;
-use std::io::ErrorKind;
-use std::io::Read;
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -66,7 +66,7 @@ pub enum Problem {
     NotKvm(PathBuf),
     Unopenable {
         path: PathBuf,
-        reason: String,
+        errno: i32,
     },
     WrongVersion(i32),
     Lacks {
@@ -74,7 +74,7 @@ pub enum Problem {
         since: &'static str,
     },
     Busy,
-    NoVm(String),
+    NoVm(i32),
 }
 
 /// Whether the user is in the group that owns the device.
@@ -108,11 +108,12 @@ pub fn fingerprint() -> anyhow::Result<Vec<u8>> {
     let mut bytes = kernel.release().as_bytes().to_vec();
     bytes.extend(kernel.version().as_bytes());
     // CPUID itself is slow where the host is itself a guest. Its first processor is as all are.
-    let mut processor = vec![0; 8192];
-    let count = File::open("/proc/cpuinfo")
-        .and_then(|mut file| file.read(&mut processor))
+    const ENOUGH: u64 = 8192;
+    let mut processor = Vec::with_capacity(ENOUGH as usize);
+    File::open("/proc/cpuinfo")
+        .and_then(|file| file.take(ENOUGH).read_to_end(&mut processor))
         .context("reading /proc/cpuinfo")?;
-    for line in processor[..count].split(|&byte| byte == b'\n') {
+    for line in processor.split(|&byte| byte == b'\n') {
         const WHAT_IT_IS: [&[u8]; 8] = [
             b"vendor_id",
             b"cpu family",
@@ -136,20 +137,51 @@ pub fn fingerprint() -> anyhow::Result<Vec<u8>> {
 
 /// Creates a VM: another hypervisor may hold the processor.
 pub fn create_vm(kvm: &Kvm) -> Result<VmFd, Problem> {
-    kvm.create_vm().map_err(|error| match error.errno() {
-        libc::EBUSY => Problem::Busy,
-        _ => Problem::NoVm(error.to_string()),
-    })
+    loop {
+        match kvm.create_vm().map_err(|error| error.errno()) {
+            Ok(vm) => return Ok(vm),
+            // It waits for locks, and any signal ends that: also one that stops us and goes on.
+            Err(libc::EINTR) => {}
+            Err(libc::EBUSY) => return Err(Problem::Busy),
+            Err(errno) => return Err(Problem::NoVm(errno)),
+        }
+    }
+}
+
+/// What to do if the host has too little of something.
+pub fn shortage(error: &anyhow::Error) -> Option<&'static str> {
+    let errno = |cause: &(dyn std::error::Error + 'static)| {
+        let io = cause.downcast_ref::<io::Error>();
+        let nix = cause.downcast_ref::<Errno>();
+        let kvm = cause.downcast_ref::<kvm_ioctls::Error>();
+        io.and_then(io::Error::raw_os_error)
+            .or(nix.map(|&errno| errno as i32))
+            .or(kvm.map(|error| error.errno()))
+    };
+    error.chain().find_map(errno).and_then(remedy)
+}
+
+fn remedy(errno: i32) -> Option<&'static str> {
+    match errno {
+        libc::ENOMEM => Some("free memory, or let it have more: ulimit -v"),
+        libc::EAGAIN => Some("let it have more processes and threads: ulimit -u"),
+        libc::EMFILE => Some("let it have more open files: ulimit -n"),
+        libc::ENFILE => Some("close files of other programs: the host has too many open"),
+        libc::ENOSPC => Some("free space there, or keep the cache elsewhere with XDG_CACHE_HOME"),
+        _ => None,
+    }
 }
 
 fn open_device(path: &Path) -> Result<Kvm, Problem> {
-    let unopenable = |reason: String| Problem::Unopenable {
+    let unopenable = |errno| Problem::Unopenable {
         path: path.into(),
-        reason,
+        errno,
     };
-    let name = CString::new(path.as_os_str().as_bytes()).map_err(|e| unopenable(e.to_string()))?;
-    Kvm::new_with_path(name).map_err(|errno| {
-        let error = std::io::Error::from(errno);
+    // No path has a NUL in it.
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| unopenable(libc::EINVAL))?;
+    Kvm::new_with_path(name).map_err(|error| {
+        let errno = error.errno();
+        let error = io::Error::from(error);
         match (error.kind(), error.raw_os_error()) {
             (ErrorKind::NotFound, _) | (_, Some(libc::ENODEV | libc::ENXIO)) => {
                 Problem::Absent(path.into())
@@ -159,7 +191,7 @@ fn open_device(path: &Path) -> Result<Kvm, Problem> {
                 in_group: membership(path),
             },
             (ErrorKind::IsADirectory, _) => Problem::NotKvm(path.into()),
-            _ => unopenable(error.to_string()),
+            _ => unopenable(errno),
         }
     })
 }
@@ -207,9 +239,10 @@ impl Problem {
                 path.display()
             ),
             Self::NotKvm(_) => "name the real device, usually /dev/kvm".into(),
-            Self::Unopenable { .. } | Self::WrongVersion(_) | Self::NoVm(_) => {
-                "run sandbox doctor, and report what it prints".into()
-            }
+            Self::Unopenable { errno, .. } | Self::NoVm(errno) => remedy(*errno)
+                .unwrap_or("run sandbox doctor, and report what it prints")
+                .into(),
+            Self::WrongVersion(_) => "run sandbox doctor, and report what it prints".into(),
             Self::Lacks { since, .. } => format!("use Linux {since} or newer on the host"),
             Self::Busy => "stop the other hypervisor (VirtualBox, VMware), or try again".into(),
         }
@@ -222,7 +255,8 @@ impl fmt::Display for Problem {
             Self::Absent(path) => write!(f, "this host has no {}", path.display()),
             Self::Forbidden { path, .. } => write!(f, "you may not open {}", path.display()),
             Self::NotKvm(path) => write!(f, "{} is not a KVM device", path.display()),
-            Self::Unopenable { path, reason } => {
+            Self::Unopenable { path, errno } => {
+                let reason = io::Error::from_raw_os_error(*errno);
                 write!(f, "{} cannot be opened: {reason}", path.display())
             }
             Self::WrongVersion(version) => {
@@ -230,7 +264,10 @@ impl fmt::Display for Problem {
             }
             Self::Lacks { capability, .. } => write!(f, "KVM lacks {capability}"),
             Self::Busy => write!(f, "KVM is busy"),
-            Self::NoVm(reason) => write!(f, "KVM makes no virtual machine: {reason}"),
+            Self::NoVm(errno) => {
+                let reason = io::Error::from_raw_os_error(*errno);
+                write!(f, "KVM makes no virtual machine: {reason}")
+            }
         }
     }
 }

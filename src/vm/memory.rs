@@ -7,7 +7,7 @@ use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use vm_memory::mmap::MmapRegionBuilder;
+use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
 use vm_memory::{
     Address, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
     GuestRegionMmap, MmapRegion, VolatileMemory, VolatileSlice,
@@ -111,8 +111,9 @@ impl Memory {
             };
             // SAFETY: the mapping lives as long as `self`, which the VM owns beside `vm`,
             // and slots do not overlap.
-            unsafe { vm.set_user_memory_region(region) }
-                .with_context(|| format!("giving the guest its memory at {guest:?}"))?;
+            unsafe { vm.set_user_memory_region(region) }.with_context(|| {
+                format!("giving the guest its memory at {:#x}", guest.raw_value())
+            })?;
         }
         Ok(())
     }
@@ -186,5 +187,10 @@ fn map(builder: MmapRegionBuilder, write: i32, flags: i32) -> Result<MmapRegion>
         .with_mmap_prot(libc::PROT_READ | write)
         .with_mmap_flags(flags)
         .build()
+        .map_err(|error| match error {
+            // Itself, so that who explains it can see what was short.
+            MmapRegionError::Mmap(error) => error.into(),
+            error => anyhow::Error::from(error),
+        })
         .context("mapping guest memory")
 }

@@ -48,6 +48,8 @@ pub enum Crash {
     Unsupported { rip: u64, instruction: Vec<u8> },
     /// KVM could not enter the guest, or left it for a reason that none of our guests has.
     Exit(String),
+    /// Some of its memory is gone: the template or the runtime image was truncated meanwhile.
+    MemoryLost,
     /// It broke the rules of a device or of the protocol.
     Violation(String),
 }
@@ -103,6 +105,11 @@ impl Outcome {
                  free space there, or send it elsewhere",
                 std::io::Error::from_raw_os_error(*errno),
             )),
+            Self::Crashed(Crash::MemoryLost) => Some(
+                "a file of the cache was truncated while the guest used it as memory\n\
+                 keep other programs from the cache directory, and run it again"
+                    .into(),
+            ),
             Self::Crashed(crash) => Some(format!(
                 "the guest crashed: {crash}\nrun it again with --console to see the guest kernel's log",
             )),
@@ -124,6 +131,7 @@ impl std::fmt::Display for Crash {
             Self::Unsupported { rip, instruction } => {
                 write!(f, "unsupported instruction {instruction:02x?} at {rip:#x}")
             }
+            Self::MemoryLost => write!(f, "its memory is gone: a file was truncated in the cache"),
             Self::Exit(reason) => write!(f, "{reason}"),
             Self::Violation(what) => write!(f, "{what}"),
         }

@@ -244,6 +244,7 @@ fn rehearse(
     match verdict.outcome(reported) {
         Outcome::Exited(0) => Ok(written),
         Outcome::Interrupted(signal) => bail!(Interrupted(signal)),
+        Outcome::Crashed(crash) => bail!("the first clone of the template crashed: {crash}"),
         outcome => bail!("the first clone of the template ended: {outcome:?}"),
     }
 }
@@ -298,6 +299,7 @@ fn warm_up(
     }
     match verdict.outcome(None) {
         Outcome::Interrupted(signal) => bail!(Interrupted(signal)),
+        Outcome::Crashed(crash) => bail!("the guest that was to be saved crashed: {crash}"),
         outcome => bail!("the guest that was to be saved ended: {outcome:?}"),
     }
 }

@@ -194,6 +194,8 @@ impl Verdict {
     /// One outcome: what the guest reported counts before why it was stopped.
     pub fn outcome(self, reported: Option<Outcome>) -> Outcome {
         match (reported, self.verdict, self.result) {
+            // Then nothing that it reported is to be believed.
+            (_, _, Err(Crash::MemoryLost)) => Outcome::Crashed(Crash::MemoryLost),
             (Some(outcome), _, _) | (None, Some(outcome), _) => outcome,
             (None, None, Err(crash)) => Outcome::Crashed(crash),
             (None, None, Ok(())) => {

@@ -1,5 +1,6 @@
 //! Guest memory: RAM of this VM alone, and the runtime image that all VMs share.
 
+use super::lost::{Backing, Watch};
 use super::pages::{PAGE, Pages};
 use crate::layout::{HIGH_RAM, LOW_RAM_END, RUNTIME, RUNTIME_ALIGNMENT};
 use anyhow::{Context, Result, ensure};
@@ -24,7 +25,10 @@ pub struct SavedMemory {
 }
 
 /// The memory of one VM.
+///
+/// Fields drop in this order: what is watched outlives the watch.
 pub struct Memory {
+    watch: Watch,
     ram: GuestMemoryMmap,
     /// Kept apart from `ram`: devices have no business in it, and writing to it would be fatal.
     runtime: MmapRegion,
@@ -33,10 +37,7 @@ pub struct Memory {
 impl Memory {
     /// `size` bytes of fresh RAM, and the runtime image.
     pub fn new(size: u64, runtime: File) -> Result<Self> {
-        Ok(Self {
-            ram: make_ram(size)?,
-            runtime: map_runtime(runtime)?,
-        })
+        Self::of(make_ram(size)?, Vec::new(), map_runtime(runtime)?)
     }
 
     /// RAM that starts out as what was saved of another, and keeps what is written to it to itself.
@@ -47,10 +48,29 @@ impl Memory {
             map_saved(saved, region, before)?;
             before += region.len();
         }
+        let file = (saved.file.clone(), saved.size);
+        Self::of(ram, vec![file], map_runtime(runtime)?)
+    }
+
+    fn of(ram: GuestMemoryMmap, mut files: Vec<Backing>, runtime: MmapRegion) -> Result<Self> {
+        let image = runtime.file_offset().cloned();
+        files.extend(image.map(|file| (file, runtime.size() as u64)));
+        let mappings = ram.iter().map(|region| &**region).chain([&runtime]);
         Ok(Self {
+            watch: Watch::over(mappings, files)?,
             ram,
-            runtime: map_runtime(runtime)?,
+            runtime,
         })
+    }
+
+    /// Whether some of it is gone: its file was cut short.
+    pub fn is_lost(&self) -> bool {
+        self.watch.is_lost()
+    }
+
+    /// Whether we have touched such a page: what we read there was nobody's.
+    pub fn has_seen_loss(&self) -> bool {
+        self.watch.has_seen_loss()
     }
 
     pub fn ram(&self) -> &GuestMemoryMmap {

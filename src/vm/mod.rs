@@ -7,6 +7,7 @@ pub mod host;
 mod initramfs;
 mod instruction;
 mod kick;
+mod lost;
 mod memory;
 mod mp_table;
 mod pages;
@@ -190,6 +191,15 @@ impl<P: Peer + Host> Vm<P> {
 
     /// Runs the guest until the peer wants nothing more of it, or it crashes.
     pub fn run(&mut self) -> Result<Result<(), Crash>> {
+        let ended = self.run_guest();
+        // Whatever a guest did that lacks some of its memory: it was not its own doing.
+        if self.memory.is_lost() {
+            return Ok(Err(Crash::MemoryLost));
+        }
+        ended
+    }
+
+    fn run_guest(&mut self) -> Result<Result<(), Crash>> {
         // Not earlier: it gets the time, which goes on.
         if std::mem::take(&mut self.asks)
             && let Err(Violation(what)) = self.serve()?
@@ -199,7 +209,7 @@ impl<P: Peer + Host> Vm<P> {
         loop {
             // Before looking at what a kick may be about: one that comes now still counts.
             self.vcpu.set_kvm_immediate_exit(0);
-            if self.bus.vsock.peer().is_done() {
+            if self.bus.vsock.peer().is_done() || self.memory.has_seen_loss() {
                 return Ok(Ok(()));
             }
             if self.kicked.swap(false, Ordering::AcqRel)

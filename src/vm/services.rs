@@ -103,6 +103,9 @@ pub fn serve(
                 bytes.resize(start + page.len(), 0);
                 Ok(page.copy_to(&mut bytes[start..]))
             });
+            if memory.has_seen_loss() {
+                return Ok(Ok(()));
+            }
             return Ok(host.output(operand, &bytes));
         }
         JOB => {

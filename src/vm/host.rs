@@ -164,7 +164,7 @@ pub fn shortage(error: &anyhow::Error) -> Option<&'static str> {
 fn remedy(errno: i32) -> Option<&'static str> {
     match errno {
         libc::ENOMEM => Some("free memory, or let it have more: ulimit -v"),
-        libc::EAGAIN => Some("let it have more processes and threads: ulimit -u"),
+        libc::EAGAIN => Some("let it have more threads, or memory: ulimit -u, ulimit -v"),
         libc::EMFILE => Some("let it have more open files: ulimit -n"),
         libc::ENFILE => Some("close files of other programs: the host has too many open"),
         libc::ENOSPC => Some("free space there, or keep the cache elsewhere with XDG_CACHE_HOME"),

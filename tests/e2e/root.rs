@@ -1,0 +1,416 @@
+//! What a program may try that is root in its guest, with a whole Linux at hand: each attempt has
+//! an outcome, and nothing of it reaches the host. How it brings its machine down is in `limits`.
+
+use crate::common::{Cache, PYTHON, exit_code, finish, start, text};
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Output};
+use std::sync::LazyLock;
+
+/// A cache with the template of an ordinary run and of one as root. What needs another machine
+/// boots it.
+fn cache() -> &'static Cache {
+    static CACHE: LazyLock<Cache> = LazyLock::new(|| {
+        let cache = Cache::copied();
+        let output = cache.run(&["--root"], "pass");
+        assert_eq!(exit_code(output.status), 0, "{}", text(&output.stderr));
+        // SAFETY: `remove` is a function that any thread may call at the end.
+        unsafe { libc::atexit(remove) };
+        cache
+    });
+    // Nothing else would: statics are not dropped.
+    extern "C" fn remove() {
+        fs::remove_dir_all(&CACHE.0).unwrap_or_default();
+    }
+    &CACHE
+}
+
+/// Runs it as root for at most so many seconds, and sees that the host is as it was.
+fn attack(options: &[&str], seconds: &str, code: &str) -> Output {
+    let before = Host::look();
+    let mut command = cache().sandbox(&["run", "--root", "-t", seconds]);
+    let output = finish(command.args(options).args(["-c", code]), b"");
+    assert_eq!(Host::look(), before);
+    output
+}
+
+/// What no guest can change: the cache and what is at work in it, and the host's own.
+#[derive(Debug, PartialEq)]
+struct Host {
+    cache: std::collections::BTreeSet<crate::common::Identity>,
+    boot: String,
+    name: String,
+    settings: [String; 3],
+}
+
+impl Host {
+    fn look() -> Self {
+        let read = |path: &str| fs::read_to_string(path).unwrap();
+        Self {
+            cache: cache().identities(),
+            boot: read("/proc/sys/kernel/random/boot_id"),
+            name: read("/proc/sys/kernel/hostname"),
+            settings: ["sysrq", "panic", "core_pattern"]
+                .map(|name| read(&format!("/proc/sys/kernel/{name}"))),
+        }
+    }
+}
+
+#[track_caller]
+fn assert_ended(output: &Output, code: i32, told: &str) {
+    let stderr = text(&output.stderr);
+    assert_eq!(exit_code(output.status), code, "{stderr}");
+    assert!(stderr.contains(told), "{stderr}");
+}
+
+#[test]
+fn there_is_no_memory_device_and_no_port_device() {
+    let code = "
+import os, stat
+for name, number in ('mem', 1), ('kmem', 2), ('port', 4):
+    os.mknod('/tmp/' + name, 0o600 | stat.S_IFCHR, os.makedev(1, number))
+    try: os.open('/tmp/' + name, os.O_RDWR)
+    except OSError: print('no', name)
+for path in '/proc/kcore', '/sys/firmware/efi', '/dev/kvm': assert not os.path.exists(path), path
+";
+    let output = attack(&[], "300", code);
+    assert_ended(&output, 0, "");
+    assert_eq!(text(&output.stdout), "no mem\nno kmem\nno port\n");
+}
+
+#[test]
+fn settings_of_its_kernel_are_those_of_its_kernel() {
+    let code = "
+open('/proc/sys/kernel/hostname', 'w').write('conquered')
+open('/proc/sys/kernel/panic', 'w').write('77')
+open('/proc/sys/kernel/sysrq', 'w').write('511')
+print(open('/proc/sys/kernel/hostname').read())
+";
+    let output = attack(&[], "300", code);
+    assert_ended(&output, 0, "");
+    assert_eq!(text(&output.stdout), "conquered\n\n");
+}
+
+/// The keys that do not end the machine.
+#[test]
+fn sysrq_that_kills_all_processes_ends_the_program() {
+    let code = "
+import time
+print('up', flush=True)
+for key in 'mtwsle': open('/proc/sysrq-trigger', 'w').write(key); time.sleep(0.1)
+open('/proc/sysrq-trigger', 'w').write('i'); time.sleep(1000)
+";
+    let output = attack(&[], "120", code);
+    let code = exit_code(output.status);
+    assert!([125, 137, 143].contains(&code), "{output:?}");
+    assert_eq!(text(&output.stdout), "up\n");
+}
+
+#[test]
+fn a_poweroff_and_a_halt_are_the_end_of_its_machine() {
+    for how in ["0x4321fedc", "0xcdef0123"] {
+        let code = format!("import ctypes; ctypes.CDLL(None).reboot(ctypes.c_uint({how}))");
+        assert_ended(&attack(&[], "120", &code), 125, "it shut itself down");
+    }
+}
+
+#[test]
+fn the_agent_cannot_be_killed() {
+    let code = "
+import os, signal
+os.kill(1, signal.SIGKILL); os.kill(1, signal.SIGSTOP); os.kill(-1, signal.SIGKILL)
+print('still here')
+";
+    let output = attack(&[], "300", code);
+    assert_ended(&output, 0, "");
+    assert_eq!(text(&output.stdout), "still here\n");
+}
+
+#[test]
+fn a_program_that_stops_itself_is_stopped_at_its_limit() {
+    let code = "import os, signal; print('up', flush=True); os.kill(os.getpid(), signal.SIGSTOP)";
+    let output = attack(&[], "2", code);
+    assert_ended(&output, 124, "time limit");
+    assert_eq!(text(&output.stdout), "up\n");
+}
+
+/// In the agent's place, as its tracer, with its memory and its socket.
+#[test]
+fn an_agent_that_is_taken_over_gets_an_outcome() {
+    let attach =
+        "import ctypes, time; libc = ctypes.CDLL(None); assert libc.ptrace(16, 1, 0, 0) == 0";
+    let output = attack(&[], "3", &format!("{attach}\nwhile True: time.sleep(1)"));
+    assert_ended(&output, 124, "time limit");
+    let killed =
+        format!("{attach}\nlibc.waitpid(1, None, 0); libc.ptrace(8, 1, 0, 0); time.sleep(60)");
+    let code = exit_code(attack(&[], "20", &killed).status);
+    assert!([124, 125].contains(&code), "{code}");
+}
+
+/// Frames to the host that the agent never sent: through its own socket, and a new one.
+#[test]
+fn a_forged_frame_is_a_claim_or_a_violation_and_nothing_else() {
+    let steal = |frame: &str| {
+        format!(
+            "
+import ctypes, os, time
+libc = ctypes.CDLL(None)
+agent = libc.syscall(434, 1, 0)  # pidfd_open
+for number in os.listdir('/proc/1/fd'):
+    if os.readlink(f'/proc/1/fd/{{number}}').startswith('socket:'):
+        os.write(libc.syscall(438, agent, int(number), 0), {frame})  # pidfd_getfd
+time.sleep(1000)"
+        )
+    };
+    for (frame, told) in [
+        ("b'\\xff' * 100", "the guest crashed: malformed frame"),
+        ("bytes([1, 0, 0, 0, 0])", "out of turn"),
+        ("bytes([5, 4, 0, 0, 0, 255, 255, 255, 255])", "never sent"),
+        (
+            "bytes([2, 255, 255, 255, 255]) + bytes(50000)",
+            "the guest crashed: ",
+        ),
+        (
+            "bytes([6, 255, 255, 255, 127]) + bytes(50000)",
+            "the guest crashed: ",
+        ),
+    ] {
+        assert_ended(&attack(&[], "60", &steal(frame)), 125, told);
+    }
+    let connect = "
+import socket
+for port in 0, 1, 2, 1024, 0xffffffff:
+    new = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+    try: new.connect((2, port))
+    except OSError: print('no', port)
+";
+    let output = attack(&[], "120", connect);
+    assert_ended(&output, 0, "");
+    assert_eq!(
+        text(&output.stdout),
+        "no 0\nno 1\nno 2\nno 1024\nno 4294967295\n"
+    );
+}
+
+/// Asks the hypervisor as only the guest's kernel should: each service at addresses of all kinds.
+#[test]
+fn services_that_a_program_asks_for_itself_harm_only_its_guest() {
+    let code = |services: &str| {
+        format!(
+            "
+import ctypes, mmap
+assert ctypes.CDLL(None).iopl(3) == 0
+page = mmap.mmap(-1, 4096, prot=7)
+def ask(al, ah, rcx, rdi, rsi):
+    page.seek(0)
+    page.write(bytes.fromhex('5648 b8') + (al | ah << 8).to_bytes(8, 'little') + bytes.fromhex('48b9') + rcx.to_bytes(8, 'little')
+        + bytes.fromhex('48bf') + rdi.to_bytes(8, 'little') + bytes.fromhex('48be') + rsi.to_bytes(8, 'little') + bytes.fromhex('e7e4 5e c3'))
+    ctypes.CFUNCTYPE(None)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()
+print('asking', flush=True)
+{services}"
+        )
+    };
+    let claim = attack(&[], "60", &code("ask(5, 7, 0, 0, 0)"));
+    assert_ended(&claim, 7, "");
+    let all = "
+for al in 0, 1, 2, 3, 4, 6, 7, 9, 255:
+    for address in 0, 1, 0x1000, 0x7fff_ffff_f000, 1 << 63, (1 << 64) - 1, ctypes.addressof(ctypes.c_char.from_buffer(page)) + 2048:
+        for count in 0, 1, 4096, 1 << 32, (1 << 64) - 1: ask(al, 0, count, address, address)
+print('done')";
+    let output = attack(&[], "60", &code(all));
+    let ended = exit_code(output.status);
+    assert!(
+        [0, 124, 125, 132, 135, 139].contains(&ended),
+        "{ended}: {}",
+        text(&output.stderr)
+    );
+    assert_ended(
+        &attack(&[], "60", &code("ask(3, 9, 10, 0, 0)")),
+        125,
+        "output to stream 9",
+    );
+}
+
+#[test]
+fn a_fork_bomb_of_root_is_held_to_its_processes() {
+    let code = "
+import os
+while True:
+    try: os.fork()
+    except BlockingIOError: os.write(1, b'no more\\n'); break
+while True: pass
+";
+    let output = attack(&["--fresh", "--pids-limit", "30"], "25", code);
+    assert_ended(&output, 124, "time limit");
+    assert!(text(&output.stdout).starts_with("no more\n"), "{output:?}");
+}
+
+#[test]
+fn scratch_file_systems_that_are_filled_are_full_and_without_a_bound_are_its_own_memory() {
+    let fill = "
+with open('/tmp/fill', 'wb') as file:
+    while True: file.write(b'x' * (1 << 20))";
+    let output = attack(&["--fresh", "-m", "128M"], "120", fill);
+    assert_ended(&output, 1, "No space left on device");
+    let unbound = format!(
+        "import ctypes
+assert ctypes.CDLL(None).mount(b'none', b'/tmp', b'tmpfs', 32, b'size=4g') == 0{fill}"
+    );
+    let output = attack(&["--fresh", "-m", "128M"], "120", &unbound);
+    let ended = exit_code(output.status);
+    assert!(
+        [124, 125, 137].contains(&ended),
+        "{ended}: {}",
+        text(&output.stderr)
+    );
+}
+
+/// Most of a process's memory so far, in bytes (proc(5), VmHWM).
+fn peak(child: &Child) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let kibibytes = line.unwrap().split_whitespace().nth(1).unwrap();
+    kibibytes.parse::<u64>().unwrap() << 10
+}
+
+/// Most of the host's memory that a run took that writes so many MiB, at its end.
+fn peak_of_writing(mebibytes: u32) -> u64 {
+    let code = format!(
+        "
+import os, sys
+piece = b'x' * (1 << 20)
+for _ in range({mebibytes}): os.write(1, piece)
+sys.stderr.write('end'); sys.stdin.read()"
+    );
+    let mut command = cache().sandbox(&["run", "-q", "--root", "--max-output", "1M"]);
+    let mut child = start(command.args(["-c", &code]));
+    let mut bytes = Vec::new();
+    let mut stdout = child.stdout.take().unwrap();
+    let reader = std::thread::spawn(move || stdout.read_to_end(&mut bytes).map(|_| bytes.len()));
+    child
+        .stderr
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut [0; 3])
+        .unwrap();
+    let peak = peak(&child);
+    drop(child.stdin.take());
+    assert_eq!(exit_code(child.wait().unwrap()), 0);
+    assert_eq!(reader.join().unwrap().unwrap(), 1 << 20);
+    peak
+}
+
+#[test]
+fn ten_gibibytes_of_output_take_no_more_memory_than_one_mebibyte() {
+    let (little, much) = (peak_of_writing(1), peak_of_writing(10 << 10));
+    println!(
+        "{} KiB, {} KiB with 10 GiB of output",
+        little >> 10,
+        much >> 10
+    );
+    assert!(much <= little + (8 << 20), "{little} became {much}");
+}
+
+#[test]
+fn tiny_writes_without_end_all_arrive_until_the_limit() {
+    let code = "import os\nwhile True: os.write(1, b'x')";
+    let output = attack(&["--verbose"], "10", code);
+    assert_ended(&output, 124, "time limit");
+    println!("{} writes", output.stdout.len());
+    assert!(output.stdout.len() > 1000 && output.stdout.iter().all(|&byte| byte == b'x'));
+}
+
+/// Debian's stress-ng with its libraries, as a program that the guest's Python unpacks and runs.
+fn stress_ng() -> &'static Path {
+    static PROGRAM: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("stress-ng.pyz");
+        let pack = r#"
+import re, subprocess, sys, zipfile
+binary = "/usr/bin/stress-ng"
+libraries = subprocess.run(["ldd", binary], check=True, capture_output=True, text=True).stdout
+with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr("__main__.py", """
+import os, sys, zipfile
+zipfile.ZipFile(sys.argv[0]).extractall('/tmp/stress')
+os.chdir('/tmp/stress')
+for name in os.listdir(): os.chmod(name, 0o755)
+loader = './ld-linux-x86-64.so.2'
+os.execv(loader, [loader, '--library-path', '.', './stress-ng', *sys.argv[1:]])
+""")
+    for path in [binary, *re.findall(r"(/\S+) \(0x", libraries)]:
+        archive.write(path, path.rsplit("/", 1)[1])
+"#;
+        let output = std::process::Command::new(PYTHON)
+            .args(["-c", pack])
+            .arg(&path)
+            .output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        (directory, path)
+    });
+    &PROGRAM.1
+}
+
+/// All stressors of a class at once for a minute. On a software KVM, where a system call takes a
+/// thousand times longer, some take longer than that to stop.
+fn stress(class: &str) {
+    let before = Host::look();
+    let mut command = cache().sandbox(&["run", "--root", "--fresh", "-m", "512M", "-t", "150"]);
+    command.args(["--pids-limit", "1000", "--max-output", "1M"]);
+    command.arg(stress_ng());
+    let output = finish(
+        command.args(["--class", class, "--all", "1", "--timeout", "60"]),
+        b"",
+    );
+    let (ended, stderr) = (exit_code(output.status), text(&output.stderr));
+    let told = format!("{stderr}{}", text(&output.stdout));
+    println!("{class}: {ended}\n{told}");
+    assert!(
+        told.contains("dispatching hogs"),
+        "{class}: it did not begin: {told}"
+    );
+    // Of stress-ng: all went well, some failed, lacked resources or are not there.
+    let typed = match ended {
+        0 | 2 | 3 | 4 | 6 | 7 => true,
+        124 => stderr.contains("sandbox: the program was stopped at its time limit"),
+        125 => stderr.contains("sandbox: the guest crashed: "),
+        _ => ended > 128,
+    };
+    assert!(
+        typed && !stderr.contains("panicked at"),
+        "{class}: {ended}, {told}"
+    );
+    assert_eq!(Host::look(), before);
+}
+
+#[test]
+fn stress_ng_class_cpu() {
+    stress("cpu");
+}
+
+#[test]
+fn stress_ng_class_vm() {
+    stress("vm");
+}
+
+#[test]
+fn stress_ng_class_io() {
+    stress("io");
+}
+
+#[test]
+fn stress_ng_class_filesystem() {
+    stress("filesystem");
+}
+
+#[test]
+fn stress_ng_class_scheduler() {
+    stress("scheduler");
+}
+
+#[test]
+fn stress_ng_class_os() {
+    stress("os");
+}

@@ -53,6 +53,8 @@ const VCPU: &[c_long] = &[
     // Memory of a thread other than the first.
     SYS_madvise,
     SYS_mremap,
+    // How long the files behind the guest's memory are.
+    SYS_lseek,
     // After a kick, or a fault in memory whose file was truncated.
     SYS_rt_sigreturn,
     SYS_exit,

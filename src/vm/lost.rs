@@ -8,6 +8,7 @@
 use super::pages::PAGE;
 use anyhow::{Context, Result};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use std::io::{Seek, SeekFrom};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use vm_memory::{FileOffset, MmapRegion};
 
@@ -69,8 +70,9 @@ impl Watch {
     /// The same, or whether the guest may have touched one.
     pub fn is_lost(&self) -> bool {
         let is_short = |(file, size): &Backing| {
-            let metadata = file.file().metadata();
-            metadata.is_ok_and(|metadata| metadata.len() < file.start() + size)
+            // Not by its metadata: the confined thread may not ask for any.
+            let end = file.file().seek(SeekFrom::End(0));
+            end.is_ok_and(|end| end < file.start() + size)
         };
         self.has_seen_loss() || self.files.iter().any(is_short)
     }

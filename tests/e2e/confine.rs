@@ -149,6 +149,7 @@ fn the_process_holds_the_descriptors_of_one_run_and_no_other() {
         .iter()
         .map(|target| match target.rsplit('/').next().unwrap() {
             image if image.starts_with("runtime-") => "runtime image",
+            template if template.ends_with(".template") => "template",
             pipe if pipe.starts_with("pipe:") => "pipe",
             other => other,
         })
@@ -167,6 +168,7 @@ fn the_process_holds_the_descriptors_of_one_run_and_no_other() {
         "pipe",
         "pipe",
         "runtime image",
+        "template",
     ];
     assert_eq!(kinds, expected, "{descriptors:?}");
 }

@@ -2,8 +2,9 @@
 //! nothing is left. Two thousand processes in a row are in `killed`.
 
 use crate::common::{Cache, exit_code, start, text};
+use sandbox::confine::Level;
 use sandbox::job::Program;
-use sandbox::limits::Limits;
+use sandbox::limits::{BOOT_LIMIT, Limits};
 use sandbox::outcome::Outcome;
 use sandbox::run::{Request, run};
 use sandbox::warm::Listener;
@@ -109,6 +110,7 @@ fn many_runs_in_one_process() {
         env: Vec::new(),
         limits: Limits {
             memory: 256 << 20,
+            boot: BOOT_LIMIT,
             timeout: Some(Duration::from_secs(300)),
             max_output: 1 << 20,
             pids: 256,
@@ -118,6 +120,8 @@ fn many_runs_in_one_process() {
         show_console: false,
         fresh: false,
         verify: false,
+        // Of which nothing could be taken back.
+        confine: Level::Off,
     };
     let run = || {
         let report = run(&request, &mut Nobody).unwrap();

@@ -2,6 +2,7 @@
 
 use crate::guest::{Images, MEMORY, SURVIVED};
 use kvm_ioctls::Kvm;
+use sandbox::confine::Seal;
 use sandbox::job::Work;
 use sandbox::layout::RUNTIME_ALIGNMENT;
 use sandbox::limits::Limits;
@@ -114,7 +115,7 @@ pub fn run(images: &Images, patience: Duration) -> Report {
         pids: 1,
     };
     let signals = Signals::watch().expect("a signalfd");
-    let watchdog = Watchdog::start(vm, shared).expect("a vCPU thread");
+    let watchdog = Watchdog::start(vm, shared, Seal::none()).expect("a vCPU thread");
     match watchdog.watch(&limits, &signals, &mut || {}) {
         Ok((vm, verdict)) => {
             let (counters, console) = (vm.counters(), vm.console());

@@ -52,14 +52,11 @@ impl Family {
         let behaviour = self.behaviour(seed);
         let report = self.run_variant(seed);
         if std::env::var_os("HOSTILE_SEED").is_some() {
-            println!(
-                "{}: {:?}, {:?}",
-                behaviour.name, report.end, report.counters
-            );
+            println!("{}: {}, {:?}", behaviour.name, report.end, report.counters);
         }
         assert!(
             behaviour.ends.iter().any(|ends| ends.covers(&report.end)),
-            "{}: {} ended: {:?}",
+            "{}: {} ended: {}",
             self.replay(seed),
             behaviour.name,
             report.end,

@@ -12,6 +12,7 @@ use sandbox::session::{Session, Shared, Sink, Totals};
 use sandbox::vm::host::{self, Family};
 use sandbox::vm::{BootImages, Config, Counters, Vm, allow_kicks};
 use sandbox::watchdog::{Signals, Watchdog};
+use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -31,6 +32,16 @@ pub enum End {
     Refused(String),
     /// The machine could not go on, and did not say what the guest did. No guest may do this.
     Failed(String),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended(outcome) => write!(f, "{outcome:?}"),
+            Self::Refused(why) => write!(f, "refused: {why}"),
+            Self::Failed(why) => write!(f, "the machine failed: {why}"),
+        }
+    }
 }
 
 /// How a behaviour may end.

@@ -108,7 +108,7 @@ pub fn ten_gib() {
     let report = watched("10 GiB of output", 5 * ENDS, || {
         machine::run(&images, 2 * ENDS)
     });
-    assert!(Survives.covers(&report.end), "{:?}", report.end);
+    assert!(Survives.covers(&report.end), "{}", report.end);
     assert_eq!(report.output[0].total, PIECE * PIECES);
     assert_eq!(report.output[0].delivered, OUTPUT_MAX);
     Footprint::take().assert_as_before(&before, PEAK);
@@ -126,7 +126,7 @@ pub fn full_console() {
     guest.out(SERIAL_PORT, 1, b'!'.into());
     let images = guest.survive();
     let report = watched("a full console", 2 * ENDS, || machine::run(&images, ENDS));
-    assert!(Survives.covers(&report.end), "{:?}", report.end);
+    assert!(Survives.covers(&report.end), "{}", report.end);
     assert_eq!(report.console.len(), CONSOLE_MAX);
     assert_eq!(report.console.last(), Some(&b'!'));
 }

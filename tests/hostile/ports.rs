@@ -79,7 +79,7 @@ pub fn sweep() {
             let images = guest.survive();
             let what = format!("{instruction:#x} of {width} bytes");
             let report = watched(&what, 2 * ENDS, || machine::run(&images, ENDS));
-            assert!(Survives.covers(&report.end), "{what}: {:?}", report.end);
+            assert!(Survives.covers(&report.end), "{what}: {}", report.end);
             // Each of them, and the guest's last word.
             assert_eq!(report.counters.port_io, PORTS + 1, "{what}");
         }

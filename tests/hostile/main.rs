@@ -4,8 +4,8 @@
 //! behaviour and decides its numbers. Each variant must end as its behaviour may, before its
 //! time is up; and when a family is through, the process must hold what it held before.
 //!
-//! `HOSTILE_SEED=vsock:123` runs that variant alone and prints how it ended; `HOSTILE_BASE=1000`
-//! starts each family's seeds there.
+//! `HOSTILE_SEED=vsock:123` runs that variant alone, and prints how it ended with `--nocapture`;
+//! `HOSTILE_BASE=1000` starts each family's seeds there.
 
 mod cpu;
 mod driver;

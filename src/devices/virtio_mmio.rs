@@ -125,10 +125,10 @@ impl<P: Peer> VirtioMmio<P> {
     /// Reads a register. Registers are 32 bits wide and aligned; the configuration space is bytes.
     pub fn read(&self, offset: u64, data: &mut [u8]) {
         data.fill(0);
-        if offset >= CONFIG_SPACE {
-            let config = self.device.config();
-            for (position, byte) in (offset - CONFIG_SPACE..).zip(data) {
-                *byte = *config.get(position as usize).unwrap_or(&0);
+        if let Some(start) = offset.checked_sub(CONFIG_SPACE) {
+            let config = self.device.config().iter().skip(start as usize);
+            for (byte, value) in data.iter_mut().zip(config) {
+                *byte = *value;
             }
         } else if data.len() == 4 && offset.is_multiple_of(4) {
             data.copy_from_slice(&self.read_register(offset).to_le_bytes());

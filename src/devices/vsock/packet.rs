@@ -151,12 +151,10 @@ where
     M: Deref<Target = GuestMemoryMmap> + Clone,
 {
     check_length(chain.clone())?;
-    let mut room = 0u64;
-    for descriptor in chain.writable() {
-        room += u64::from(descriptor.len());
-    }
-    let room = usize::try_from(room)?;
-    room.checked_sub(HEADER_SIZE)
+    // No more than 64 lengths of 32 bits.
+    let room: u64 = chain.writable().map(|part| u64::from(part.len())).sum();
+    usize::try_from(room)?
+        .checked_sub(HEADER_SIZE)
         .map(|room| room.min(PAYLOAD_MAX as usize))
         .ok_or_else(|| Violation("vsock receive buffer without room for a header".into()))
 }
@@ -174,5 +172,5 @@ where
     let mut writer = chain.writer(memory)?;
     writer.write_all(header.as_slice())?;
     writer.write_all(payload)?;
-    Ok(u32::try_from(HEADER_SIZE + payload.len())?)
+    Ok(u32::try_from(writer.bytes_written())?)
 }

@@ -89,6 +89,9 @@ impl<P: Peer> Vsock<P> {
     }
 
     /// Takes all that the driver sent, gives it all that fits. Says whether any buffer was used.
+    ///
+    /// A queue's size of chains is all that a driver can have made available (2.7.6). One whose
+    /// buffers lie over its rings makes us write that there are more; we stop nevertheless.
     pub fn process(
         &mut self,
         queues: &mut [Queue; QUEUES],
@@ -101,9 +104,13 @@ impl<P: Peer> Vsock<P> {
 
     fn take(&mut self, queue: &mut Queue, memory: &GuestMemoryMmap) -> Result<bool, Violation> {
         let mut used = false;
-        while !self.peer.is_done()
-            && let Some(chain) = queue.pop_descriptor_chain(memory)
-        {
+        for _ in 0..queue.size() {
+            if self.peer.is_done() {
+                break;
+            }
+            let Some(chain) = queue.pop_descriptor_chain(memory) else {
+                break;
+            };
             let head = chain.head_index();
             let (header, payload) = packet::read(chain, memory)?;
             queue.add_used(memory, head, 0)?;
@@ -115,9 +122,13 @@ impl<P: Peer> Vsock<P> {
 
     fn give(&mut self, queue: &mut Queue, memory: &GuestMemoryMmap) -> Result<bool, Violation> {
         let mut used = false;
-        while self.has_something_to_give()
-            && let Some(chain) = queue.pop_descriptor_chain(memory)
-        {
+        for _ in 0..queue.size() {
+            if !self.has_something_to_give() {
+                break;
+            }
+            let Some(chain) = queue.pop_descriptor_chain(memory) else {
+                break;
+            };
             let head = chain.head_index();
             let room = packet::payload_room(chain.clone())?;
             let (header, payload) = match self.next_packet(room) {

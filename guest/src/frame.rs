@@ -224,6 +224,33 @@ mod tests {
             decoder.push(&bytes);
             while let Ok(Some(_)) = decoder.next_frame() {}
         }
+
+        /// Whatever length the peer claims: a frame at most, and what arrived with it.
+        #[test]
+        fn what_is_held_is_bounded(
+            pieces in proptest::collection::vec(
+                (1..7u8, any::<u32>(), 0..2 * MAX_PAYLOAD as u32), 1..8,
+            ),
+        ) {
+            let mut decoder = Decoder::with_limit(MAX_PAYLOAD);
+            for (kind, claim, length) in pieces {
+                let mut bytes = vec![kind];
+                bytes.extend((claim % (2 * MAX_PAYLOAD as u32)).to_le_bytes());
+                bytes.resize(HEADER + length as usize, 0);
+                decoder.push(&bytes);
+                let result = loop {
+                    match decoder.next_frame() {
+                        Ok(Some(_)) => {}
+                        other => break other,
+                    }
+                };
+                if result.is_err() {
+                    break;
+                }
+                let held = decoder.buffer.len() - decoder.consumed;
+                prop_assert!(held < HEADER + MAX_PAYLOAD);
+            }
+        }
     }
 
     #[test]

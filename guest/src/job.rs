@@ -155,4 +155,18 @@ pub(crate) mod tests {
     fn a_count_that_the_payload_cannot_hold_is_refused() {
         assert_eq!(Job::decode(&[0xff; 8]), Err(Malformed("too short")));
     }
+
+    proptest! {
+        /// The numbers in it are counts and lengths of what follows, true or not.
+        #[test]
+        fn any_payload_is_one_job_or_refused(words in vec(prop_oneof![0..4u32, any::<u32>()], 0..20)) {
+            let payload: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
+            if let Ok(job) = Job::decode(&payload) {
+                let mut bytes = Vec::new();
+                job.encode(&mut bytes);
+                prop_assert_eq!(bytes.len(), payload.len());
+                prop_assert_eq!(Job::decode(&bytes), Ok(job));
+            }
+        }
+    }
 }

@@ -100,6 +100,8 @@ impl Write for Console {
 mod tests {
     use super::super::irq::IrqLines;
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     #[test]
     fn a_flood_keeps_only_the_end() {
@@ -110,5 +112,24 @@ mod tests {
         let log = serial.log();
         assert_eq!(log.len(), KEPT);
         assert_eq!(log[KEPT - 1], ((3 * KEPT - 1) % 251) as u8);
+    }
+
+    proptest! {
+        /// Any accesses, the console saved and restored at any time (in loop mode it holds bytes).
+        #[test]
+        fn any_register_access_leaves_a_console_that_can_be_restored(
+            accesses in vec((any::<u8>(), any::<u8>(), 0..4u8), 1..300),
+        ) {
+            let line = || IrqLines::default().line(4);
+            let mut serial = Serial::new(line(), None);
+            for (offset, value, kind) in accesses {
+                match kind {
+                    0 => serial = Serial::from_state(&serial.state(), line()).unwrap(),
+                    1 => serial.write(offset % 8, value).unwrap(),
+                    2 => serial.write(0, value).unwrap(),
+                    _ => drop(serial.read(offset)),
+                }
+            }
+        }
     }
 }

@@ -164,5 +164,41 @@ mod tests {
                 sent += length;
             }
         }
+
+        /// What the guest has consumed is from what it had to what we sent, anywhere on the circle.
+        #[test]
+        fn consumption_is_between_what_was_and_what_was_sent(
+            start: u32,
+            sent: u32,
+            consumed: u32,
+            claim: u32,
+        ) {
+            let (mut connection, _) = Connection::accept(&from_guest(0, 0));
+            let consumed = consumed.min(sent);
+            connection.sent = start.wrapping_add(sent);
+            connection.guest_consumed = start.wrapping_add(consumed);
+            let accepted = connection.update(&from_guest(0, start.wrapping_add(claim))).is_ok();
+            prop_assert_eq!(accepted, (consumed..=sent).contains(&claim));
+        }
+
+        /// A guest that keeps to our credit is heard, and one byte more is too much.
+        #[test]
+        fn our_credit_agrees_with_a_model(
+            start: u32,
+            packets in proptest::collection::vec(1..=64u32 << 10, 1..100),
+        ) {
+            let (mut connection, _) = Connection::accept(&from_guest(0, 0));
+            connection.received = start;
+            connection.announced = start;
+            let mut credit = BUFFER;
+            for length in packets {
+                prop_assert!(connection.clone().received(credit + 1).is_err());
+                credit -= length;
+                if let Some(news) = connection.received(length).unwrap() {
+                    prop_assert_eq!(u32::from(news.fwd_cnt), connection.received);
+                    credit = BUFFER;
+                }
+            }
+        }
     }
 }

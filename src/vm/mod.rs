@@ -2,18 +2,18 @@
 
 mod assist;
 mod boot;
-mod bus;
+pub mod bus;
 pub mod host;
 mod initramfs;
 mod instruction;
 mod kick;
 mod lost;
-mod memory;
+pub mod memory;
 mod mp_table;
 mod pages;
 mod paging;
 mod requests;
-mod services;
+pub mod services;
 mod state;
 mod xsave;
 

@@ -6,11 +6,13 @@ mod voice;
 
 use crate::confine::Level;
 use crate::doctor;
-use crate::job::{Complaint, Program, program_named};
+use crate::files::{Get, Put};
+use crate::job::{Complaint, Program, program_named, resolve};
 use crate::limits::{BOOT_LIMIT, Limits};
 use crate::outcome::EXIT_OURS;
 use crate::run::{Request, run};
 use anyhow::Result;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -78,6 +80,20 @@ struct RunArgs {
     /// Set the variables in this file, one on each line
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
+    /// Put a file, or a directory with all in it, into the guest: under its own name in the working
+    /// directory, or as GUEST (in GUEST, if that ends with a /). Links in it stay links
+    #[arg(long, value_name = "HOST[:GUEST]", value_parser = OsStringValueParser::new().try_map(|word| Put::parse(&word)))]
+    put: Vec<Put>,
+    /// Fetch a file or directory that the program leaves: under its own name in the current
+    /// directory, or as HOST (in HOST, if that is a directory). Links in it are left out
+    #[arg(long, value_name = "GUEST[:HOST]", value_parser = OsStringValueParser::new().try_map(|word| Get::parse(&word)))]
+    get: Vec<Get>,
+    /// Let --get replace files that are there
+    #[arg(long)]
+    force: bool,
+    /// The program's working directory in the guest, made if it is missing
+    #[arg(short, long, value_name = "DIR", default_value = guest::WORKDIR)]
+    workdir: OsString,
     /// Run the program as the guest's root
     #[arg(long)]
     root: bool,
@@ -138,7 +154,7 @@ fn run_verb(args: RunArgs, kvm: PathBuf) -> Result<u8> {
     if verbose {
         describe(&report);
     }
-    Ok(report.outcome.exit_code())
+    Ok(report.exit_code())
 }
 
 fn request(args: RunArgs, kvm: PathBuf) -> Result<Request, Complaint> {
@@ -174,6 +190,10 @@ fn request(args: RunArgs, kvm: PathBuf) -> Result<Request, Complaint> {
         program,
         arguments,
         env,
+        puts: args.put,
+        gets: args.get,
+        force: args.force,
+        workdir: resolve(guest::WORKDIR.as_bytes(), &args.workdir)?,
         limits: Limits {
             memory: args.memory,
             boot: BOOT_LIMIT,

@@ -1,7 +1,7 @@
 //! From what the user named (a script, code, standard input) to the job that the guest gets.
 
-use crate::outcome::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND};
-use guest::{File, Job};
+use crate::outcome::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_OURS};
+use guest::{File, Job, WORKDIR, kind};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{ErrorKind, Read};
@@ -12,6 +12,8 @@ const INTERPRETER: &str = "python3";
 
 /// Makes an interpreter stop where it would run its command, and ask for a job.
 const WARM_LIBRARY: &str = "LD_PRELOAD=/usr/lib/sandbox/warm.so";
+
+const SCRIPT_MODE: u32 = kind::FILE | 0o644;
 
 /// Bytes of a script at most.
 const SCRIPT_MAX: u64 = 56 << 20;
@@ -41,11 +43,75 @@ impl fmt::Display for Complaint {
 
 impl std::error::Error for Complaint {}
 
-/// A job with its files, the script first if that is what it runs.
+/// A job with its files.
 #[derive(Debug)]
 pub struct Work {
     pub job: Job,
+    /// What it runs, if that is a file; its path is relative to the working directory.
+    pub script: Option<File>,
+    /// All others, with absolute paths.
     pub files: Vec<File>,
+}
+
+impl Work {
+    /// As an interpreter gets it that was started already.
+    pub fn handover(&self) -> Vec<u8> {
+        let enter = !self.files.is_empty() || self.job.workdir != WORKDIR.as_bytes();
+        self.job.handover(self.script.as_ref(), enter)
+    }
+
+    /// Everything that must be there: the working directory, then what goes into it.
+    pub fn into_files(self) -> Vec<File> {
+        let mut files = Vec::new();
+        if self.job.workdir != WORKDIR.as_bytes() {
+            files.push(File {
+                path: self.job.workdir.clone(),
+                mode: kind::DIRECTORY | 0o755,
+                content: Vec::new(),
+            });
+        }
+        files.extend(self.files);
+        if let Some(mut script) = self.script {
+            script.path = beneath(&self.job.workdir, &script.path);
+            // What runs is what there is, also where the directory around it was given.
+            files.retain(|file| file.path != script.path);
+            files.push(script);
+        }
+        files
+    }
+}
+
+/// A path in the guest, from a directory's and one relative to it.
+pub fn beneath(directory: &[u8], path: &[u8]) -> Vec<u8> {
+    match (directory, path) {
+        (directory, []) => directory.into(),
+        (b"/", path) => [b"/", path].concat(),
+        (directory, path) => [directory, b"/", path].concat(),
+    }
+}
+
+/// A path in the guest as the user gave it, absolute and without `.`. The error: it has a `..`.
+pub fn resolve(workdir: &[u8], given: &OsStr) -> Result<Vec<u8>, Complaint> {
+    let mut names = PathBuf::new();
+    for component in Path::new(given).components() {
+        match component {
+            Component::Normal(name) => names.push(name),
+            Component::ParentDir => {
+                return Err(Complaint {
+                    what: format!("the path in the guest {} goes up with ..", given.display()),
+                    remedy: "give the path that it means".into(),
+                    exit_code: EXIT_OURS,
+                });
+            }
+            _ => {}
+        }
+    }
+    let start = if given.as_bytes().starts_with(b"/") {
+        b"/"
+    } else {
+        workdir
+    };
+    Ok(beneath(start, names.as_os_str().as_bytes()))
 }
 
 /// Makes the job; reads the script.
@@ -53,20 +119,21 @@ pub fn make(
     program: &Program,
     arguments: &[OsString],
     variables: &[Vec<u8>],
+    workdir: &[u8],
     pids: u32,
     root: bool,
 ) -> Result<Work, Complaint> {
     let mut argv = vec![INTERPRETER.into()];
-    let mut files = Vec::new();
+    let mut script = None;
     match program {
         Program::Stdin => argv.push(b"-".to_vec()),
         Program::Code(code) => argv.extend([b"-c".to_vec(), code.as_bytes().to_vec()]),
         Program::Script(path) => {
             let (word, name) = guest_path(path);
             argv.push(word);
-            files.push(File {
+            script = Some(File {
                 path: name,
-                mode: 0o644,
+                mode: SCRIPT_MODE,
                 content: read_script(path)?,
             });
         }
@@ -86,8 +153,13 @@ pub fn make(
         env,
         pids_limit: pids,
         root,
+        workdir: workdir.into(),
     };
-    Ok(Work { job, files })
+    Ok(Work {
+        job,
+        script,
+        files: Vec::new(),
+    })
 }
 
 /// The part of a variable before the `=`.
@@ -119,6 +191,7 @@ pub fn warm_interpreter(pids: u32, root: bool) -> Job {
         env,
         pids_limit: pids,
         root,
+        workdir: WORKDIR.into(),
     }
 }
 
@@ -130,15 +203,17 @@ pub fn rehearsal(pids: u32, root: bool) -> Work {
         env: environment(),
         pids_limit: pids,
         root,
+        workdir: WORKDIR.into(),
     };
     let script = File {
         path: name.into(),
-        mode: 0o644,
+        mode: SCRIPT_MODE,
         content: b"print('hello')\n".into(),
     };
     Work {
         job,
-        files: vec![script],
+        script: Some(script),
+        files: Vec::new(),
     }
 }
 
@@ -256,7 +331,7 @@ mod tests {
 
     #[test]
     fn nothing_of_the_hosts_environment_is_in_a_job() {
-        let job = make(&Program::Code("pass".into()), &[], &[], 1, false)
+        let job = make(&Program::Code("pass".into()), &[], &[], b"/work", 1, false)
             .unwrap()
             .job;
         let host = std::env::var("CARGO_MANIFEST_DIR").unwrap();
@@ -281,8 +356,41 @@ mod tests {
             ("LC_ALL=C", false),
         ] {
             let program = Program::Code("pass".into());
-            let work = make(&program, &[], &[variable.into()], 1, false).unwrap();
+            let work = make(&program, &[], &[variable.into()], b"/work", 1, false).unwrap();
             assert_eq!(suits_a_warm_interpreter(&work.job), suits, "{variable}");
         }
+    }
+
+    #[test]
+    fn paths_in_the_guest_start_from_the_working_directory() {
+        for (workdir, given, path) in [
+            ("/work", "a", "/work/a"),
+            ("/work", "./a//b/.", "/work/a/b"),
+            ("/work", "/tmp/a/", "/tmp/a"),
+            ("/work", ".", "/work"),
+            ("/work", "", "/work"),
+            ("/work", "/", "/"),
+            ("/", "a", "/a"),
+        ] {
+            let resolved = resolve(workdir.as_bytes(), OsStr::new(given));
+            assert_eq!(resolved, Ok(path.into()), "{workdir} {given}");
+        }
+        assert!(resolve(b"/work", OsStr::new("a/../b")).is_err());
+    }
+
+    #[test]
+    fn the_script_is_the_one_file_at_its_path() {
+        let file = |path: &str, content: &str| File {
+            path: path.into(),
+            mode: SCRIPT_MODE,
+            content: content.into(),
+        };
+        let mut work = rehearsal(1, false);
+        work.job.workdir = b"/tmp/x".into();
+        work.files = vec![file("/tmp/x/rehearsal.py", "other"), file("/tmp/x/b", "b")];
+        let files = work.into_files();
+        let paths: Vec<_> = files.iter().map(|file| &file.path[..]).collect();
+        assert_eq!(paths, [&b"/tmp/x"[..], b"/tmp/x/b", b"/tmp/x/rehearsal.py"]);
+        assert_eq!(files[2].content, b"print('hello')\n");
     }
 }

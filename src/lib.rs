@@ -9,6 +9,7 @@
 //! | 2 vm | [`vm`] | KVM; the only place that does |
 //! | 3 session | [`session`] | the conversation with the agent |
 //! | 4 assets | [`assets`], [`cache`] | files: kernel, agent, runtime image |
+//! | 4 files | [`files`] | the user's files, in and out |
 //! | 4 template | [`template`] | files; never an ioctl |
 //! | 4 confine | [`confine`] | what this process gives up before the guest runs |
 //! | 5 story | [`run`], [`warm`], [`watchdog`], [`doctor`] | one run on one screen |
@@ -20,6 +21,7 @@ pub mod cli;
 pub mod confine;
 pub mod devices;
 pub mod doctor;
+pub mod files;
 pub mod job;
 pub mod layout;
 pub mod limits;

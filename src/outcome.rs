@@ -1,6 +1,7 @@
 //! How a run ended, its exit code and the line that explains it.
 
 use crate::limits::Limits;
+use nix::errno::Errno;
 
 /// Exit codes of our own, as timeout(1), env(1) and the shells use them.
 pub const EXIT_TIMEOUT: u8 = 124;
@@ -96,9 +97,9 @@ impl Outcome {
                 std::io::Error::from_raw_os_error((*errno).into()),
             )),
             Self::NoFiles(errno) => Some(format!(
-                "the program's files could not be made in the guest: {}\n\
-                 if they are large, give it more memory with --memory",
+                "the program's files could not be made in the guest: {}\n{}",
                 std::io::Error::from_raw_os_error((*errno).into()),
+                no_files_remedy(Errno::from_raw((*errno).into())),
             )),
             Self::OutputFailed(errno) => Some(format!(
                 "the program's output could not be written: {}\n\
@@ -117,6 +118,19 @@ impl Outcome {
                 None
             }
         }
+    }
+}
+
+fn no_files_remedy(errno: Errno) -> &'static str {
+    match errno {
+        Errno::ENOSPC | Errno::ENOMEM => {
+            "give it more memory with --memory, half of which is for files"
+        }
+        Errno::EROFS => {
+            "put them below /work, /tmp or /dev/shm: all else in the guest is read-only"
+        }
+        Errno::EEXIST => "give each a path of its own: --put HOST:GUEST",
+        _ => "give another path: --put HOST:GUEST",
     }
 }
 

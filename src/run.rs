@@ -2,10 +2,11 @@
 
 use crate::assets;
 use crate::confine::{self, Layer, Level, Seal};
+use crate::files::{self, Fetched, Get, Put, Unpacker};
 use crate::job::{self, Program};
 use crate::limits::Limits;
-use crate::outcome::Outcome;
-use crate::session::{Console, Marks, Session, Shared, Sink, Totals};
+use crate::outcome::{EXIT_OURS, Outcome};
+use crate::session::{Collection, Console, Marks, Session, Shared, Sink, Totals};
 use crate::vm::host::{self, Family};
 use crate::vm::{BootImages, Config, Counters, Vm, allow_kicks};
 use crate::warm::{self, Kind, Listener};
@@ -26,6 +27,12 @@ pub struct Request {
     pub arguments: Vec<OsString>,
     /// `NAME=value` each, beyond what every program has.
     pub env: Vec<Vec<u8>>,
+    pub puts: Vec<Put>,
+    pub gets: Vec<Get>,
+    /// Replace what is at the destinations of `gets`.
+    pub force: bool,
+    /// The program's, absolute.
+    pub workdir: Vec<u8>,
     pub limits: Limits,
     /// As the guest's root.
     pub root: bool,
@@ -71,6 +78,8 @@ pub struct Report {
     pub outcome: Outcome,
     /// Standard output and standard error.
     pub output: [Totals; 2],
+    /// What became of the files that were wanted.
+    pub fetched: Fetched,
     pub timings: Timings,
     pub counters: Counters,
     pub family: Family,
@@ -78,6 +87,20 @@ pub struct Report {
     pub confinement: Vec<Layer>,
     /// The last lines on the guest's console, with control characters escaped.
     pub last_words: Vec<String>,
+}
+
+impl Report {
+    /// The exit code of `sandbox run`. A program that failed may have left less than it should:
+    /// then its own code says more.
+    pub fn exit_code(&self) -> u8 {
+        match self.outcome {
+            Outcome::Exited(0) if self.fetched.missing.count > 0 => EXIT_OURS,
+            Outcome::Exited(_) | Outcome::Signaled { .. } if self.fetched.failure.is_some() => {
+                EXIT_OURS
+            }
+            ref outcome => outcome.exit_code(),
+        }
+    }
 }
 
 /// Where the time went: each from the end of the one before.
@@ -99,13 +122,16 @@ pub struct Timings {
 /// Runs one program in a virtual machine of its own.
 pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
     let began = Instant::now();
-    let work = job::make(
+    let (collection, unpacker) = collection(request)?.unzip();
+    let mut work = job::make(
         &request.program,
         &request.arguments,
         &request.env,
+        &request.workdir,
         request.limits.pids,
         request.root,
     )?;
+    work.files = files::read(&request.puts, &request.workdir, request.limits.memory)?;
     confine::close_inherited(request.confine)?;
     let kvm = host::open(&request.kvm)?;
     let family = Family::detect();
@@ -127,11 +153,11 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
     let sinks = [Sink::new(stdout(), limit)?, Sink::new(stderr(), limit)?];
     let vm = match saved {
         Some(saved) => {
-            let session = Session::warm(work, sinks, Arc::clone(&shared));
+            let session = Session::warm(work, sinks, Arc::clone(&shared)).collecting(collection);
             Vm::restore(&kvm, family, &saved, session)?
         }
         None => {
-            let session = Session::cold(work, sinks, Arc::clone(&shared));
+            let session = Session::cold(work, sinks, Arc::clone(&shared)).collecting(collection);
             boot(&kvm, family, request, session, &shared)?
         }
     };
@@ -147,16 +173,32 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
     let counters = vm.counters();
     let last_words = last_words(&vm.console());
     let (reported, output, marks) = vm.into_peer().into_result();
+    let fetched = unpacker.map_or(Ok(Fetched::default()), Unpacker::finish)?;
     Ok(Report {
         path,
         outcome: verdict.outcome(reported),
         output,
+        fetched,
         timings: Timings::between(began, entered, &marks, ended),
         counters,
         family,
         confinement,
         last_words,
     })
+}
+
+/// If files are to be fetched: what the session is to do for that, and the process that takes them.
+fn collection(request: &Request) -> Result<Option<(Collection, Unpacker)>> {
+    if request.gets.is_empty() {
+        return Ok(None);
+    }
+    let destinations = files::destinations(&request.gets, &request.workdir, request.force)?;
+    let (unpacker, stream) = Unpacker::start(&destinations, &request.limits, request.force)?;
+    let sink = Sink::new(&stream, u64::MAX)?;
+    let paths = destinations
+        .into_iter()
+        .map(|destination| destination.guest);
+    Ok(Some((Collection::new(paths.collect(), sink), unpacker)))
 }
 
 /// A machine that boots for this request alone.

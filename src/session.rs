@@ -1,13 +1,15 @@
 //! The conversation with the guest: Ready → Start → output → Exit; or, with one that was saved
-//! when it was warm, job → output → Exit.
+//! when it was warm, job → output → Exit. Then, where files are wanted: Collect → files → Collected.
 //!
 //! Runs on the vCPU thread, as the peer of the vsock device. The main thread reaches it
 //! through [`Shared`].
 
+mod collection;
 mod console;
 mod shared;
 mod sink;
 
+pub use collection::Collection;
 pub use console::Console;
 pub use shared::Shared;
 pub use sink::{Sink, Totals};
@@ -17,7 +19,7 @@ use crate::devices::vsock::Peer;
 use crate::job::Work;
 use crate::outcome::{Crash, Outcome};
 use crate::vm::Host;
-use guest::{Decoder, Exit, File, Frame, Job, encode, encode_files, stream};
+use guest::{Decoder, Exit, FileStream, Frame, Job, encode, stream};
 use nix::errno::Errno;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,10 +29,10 @@ use std::time::Instant;
 pub struct Session {
     shared: Arc<Shared>,
     plan: Plan,
-    /// The program's, until the guest asks for them.
-    files: Vec<File>,
-    /// And from then on, as it takes them.
-    file_stream: VecDeque<u8>,
+    /// The program's, as the guest takes them.
+    files: FileStream,
+    /// What is wanted of the guest once its program has ended, if anything is.
+    collection: Option<Collection>,
     decoder: Decoder,
     /// Encoded frames for the guest.
     outgoing: VecDeque<u8>,
@@ -68,29 +70,36 @@ impl Session {
     /// With a guest that boots and then gets this job.
     pub fn cold(work: Work, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
         let plan = Plan::Agent {
-            job: work.job,
+            job: work.job.clone(),
             warms: false,
         };
-        Self::new(plan, work.files, sinks, shared)
+        Self::new(plan, FileStream::new(work.into_files()), sinks, shared)
     }
 
     /// With a guest that boots and then starts this interpreter, to be saved.
     pub fn warming(job: Job, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
-        Self::new(Plan::Agent { job, warms: true }, Vec::new(), sinks, shared)
+        let plan = Plan::Agent { job, warms: true };
+        Self::new(plan, FileStream::default(), sinks, shared)
     }
 
     /// With a guest that was saved while its interpreter asked for a job.
     pub fn warm(work: Work, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
-        let handover = work.job.handover(work.files.first());
-        Self::new(Plan::Handover(handover.into()), work.files, sinks, shared)
+        let plan = Plan::Handover(work.handover().into());
+        Self::new(plan, FileStream::new(work.into_files()), sinks, shared)
     }
 
-    fn new(plan: Plan, files: Vec<File>, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
+    /// The same, with files to fetch once the program has ended.
+    pub fn collecting(mut self, collection: Option<Collection>) -> Self {
+        self.collection = collection;
+        self
+    }
+
+    fn new(plan: Plan, files: FileStream, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
         Self {
             shared,
             plan,
             files,
-            file_stream: VecDeque::new(),
+            collection: None,
             decoder: Decoder::with_limit(guest::MAX_PAYLOAD),
             outgoing: VecDeque::new(),
             sinks,
@@ -120,10 +129,29 @@ impl Session {
                 .shared
                 .stdin_taken(count as usize)
                 .ok_or_else(|| Violation("standard input taken that was never sent".into()))?,
-            (Frame::Exit(exit), _) => self.outcome = Some(outcome(exit)),
+            (Frame::Exit(exit), _) => {
+                self.ended(outcome(exit));
+                if let Some(wish) = self.collection.as_mut().and_then(Collection::wish) {
+                    self.send(&wish);
+                }
+            }
+            (Frame::Collected, _) => match self.collection.as_mut().and_then(Collection::finish) {
+                Some(outcome) => self.outcome = Some(outcome),
+                None => return Err(out_of_turn(&Frame::Collected)),
+            },
             (frame, _) => return Err(out_of_turn(&frame)),
         }
         Ok(())
+    }
+
+    /// The program has, so this is the outcome, though the guest may have to go on for a while.
+    fn ended(&mut self, outcome: Outcome) {
+        match (&mut self.collection, &outcome) {
+            (Some(collection), Outcome::Exited(_) | Outcome::Signaled { .. }) => {
+                collection.await_files(outcome);
+            }
+            _ => drop(self.outcome.get_or_insert(outcome)),
+        }
     }
 
     fn start(&mut self) {
@@ -172,13 +200,22 @@ fn outcome(exit: Exit) -> Outcome {
 
 impl Host for Session {
     fn output(&mut self, stream: u8, bytes: &[u8]) -> Result<(), Violation> {
+        if stream == stream::FILES
+            && let Some(collection) = &mut self.collection
+        {
+            if let Some(outcome) = collection.deliver(bytes, &self.shared)? {
+                self.outcome.get_or_insert(outcome);
+            }
+            return Ok(());
+        }
         let sink = match stream {
             stream::STDOUT => &mut self.sinks[0],
             stream::STDERR => &mut self.sinks[1],
             _ => return Err(Violation(format!("output to stream {stream}"))),
         };
         self.marks.first_output.get_or_insert_with(Instant::now);
-        if self.outcome.is_some() {
+        let ended = self.collection.as_ref().is_some_and(Collection::is_awaited);
+        if self.outcome.is_some() || ended {
             return Ok(());
         }
         match sink.deliver(bytes, || self.shared.is_stopped()) {
@@ -209,12 +246,7 @@ impl Host for Session {
         let (Plan::Started | Plan::Handover(_)) = self.plan else {
             return Vec::new();
         };
-        let files = std::mem::take(&mut self.files);
-        if !files.is_empty() {
-            self.file_stream = encode_files(&files).into();
-        }
-        let count = room.min(self.file_stream.len());
-        self.file_stream.drain(..count).collect()
+        self.files.take(room)
     }
 
     fn no_files(&mut self, errno: u8) {
@@ -222,7 +254,7 @@ impl Host for Session {
     }
 
     fn exited(&mut self, status: u8) {
-        self.outcome.get_or_insert(Outcome::Exited(status));
+        self.ended(Outcome::Exited(status));
     }
 
     fn wants_stdin(&mut self) {

@@ -1,5 +1,6 @@
 //! Frames: encoding, and decoding from a stream that arrives in pieces.
 
+use crate::job::{put_list, take_list};
 use crate::{Job, MAX_PAYLOAD, MAX_START};
 use std::fmt;
 
@@ -18,6 +19,11 @@ pub enum Frame {
     StdinTaken(u32),
     /// Guest: how the program ended. The guest's claim, not a host fact.
     Exit(Exit),
+    /// Host, after an exit: send what is at these absolute paths, as files named by their numbers
+    /// here (0, 0/…, 1).
+    Collect(Vec<Vec<u8>>),
+    /// Guest: all of it was sent.
+    Collected,
 }
 
 /// How the program ended, as wait(2) tells it.
@@ -53,6 +59,8 @@ const STDIN: u8 = 3;
 const STDIN_END: u8 = 4;
 const STDIN_TAKEN: u8 = 5;
 const EXIT: u8 = 6;
+const COLLECT: u8 = 7;
+const COLLECTED: u8 = 8;
 
 const HEADER: usize = 5;
 
@@ -86,6 +94,11 @@ pub fn encode(frame: &Frame, out: &mut Vec<u8>) {
             });
             EXIT
         }
+        Frame::Collect(paths) => {
+            put_list(out, paths);
+            COLLECT
+        }
+        Frame::Collected => COLLECTED,
     };
     let length = (out.len() - start - HEADER) as u32;
     out[start] = kind;
@@ -144,11 +157,11 @@ impl Decoder {
 
 fn limit(kind: u8) -> Result<usize, Malformed> {
     match kind {
-        READY | STDIN_END => Ok(0),
+        READY | STDIN_END | COLLECTED => Ok(0),
         STDIN_TAKEN => Ok(4),
         EXIT => Ok(3),
         STDIN => Ok(MAX_PAYLOAD),
-        START => Ok(MAX_START),
+        START | COLLECT => Ok(MAX_START),
         _ => Err(Malformed("unknown kind")),
     }
 }
@@ -171,6 +184,8 @@ fn decode(kind: u8, payload: &[u8]) -> Result<Frame, Malformed> {
             [2, errno, 0] => Exit::NotStarted(errno),
             _ => return Err(Malformed("no such exit")),
         }),
+        COLLECT => Frame::Collect(take_list(&mut &*payload)?),
+        COLLECTED => Frame::Collected,
         _ => return Err(Malformed("unknown kind")),
     })
 }
@@ -185,6 +200,8 @@ mod tests {
         prop_oneof![
             Just(Frame::Ready),
             Just(Frame::StdinEnd),
+            Just(Frame::Collected),
+            proptest::collection::vec(bytes(), 0..4).prop_map(Frame::Collect),
             bytes().prop_map(Frame::Stdin),
             any::<u32>().prop_map(Frame::StdinTaken),
             any::<u8>().prop_map(|status| Frame::Exit(Exit::Exited(status))),

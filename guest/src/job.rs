@@ -1,6 +1,6 @@
 //! A job: what the guest runs, as plain data.
 
-use crate::Malformed;
+use crate::{File, Malformed};
 
 /// One program to run, once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,24 +13,18 @@ pub struct Job {
     pub pids_limit: u32,
     /// Run it as the guest's root instead of an ordinary user.
     pub root: bool,
-}
-
-/// A file for the working directory, which is there before the program looks.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct File {
-    /// Relative to the working directory, without `..`.
-    pub path: Vec<u8>,
-    /// Permission bits.
-    pub mode: u32,
-    pub content: Vec<u8>,
+    /// Absolute.
+    pub workdir: Vec<u8>,
 }
 
 impl Job {
     /// As an interpreter gets it that was started already: behind its length, and with the
-    /// script, if that is what it is to run.
-    pub fn handover(&self, script: Option<&File>) -> Vec<u8> {
+    /// script, if that is what it is to run. `enter`: it is not in its working directory yet, or
+    /// there are files that it must not overlook.
+    pub fn handover(&self, script: Option<&File>, enter: bool) -> Vec<u8> {
         let mut bytes = vec![0; 4];
         self.encode(&mut bytes);
+        put_u32(&mut bytes, enter.into());
         let nothing = File::default();
         let script = script.unwrap_or(&nothing);
         put_bytes(&mut bytes, &script.path);
@@ -45,6 +39,7 @@ impl Job {
         put_list(out, &self.env);
         put_u32(out, self.pids_limit);
         put_u32(out, self.root.into());
+        put_bytes(out, &self.workdir);
     }
 
     pub(crate) fn decode(payload: &[u8]) -> Result<Self, Malformed> {
@@ -53,6 +48,7 @@ impl Job {
         let env = take_list(&mut rest)?;
         let pids_limit = take_u32(&mut rest)?;
         let root = take_u32(&mut rest)? != 0;
+        let workdir = take_bytes(&mut rest)?;
         if !rest.is_empty() {
             return Err(Malformed("bytes left over"));
         }
@@ -61,23 +57,9 @@ impl Job {
             env,
             pids_limit,
             root,
+            workdir,
         })
     }
-}
-
-/// Files as the guest kernel takes them (kernel-config/patches, "host services"): length of the
-/// path, mode, length of the content (64 bits), path, content; a path without length ends them.
-pub fn encode_files(files: &[File]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for file in files {
-        put_u32(&mut out, file.path.len() as u32);
-        put_u32(&mut out, file.mode);
-        out.extend((file.content.len() as u64).to_le_bytes());
-        out.extend(&file.path);
-        out.extend(&file.content);
-    }
-    out.extend([0; 16]);
-    out
 }
 
 fn put_u32(out: &mut Vec<u8>, value: u32) {
@@ -89,7 +71,7 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend(bytes);
 }
 
-fn put_list(out: &mut Vec<u8>, list: &[Vec<u8>]) {
+pub(crate) fn put_list(out: &mut Vec<u8>, list: &[Vec<u8>]) {
     put_u32(out, list.len() as u32);
     list.iter().for_each(|bytes| put_bytes(out, bytes));
 }
@@ -112,7 +94,7 @@ fn take_bytes(rest: &mut &[u8]) -> Result<Vec<u8>, Malformed> {
     Ok(take(rest, length)?.to_vec())
 }
 
-fn take_list(rest: &mut &[u8]) -> Result<Vec<Vec<u8>>, Malformed> {
+pub(crate) fn take_list(rest: &mut &[u8]) -> Result<Vec<Vec<u8>>, Malformed> {
     (0..take_u32(rest)?).map(|_| take_bytes(rest)).collect()
 }
 
@@ -129,26 +111,15 @@ pub(crate) mod tests {
             vec(bytes(), 0..6),
             any::<u32>(),
             any::<bool>(),
+            bytes(),
         )
-            .prop_map(|(argv, env, pids_limit, root)| Job {
+            .prop_map(|(argv, env, pids_limit, root, workdir)| Job {
                 argv,
                 env,
                 pids_limit,
                 root,
+                workdir,
             })
-    }
-
-    #[test]
-    fn files_are_encoded_as_the_kernel_reads_them() {
-        let file = File {
-            path: b"a/b".into(),
-            mode: 0o644,
-            content: b"xy".into(),
-        };
-        let mut expected = vec![3, 0, 0, 0, 0xa4, 1, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0];
-        expected.extend(b"a/bxy");
-        expected.extend([0; 16]);
-        assert_eq!(encode_files(&[file]), expected);
     }
 
     #[test]

@@ -6,28 +6,34 @@
 //!
 //! ```text
 //! agent → host   Ready
-//! host  → agent  Start(Job)        Stdin*  StdinEnd
-//! agent → host   StdinTaken*  Exit
+//! host  → agent  Start(Job)        Stdin*  StdinEnd         Collect
+//! agent → host   StdinTaken*  Exit          Collected
 //! ```
 //!
 //! What the program writes does not come this way: each write to its standard streams is a
 //! request of the guest kernel's to the hypervisor ([`stream`]), and so is its ordinary end. A
 //! program that was started already when its machine was saved gets its job by such a request
-//! too, and any program its files, when it first looks for one.
+//! too, and any program its files, when it first looks for one. The files that it leaves, if the
+//! host wants any of them, go the way of its output ([`stream::FILES`]).
 
+mod file;
 mod frame;
 mod job;
 
+pub use file::{File, FileStream, Header, kind};
 pub use frame::{Decoder, Exit, Frame, Malformed, encode};
-pub use job::{File, Job, encode_files};
+pub use job::Job;
+
+/// The program's working directory, unless the job names another.
+pub const WORKDIR: &str = "/work";
 
 /// The host's CID (virtio 1.2, 5.10.4).
 pub const HOST_CID: u32 = 2;
 /// The vsock port on which the host listens.
 pub const PORT: u32 = 1;
-/// Largest payload of any frame but `Start`, in bytes.
+/// Largest payload of any frame but `Start` and `Collect`, in bytes.
 pub const MAX_PAYLOAD: usize = 64 << 10;
-/// Largest payload of `Start`, in bytes: more than a command line and an environment can have.
+/// Largest payload of these, in bytes: more than a command line and an environment can have.
 pub const MAX_START: usize = 8 << 20;
 /// Standard input that the host may send before the agent says it was taken, in bytes.
 pub const STDIN_WINDOW: usize = 64 << 10;
@@ -37,4 +43,6 @@ pub mod stream {
     pub const STDIN: u8 = 0;
     pub const STDOUT: u8 = 1;
     pub const STDERR: u8 = 2;
+    /// The agent's: the files that the host collects ([`crate::Header`]).
+    pub const FILES: u8 = 3;
 }

@@ -1,6 +1,7 @@
 //! Makes the machine ready: file systems, devices, loopback, limits on processes.
 
 use anyhow::{Context, Result, ensure};
+use guest::WORKDIR;
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::Mode;
 use nix::unistd::{chdir, chroot, mkdir, sethostname};
@@ -11,8 +12,6 @@ use std::time::Duration;
 
 /// uid and gid of the program.
 pub const USER: u32 = 1000;
-/// The program's working directory.
-pub const WORKDIR: &str = "/work";
 /// The cgroup that the program lives in.
 pub const CGROUP: &str = "/sys/fs/cgroup/program";
 
@@ -76,14 +75,16 @@ fn mount_file_systems() -> Result<()> {
     )?;
     make_directory("/dev/shm")?;
     make_mount("tmpfs", "/dev/shm", "tmpfs", safe, "mode=1777")?;
-    make_mount("tmpfs", "/tmp", "tmpfs", safe, "mode=1777")?;
+    // Large pieces for large files: what is done for each piece costs most where kernel mode is
+    // emulated.
+    make_mount("tmpfs", "/tmp", "tmpfs", safe, "huge=within_size,mode=1777")?;
     make_mount("tmpfs", "/run", "tmpfs", safe, "mode=755")?;
     make_mount(
         "tmpfs",
         WORKDIR,
         "tmpfs",
         safe,
-        "mode=755,uid=1000,gid=1000",
+        "huge=within_size,mode=755,uid=1000,gid=1000",
     )
 }
 

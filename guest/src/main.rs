@@ -1,5 +1,7 @@
-//! The agent: PID 1 in the guest. Makes the machine ready, runs one job, reports how it ended.
+//! The agent: PID 1 in the guest. Makes the machine ready, runs one job, reports how it ended,
+//! and hands out the files that it leaves.
 
+mod collect;
 mod machine;
 mod program;
 mod relay;
@@ -32,7 +34,12 @@ fn run() -> Result<Infallible> {
     send(&mut host, &Frame::Ready)?;
     let job = receive_job(&mut host, &mut decoder)?;
     match program::start(&job)? {
-        Ok(program) => relay::relay(program, &mut host, decoder, &children)?,
+        Ok(program) => {
+            let mut decoder = relay::relay(program, &mut host, decoder, &children)?;
+            let paths = receive_wish(&mut host, &mut decoder)?;
+            collect::collect(&paths)?;
+            send(&mut host, &Frame::Collected)?;
+        }
         Err(errno) => send(
             &mut host,
             &Frame::Exit(guest::Exit::NotStarted(errno as u8)),
@@ -67,16 +74,33 @@ fn connect_to_host() -> Result<File> {
 }
 
 fn receive_job(host: &mut File, decoder: &mut Decoder) -> Result<Job> {
+    match receive(host, decoder)? {
+        Frame::Start(job) => Ok(job),
+        other => bail!("expected Start, got {other:?}"),
+    }
+}
+
+/// The paths that the host wants after the program's end. One that wants none ends this machine.
+fn receive_wish(host: &mut File, decoder: &mut Decoder) -> Result<Vec<Vec<u8>>> {
+    loop {
+        match receive(host, decoder)? {
+            Frame::Collect(paths) => return Ok(paths),
+            // It was on its way.
+            Frame::Stdin(_) | Frame::StdinEnd => {}
+            other => bail!("expected Collect, got {other:?}"),
+        }
+    }
+}
+
+fn receive(host: &mut File, decoder: &mut Decoder) -> Result<Frame> {
     let mut bytes = vec![0; guest::MAX_PAYLOAD];
     loop {
-        match decoder.next_frame()? {
-            Some(Frame::Start(job)) => return Ok(job),
-            Some(other) => bail!("expected Start, got {other:?}"),
-            None => {}
+        if let Some(frame) = decoder.next_frame()? {
+            return Ok(frame);
         }
-        let count = host.read(&mut bytes).context("reading the job")?;
+        let count = host.read(&mut bytes).context("reading from the host")?;
         if count == 0 {
-            bail!("the host closed the connection before sending a job");
+            bail!("the host closed the connection");
         }
         decoder.push(&bytes[..count]);
     }

@@ -1,13 +1,13 @@
 //! Starts the program: its files, its limits, its identity, its standard streams.
 
-use crate::machine::{CGROUP, USER, WORKDIR};
+use crate::machine::{CGROUP, USER};
 use anyhow::{Context, Result, bail};
 use guest::{Job, stream};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::SigSet;
-use nix::unistd::{Gid, Pid, Uid, fchown, pipe2, setgid, setgroups, setsid, setuid};
-use std::ffi::OsStr;
+use nix::unistd::{Gid, Pid, Uid, chdir, fchown, pipe2, setgid, setgroups, setsid, setuid};
+use std::ffi::{CString, OsStr};
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -64,7 +64,6 @@ fn command(job: &Job) -> Result<Command> {
     command
         .args(arguments.iter().map(|bytes| OsStr::from_bytes(bytes)))
         .env_clear()
-        .current_dir(WORKDIR)
         .stdin(Stdio::null());
     for variable in &job.env {
         let Some(equals) = variable.iter().position(|&byte| byte == b'=') else {
@@ -73,15 +72,16 @@ fn command(job: &Job) -> Result<Command> {
         let (name, value) = (&variable[..equals], &variable[equals + 1..]);
         command.env(OsStr::from_bytes(name), OsStr::from_bytes(value));
     }
+    let workdir = CString::new(job.workdir.clone()).context("naming the working directory")?;
     // SAFETY: the closure runs between fork and exec in a single-threaded process
     // and makes only system calls.
-    unsafe { command.pre_exec(become_the_program(job.root)) };
+    unsafe { command.pre_exec(become_the_program(job.root, workdir)) };
     Ok(command)
 }
 
 /// In the child: into the cgroup, then an unprivileged user in a session of its own.
 /// Leaving uid 0 drops all capabilities (capabilities(7)).
-fn become_the_program(root: bool) -> impl FnMut() -> std::io::Result<()> {
+fn become_the_program(root: bool, workdir: CString) -> impl FnMut() -> std::io::Result<()> {
     move || {
         fs::write(format!("{CGROUP}/cgroup.procs"), "0")?;
         fs::write("/proc/self/oom_score_adj", "1000")?;
@@ -95,15 +95,17 @@ fn become_the_program(root: bool) -> impl FnMut() -> std::io::Result<()> {
             setuid(Uid::from_raw(USER))?;
             nix::sys::prctl::set_no_new_privs()?;
         }
+        // Last: this look at a path is the program's, and so makes its files.
+        chdir(workdir.as_c_str())?;
         Ok(())
     }
 }
 
 /// Options of prctl(2) in our kernel (kernel-config/patches, "host services").
-const PR_HOST_STREAM: libc::c_int = 0x484f_5301;
+pub const PR_HOST_STREAM: libc::c_int = 0x484f_5301;
 const PR_HOST_PROGRAM: libc::c_int = 0x484f_5302;
 
-fn host_services(option: libc::c_int, number: u32, stream: u8) -> nix::Result<()> {
+pub fn host_services(option: libc::c_int, number: u32, stream: u8) -> nix::Result<()> {
     let (number, stream) = (libc::c_ulong::from(number), libc::c_ulong::from(stream));
     // SAFETY: these options take numbers only.
     let result = unsafe { libc::prctl(option, number, stream, 0, 0) };

@@ -15,13 +15,13 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Relays until the program has ended.
+/// Relays until the program has ended; gives back the decoder.
 pub fn relay(
     program: Program,
     host: &mut File,
     decoder: Decoder,
     children: &SignalFd,
-) -> Result<()> {
+) -> Result<Decoder> {
     let mut input = Input::new(program.stdin, decoder)?;
     // Standard input may have come with the job.
     input.accept(host)?;
@@ -36,7 +36,8 @@ pub fn relay(
         if ready.children
             && let Some(exit) = reap(program.pid, children)?
         {
-            return send(host, &Frame::Exit(exit));
+            send(host, &Frame::Exit(exit))?;
+            return Ok(input.decoder);
         }
     }
 }

@@ -27,7 +27,8 @@
 /* Of our kernel (kernel-config/patches, "host services"). */
 #define PR_HOST_JOB 0x484f5303
 
-#define WORKDIR "/work"
+/* The working directory. */
+static const char *work = "/work";
 
 /* The first piece of the job. Written to before the template is saved, so that it is there. */
 static char job[64 << 10];
@@ -161,7 +162,7 @@ static void set_path0(struct bytes script)
         script.length--;
     if (script.length > 0)
         script.length--;
-    PyObject *directory = must(PyUnicode_FromFormat(WORKDIR "%s%U", script.length ? "/" : "", decode(script)));
+    PyObject *directory = must(PyUnicode_FromFormat("%s%s%U", work, script.length ? "/" : "", decode(script)));
     if (path == NULL || PyList_SetItem(path, 0, directory) < 0)
         must(NULL);
 }
@@ -253,7 +254,7 @@ static int run_archive(PyObject *path)
 static char *absolute(struct bytes word)
 {
     char *path;
-    if (asprintf(&path, WORKDIR "/%.*s", (int)word.length, word.data) < 0)
+    if (asprintf(&path, "%s/%.*s", work, (int)word.length, word.data) < 0)
         fail("naming the script");
     return path;
 }
@@ -283,6 +284,13 @@ static int run_script(struct bytes word, struct bytes source)
     return run_file(file, name);
 }
 
+/* The kernel makes the files, and knows from then on that there may be more than the script. */
+static void enter(struct bytes directory)
+{
+    if (chdir(string(directory)) < 0 || (work = getcwd(NULL, 0)) == NULL)
+        fail("entering the working directory");
+}
+
 static int run_job(void)
 {
     PyObject *orig_argv = must(PyList_New(0));
@@ -304,6 +312,9 @@ static int run_job(void)
     set_sys("argv", argv);
     set_environment();
     take_u32(), take_u32(); /* Limits, which are set already. */
+    struct bytes directory = take_bytes();
+    if (take_u32())
+        enter(directory);
     struct bytes path = take_bytes(), source = take_bytes();
     if (command)
         return run_command(words[2]);
@@ -528,7 +539,7 @@ static void speed_imports(void)
     must_set(globals, "archive", map("/usr/lib/sandbox/modules"));
     must_set(globals, "unchanged", unchanged());
     must_set(globals, "job", hidden);
-    must_set(globals, "work", PyUnicode_FromString(WORKDIR));
+    must_set(globals, "work", PyUnicode_FromString(work));
     must(PyEval_EvalCode(code, globals, globals));
     PyObject *extensions = must(PyDict_GetItemString(globals, "extensions"));
     for (Py_ssize_t i = 0; i < PyList_Size(extensions); i++) {

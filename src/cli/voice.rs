@@ -1,6 +1,7 @@
 //! What we say to the user, on standard error.
 
 use crate::confine::{self, Layer};
+use crate::files::Fetched;
 use crate::job::Complaint;
 use crate::limits::Limits;
 use crate::outcome::{EXIT_OURS, Outcome};
@@ -30,6 +31,25 @@ pub fn tell(report: &Report, limits: &Limits) {
         for line in &report.last_words {
             say(&format!("the guest's console: {line}"));
         }
+    }
+    tell_of_files(&report.fetched);
+}
+
+fn tell_of_files(fetched: &Fetched) {
+    for (what, names) in [
+        ("not fetched", &fetched.missing),
+        ("left out, neither file nor directory", &fetched.left_out),
+    ] {
+        for name in &names.first {
+            say(&format!("{what}: {name}"));
+        }
+        let more = names.count - names.first.len();
+        if more > 0 {
+            say(&format!("{what}: {more} more"));
+        }
+    }
+    if let Some(failure) = &fetched.failure {
+        say(&format!("{}\n{}", failure.what, failure.remedy));
     }
 }
 

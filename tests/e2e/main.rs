@@ -8,6 +8,7 @@ mod confine;
 mod failures;
 mod faults;
 mod fidelity;
+mod files;
 mod guest;
 mod killed;
 mod limits;

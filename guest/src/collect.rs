@@ -1,0 +1,175 @@
+//! Sends the host the files that the program leaves.
+
+use crate::program::{PR_HOST_STREAM, host_services};
+use anyhow::{Context, Result, ensure};
+use guest::{Header, kind, stream};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, Metadata};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Bytes that the host takes at once.
+const PIECE: usize = 1 << 20;
+
+/// Sends what is at these paths, after the end of all processes, so that nothing changes meanwhile.
+pub fn collect(paths: &[Vec<u8>]) -> Result<()> {
+    end_all_processes()?;
+    let mut archive = Archive::new()?;
+    for (number, path) in paths.iter().enumerate() {
+        let path = PathBuf::from(OsStr::from_bytes(path));
+        archive.add_tree(path, number.to_string().into_bytes())?;
+    }
+    archive.end()
+}
+
+fn end_all_processes() -> Result<()> {
+    const ALL: Pid = Pid::from_raw(-1);
+    match kill(ALL, Signal::SIGKILL) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(errno) => return Err(errno).context("ending all processes"),
+    }
+    loop {
+        // nix's waitpid knows no real-time signals.
+        // SAFETY: waitpid(2) may be told to write no status.
+        match Errno::result(unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) }) {
+            Err(Errno::ECHILD) => return Ok(()),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).context("waiting for a child"),
+        }
+    }
+}
+
+struct Archive {
+    pipe: PipeWriter,
+    /// Nobody reads it: the kernel gives what is written to the host. But a pipe without a reader
+    /// takes nothing.
+    _reader: PipeReader,
+    /// To be written.
+    buffer: Vec<u8>,
+}
+
+/// What there is at a path.
+enum Found {
+    File(File, Metadata),
+    Directory(Metadata, Vec<OsString>),
+    Other(Metadata),
+}
+
+impl Archive {
+    fn new() -> Result<Self> {
+        let (reader, pipe) = io::pipe().context("making a pipe")?;
+        host_services(PR_HOST_STREAM, pipe.as_raw_fd() as u32, stream::FILES)
+            .context("making a pipe the host's")?;
+        Ok(Self {
+            pipe,
+            _reader: reader,
+            buffer: Vec::with_capacity(2 * PIECE),
+        })
+    }
+
+    /// A file, or a directory with all in it. Only a link that was asked for itself is followed.
+    fn add_tree(&mut self, path: PathBuf, name: Vec<u8>) -> Result<()> {
+        let top = fs::canonicalize(&path).unwrap_or(path);
+        let mut waiting = vec![(top, name)];
+        while let Some((path, name)) = waiting.pop() {
+            match find(&path) {
+                Ok(Found::File(file, metadata)) => self.add_file(&name, file, &metadata)?,
+                Ok(Found::Other(metadata)) => self.add(&name, metadata.mode(), 0)?,
+                Ok(Found::Directory(metadata, children)) => {
+                    self.add(&name, metadata.mode(), 0)?;
+                    waiting.extend(children.iter().map(|child| {
+                        let name = [&name, &b"/"[..], child.as_bytes()].concat();
+                        (path.join(child), name)
+                    }));
+                }
+                Err(error) => self.add_unreadable(&name, &error)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A record but for its content.
+    fn add(&mut self, name: &[u8], mode: u32, size: u64) -> Result<()> {
+        let header = Header {
+            path: name.len() as u32,
+            mode,
+            size,
+        };
+        self.buffer.extend(header.encode());
+        self.buffer.extend(name);
+        self.flush_if_full()
+    }
+
+    fn add_file(&mut self, name: &[u8], file: File, metadata: &Metadata) -> Result<()> {
+        let mut start = Vec::with_capacity(metadata.len().min(PIECE as u64) as usize + 1);
+        if let Err(error) = (&file).take(PIECE as u64).read_to_end(&mut start) {
+            return self.add_unreadable(name, &error);
+        }
+        // The kernel's own files tell no size, or a wrong one.
+        let size = if start.len() < PIECE {
+            start.len() as u64
+        } else {
+            metadata.len()
+        };
+        self.add(name, metadata.mode(), size)?;
+        let mut left = size.saturating_sub(start.len() as u64);
+        self.buffer.append(&mut start);
+        self.flush_if_full()?;
+        while left > 0 {
+            let mut piece = (&file).take(left.min(PIECE as u64));
+            let count = piece.read_to_end(&mut self.buffer);
+            let count = count.context("reading a file")? as u64;
+            ensure!(count > 0, "a file is shorter than it was");
+            left -= count;
+            self.flush_if_full()?;
+        }
+        Ok(())
+    }
+
+    fn add_unreadable(&mut self, name: &[u8], error: &io::Error) -> Result<()> {
+        let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        self.add(name, kind::UNREADABLE, errno as u64)
+    }
+
+    fn end(mut self) -> Result<()> {
+        self.buffer.extend(Header::default().encode());
+        self.flush()
+    }
+
+    fn flush_if_full(&mut self) -> Result<()> {
+        if self.buffer.len() < PIECE {
+            return Ok(());
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.pipe
+            .write_all(&self.buffer)
+            .context("writing to the host")?;
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+fn find(path: &Path) -> io::Result<Found> {
+    let metadata = path.symlink_metadata()?;
+    if metadata.is_file() {
+        return Ok(Found::File(File::open(path)?, metadata));
+    }
+    if metadata.is_dir() {
+        let entries = fs::read_dir(path)?;
+        let names = entries.map(|entry| Ok(entry?.file_name()));
+        return Ok(Found::Directory(
+            metadata,
+            names.collect::<io::Result<_>>()?,
+        ));
+    }
+    Ok(Found::Other(metadata))
+}

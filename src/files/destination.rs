@@ -1,0 +1,163 @@
+//! Where on the host the guest's files are to go.
+
+use super::{Get, complaint};
+use crate::job::{Complaint, resolve};
+use nix::unistd::{AccessFlags, access};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// A name in a directory that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    /// Absolute path in the guest.
+    pub guest: Vec<u8>,
+    pub directory: PathBuf,
+    pub name: OsString,
+}
+
+impl Destination {
+    pub fn path(&self) -> PathBuf {
+        match self.directory == Path::new(".") {
+            true => PathBuf::from(&self.name),
+            false => self.directory.join(&self.name),
+        }
+    }
+}
+
+/// Checks what can be checked before there is anything to write, so that no long run is lost.
+pub fn destinations(
+    gets: &[Get],
+    workdir: &[u8],
+    force: bool,
+) -> Result<Vec<Destination>, Complaint> {
+    let mut found = Vec::<Destination>::new();
+    for get in gets {
+        let destination = destination(get, workdir)?;
+        let shown = destination.path();
+        let shown = shown.display();
+        if found.iter().any(|other| other.path() == destination.path()) {
+            return Err(complaint(
+                format!("two files of the guest's would both become {shown}"),
+                "give one of them another name: --get GUEST:HOST",
+            ));
+        }
+        check_directory(&destination.directory)?;
+        if !force && destination.path().symlink_metadata().is_ok() {
+            return Err(complaint(
+                format!("{shown} is there already"),
+                "replace it with --force, or give another name: --get GUEST:HOST",
+            ));
+        }
+        found.push(destination);
+    }
+    Ok(found)
+}
+
+/// Where cp(1) would put it: into a directory that exists, under its own name.
+fn destination(get: &Get, workdir: &[u8]) -> Result<Destination, Complaint> {
+    let guest = resolve(workdir, &get.guest)?;
+    let own = Path::new(OsStr::from_bytes(&guest)).file_name();
+    let given = get.host.as_deref().unwrap_or(Path::new("."));
+    let (directory, name) = match own {
+        Some(own) if given.is_dir() || given.as_os_str().as_bytes().ends_with(b"/") => {
+            (given, Some(own))
+        }
+        _ => (given.parent().unwrap_or(given), given.file_name()),
+    };
+    let Some(name) = name else {
+        return Err(complaint(
+            format!(
+                "{} has no name that it could have here",
+                get.guest.display()
+            ),
+            "give one: --get GUEST:HOST",
+        ));
+    };
+    let directory = match directory.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => directory,
+    };
+    Ok(Destination {
+        directory: directory.into(),
+        name: name.into(),
+        guest,
+    })
+}
+
+fn check_directory(directory: &Path) -> Result<(), Complaint> {
+    let shown = directory.display();
+    if !directory.is_dir() {
+        return Err(complaint(
+            format!("there is no directory {shown} to write files to"),
+            "make it: mkdir -p",
+        ));
+    }
+    access(directory, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|errno| {
+        complaint(
+            format!(
+                "no files can be written to the directory {shown}: {}",
+                errno.desc()
+            ),
+            "give another one: --get GUEST:HOST",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn get(guest: &str, host: Option<PathBuf>) -> Get {
+        Get {
+            guest: guest.into(),
+            host,
+        }
+    }
+
+    #[test]
+    fn a_file_keeps_its_name_unless_another_is_given() {
+        let here = tempfile::tempdir().unwrap();
+        let here = here.path();
+        fs::create_dir(here.join("there")).unwrap();
+        for (guest, host, directory, name) in [
+            ("a/b", None, Path::new("."), "b"),
+            ("a/b", Some(here.join("c")), here, "c"),
+            ("a/b", Some(here.join("there")), &here.join("there"), "b"),
+            ("a/b", Some(here.join("there/")), &here.join("there"), "b"),
+            ("/tmp/.", Some(here.join("c")), here, "c"),
+            (".", None, Path::new("."), "work"),
+        ] {
+            let found = destination(&get(guest, host), b"/work").unwrap();
+            assert_eq!(
+                (&*found.directory, &*found.name),
+                (directory, OsStr::new(name))
+            );
+        }
+        assert!(destination(&get("/", None), b"/work").is_err());
+    }
+
+    #[test]
+    fn what_is_there_is_refused_without_force_even_a_link_to_nothing() {
+        let here = tempfile::tempdir().unwrap();
+        let path = here.path().join("link");
+        std::os::unix::fs::symlink("nothing", &path).unwrap();
+        let gets = [get("a", Some(path))];
+        let refused = destinations(&gets, b"/work", false).unwrap_err();
+        assert!(refused.what.contains("link is there already"), "{refused}");
+        assert!(destinations(&gets, b"/work", true).is_ok());
+    }
+
+    #[test]
+    fn a_directory_must_exist_and_two_files_have_two_names() {
+        let here = tempfile::tempdir().unwrap();
+        let missing = here.path().join("missing/a");
+        assert!(destinations(&[get("a", Some(missing))], b"/work", false).is_err());
+        let twice = [
+            get("x/a", Some(here.path().into())),
+            get("y/a", Some(here.path().into())),
+        ];
+        assert!(destinations(&twice, b"/work", true).is_err());
+    }
+}

@@ -1,0 +1,96 @@
+//! What the user names: `HOST[:GUEST]` and `GUEST[:HOST]`. The host's path may have colons in it,
+//! the guest's not.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// A file or directory for the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Put {
+    pub host: PathBuf,
+    pub guest: Option<OsString>,
+}
+
+/// A file or directory that the guest leaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Get {
+    pub guest: OsString,
+    pub host: Option<PathBuf>,
+}
+
+impl Put {
+    pub fn parse(word: &OsStr) -> Result<Self, String> {
+        let (host, guest) = split(word, word.as_bytes().iter().rposition(is_colon));
+        Ok(Self {
+            host: host.ok_or("no file of the host's is named")?.into(),
+            guest,
+        })
+    }
+}
+
+impl Get {
+    pub fn parse(word: &OsStr) -> Result<Self, String> {
+        let (guest, host) = split(word, word.as_bytes().iter().position(is_colon));
+        Ok(Self {
+            guest: guest.ok_or("no file of the guest's is named")?,
+            host: host.map(PathBuf::from),
+        })
+    }
+}
+
+fn is_colon(byte: &u8) -> bool {
+    *byte == b':'
+}
+
+/// What is before the colon and after it; nothing instead of an empty word.
+fn split(word: &OsStr, colon: Option<usize>) -> (Option<OsString>, Option<OsString>) {
+    let bytes = word.as_bytes();
+    let (before, after) = match colon {
+        Some(colon) => (&bytes[..colon], &bytes[colon + 1..]),
+        None => (bytes, &b""[..]),
+    };
+    let named = |bytes: &[u8]| (!bytes.is_empty()).then(|| OsStr::from_bytes(bytes).to_owned());
+    (named(before), named(after))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_put_is_split_at_its_last_colon_and_a_get_at_its_first() {
+        for (word, host, guest) in [
+            ("a", "a", None),
+            ("a:b", "a", Some("b")),
+            ("a:b:c", "a:b", Some("c")),
+            ("a:b:", "a:b", None),
+        ] {
+            let put = Put {
+                host: host.into(),
+                guest: guest.map(OsString::from),
+            };
+            assert_eq!(Put::parse(OsStr::new(word)), Ok(put), "{word}");
+        }
+        for (word, guest, host) in [
+            ("a", "a", None),
+            ("a:b", "a", Some("b")),
+            ("a:b:c", "a", Some("b:c")),
+            ("a:", "a", None),
+        ] {
+            let get = Get {
+                guest: guest.into(),
+                host: host.map(PathBuf::from),
+            };
+            assert_eq!(Get::parse(OsStr::new(word)), Ok(get), "{word}");
+        }
+    }
+
+    #[test]
+    fn something_must_be_named() {
+        for word in ["", ":", ":a"] {
+            assert!(Put::parse(OsStr::new(word)).is_err(), "{word}");
+            assert!(Get::parse(OsStr::new(word)).is_err(), "{word}");
+        }
+    }
+}

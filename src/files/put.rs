@@ -1,0 +1,266 @@
+//! Reads what is to go into the guest.
+
+use super::{COUNT_MAX, Put, complaint};
+use crate::job::{Complaint, beneath, resolve};
+use guest::{File, kind};
+use std::ffi::OsStr;
+use std::fs::{self, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Bytes that a guest with so much memory has for files: its kernel gives a file system in memory
+/// half of it (tmpfs(5)).
+fn room(memory: u64) -> u64 {
+    memory / 2
+}
+
+/// The files, and the directories with all in them, for a guest with so much memory.
+pub fn read(puts: &[Put], workdir: &[u8], memory: u64) -> Result<Vec<File>, Complaint> {
+    let mut list = List {
+        found: Vec::new(),
+        size: 0,
+    };
+    for put in puts {
+        list.add_tree(put, workdir)?;
+    }
+    // Before the time is taken to read it.
+    check_size(list.size, memory)?;
+    let mut left = room(memory);
+    list.found
+        .into_iter()
+        .map(|found| {
+            let file = found.read(left)?;
+            left = left
+                .checked_sub(file.content.len() as u64)
+                .ok_or_else(|| too_large(list.size, memory))?;
+            Ok(file)
+        })
+        .collect()
+}
+
+fn check_size(size: u64, memory: u64) -> Result<(), Complaint> {
+    if size > room(memory) {
+        return Err(too_large(size, memory));
+    }
+    Ok(())
+}
+
+fn too_large(size: u64, memory: u64) -> Complaint {
+    const SPARE: u64 = 256 << 20;
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    complaint(
+        format!(
+            "{} MiB of files do not fit in a guest with {} MiB of memory, half of which is for files",
+            mib(size),
+            mib(memory)
+        ),
+        format!(
+            "give it more with --memory, for example --memory {}M",
+            mib(size * 2 + SPARE)
+        ),
+    )
+}
+
+/// What there is to read.
+struct List {
+    found: Vec<Found>,
+    /// Bytes of content.
+    size: u64,
+}
+
+struct Found {
+    host: PathBuf,
+    guest: Vec<u8>,
+    mode: u32,
+}
+
+impl List {
+    /// What is named itself may be a link; links below stay links.
+    fn add_tree(&mut self, put: &Put, workdir: &[u8]) -> Result<(), Complaint> {
+        let metadata = put.host.metadata().map_err(|e| unreadable(&put.host, &e))?;
+        let mut waiting = vec![(put.host.clone(), target(put, workdir)?, metadata)];
+        while let Some((host, guest, metadata)) = waiting.pop() {
+            if metadata.is_dir() {
+                for name in names(&host).map_err(|e| unreadable(&host, &e))? {
+                    let (host, guest) = (host.join(&name), beneath(&guest, name.as_bytes()));
+                    let metadata = host.symlink_metadata();
+                    let metadata = metadata.map_err(|e| unreadable(&host, &e))?;
+                    waiting.push((host, guest, metadata));
+                }
+            }
+            self.add(host, guest, &metadata)?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, host: PathBuf, guest: Vec<u8>, metadata: &Metadata) -> Result<(), Complaint> {
+        let file_type = metadata.file_type();
+        if !(file_type.is_file() || file_type.is_dir() || file_type.is_symlink()) {
+            return Err(complaint(
+                format!("{} is neither a file nor a directory", host.display()),
+                "put files and directories; a pipe can be the program's standard input",
+            ));
+        }
+        if self.found.len() == COUNT_MAX {
+            return Err(complaint(
+                format!("there are more than {COUNT_MAX} files to put"),
+                "put an archive of them, and unpack it in the program",
+            ));
+        }
+        if file_type.is_file() {
+            self.size = self.size.saturating_add(metadata.len());
+        }
+        let mode = metadata.mode() & (kind::MASK | 0o777);
+        self.found.push(Found { host, guest, mode });
+        Ok(())
+    }
+}
+
+/// In an order that does not change from run to run.
+fn names(directory: &Path) -> io::Result<Vec<std::ffi::OsString>> {
+    let entries = fs::read_dir(directory)?;
+    let names = entries.map(|entry| Ok(entry?.file_name()));
+    let mut names = names.collect::<io::Result<Vec<_>>>()?;
+    // They wait on a stack.
+    names.sort_by(|a, b| b.cmp(a));
+    Ok(names)
+}
+
+/// The path in the guest: under its own name, unless another is given.
+fn target(put: &Put, workdir: &[u8]) -> Result<Vec<u8>, Complaint> {
+    let given = put.guest.as_deref().unwrap_or(OsStr::new("./"));
+    let path = resolve(workdir, given)?;
+    // What has no name of its own (`.`) is what is in it.
+    match put.host.file_name() {
+        Some(name) if given.as_bytes().ends_with(b"/") => Ok(beneath(&path, name.as_bytes())),
+        _ => Ok(path),
+    }
+}
+
+impl Found {
+    /// Not more than one byte over `limit`.
+    fn read(self, limit: u64) -> Result<File, Complaint> {
+        let content = match self.mode & kind::MASK {
+            kind::FILE => read_file(&self.host, limit),
+            kind::LINK => self
+                .host
+                .read_link()
+                .map(|to| to.into_os_string().into_vec()),
+            _ => Ok(Vec::new()),
+        };
+        Ok(File {
+            content: content.map_err(|error| unreadable(&self.host, &error))?,
+            path: self.guest,
+            mode: self.mode,
+        })
+    }
+}
+
+fn read_file(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    // It may have become a pipe meanwhile, which nobody may ever write to.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is no file any more"));
+    }
+    let mut content = Vec::with_capacity(metadata.len().min(limit) as usize + 1);
+    file.take(limit + 1).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Complaint {
+    let shown = path.display();
+    let (what, remedy) = match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => (
+            format!("there is no {shown} to put into the guest"),
+            "check the path; it is HOST in --put HOST:GUEST",
+        ),
+        io::ErrorKind::PermissionDenied => (
+            format!("you may not read {shown}"),
+            "give yourself permission to read it: chmod u+r",
+        ),
+        _ => (
+            format!("{shown} cannot be read: {error}"),
+            "check that it is a file or a directory",
+        ),
+    };
+    complaint(what, remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsString;
+
+    #[test]
+    fn a_file_keeps_its_name_unless_another_is_given() {
+        for (host, guest, target_path) in [
+            ("a/b", None, "/work/b"),
+            ("a/b", Some("c"), "/work/c"),
+            ("a/b", Some("c/"), "/work/c/b"),
+            ("a/b", Some("/tmp/c"), "/tmp/c"),
+            ("a/b", Some("/tmp/"), "/tmp/b"),
+            ("/a/b/", None, "/work/b"),
+            (".", None, "/work"),
+            (".", Some("c"), "/work/c"),
+            ("..", Some("c/"), "/work/c"),
+        ] {
+            let put = Put {
+                host: host.into(),
+                guest: guest.map(OsString::from),
+            };
+            let path = target(&put, b"/work");
+            assert_eq!(path, Ok(target_path.into()), "{host} {guest:?}");
+        }
+    }
+
+    #[test]
+    fn a_tree_is_read_with_its_kinds_and_modes_and_parents_first() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let directory = tempfile::tempdir().unwrap();
+        let top = directory.path().join("top");
+        fs::create_dir_all(top.join("b/empty")).unwrap();
+        fs::write(top.join("a"), "content").unwrap();
+        symlink("/etc/shadow", top.join("c")).unwrap();
+        fs::set_permissions(top.join("a"), PermissionsExt::from_mode(0o4751)).unwrap();
+        fs::set_permissions(top.join("b"), PermissionsExt::from_mode(0o2750)).unwrap();
+        fs::set_permissions(top.join("b/empty"), PermissionsExt::from_mode(0o700)).unwrap();
+        fs::set_permissions(&top, PermissionsExt::from_mode(0o755)).unwrap();
+        let put = Put {
+            host: top,
+            guest: None,
+        };
+        let file = |path: &str, mode, content: &str| File {
+            path: path.into(),
+            mode,
+            content: content.into(),
+        };
+        let expected = [
+            file("/work/top", 0o040_755, ""),
+            file("/work/top/a", 0o100_751, "content"),
+            file("/work/top/b", 0o040_750, ""),
+            file("/work/top/b/empty", 0o040_700, ""),
+            file("/work/top/c", 0o120_777, "/etc/shadow"),
+        ];
+        assert_eq!(read(&[put], b"/work", 64 << 20).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_before_it_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("large");
+        // Nobody could read that.
+        fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        let put = Put {
+            host: path,
+            guest: None,
+        };
+        let refused = read(&[put], b"/work", 256 << 20).unwrap_err();
+        assert!(refused.what.contains("1048576 MiB"), "{refused}");
+    }
+}

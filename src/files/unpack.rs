@@ -1,0 +1,369 @@
+//! Takes a stream of files apart that a hostile guest sends ([`guest::Header`]), and writes below
+//! the destinations alone.
+//!
+//! Only regular files and directories are made. Each name is a plain one, and each directory is
+//! opened from the one above it without following a link, so that no path leads elsewhere,
+//! whatever else happens in the file system at the same time. Each file is new.
+
+use super::fetched::{Failure, Fetched, FetchedFile};
+use super::{COUNT_MAX, Destination};
+use guest::{Header, kind};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstatat, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// Longest path of a record (limits.h).
+const PATH_MAX: u32 = 4096;
+/// Bytes read at once.
+const PIECE: usize = 1 << 20;
+
+/// A destination, with its directory open.
+pub struct Place {
+    directory: OwnedFd,
+    destination: Destination,
+}
+
+impl Place {
+    pub fn open(destination: Destination) -> io::Result<Self> {
+        Ok(Self {
+            directory: File::open(&destination.directory)?.into(),
+            destination,
+        })
+    }
+
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+}
+
+/// What the guest may have written, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Bytes of files and names.
+    pub size_max: u64,
+    /// Replace files that are there, and add to directories.
+    pub force: bool,
+    /// Permission bits that nothing gets.
+    pub umask: Mode,
+}
+
+pub struct Unpack<R> {
+    stream: R,
+    places: Vec<Place>,
+    rules: Rules,
+    left: u64,
+    count: usize,
+    /// Directories that are to lose permissions, which we need until the end.
+    closed_later: Vec<(Target, Mode)>,
+    fetched: Fetched,
+    buffer: Vec<u8>,
+}
+
+/// One of the places, and the names from there: none is the place's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Target {
+    place: usize,
+    names: Vec<OsString>,
+}
+
+impl<R: Read> Unpack<R> {
+    pub fn new(stream: R, places: Vec<Place>, rules: Rules) -> Self {
+        Self {
+            stream,
+            places,
+            rules,
+            left: rules.size_max,
+            count: 0,
+            closed_later: Vec::new(),
+            fetched: Fetched::default(),
+            buffer: vec![0; PIECE],
+        }
+    }
+
+    /// Until the end of the stream, or the first record that cannot or must not be followed.
+    pub fn run(mut self) -> Fetched {
+        let result = self.records().and(self.close_directories());
+        self.fetched.failure = result.err();
+        self.fetched
+    }
+
+    fn records(&mut self) -> Result<(), Failure> {
+        while let Some((header, target)) = self.next_record()? {
+            let size = match header.mode & kind::MASK {
+                kind::FILE => {
+                    self.write_file(&target, mode(&header), header.size)?;
+                    continue;
+                }
+                kind::DIRECTORY => {
+                    self.make_directory(&target, mode(&header))?;
+                    header.size
+                }
+                kind::UNREADABLE => {
+                    let why = Errno::from_raw(header.size as i32).desc();
+                    let name = self.guest_name(&target);
+                    self.fetched.missing.add(format!("{name}: {why}"));
+                    0
+                }
+                _ => {
+                    let name = self.guest_name(&target);
+                    match target.names.is_empty() {
+                        true => (self.fetched.missing)
+                            .add(format!("{name}: neither file nor directory")),
+                        false => self.fetched.left_out.add(name),
+                    }
+                    header.size
+                }
+            };
+            if size != 0 {
+                return Err(malformed("something with content that can have none"));
+            }
+        }
+        Ok(())
+    }
+
+    fn next_record(&mut self) -> Result<Option<(Header, Target)>, Failure> {
+        let mut bytes = [0; Header::LENGTH];
+        self.take(&mut bytes)?;
+        let header = Header::decode(bytes);
+        if header.path == 0 {
+            return Ok(None);
+        }
+        if header.path > PATH_MAX {
+            return Err(malformed("a path that is too long"));
+        }
+        self.count += 1;
+        if self.count > COUNT_MAX {
+            return Err(Failure {
+                what: format!("the program left more than {COUNT_MAX} files"),
+                remedy: "get fewer of them, or let the program make an archive".into(),
+            });
+        }
+        self.spend(header.path.into())?;
+        if header.mode & kind::MASK != kind::UNREADABLE {
+            self.spend(header.size)?;
+        }
+        let mut path = vec![0; header.path as usize];
+        self.take(&mut path)?;
+        Ok(Some((header, self.target(&path)?)))
+    }
+
+    fn spend(&mut self, bytes: u64) -> Result<(), Failure> {
+        self.left = self.left.checked_sub(bytes).ok_or_else(|| Failure {
+            what: format!(
+                "the program left more than {} MiB of files, which is all that its memory could hold",
+                self.rules.size_max >> 20
+            ),
+            remedy: "get fewer of them, and none with holes".into(),
+        })?;
+        Ok(())
+    }
+
+    fn take(&mut self, bytes: &mut [u8]) -> Result<(), Failure> {
+        self.stream.read_exact(bytes).map_err(|_| self.cut())
+    }
+
+    fn cut(&self) -> Failure {
+        Failure {
+            what: match self.fetched.files.len() {
+                0 => "none of the program's files was fetched: the run ended before".into(),
+                n => format!(
+                    "the run ended before all of the program's files were fetched: {n} were"
+                ),
+            },
+            remedy: "files are fetched once the program has ended, within its time limit".into(),
+        }
+    }
+
+    /// The number of a place, and then plain names.
+    fn target(&self, path: &[u8]) -> Result<Target, Failure> {
+        let mut names = path.split(|&byte| byte == b'/');
+        let number = names.next().and_then(|number| str::from_utf8(number).ok());
+        let place = number.and_then(|number| number.parse().ok());
+        let place = place.filter(|&place| place < self.places.len());
+        let names = names.map(|name| match name {
+            b"" | b"." | b".." => Err(malformed("a path that is not plain")),
+            name if name.contains(&0) => Err(malformed("a name with a NUL")),
+            name => Ok(OsStr::from_bytes(name).into()),
+        });
+        Ok(Target {
+            names: names.collect::<Result<_, _>>()?,
+            place: place.ok_or_else(|| malformed("a path that nobody asked for"))?,
+        })
+    }
+
+    fn write_file(&mut self, target: &Target, mode: Mode, size: u64) -> Result<(), Failure> {
+        let (directory, name) = self.parent(target)?;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+        let create = || openat(&directory, name.as_os_str(), flags | OFlag::O_CLOEXEC, mode);
+        let file = match create() {
+            Err(Errno::EEXIST) if self.rules.force => {
+                remove(&directory, &name).and_then(|()| create())
+            }
+            result => result,
+        };
+        let file = file.map_err(|errno| self.failed(target, errno))?;
+        let written = self.write_content(target, file.into(), size);
+        if written.is_err() {
+            // Half a file is worse than none. If this fails too, the first failure is what is told.
+            remove(&directory, &name).unwrap_or_default();
+            return written;
+        }
+        self.fetched.files.push(FetchedFile {
+            path: self.host_path(target).into(),
+            size,
+        });
+        Ok(())
+    }
+
+    fn write_content(&mut self, target: &Target, mut file: File, size: u64) -> Result<(), Failure> {
+        let mut left = size;
+        while left > 0 {
+            let room = left.min(PIECE as u64) as usize;
+            let count = match self.stream.read(&mut self.buffer[..room]) {
+                Ok(count @ 1..) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                _ => return Err(self.cut()),
+            };
+            file.write_all(&self.buffer[..count]).map_err(|error| {
+                let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+                self.failed(target, errno)
+            })?;
+            left -= count as u64;
+        }
+        Ok(())
+    }
+
+    fn make_directory(&mut self, target: &Target, mode: Mode) -> Result<(), Failure> {
+        let (directory, name) = self.parent(target)?;
+        let make = || mkdirat(&directory, name.as_os_str(), mode | Mode::S_IRWXU);
+        let made = match make() {
+            Err(Errno::EEXIST) if self.rules.force => {
+                if is_directory(&directory, &name) {
+                    return Ok(());
+                }
+                remove(&directory, &name).and_then(|()| make())
+            }
+            result => result,
+        };
+        made.map_err(|errno| self.failed(target, errno))?;
+        if !mode.contains(Mode::S_IRWXU) {
+            self.closed_later.push((target.clone(), mode));
+        }
+        Ok(())
+    }
+
+    /// Gives directories their own modes, from the innermost on.
+    fn close_directories(&mut self) -> Result<(), Failure> {
+        for (target, mode) in std::mem::take(&mut self.closed_later).iter().rev() {
+            let (directory, name) = self.parent(target)?;
+            open_directory(&directory, &name)
+                .and_then(|directory| fchmod(directory, *mode & !self.rules.umask))
+                .map_err(|errno| self.failed(target, errno))?;
+        }
+        Ok(())
+    }
+
+    /// The directory that the target is in, and its name there.
+    fn parent(&self, target: &Target) -> Result<(OwnedFd, OsString), Failure> {
+        let place = &self.places[target.place];
+        let failed = |errno| self.failed(target, errno);
+        let mut directory = place.directory.try_clone();
+        let mut names = std::iter::once(&place.destination.name)
+            .chain(&target.names)
+            .peekable();
+        while let Some(name) = names.next() {
+            let here = directory.map_err(|_| failed(Errno::EMFILE))?;
+            if names.peek().is_none() {
+                return Ok((here, name.clone()));
+            }
+            directory = Ok(open_directory(&here, name).map_err(failed)?);
+        }
+        unreachable!("a place has a name")
+    }
+
+    fn host_path(&self, target: &Target) -> PathBuf {
+        let mut path = self.places[target.place].destination.path();
+        path.extend(&target.names);
+        path
+    }
+
+    fn guest_name(&self, target: &Target) -> String {
+        let mut path = PathBuf::from(OsStr::from_bytes(
+            &self.places[target.place].destination.guest,
+        ));
+        path.extend(&target.names);
+        visible(path.as_os_str())
+    }
+
+    fn failed(&self, target: &Target, errno: Errno) -> Failure {
+        let path = visible(self.host_path(target).as_os_str());
+        let (what, remedy) = match errno {
+            Errno::EEXIST => (
+                format!("{path} is there already"),
+                "replace it with --force, or give another name: --get GUEST:HOST",
+            ),
+            Errno::EISDIR => (
+                format!("{path} is a directory, which a file cannot replace"),
+                "move it away, or give another name: --get GUEST:HOST",
+            ),
+            Errno::ENOSPC | Errno::EDQUOT => (
+                format!("{path} cannot be written: {}", errno.desc()),
+                "free space there, or give another place: --get GUEST:HOST",
+            ),
+            _ => (
+                format!("{path} cannot be written: {}", errno.desc()),
+                "give another place: --get GUEST:HOST",
+            ),
+        };
+        Failure {
+            what,
+            remedy: remedy.into(),
+        }
+    }
+}
+
+fn malformed(why: &str) -> Failure {
+    Failure {
+        what: format!("the guest sent {why} as a file"),
+        remedy: "no working guest does that: do not rely on what it left".into(),
+    }
+}
+
+fn mode(header: &Header) -> Mode {
+    Mode::from_bits_truncate(header.mode & 0o777)
+}
+
+fn open_directory(parent: &OwnedFd, name: &OsStr) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(parent, name, flags, Mode::empty())
+}
+
+fn is_directory(parent: &OwnedFd, name: &OsStr) -> bool {
+    let stat = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+    stat.is_ok_and(|stat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits())
+}
+
+/// Never a directory (EISDIR).
+fn remove(parent: &OwnedFd, name: &OsStr) -> nix::Result<()> {
+    unlinkat(parent, name, UnlinkatFlags::NoRemoveDir)
+}
+
+/// Without what a terminal would obey.
+fn visible(name: &OsStr) -> String {
+    let shown = |c: char| match c.is_control() {
+        true => c.escape_unicode().to_string(),
+        false => c.to_string(),
+    };
+    name.to_string_lossy().chars().map(shown).collect()
+}
+
+#[cfg(test)]
+#[path = "unpack_tests.rs"]
+mod tests;

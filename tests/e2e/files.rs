@@ -1,0 +1,491 @@
+//! Files go in and come out as they are, and nothing else comes out.
+
+use crate::common::{Cache, binary, exit_code, finish, sandbox, start, text};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+/// A current directory of its own.
+struct Here(TempDir);
+
+impl Here {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: &[u8]) {
+        fs::write(self.path(name), content).unwrap();
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.path(name).symlink_metadata().is_ok()
+    }
+
+    fn command(&self, options: &[&str], code: &str) -> Command {
+        let mut command = sandbox(&["run"]);
+        command.args(options).args(["-c", code]);
+        command.current_dir(self.0.path());
+        command
+    }
+
+    fn run(&self, options: &[&str], code: &str) -> Output {
+        finish(&mut self.command(options, code), b"")
+    }
+
+    /// A run that must be well, and say nothing of ours.
+    fn succeed(&self, options: &[&str], code: &str) -> String {
+        let output = self.run(options, code);
+        assert_eq!(text(&output.stderr), "");
+        assert_eq!(exit_code(output.status), 0);
+        text(&output.stdout)
+    }
+
+    /// One that fails with a code of ours and this on standard error.
+    fn fail(&self, options: &[&str], code: &str, told: &str) {
+        let output = self.run(options, code);
+        let stderr = text(&output.stderr);
+        assert_eq!(exit_code(output.status), 125, "{stderr}");
+        assert!(stderr.contains(told), "{stderr}");
+    }
+}
+
+/// Bytes without a pattern, and all values among them if there are enough.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ length as u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    let mut bytes: Vec<u8> = (0..length.div_ceil(8)).flat_map(|_| next()).collect();
+    bytes.truncate(length);
+    bytes
+}
+
+/// What is below a directory: mode and content, of a link its target.
+fn tree(top: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+    let mut found = BTreeMap::new();
+    let mut waiting = vec![top.to_path_buf()];
+    while let Some(path) = waiting.pop() {
+        let metadata = path.symlink_metadata().unwrap();
+        let content = if metadata.is_symlink() {
+            fs::read_link(&path)
+                .unwrap()
+                .into_os_string()
+                .into_encoded_bytes()
+        } else if metadata.is_dir() {
+            waiting.extend(
+                fs::read_dir(&path)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path()),
+            );
+            Vec::new()
+        } else {
+            fs::read(&path).unwrap()
+        };
+        let mode = metadata.permissions().mode();
+        found.insert(path.strip_prefix(top).unwrap().into(), (mode, content));
+    }
+    found
+}
+
+#[test]
+fn files_of_any_size_go_in_and_come_out_byte_by_byte() {
+    const MIB: usize = 1 << 20;
+    let here = Here::new();
+    fs::create_dir(here.path("in")).unwrap();
+    for size in [0, 1, 4095, 4096, 4097, MIB - 1, MIB, MIB + 1, 64 * MIB] {
+        here.write(&format!("in/{size}"), &noise(size));
+    }
+    here.write("in/values", &(0..=255).collect::<Vec<u8>>());
+    let code = "import os; os.rename('in', 'moved'); print(len(os.listdir('moved')))";
+    let options = ["-m", "512M", "--put", "in", "--get", "moved:out"];
+    assert_eq!(here.succeed(&options, code), "10\n");
+    assert!(tree(&here.path("in")) == tree(&here.path("out")));
+}
+
+#[test]
+fn the_guest_sees_the_bytes_that_were_put() {
+    let here = Here::new();
+    here.write("data", &noise(3_000_001));
+    let expected = Command::new("sha256sum")
+        .arg(here.path("data"))
+        .output()
+        .unwrap();
+    let code = "import hashlib; print(hashlib.sha256(open('data', 'rb').read()).hexdigest())";
+    let sum = here.succeed(&["--put", "data"], code);
+    assert!(text(&expected.stdout).starts_with(sum.trim()));
+}
+
+#[test]
+fn a_tree_keeps_its_names_modes_and_empty_directories() {
+    let here = Here::new();
+    let top = here.path("tree");
+    let long = "l".repeat(255);
+    for directory in ["", "empty", "closed", "ünïcode ☃"] {
+        fs::create_dir(top.join(directory)).unwrap();
+    }
+    let names = [
+        &b"plain"[..],
+        b"two words",
+        b"new\nline",
+        b"-rf",
+        b"not \xff UTF-8",
+        b"a:b",
+        b"closed/in",
+        long.as_bytes(),
+    ];
+    for (name, mode) in names
+        .iter()
+        .zip([0o644, 0o755, 0o600, 0o400, 0o444, 0o711, 0o644, 0o666])
+    {
+        let path = top.join(OsStr::from_bytes(name));
+        fs::write(&path, name).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+    }
+    fs::set_permissions(top.join("closed"), PermissionsExt::from_mode(0o555)).unwrap();
+    fs::set_permissions(top.join("empty"), PermissionsExt::from_mode(0o700)).unwrap();
+    let code = "
+import os
+for directory, _, names in os.walk('tree'):
+    for path in [directory] + [os.path.join(directory, name) for name in names]:
+        status = os.stat(path)
+        assert status.st_uid == status.st_gid == 1000, path
+        print(ascii(os.fsencode(path)), oct(status.st_mode))
+";
+    let seen = here.succeed(&["--put", "tree", "--get", "tree:back"], code);
+    let expected = tree(&top);
+    assert_eq!(seen.lines().count(), expected.len(), "{seen}");
+    for (name, mode) in [
+        ("tree/two words", 0o100_755),
+        ("tree/closed", 0o40_555),
+        ("tree/closed/in", 0o100_644),
+    ] {
+        assert!(seen.contains(&format!("b'{name}' {mode:#o}")), "{seen}");
+    }
+    // The umask of the tests may take write permissions of others.
+    let mut back = tree(&here.path("back"));
+    back.get_mut(Path::new(&long)).unwrap().0 |= 0o022;
+    assert_eq!(back, expected);
+}
+
+#[test]
+fn links_in_a_tree_stay_links_in_the_guest_and_are_left_out_on_the_way_back() {
+    let here = Here::new();
+    fs::create_dir(here.path("tree")).unwrap();
+    here.write("tree/file", b"content");
+    symlink("file", here.path("tree/link")).unwrap();
+    symlink("/etc/shadow", here.path("tree/away")).unwrap();
+    symlink("tree", here.path("top")).unwrap();
+    let code = "
+import os
+print(os.readlink('top/link'), os.readlink('top/away'), open('top/link').read())
+os.symlink('top', 'asked')
+";
+    let output = here.run(&["--put", "top", "--get", "asked:back"], code);
+    assert_eq!(text(&output.stdout), "file /etc/shadow content\n");
+    let stderr = text(&output.stderr);
+    assert_eq!(exit_code(output.status), 0, "{stderr}");
+    for link in ["/work/asked/link", "/work/asked/away"] {
+        assert!(
+            stderr.contains(&format!("left out, neither file nor directory: {link}\n")),
+            "{stderr}"
+        );
+    }
+    assert_eq!(here.read("back/file"), b"content");
+    assert!(!here.has("back/link") && !here.has("back/away"));
+}
+
+#[test]
+fn a_module_that_was_put_is_imported_even_one_named_like_the_librarys() {
+    let here = Here::new();
+    here.write("mine.py", b"what = 'mine'");
+    here.write("colorsys.py", b"what = 'mine too'");
+    here.write(
+        "main.py",
+        b"import mine, colorsys; print(mine.what, colorsys.what)",
+    );
+    let mut command = sandbox(&["run", "--put", ".", "main.py"]);
+    let output = finish(command.current_dir(here.0.path()), b"");
+    assert_eq!(text(&output.stderr), "");
+    assert_eq!(text(&output.stdout), "mine mine too\n");
+}
+
+/// On a machine that is restored, and on one that is booted.
+#[test]
+fn a_program_runs_in_the_working_directory_that_it_was_given() {
+    let here = Here::new();
+    fs::create_dir(here.path("src")).unwrap();
+    here.write("src/other.py", b"");
+    here.write(
+        "src/main.py",
+        b"import os, sys, other; print(os.getcwd(), __file__, sys.path[0], os.environ['HOME'], os.listdir())",
+    );
+    for fresh in [&[][..], &["--fresh"]] {
+        for (given, is) in [("a/b", "/work/a/b"), ("/tmp/x", "/tmp/x"), ("/tmp", "/tmp")] {
+            let mut command = sandbox(&["run", "-w", given, "--put", "src/other.py:src/"]);
+            command.args(fresh).arg("src/main.py");
+            let output = finish(command.current_dir(here.0.path()), b"");
+            assert_eq!(text(&output.stderr), "");
+            let expected = format!("{is} {is}/src/main.py {is}/src /work ['src']\n");
+            assert_eq!(text(&output.stdout), expected, "{fresh:?}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_put_is_refused_before_a_machine_is_made() {
+    let here = Here::new();
+    mkfifo(&here.path("fifo"), Mode::S_IRWXU).unwrap();
+    fs::File::create(here.path("large"))
+        .unwrap()
+        .set_len(1 << 30)
+        .unwrap();
+    // No machine could be made.
+    let fail = |options: &[&str], told| {
+        let options = [&["-m", "256M"], options].concat();
+        let mut command = here.command(&options, "");
+        let output = finish(command.env("SANDBOX_KVM", "/dev/null"), b"");
+        let stderr = text(&output.stderr);
+        assert_eq!(exit_code(output.status), 125, "{stderr}");
+        assert!(stderr.contains(told), "{stderr}");
+    };
+    fail(
+        &["--put", "large"],
+        "1024 MiB of files do not fit in a guest with 256 MiB",
+    );
+    fail(&["--put", "large"], "--memory 2304M");
+    fail(&["--put", "fifo"], "fifo is neither a file nor a directory");
+    fail(&["--put", "missing"], "there is no missing");
+    fail(&["--put", "large:../x"], "goes up with ..");
+    fail(&["--get", "a:missing/b"], "there is no directory missing");
+    fail(&["--get", "a:large"], "large is there already");
+}
+
+#[test]
+fn files_that_the_guest_cannot_make_are_an_error_with_a_remedy() {
+    let here = Here::new();
+    here.write("a", b"x");
+    let code = "open('a')";
+    here.fail(
+        &["--put", "a:/usr/a"],
+        code,
+        "all else in the guest is read-only",
+    );
+    here.fail(&["--put", "a", "--put", "a"], code, "a path of its own");
+    here.fail(&["-w", "/etc/passwd"], code, "Not a directory");
+}
+
+#[test]
+fn what_is_on_the_host_is_not_replaced_without_force() {
+    let here = Here::new();
+    here.write("out", b"old");
+    here.write("target", b"old");
+    symlink("target", here.path("link")).unwrap();
+    let code = "print('ran'); open('out', 'w').write('new'); open('link', 'w').write('new')";
+    let gets = ["--get", "out", "--get", "link"];
+    let refused = here.run(&gets, code);
+    assert_eq!(text(&refused.stdout), "", "{refused:?}");
+    here.fail(&gets, code, "out is there already");
+    assert_eq!(here.read("out"), b"old");
+    assert_eq!(
+        here.succeed(&[&gets[..], &["--force"]].concat(), code),
+        "ran\n"
+    );
+    assert_eq!(here.read("out"), b"new");
+    assert_eq!(here.read("link"), b"new");
+    assert_eq!(here.read("target"), b"old");
+}
+
+#[test]
+fn what_appears_on_the_host_meanwhile_is_not_replaced_either() {
+    let here = Here::new();
+    let code = "print('up', flush=True); input(); open('out', 'w').write('new')";
+    let mut child = start(&mut here.command(&["--get", "out"], code));
+    let mut line = [0; 3];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+    here.write("out", b"old");
+    std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(exit_code(output.status), 125);
+    assert!(
+        text(&output.stderr).contains("out is there already"),
+        "{output:?}"
+    );
+    assert_eq!(here.read("out"), b"old");
+}
+
+#[test]
+fn a_program_that_fails_leaves_its_files_and_its_own_exit_code() {
+    let here = Here::new();
+    let gets = ["--get", "report", "--get", "missing"];
+    for (end, code) in [
+        ("sys.exit(3)", 3),
+        ("os.kill(os.getpid(), 15)", 143),
+        ("sys.exit()", 125),
+    ] {
+        let program = format!(
+            "import os, sys; open('report', 'w').write('why'); print('x', flush=True); {end}"
+        );
+        let output = here.run(&gets, &program);
+        let stderr = text(&output.stderr);
+        assert_eq!(exit_code(output.status), code, "{stderr}");
+        assert_eq!(text(&output.stdout), "x\n");
+        assert!(
+            stderr.contains("not fetched: /work/missing: No such file or directory"),
+            "{stderr}"
+        );
+        assert_eq!(here.read("report"), b"why");
+        fs::remove_file(here.path("report")).unwrap();
+    }
+}
+
+#[test]
+fn a_program_that_is_stopped_leaves_nothing_and_that_is_told() {
+    let here = Here::new();
+    let code = "open('out', 'w').write('x'); print('up', flush=True)\nwhile True: pass";
+    let output = here.run(&["-t", "25", "--get", "out"], code);
+    let stderr = text(&output.stderr);
+    assert_eq!(exit_code(output.status), 124, "{stderr}");
+    assert!(
+        stderr.contains("none of the program's files was fetched"),
+        "{stderr}"
+    );
+    assert!(!here.has("out"));
+}
+
+#[test]
+fn guest_root_gets_out_nothing_but_files() {
+    let here = Here::new();
+    let code = "
+import os, socket, stat
+os.makedirs('tree/kept')
+os.mkfifo('tree/fifo')
+os.mknod('tree/device', stat.S_IFCHR | 0o666, os.makedev(1, 5))
+os.symlink('/', 'tree/root')
+socket.socket(socket.AF_UNIX).bind('tree/socket')
+open('tree/kept/run', 'w').write('x')
+os.chmod('tree/kept/run', 0o6755)
+if os.fork() == 0:
+    os.setsid()
+    while True: open('tree/growing', 'a').write('x' * 10000)
+";
+    let output = here.run(&["--root", "--get", "tree"], code);
+    let stderr = text(&output.stderr);
+    assert_eq!(exit_code(output.status), 0, "{stderr}");
+    for name in ["fifo", "device", "root", "socket"] {
+        assert!(stderr.contains(&format!("/work/tree/{name}\n")), "{stderr}");
+        assert!(!here.has(&format!("tree/{name}")));
+    }
+    let run = here.path("tree/kept/run").metadata().unwrap();
+    assert_eq!(run.permissions().mode(), 0o100_755);
+}
+
+#[test]
+fn a_file_larger_than_the_guests_memory_is_refused() {
+    let here = Here::new();
+    let code = "open('small', 'w').write('x'); open('sparse', 'w').truncate(10 << 30)";
+    here.fail(
+        &["--get", "small", "--get", "sparse"],
+        code,
+        "more than 256 MiB of files",
+    );
+    assert_eq!(here.read("small"), b"x");
+    assert!(!here.has("sparse"));
+}
+
+#[test]
+fn guest_root_that_forges_the_stream_of_files_ends_its_machine() {
+    let here = Here::new();
+    let code = "
+import ctypes, os, struct
+reader, writer = os.pipe()
+assert ctypes.CDLL(None).prctl(0x484f5301, writer, 3, 0, 0) == 0
+os.write(writer, struct.pack('<IIQ', 1, 0o100644, 6) + b'0forged')
+";
+    here.fail(
+        &["--root", "--get", "out"],
+        code,
+        "files that nobody asked for",
+    );
+    here.fail(&["--root"], code, "output to stream 3");
+    assert!(!here.has("out"));
+}
+
+#[test]
+fn ctrl_c_while_files_are_fetched_leaves_no_half_file() {
+    const SIZE: u64 = 400 << 20;
+    let here = Here::new();
+    let code = format!("open('out', 'w').truncate({SIZE})");
+    let mut child = start(&mut here.command(&["-m", "512M", "--get", "out"], &code));
+    while !here.has("out") && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+    match exit_code(child.wait().unwrap()) {
+        130 => assert!(!here.has("out")),
+        // It was quicker.
+        0 => assert_eq!(here.path("out").metadata().unwrap().len(), SIZE),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn files_are_nowhere_on_the_host_but_where_they_were_wanted() {
+    let canary = format!("canary {}", std::process::id());
+    let cache = Cache::shared();
+    let (here, temporary) = (Here::new(), Here::new());
+    here.write("in", canary.as_bytes());
+    let before = cache.identities();
+    let mut command = cache.command(&binary());
+    command
+        .args([
+            "run",
+            "--put",
+            "in",
+            "--get",
+            "out",
+            "-c",
+            "import os; os.rename('in', 'out')",
+        ])
+        .current_dir(here.0.path())
+        .env("TMPDIR", temporary.0.path());
+    assert_eq!(exit_code(finish(&mut command, b"").status), 0);
+    assert_eq!(here.read("out"), canary.as_bytes());
+    assert_eq!(cache.identities(), before);
+    assert_eq!(tree(temporary.0.path()).len(), 1);
+    assert_eq!(tree(here.0.path()).len(), 3);
+}
+
+#[test]
+fn a_gibibyte_goes_in_and_comes_out() {
+    let here = Here::new();
+    let part = noise(64 << 20);
+    let mut file = fs::File::create(here.path("in")).unwrap();
+    for _ in 0..16 {
+        std::io::Write::write_all(&mut file, &part).unwrap();
+    }
+    let options = ["-m", "3G", "--put", "in:/tmp/in", "--get", "/tmp/in:out"];
+    let size = here.succeed(&options, "import os; print(os.path.getsize('/tmp/in'))");
+    assert_eq!(size, format!("{}\n", 1 << 30));
+    let mut compare = Command::new("cmp");
+    compare.arg(here.path("in")).arg(here.path("out"));
+    assert!(compare.status().unwrap().success());
+}

@@ -116,7 +116,7 @@ fn files_of_any_size_go_in_and_come_out_byte_by_byte() {
     }
     here.write("in/values", &(0..=255).collect::<Vec<u8>>());
     let code = "import os; os.rename('in', 'moved'); print(len(os.listdir('moved')))";
-    let options = ["-m", "512M", "--put", "in", "--get", "moved:out"];
+    let options = ["-m", "320M", "--put", "in", "--get", "moved:out"];
     assert_eq!(here.succeed(&options, code), "10\n");
     assert!(tree(&here.path("in")) == tree(&here.path("out")));
 }

@@ -132,7 +132,16 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
         request.root,
     )?;
     work.files = files::read(&request.puts, &request.workdir, request.limits.memory)?;
-    confine::close_inherited(request.confine)?;
+    let held: u64 = work
+        .files
+        .iter()
+        .map(|file| file.content.len() as u64)
+        .sum();
+    let collecting = [
+        collection.as_ref().map(Collection::descriptor),
+        unpacker.as_ref().map(Unpacker::descriptor),
+    ];
+    confine::close_inherited(request.confine, collecting.into_iter().flatten().collect())?;
     let kvm = host::open(&request.kvm)?;
     let family = Family::detect();
     allow_kicks()?;
@@ -163,7 +172,7 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
     };
     drop(kvm);
 
-    let seal = Seal::process(request.confine, family, request.limits.memory)?;
+    let seal = Seal::process(request.confine, family, request.limits.memory + held)?;
     let confinement = seal.layers.clone();
     let watchdog = Watchdog::start(vm, Arc::clone(&shared), seal)?;
     let entered = Instant::now();
@@ -193,7 +202,12 @@ fn collection(request: &Request) -> Result<Option<(Collection, Unpacker)>> {
         return Ok(None);
     }
     let destinations = files::destinations(&request.gets, &request.workdir, request.force)?;
-    let (unpacker, stream) = Unpacker::start(&destinations, &request.limits, request.force)?;
+    let (unpacker, stream) = Unpacker::start(
+        &destinations,
+        &request.limits,
+        request.force,
+        request.confine,
+    )?;
     let sink = Sink::new(&stream, u64::MAX)?;
     let paths = destinations
         .into_iter()

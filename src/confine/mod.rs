@@ -8,9 +8,10 @@ pub mod syscalls;
 
 use crate::vm::host::Family;
 use anyhow::{Context, Result, anyhow, bail};
-use caps::CapSet;
+use caps::{CapSet, Capability};
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, LandlockStatus, Ruleset, RulesetAttr, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, LandlockStatus, PathBeneath, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 use nix::errno::Errno;
 use nix::sys::prctl::{set_dumpable, set_no_new_privs};
@@ -19,7 +20,7 @@ use nix::sys::stat::{SFlag, fstat};
 use seccompiler::BpfProgram;
 use std::fmt;
 use std::io::{stderr, stdout};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// What the user wants of it.
@@ -78,20 +79,51 @@ impl fmt::Display for Missing {
 
 impl std::error::Error for Missing {}
 
-/// Closes what whoever started us left open and we do not know: called before we open anything
-/// that is to stay.
-pub fn close_inherited(level: Level) -> Result<()> {
-    const FIRST: libc::c_uint = 3;
+/// Closes what whoever started us left open: before we open anything that is not in `kept`.
+pub fn close_inherited(level: Level, kept: Vec<RawFd>) -> Result<()> {
+    match level {
+        Level::Off => Ok(()),
+        _ => close_all_but(kept),
+    }
+}
+
+/// Closes all descriptors but the standard streams and these.
+fn close_all_but(mut kept: Vec<RawFd>) -> Result<()> {
+    kept.sort_unstable();
+    let mut first = libc::STDERR_FILENO + 1;
+    for fd in kept.into_iter().chain([RawFd::MAX]) {
+        if first < fd {
+            // SAFETY: by the contract of the callers, nobody uses the others any more.
+            let result = unsafe { libc::close_range(first as u32, fd as u32 - 1, 0) };
+            match Errno::result(result) {
+                // Linux before 5.9: they stay, useless without the calls that would use them.
+                Ok(_) | Err(Errno::ENOSYS) => {}
+                Err(errno) => return Err(errno).context("closing inherited descriptors"),
+            }
+        }
+        first = fd.saturating_add(1);
+    }
+    Ok(())
+}
+
+/// Of a process that writes files which a hostile guest sends: it may do so below these
+/// directories, and hold `kept` beside them.
+pub fn confine_writer(level: Level, directories: &[BorrowedFd], kept: &[RawFd]) -> Result<()> {
     if level == Level::Off {
         return Ok(());
     }
-    // SAFETY: by the contract above, nobody owns a descriptor beyond the standard ones.
-    let result = unsafe { libc::close_range(FIRST, libc::c_uint::MAX, 0) };
-    match Errno::result(result) {
-        // Linux before 5.9: they stay, useless without the system calls that would use them.
-        Ok(_) | Err(Errno::ENOSYS) => Ok(()),
-        Err(errno) => Err(errno).context("closing inherited descriptors"),
+    let below = directories.iter().map(AsRawFd::as_raw_fd);
+    close_all_but(kept.iter().copied().chain(below).collect())?;
+    set_dumpable(false).context("forbidding dumps")?;
+    lower(Resource::RLIMIT_CORE, 0)?;
+    set_no_new_privs().context("giving up new privileges")?;
+    // Root may write into directories of others, and nothing else.
+    keep_capabilities(&[Capability::CAP_DAC_OVERRIDE])?;
+    deny_files(directories)?;
+    if syscalls::are_filtered() {
+        install(Some(syscalls::writer()?))?;
     }
+    Ok(())
 }
 
 /// What the process and the threads that it starts from now on have given up; the two threads of
@@ -127,9 +159,9 @@ impl Seal {
         // Before Landlock and seccomp, which an unprivileged process gets only after this.
         set_no_new_privs().context("giving up new privileges")?;
         layers.push(Layer::NoNewPrivileges);
-        drop_capabilities()?;
+        keep_capabilities(&[])?;
         layers.push(Layer::NoCapabilities);
-        match deny_files()? {
+        match deny_files(&[])? {
             Some(abi) => layers.push(Layer::Landlock(abi)),
             None if level == Level::Require => bail!(Missing("Landlock")),
             None => {}
@@ -235,24 +267,38 @@ fn lower(resource: Resource, value: u64) -> Result<()> {
     setrlimit(resource, value, value).with_context(|| format!("lowering {resource:?}"))
 }
 
-fn drop_capabilities() -> Result<()> {
-    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
-        caps::clear(None, set).context("dropping capabilities")?;
-    }
-    Ok(())
+/// Of those that we have.
+fn keep_capabilities(kept: &[Capability]) -> Result<()> {
+    let drop = || {
+        let mut left = caps::read(None, CapSet::Permitted)?;
+        left.retain(|capability| kept.contains(capability));
+        caps::clear(None, CapSet::Inheritable)?;
+        caps::set(None, CapSet::Effective, &left)?;
+        caps::set(None, CapSet::Permitted, &left)
+    };
+    drop().context("dropping capabilities")
 }
 
-/// Gives the version of the kernel's Landlock, if it has any.
-fn deny_files() -> Result<Option<i32>> {
+/// All but writing below these directories. Gives the version of the kernel's Landlock, if it has
+/// any.
+fn deny_files(directories: &[BorrowedFd]) -> Result<Option<i32>> {
     /// The last that denies more; a later one changes nothing here.
     const NEWEST: ABI = ABI::V6;
+    let writing = AccessFs::ReadDir
+        | AccessFs::MakeReg
+        | AccessFs::MakeDir
+        | AccessFs::WriteFile
+        | AccessFs::RemoveFile;
     let deny = || {
-        Ruleset::default()
+        let rule = |directory| Ok::<_, RulesetError>(PathBeneath::new(directory, writing));
+        let status = Ruleset::default()
             .handle_access(AccessFs::from_all(NEWEST))?
             .handle_access(AccessNet::from_all(NEWEST))?
             .scope(Scope::from_all(NEWEST))?
             .create()?
-            .restrict_self()
+            .add_rules(directories.iter().map(rule))?
+            .restrict_self()?;
+        anyhow::Ok(status)
     };
     let status = deny().context("denying files with Landlock")?;
     Ok(match (status.ruleset, status.landlock) {

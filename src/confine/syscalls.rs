@@ -44,6 +44,8 @@ const MAIN: &[c_long] = &[
     // Memory.
     SYS_brk,
     SYS_close,
+    // The end of the process that writes files.
+    SYS_wait4,
     SYS_exit_group,
 ];
 
@@ -58,6 +60,23 @@ const VCPU: &[c_long] = &[
     // After a kick, or a fault in memory whose file was truncated.
     SYS_rt_sigreturn,
     SYS_exit,
+];
+
+/// Of the process that writes what a guest sends.
+const WRITER: &[c_long] = &[
+    SYS_read,
+    // Below the descriptors of its directories, and only where Landlock lets it.
+    SYS_openat,
+    SYS_mkdirat,
+    SYS_newfstatat,
+    SYS_unlinkat,
+    SYS_fchmod,
+    SYS_fcntl,
+    SYS_close,
+    // Memory.
+    SYS_brk,
+    SYS_mremap,
+    SYS_exit_group,
 ];
 
 /// A number, and what its arguments must be: any of these sets of conditions.
@@ -83,6 +102,12 @@ pub fn main_thread() -> Result<BpfProgram> {
 
 pub fn vcpu_thread(family: Family) -> Result<BpfProgram> {
     compile(vcpu_calls(family)?)
+}
+
+pub fn writer() -> Result<BpfProgram> {
+    let mut calls = any_arguments(BOTH, WRITER);
+    calls.push(new_memory()?);
+    compile(calls)
 }
 
 fn main_calls() -> Result<Vec<Call>> {

@@ -2,16 +2,15 @@
 
 use super::unpack::{Place, Rules, Unpack};
 use super::{Destination, Fetched};
+use crate::confine::{Level, confine_writer};
 use crate::limits::Limits;
 use anyhow::{Context, Result, ensure};
-use nix::sys::prctl::set_no_new_privs;
-use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 /// A process that waits for a stream of files, and ends with it: when we end, however that
 /// happens, it finds the stream cut, removes the file that it was writing, and is gone too.
@@ -27,6 +26,7 @@ impl Unpacker {
         destinations: &[Destination],
         limits: &Limits,
         force: bool,
+        level: Level,
     ) -> Result<(Self, PipeWriter)> {
         let (stream, stream_end) = pipe().context("making a pipe")?;
         let (report, report_end) = pipe().context("making a pipe")?;
@@ -49,12 +49,16 @@ impl Unpacker {
                 stream_end,
             )),
             ForkResult::Child => {
-                let status = i32::from(unpack(stream, report_end, places, rules).is_err());
+                let status = i32::from(unpack(stream, report_end, places, rules, level).is_err());
                 // SAFETY: _exit(2) ends the process; what its parent registered for its own end
                 // is not for this one.
                 unsafe { libc::_exit(status) }
             }
         }
+    }
+
+    pub fn descriptor(&self) -> RawFd {
+        self.report.as_raw_fd()
     }
 
     /// After the other end of the stream was closed: waits for its end, and says what it did.
@@ -80,41 +84,27 @@ fn unpack(
     mut report: PipeWriter,
     places: Vec<Place>,
     rules: Rules,
+    level: Level,
 ) -> Result<()> {
-    let mut kept = vec![stream.as_raw_fd(), report.as_raw_fd()];
-    kept.extend(places.iter().map(|place| place.directory().as_raw_fd()));
-    confine(kept)?;
+    leave_the_terminal()?;
+    let directories: Vec<BorrowedFd> = places.iter().map(|place| place.directory()).collect();
+    confine_writer(
+        level,
+        &directories,
+        &[stream.as_raw_fd(), report.as_raw_fd()],
+    )?;
     let fetched = Unpack::new(stream, places, rules).run();
     report.write_all(&postcard::to_stdvec(&fetched)?)?;
     Ok(())
 }
 
-/// The least that writing files takes.
-fn confine(kept: Vec<RawFd>) -> Result<()> {
-    // Ctrl-C is for the run, whose end is ours.
+/// Apart from the run, whose end is this process's too.
+fn leave_the_terminal() -> Result<()> {
+    // Ctrl-C is for the run.
     setsid()?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
     dup2_stdin(&null)?;
     dup2_stdout(&null)?;
     dup2_stderr(&null)?;
-    close_all_but(kept)?;
-    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-    set_no_new_privs()?;
-    Ok(())
-}
-
-/// Beside the standard streams.
-fn close_all_but(mut kept: Vec<RawFd>) -> nix::Result<()> {
-    kept.sort_unstable();
-    let mut first = libc::STDERR_FILENO + 1;
-    for fd in kept.into_iter().chain([RawFd::MAX]) {
-        if first < fd {
-            // SAFETY: nothing uses these descriptors any more: this process only unpacks, and
-            // ends without dropping what it has from its parent.
-            let result = unsafe { libc::close_range(first as u32, fd as u32 - 1, 0) };
-            nix::errno::Errno::result(result)?;
-        }
-        first = fd.saturating_add(1);
-    }
     Ok(())
 }

@@ -5,6 +5,7 @@ use crate::devices::Violation;
 use crate::outcome::Outcome;
 use guest::Frame;
 use nix::errno::Errno;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 pub struct Collection {
     paths: Vec<Vec<u8>>,
@@ -32,6 +33,10 @@ impl Collection {
             sink,
             state: State::Running,
         }
+    }
+
+    pub fn descriptor(&self) -> RawFd {
+        self.sink.as_fd().as_raw_fd()
     }
 
     /// The program ended. What is said of that first counts.

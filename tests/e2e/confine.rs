@@ -427,6 +427,10 @@ fn each_call_that_is_allowed_is_used() {
     let busy = "print('x', flush=True)\nwhile True: pass";
     observed.watch(&[], busy, |child| signal(child, "TERM"));
     observed.watch(&["--timeout=1"], busy, |_| {});
+    let directory = tempfile::tempdir().unwrap();
+    let get = format!("--get=x:{}/x", directory.path().display());
+    let file = "open('x', 'w').write('x'); print('x')";
+    observed.watch(&[&get], file, |_| {});
     // A handler of a signal saves and restores vector registers.
     let handler = "import signal, os; print('x', flush=True)\n\
         signal.signal(15, print); os.kill(os.getpid(), 15)";

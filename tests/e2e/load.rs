@@ -17,7 +17,7 @@ use std::time::Duration;
 /// its streams.
 #[test]
 fn thirty_two_machines_at_once_give_each_caller_its_own() {
-    let cache = Cache::shared();
+    let cache = Cache::copied();
     let before = cache.identities();
     let code = "
 import hashlib, sys, time

@@ -46,7 +46,8 @@ struct Host {
 
 impl Host {
     fn look() -> Self {
-        let read = |path: &str| fs::read_to_string(path).unwrap();
+        // Not every kernel has all of them.
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         Self {
             cache: cache().identities(),
             boot: read("/proc/sys/kernel/random/boot_id"),
@@ -241,7 +242,7 @@ while True:
     except BlockingIOError: os.write(1, b'no more\\n'); break
 while True: pass
 ";
-    let output = attack(&["--fresh", "--pids-limit", "30"], "25", code);
+    let output = attack(&["--fresh", "--pids-limit", "30"], "60", code);
     assert_ended(&output, 124, "time limit");
     assert!(text(&output.stdout).starts_with("no more\n"), "{output:?}");
 }
@@ -281,7 +282,7 @@ fn peak_of_writing(mebibytes: u32) -> u64 {
 import os, sys
 piece = b'x' * (1 << 20)
 for _ in range({mebibytes}): os.write(1, piece)
-sys.stderr.write('end'); sys.stdin.read()"
+os.write(2, b'end'); sys.stdin.read()"
     );
     let mut command = cache().sandbox(&["run", "-q", "--root", "--max-output", "1M"]);
     let mut child = start(command.args(["-c", &code]));

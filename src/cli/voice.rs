@@ -148,7 +148,8 @@ pub fn explain(error: &anyhow::Error) -> u8 {
 
 /// To standard error, if anybody still reads it.
 pub fn say(text: &str) {
-    for line in text.lines() {
-        writeln!(stderr(), "sandbox: {line}").unwrap_or_default();
-    }
+    let lines = text.lines().map(|line| format!("sandbox: {line}\n"));
+    // In one piece: others may write there too.
+    let lines: String = lines.collect();
+    stderr().write_all(lines.as_bytes()).unwrap_or_default();
 }

@@ -141,7 +141,7 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
         collection.as_ref().map(Collection::descriptor),
         unpacker.as_ref().map(Unpacker::descriptor),
     ];
-    confine::close_inherited(request.confine, collecting.into_iter().flatten().collect())?;
+    confine::prepare(request.confine, collecting.into_iter().flatten().collect())?;
     let kvm = host::open(&request.kvm)?;
     let family = Family::detect();
     allow_kicks()?;

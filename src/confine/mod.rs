@@ -79,12 +79,20 @@ impl fmt::Display for Missing {
 
 impl std::error::Error for Missing {}
 
-/// Closes what whoever started us left open: before we open anything that is not in `kept`.
-pub fn close_inherited(level: Level, kept: Vec<RawFd>) -> Result<()> {
-    match level {
-        Level::Off => Ok(()),
-        _ => close_all_but(kept),
+/// Closes what whoever started us left open: before we open anything that is not in `kept`, and
+/// before there are other threads.
+pub fn prepare(level: Level, kept: Vec<RawFd>) -> Result<()> {
+    if level == Level::Off {
+        return Ok(());
     }
+    share_one_heap();
+    close_all_but(kept)
+}
+
+/// By all threads: before it gives a heap of another thread's back, the C library opens a file.
+fn share_one_heap() {
+    // SAFETY: it changes a number that the allocator goes by. It fails for no such number.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
 }
 
 /// Closes all descriptors but the standard streams and these.

@@ -23,7 +23,8 @@ const BOTH: &[c_long] = &[
     SYS_write,
     // News; a reader that is slow.
     SYS_poll,
-    // Memory that is given back.
+    // Memory.
+    SYS_brk,
     SYS_munmap,
     // The end of a thread.
     SYS_rt_sigprocmask,
@@ -41,8 +42,6 @@ const MAIN: &[c_long] = &[
     SYS_clock_nanosleep,
     // Part of pthread_kill(3).
     SYS_getpid,
-    // Memory.
-    SYS_brk,
     SYS_close,
     // The end of the process that writes files.
     SYS_wait4,
@@ -52,7 +51,7 @@ const MAIN: &[c_long] = &[
 const VCPU: &[c_long] = &[
     // The guest's random numbers.
     SYS_getrandom,
-    // Memory of a thread other than the first.
+    // Memory, and the end of a thread's stack.
     SYS_madvise,
     SYS_mremap,
     // How long the files behind the guest's memory are.
@@ -73,8 +72,6 @@ const WRITER: &[c_long] = &[
     SYS_fchmod,
     SYS_fcntl,
     SYS_close,
-    // Memory.
-    SYS_brk,
     SYS_mremap,
     SYS_exit_group,
 ];
@@ -123,7 +120,6 @@ fn vcpu_calls(family: Family) -> Result<Vec<Call>> {
     let requests: Result<_> = requests.map(|request| rule(&[(1, Eq, request)])).collect();
     let mut calls = any_arguments(BOTH, VCPU);
     calls.push(new_memory()?);
-    calls.push((SYS_mprotect, vec![rule(&[NO_CODE])?]));
     calls.push((SYS_ioctl, requests?));
     Ok(calls)
 }
@@ -133,14 +129,12 @@ fn any_arguments(shared: &[c_long], own: &[c_long]) -> Vec<Call> {
     numbers.map(|&number| (number, Vec::new())).collect()
 }
 
-/// The third argument of mmap(2) and mprotect(2).
-const NO_CODE: Condition = (2, MaskedEq(PROT_EXEC as u64), 0);
-
 /// Not of a file, and not to be executed.
 fn new_memory() -> Result<Call> {
     const ANONYMOUS: u64 = MAP_ANONYMOUS as u64;
+    let no_code = (2, MaskedEq(PROT_EXEC as u64), 0);
     let of_no_file = (3, MaskedEq(ANONYMOUS), ANONYMOUS);
-    Ok((SYS_mmap, vec![rule(&[NO_CODE, of_no_file])?]))
+    Ok((SYS_mmap, vec![rule(&[no_code, of_no_file])?]))
 }
 
 /// An argument by its place, how it is compared, and with what.

@@ -108,6 +108,10 @@ fn many_runs_in_one_process() {
         program: Program::Code("pass".into()),
         arguments: Vec::new(),
         env: Vec::new(),
+        puts: Vec::new(),
+        gets: Vec::new(),
+        force: false,
+        workdir: guest::WORKDIR.into(),
         limits: Limits {
             memory: 256 << 20,
             boot: BOOT_LIMIT,

@@ -4,6 +4,7 @@ use crate::guest::Images;
 use crate::machine::{self, Ends, Report};
 use crate::process::{self, Footprint};
 use crate::random::Random;
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
@@ -72,6 +73,10 @@ impl Family {
                 .and_then(|s| s.strip_prefix(':'))
             {
                 self.check(seed.parse().expect("HOSTILE_SEED=family:number"));
+                if machine::is_confined() {
+                    // The rest of a test would need what was given up.
+                    std::process::exit(0);
+                }
             }
             return;
         }
@@ -83,6 +88,30 @@ impl Family {
         (first + warm_up..first + variants).for_each(|seed| self.check(seed));
         Footprint::take().assert_as_before(&before, self.peak);
         machine::assert_runtime_is_intact();
+    }
+}
+
+/// Runs each behaviour in a process of its own, which confines itself as that of a run.
+pub fn run_confined(families: &[&Family]) {
+    let Some(_turn) = turn_of_all() else {
+        return;
+    };
+    for family in families {
+        for seed in base()..base() + family.behaviours.len() as u64 {
+            let child = Command::new(std::env::current_exe().expect("/proc"))
+                .args(["--nocapture", "--test-threads=1"])
+                .env("HOSTILE_CONFINED", "1")
+                .env("HOSTILE_SEED", format!("{}:{seed}", family.name))
+                // As `sandbox` does when it starts.
+                .env("MALLOC_ARENA_MAX", "1")
+                .stdin(Stdio::null())
+                .output()
+                .expect("a child");
+            let replay = family.replay(seed);
+            let stdout = String::from_utf8_lossy(&child.stdout);
+            assert!(child.status.success(), "{replay}, confined: {child:?}");
+            assert!(stdout.contains(family.behaviour(seed).name), "{stdout}");
+        }
     }
 }
 

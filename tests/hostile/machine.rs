@@ -2,7 +2,7 @@
 
 use crate::guest::{Images, MEMORY, SURVIVED};
 use kvm_ioctls::Kvm;
-use sandbox::confine::Seal;
+use sandbox::confine::{Level, Seal};
 use sandbox::job::Work;
 use sandbox::layout::RUNTIME_ALIGNMENT;
 use sandbox::limits::Limits;
@@ -104,6 +104,11 @@ static KVM: LazyLock<Kvm> = LazyLock::new(|| {
     host::open(Path::new("/dev/kvm")).expect("these tests need KVM")
 });
 
+/// Whether this process is for one guest, and confines itself as that of a run.
+pub fn is_confined() -> bool {
+    std::env::var_os("HOSTILE_CONFINED").is_some()
+}
+
 /// Runs a guest until it ends, or `patience` is over.
 pub fn run(images: &Images, patience: Duration) -> Report {
     let shared = Arc::new(Shared::new().expect("an eventfd"));
@@ -126,7 +131,11 @@ pub fn run(images: &Images, patience: Duration) -> Report {
         pids: 1,
     };
     let signals = Signals::watch().expect("a signalfd");
-    let watchdog = Watchdog::start(vm, shared, Seal::none()).expect("a vCPU thread");
+    let seal = match is_confined() {
+        true => Seal::process(Level::Require, Family::detect(), MEMORY).expect("all layers"),
+        false => Seal::none(),
+    };
+    let watchdog = Watchdog::start(vm, shared, seal).expect("a vCPU thread");
     match watchdog.watch(&limits, &signals, &mut || {}) {
         Ok((vm, verdict)) => {
             let (counters, console) = (vm.counters(), vm.console());
@@ -160,6 +169,7 @@ fn boot(images: &Images, shared: &Arc<Shared>) -> anyhow::Result<Vm<Session>> {
             argv: vec![b"python3".to_vec()],
             ..Default::default()
         },
+        script: None,
         files: Vec::new(),
     };
     let session = Session::cold(work, sinks, Arc::clone(shared));

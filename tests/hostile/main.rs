@@ -76,3 +76,17 @@ fn any_request_for_a_service_ends_in_an_outcome() {
 fn any_images_end_in_an_outcome() {
     loader::FAMILY.run(120);
 }
+
+#[test]
+fn a_confined_process_takes_the_same_guests() {
+    family::run_confined(&[
+        &cpu::FAMILY,
+        &ports::FAMILY,
+        &virtqueue::FAMILY,
+        &vsock::FAMILY,
+        &output::FAMILY,
+        &memory::FAMILY,
+        &services::FAMILY,
+        &loader::FAMILY,
+    ]);
+}

@@ -73,6 +73,7 @@ fn start(way: u8, shared: Arc<Shared>) -> Session {
             argv: vec![b"python3".to_vec()],
             ..Job::default()
         },
+        script: None,
         files: vec![File::default()],
     };
     match way % 3 {

@@ -92,9 +92,9 @@ impl Watchdog {
         let thread = std::thread::Builder::new()
             .name("vcpu".into())
             .spawn(move || {
-                let result = its_kicker
-                    .enlist()
-                    .and_then(|()| vcpu_seal.apply())
+                let result = vcpu_seal
+                    .apply()
+                    .and_then(|()| its_kicker.enlist())
                     .and_then(|()| vm.run());
                 its_shared.end();
                 (vm, result)

@@ -7,7 +7,7 @@
 pub mod syscalls;
 
 use crate::vm::host::Family;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail, ensure};
 use caps::{CapSet, Capability};
 use landlock::{
     ABI, Access, AccessFs, AccessNet, LandlockStatus, PathBeneath, Ruleset, RulesetAttr,
@@ -21,7 +21,8 @@ use seccompiler::BpfProgram;
 use std::fmt;
 use std::io::{stderr, stdout};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 
 /// What the user wants of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -193,49 +194,46 @@ impl Seal {
     }
 
     /// A half for each thread.
-    pub fn split(self) -> (MainSeal, VcpuSeal) {
+    pub fn split(self) -> (ThreadSeal, ThreadSeal) {
+        let both = Arc::new(Both {
+            done: Barrier::new(2),
+            failed: AtomicBool::new(false),
+        });
         let (main, vcpu) = match self.filters {
             Some(filters) => (Some(filters.main), Some(filters.vcpu)),
             None => (None, None),
         };
-        let (done, main_is_sealed) = channel();
-        let main = MainSeal { filter: main, done };
-        let vcpu = VcpuSeal {
-            filter: vcpu,
-            main_is_sealed,
+        let half = |filter| ThreadSeal {
+            filter,
+            both: Arc::clone(&both),
         };
-        (main, vcpu)
+        (half(main), half(vcpu))
     }
 }
 
-/// Of the thread that waits, once the other has been started.
-pub struct MainSeal {
+/// Of the thread that waits, once the other has been started, or of that which enters the guest.
+pub struct ThreadSeal {
     filter: Option<BpfProgram>,
-    done: Sender<()>,
+    both: Arc<Both>,
 }
 
-impl MainSeal {
+struct Both {
+    done: Barrier,
+    failed: AtomicBool,
+}
+
+impl ThreadSeal {
+    /// Comes back when both threads are confined, or with an error in both.
     pub fn apply(self) -> Result<()> {
-        install(self.filter)?;
-        // An error: the other thread has ended, and will say why.
-        self.done.send(()).unwrap_or_default();
+        let installed = install(self.filter);
+        self.both
+            .failed
+            .fetch_or(installed.is_err(), Ordering::AcqRel);
+        self.both.done.wait();
+        installed?;
+        let failed = self.both.failed.load(Ordering::Acquire);
+        ensure!(!failed, "the other thread could not be confined");
         Ok(())
-    }
-}
-
-/// Of the thread that enters the guest.
-pub struct VcpuSeal {
-    filter: Option<BpfProgram>,
-    main_is_sealed: Receiver<()>,
-}
-
-impl VcpuSeal {
-    /// Comes back when both threads are confined.
-    pub fn apply(self) -> Result<()> {
-        install(self.filter)?;
-        self.main_is_sealed
-            .recv()
-            .map_err(|_| anyhow!("the main thread could not be confined"))
     }
 }
 

@@ -313,3 +313,69 @@ fn deny_files(directories: &[BorrowedFd]) -> Result<Option<i32>> {
         _ => None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::signal::Signal;
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, fork};
+    use std::fs::File;
+    use std::path::Path;
+
+    /// How a writer ends that does this, having confined itself to a directory; 0: as it should.
+    fn ends(directory: &Path, act: impl FnOnce() -> bool) -> WaitStatus {
+        let directory = File::open(directory).unwrap();
+        // SAFETY: the child confines itself, acts, and exits.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                let confined = confine_writer(Level::Require, &[directory.as_fd()], &[]);
+                let status = i32::from(confined.is_err() || !act());
+                // SAFETY: it ends the process, which has nothing to clean up.
+                unsafe { libc::_exit(status) }
+            }
+            ForkResult::Parent { child } => waitpid(child, None).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_writer_writes_below_its_directory_and_opens_nothing_else() {
+        let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let readable = outside.path().join("file");
+        std::fs::write(&readable, "content").unwrap();
+        let exited = |status, what| {
+            assert!(
+                matches!(status, WaitStatus::Exited(_, 0)),
+                "{what}: {status:?}"
+            );
+        };
+        let writes = |directory: &Path| {
+            let mut options = File::options();
+            let path = directory.join("new");
+            options.write(true).create_new(true).open(path).is_ok()
+        };
+        let status = ends(inside.path(), || writes(inside.path()));
+        exited(status, "inside");
+        let status = ends(inside.path(), || !writes(outside.path()));
+        exited(status, "outside");
+        let status = ends(inside.path(), || File::open(&readable).is_err());
+        exited(status, "reading");
+    }
+
+    #[test]
+    fn any_call_that_writing_files_does_not_take_kills_the_writer() {
+        let directory = tempfile::tempdir().unwrap();
+        let allowed = syscalls::of_writer().unwrap();
+        /// The kernel's own uretprobe and uprobe, which seccomp leaves alone.
+        const PROBES: [i64; 2] = [335, 336];
+        for number in (0..=500).filter(|n| !allowed.contains(n) && !PROBES.contains(n)) {
+            let status = ends(directory.path(), || {
+                // SAFETY: it is not made.
+                unsafe { libc::syscall(number, 0, 0, 0, 0, 0, 0) };
+                true
+            });
+            let killed = matches!(status, WaitStatus::Signaled(_, Signal::SIGSYS, _));
+            assert!(killed, "system call {number}: {status:?}");
+        }
+    }
+}

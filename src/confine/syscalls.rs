@@ -81,8 +81,16 @@ type Call = (c_long, Vec<SeccompRule>);
 
 /// The numbers that each thread may call: the main thread's, the vCPU thread's.
 pub fn allowed(family: Family) -> Result<[Vec<c_long>; 2]> {
-    let numbers = |calls: Vec<Call>| calls.into_iter().map(|(number, _)| number).collect();
     Ok([numbers(main_calls()?), numbers(vcpu_calls(family)?)])
+}
+
+/// The same, of the process that writes files.
+pub fn of_writer() -> Result<Vec<c_long>> {
+    Ok(numbers(writer_calls()?))
+}
+
+fn numbers(calls: Vec<Call>) -> Vec<c_long> {
+    calls.into_iter().map(|(number, _)| number).collect()
 }
 
 /// Whether this kernel has seccomp filters that kill.
@@ -102,9 +110,13 @@ pub fn vcpu_thread(family: Family) -> Result<BpfProgram> {
 }
 
 pub fn writer() -> Result<BpfProgram> {
+    compile(writer_calls()?)
+}
+
+fn writer_calls() -> Result<Vec<Call>> {
     let mut calls = any_arguments(BOTH, WRITER);
     calls.push(new_memory()?);
-    compile(calls)
+    Ok(calls)
 }
 
 fn main_calls() -> Result<Vec<Call>> {

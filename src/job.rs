@@ -60,6 +60,12 @@ impl Work {
         self.job.handover(self.script.as_ref(), enter)
     }
 
+    /// Bytes of its files.
+    pub fn size(&self) -> u64 {
+        let files = self.files.iter().chain(&self.script);
+        files.map(|file| file.content.len() as u64).sum()
+    }
+
     /// Everything that must be there: the working directory, then what goes into it.
     pub fn into_files(self) -> Vec<File> {
         let mut files = Vec::new();

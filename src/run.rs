@@ -16,6 +16,7 @@ use guest::Job;
 use kvm_ioctls::Kvm;
 use std::ffi::OsString;
 use std::io::{Write, stderr, stdout};
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -132,16 +133,8 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
         request.root,
     )?;
     work.files = files::read(&request.puts, &request.workdir, request.limits.memory)?;
-    let held: u64 = work
-        .files
-        .iter()
-        .map(|file| file.content.len() as u64)
-        .sum();
-    let collecting = [
-        collection.as_ref().map(Collection::descriptor),
-        unpacker.as_ref().map(Unpacker::descriptor),
-    ];
-    confine::prepare(request.confine, collecting.into_iter().flatten().collect())?;
+    let memory = request.limits.memory + work.size();
+    confine::prepare(request.confine, descriptors(&collection, &unpacker))?;
     let kvm = host::open(&request.kvm)?;
     let family = Family::detect();
     allow_kicks()?;
@@ -172,7 +165,7 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
     };
     drop(kvm);
 
-    let seal = Seal::process(request.confine, family, request.limits.memory + held)?;
+    let seal = Seal::process(request.confine, family, memory)?;
     let confinement = seal.layers.clone();
     let watchdog = Watchdog::start(vm, Arc::clone(&shared), seal)?;
     let entered = Instant::now();
@@ -213,6 +206,14 @@ fn collection(request: &Request) -> Result<Option<(Collection, Unpacker)>> {
         .into_iter()
         .map(|destination| destination.guest);
     Ok(Some((Collection::new(paths.collect(), sink), unpacker)))
+}
+
+/// Of what there is already.
+fn descriptors(collection: &Option<Collection>, unpacker: &Option<Unpacker>) -> Vec<RawFd> {
+    let collection = collection.iter().map(Collection::descriptor);
+    collection
+        .chain(unpacker.iter().map(Unpacker::descriptor))
+        .collect()
 }
 
 /// A machine that boots for this request alone.

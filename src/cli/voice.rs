@@ -43,7 +43,7 @@ fn tell_of_files(fetched: &Fetched) {
         for name in &names.first {
             say(&format!("{what}: {name}"));
         }
-        let more = names.count - names.first.len();
+        let more = names.count.saturating_sub(names.first.len());
         if more > 0 {
             say(&format!("{what}: {more} more"));
         }

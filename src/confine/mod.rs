@@ -15,7 +15,7 @@ use landlock::{
 };
 use nix::errno::Errno;
 use nix::sys::prctl::{set_dumpable, set_no_new_privs};
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{SFlag, fstat};
 use seccompiler::BpfProgram;
 use std::fmt;
@@ -264,12 +264,8 @@ fn limit_resources(memory: u64) -> Result<()> {
 
 /// Both the limit and what it could be raised to.
 fn lower(resource: Resource, value: u64) -> Result<()> {
-    let (_, hard) = getrlimit(resource).context("reading a resource limit")?;
-    let value = if hard == RLIM_INFINITY {
-        value
-    } else {
-        value.min(hard)
-    };
+    let (soft, hard) = getrlimit(resource).context("reading a resource limit")?;
+    let value = value.min(soft).min(hard);
     setrlimit(resource, value, value).with_context(|| format!("lowering {resource:?}"))
 }
 

@@ -18,7 +18,7 @@
 //! | 4 | put up to RCX bytes of the job at RDI; RAX becomes nanoseconds since 1970 |
 //! | 5 | the program exits with status AH |
 //! | 6 | the program wants standard input |
-//! | 7 | put up to RCX bytes of the program's files at RDI ([`guest::encode_files`]) |
+//! | 7 | put up to RCX bytes of the program's files at RDI ([`guest::Header`]) |
 //! | 8 | the files could not be made; AH is errno |
 //!
 //! [`HOST_SERVICES_PORT`]: crate::layout::HOST_SERVICES_PORT

@@ -72,7 +72,7 @@ while True:
 while True: pass
 ";
     let output = run(
-        &["--verbose", "-t", ENOUGH_TO_START, "--pids-limit", "20"],
+        &["--verbose", "-t", ENOUGH_TO_START, "--pids-limit", "8"],
         code,
     );
     assert_stopped_at(ENOUGH_TO_START, &output);

@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 
 /// Bytes that the host takes at once.
 const PIECE: usize = 1 << 20;
+/// Bytes of a file that says it is smaller than a piece.
+const SMALL_MAX: usize = 16 << 20;
 
 /// Sends what is at these paths, after the end of all processes, so that nothing changes meanwhile.
 pub fn collect(paths: &[Vec<u8>]) -> Result<()> {
@@ -107,15 +109,24 @@ impl Archive {
     }
 
     fn add_file(&mut self, name: &[u8], file: File, metadata: &Metadata) -> Result<()> {
-        let mut start = Vec::with_capacity(metadata.len().min(PIECE as u64) as usize + 1);
-        if let Err(error) = (&file).take(PIECE as u64).read_to_end(&mut start) {
+        // The kernel's own files tell no size, or a wrong one: what says that it is small is read
+        // to its end, so that its size is known before.
+        let stated = metadata.len();
+        let most = if stated < PIECE as u64 {
+            SMALL_MAX
+        } else {
+            PIECE
+        };
+        let mut start = Vec::with_capacity(stated.min(PIECE as u64) as usize + 1);
+        if let Err(error) = (&file).take(most as u64).read_to_end(&mut start) {
             return self.add_unreadable(name, &error);
         }
-        // The kernel's own files tell no size, or a wrong one.
-        let size = if start.len() < PIECE {
-            start.len() as u64
-        } else {
-            metadata.len()
+        let size = match start.len() < most {
+            true => start.len() as u64,
+            false if stated < most as u64 => {
+                return self.add_unreadable(name, &Errno::EFBIG.into());
+            }
+            false => stated,
         };
         self.add(name, metadata.mode(), size)?;
         let mut left = size.saturating_sub(start.len() as u64);

@@ -118,6 +118,8 @@ fn close_all_but(mut kept: Vec<RawFd>) -> Result<()> {
 /// Of a process that writes files which a hostile guest sends: it may do so below these
 /// directories, and hold `kept` beside them.
 pub fn confine_writer(level: Level, directories: &[BorrowedFd], kept: &[RawFd]) -> Result<()> {
+    /// The binary, a piece of a file, and as many directories as there may be in one run.
+    const MEMORY: u64 = 1 << 30;
     if level == Level::Off {
         return Ok(());
     }
@@ -125,6 +127,7 @@ pub fn confine_writer(level: Level, directories: &[BorrowedFd], kept: &[RawFd]) 
     close_all_but(kept.iter().copied().chain(below).collect())?;
     set_dumpable(false).context("forbidding dumps")?;
     lower(Resource::RLIMIT_CORE, 0)?;
+    lower(Resource::RLIMIT_AS, MEMORY)?;
     set_no_new_privs().context("giving up new privileges")?;
     // Root may write into directories of others, and nothing else.
     keep_capabilities(&[Capability::CAP_DAC_OVERRIDE])?;

@@ -68,6 +68,11 @@ const WRITER: &[c_long] = &[
     SYS_openat,
     SYS_mkdirat,
     SYS_newfstatat,
+    // A file's own name, once it is whole; the C library has two calls for that.
+    SYS_renameat,
+    SYS_renameat2,
+    // The same, where the file system cannot leave alone what is there.
+    SYS_linkat,
     SYS_unlinkat,
     SYS_fchmod,
     SYS_fcntl,

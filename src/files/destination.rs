@@ -5,6 +5,7 @@ use crate::job::{Complaint, resolve};
 use nix::unistd::{AccessFlags, access};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// A name in a directory that exists.
@@ -23,6 +24,15 @@ impl Destination {
             false => self.directory.join(&self.name),
         }
     }
+
+    /// However the directory is spelled.
+    fn is_same(&self, other: &Self) -> bool {
+        let directory = |of: &Self| {
+            let metadata = of.directory.metadata().ok()?;
+            Some((metadata.dev(), metadata.ino()))
+        };
+        self.name == other.name && directory(self) == directory(other)
+    }
 }
 
 /// Checks what can be checked before there is anything to write, so that no long run is lost.
@@ -36,13 +46,13 @@ pub fn destinations(
         let destination = destination(get, workdir)?;
         let shown = destination.path();
         let shown = shown.display();
-        if found.iter().any(|other| other.path() == destination.path()) {
+        check_directory(&destination.directory)?;
+        if found.iter().any(|other| other.is_same(&destination)) {
             return Err(complaint(
                 format!("two files of the guest's would both become {shown}"),
                 "give one of them another name: --get GUEST:HOST",
             ));
         }
-        check_directory(&destination.directory)?;
         if !force && destination.path().symlink_metadata().is_ok() {
             return Err(complaint(
                 format!("{shown} is there already"),
@@ -159,5 +169,14 @@ mod tests {
             get("y/a", Some(here.path().into())),
         ];
         assert!(destinations(&twice, b"/work", true).is_err());
+        fs::create_dir(here.path().join("there")).unwrap();
+        std::os::unix::fs::symlink(".", here.path().join("link")).unwrap();
+        for again in ["link/out", "there/../out", "./out"] {
+            let spelled = [
+                get("a", Some(here.path().join("out"))),
+                get("b", Some(here.path().join(again))),
+            ];
+            assert!(destinations(&spelled, b"/work", true).is_err(), "{again}");
+        }
     }
 }

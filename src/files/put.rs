@@ -74,6 +74,8 @@ struct Found {
     host: PathBuf,
     guest: Vec<u8>,
     mode: u32,
+    /// It was named itself, and may be a link.
+    is_top: bool,
 }
 
 impl List {
@@ -90,12 +92,19 @@ impl List {
                     waiting.push((host, guest, metadata));
                 }
             }
-            self.add(host, guest, &metadata)?;
+            let is_top = host == put.host;
+            self.add(host, guest, &metadata, is_top)?;
         }
         Ok(())
     }
 
-    fn add(&mut self, host: PathBuf, guest: Vec<u8>, metadata: &Metadata) -> Result<(), Complaint> {
+    fn add(
+        &mut self,
+        host: PathBuf,
+        guest: Vec<u8>,
+        metadata: &Metadata,
+        is_top: bool,
+    ) -> Result<(), Complaint> {
         let file_type = metadata.file_type();
         if !(file_type.is_file() || file_type.is_dir() || file_type.is_symlink()) {
             return Err(complaint(
@@ -113,7 +122,12 @@ impl List {
             self.size = self.size.saturating_add(metadata.len());
         }
         let mode = metadata.mode() & (kind::MASK | 0o777);
-        self.found.push(Found { host, guest, mode });
+        self.found.push(Found {
+            host,
+            guest,
+            mode,
+            is_top,
+        });
         Ok(())
     }
 }
@@ -143,7 +157,7 @@ impl Found {
     /// Not more than one byte over `limit`.
     fn read(self, limit: u64) -> Result<File, Complaint> {
         let content = match self.mode & kind::MASK {
-            kind::FILE => read_file(&self.host, limit),
+            kind::FILE => read_file(&self.host, limit, self.is_top),
             kind::LINK => self
                 .host
                 .read_link()
@@ -158,11 +172,12 @@ impl Found {
     }
 }
 
-fn read_file(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    // It may have become a pipe meanwhile, which nobody may ever write to.
+fn read_file(path: &Path, limit: u64, is_top: bool) -> io::Result<Vec<u8>> {
+    // It may have become a pipe meanwhile, which nobody may ever write to, or a link.
+    let no_link = if is_top { 0 } else { libc::O_NOFOLLOW };
     let file = OpenOptions::new()
         .read(true)
-        .custom_flags(libc::O_NONBLOCK)
+        .custom_flags(libc::O_NONBLOCK | no_link)
         .open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
@@ -248,6 +263,17 @@ mod tests {
             file("/work/top/c", 0o120_777, "/etc/shadow"),
         ];
         assert_eq!(read(&[put], b"/work", 64 << 20).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_became_a_link_is_not_followed_unless_it_was_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, link) = (directory.path().join("a"), directory.path().join("b"));
+        fs::write(&file, "content").unwrap();
+        std::os::unix::fs::symlink("a", &link).unwrap();
+        assert_eq!(read_file(&link, 100, true).unwrap(), b"content");
+        assert_eq!(read_file(&file, 100, false).unwrap(), b"content");
+        assert!(read_file(&link, 100, false).is_err());
     }
 
     #[test]

@@ -3,24 +3,30 @@
 //!
 //! Only regular files and directories are made. Each name is a plain one, and each directory is
 //! opened from the one above it without following a link, so that no path leads elsewhere,
-//! whatever else happens in the file system at the same time. Each file is new.
+//! whatever else happens in the file system at the same time. Each file is new, and gets its name
+//! once it is whole.
 
-use super::fetched::{Failure, Fetched, FetchedFile};
+use super::fetched::{Failure, Fetched, visible};
 use super::{COUNT_MAX, Destination};
 use guest::{Header, kind};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat2};
 use nix::sys::stat::{Mode, SFlag, fchmod, fstatat, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Longest path of a record (limits.h).
-const PATH_MAX: u32 = 4096;
+/// Longest path of a record: what the guest's kernel takes (limits.h), one name more, which it
+/// does not and which is told, and the number of a place.
+const PATH_MAX: u32 = 4096 + 256 + 16;
+/// Names in a path: each is one more directory to open for each file.
+const DEPTH_MAX: usize = 256;
 /// Bytes read at once.
 const PIECE: usize = 1 << 20;
 
@@ -33,7 +39,12 @@ pub struct Place {
 impl Place {
     pub fn open(destination: Destination) -> io::Result<Self> {
         Ok(Self {
-            directory: File::open(&destination.directory)?.into(),
+            // One that may be written to, but not read, does as well.
+            directory: File::options()
+                .read(true)
+                .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+                .open(&destination.directory)?
+                .into(),
             destination,
         })
     }
@@ -60,6 +71,8 @@ pub struct Unpack<R> {
     rules: Rules,
     left: u64,
     count: usize,
+    /// Of the file that is being written, in its own directory.
+    temporary: OsString,
     /// Directories that are to lose permissions, which we need until the end.
     closed_later: Vec<(Target, Mode)>,
     fetched: Fetched,
@@ -70,7 +83,15 @@ pub struct Unpack<R> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Target {
     place: usize,
-    names: Vec<OsString>,
+    /// Plain names with slashes between them.
+    path: Vec<u8>,
+}
+
+impl Target {
+    fn names(&self) -> impl Iterator<Item = &OsStr> {
+        let names = self.path.split(|&byte| byte == b'/');
+        names.filter(|name| !name.is_empty()).map(OsStr::from_bytes)
+    }
 }
 
 impl<R: Read> Unpack<R> {
@@ -81,15 +102,21 @@ impl<R: Read> Unpack<R> {
             rules,
             left: rules.size_max,
             count: 0,
+            temporary: temporary_name(),
             closed_later: Vec::new(),
             fetched: Fetched::default(),
             buffer: vec![0; PIECE],
         }
     }
 
+    pub fn directories(&self) -> Vec<BorrowedFd<'_>> {
+        self.places.iter().map(Place::directory).collect()
+    }
+
     /// Until the end of the stream, or the first record that cannot or must not be followed.
     pub fn run(mut self) -> Fetched {
-        let result = self.records().and(self.close_directories());
+        // What a guest that is cut or refused made stays as it is: it may be much.
+        let result = self.records().and_then(|()| self.close_directories());
         self.fetched.failure = result.err();
         self.fetched
     }
@@ -97,6 +124,13 @@ impl<R: Read> Unpack<R> {
     fn records(&mut self) -> Result<(), Failure> {
         while let Some((header, target)) = self.next_record()? {
             let size = match header.mode & kind::MASK {
+                kind::FILE | kind::DIRECTORY if target.names().count() > DEPTH_MAX => {
+                    let name = self.guest_name(&target);
+                    let why = format!("{name}: more than {DEPTH_MAX} directories deep");
+                    self.fetched.missing.add(why);
+                    self.pass_over(header.size)?;
+                    continue;
+                }
                 kind::FILE => {
                     self.write_file(&target, mode(&header), header.size)?;
                     continue;
@@ -113,7 +147,7 @@ impl<R: Read> Unpack<R> {
                 }
                 _ => {
                     let name = self.guest_name(&target);
-                    match target.names.is_empty() {
+                    match target.path.is_empty() {
                         true => (self.fetched.missing)
                             .add(format!("{name}: neither file nor directory")),
                         false => self.fetched.left_out.add(name),
@@ -171,7 +205,7 @@ impl<R: Read> Unpack<R> {
 
     fn cut(&self) -> Failure {
         Failure {
-            what: match self.fetched.files.len() {
+            what: match self.fetched.files {
                 0 => "none of the program's files was fetched: the run ended before".into(),
                 n => format!(
                     "the run ended before all of the program's files were fetched: {n} were"
@@ -184,42 +218,59 @@ impl<R: Read> Unpack<R> {
     /// The number of a place, and then plain names.
     fn target(&self, path: &[u8]) -> Result<Target, Failure> {
         let mut names = path.split(|&byte| byte == b'/');
-        let number = names.next().and_then(|number| str::from_utf8(number).ok());
-        let place = number.and_then(|number| number.parse().ok());
+        let number = names.next().unwrap_or_default();
+        let place = str::from_utf8(number).ok();
+        let place = place.and_then(|number| number.parse().ok());
         let place = place.filter(|&place| place < self.places.len());
-        let names = names.map(|name| match name {
-            b"" | b"." | b".." => Err(malformed("a path that is not plain")),
-            name if name.contains(&0) => Err(malformed("a name with a NUL")),
-            name => Ok(OsStr::from_bytes(name).into()),
-        });
+        for name in names {
+            match name {
+                b"" | b"." | b".." => return Err(malformed("a path that is not plain")),
+                name if name.contains(&0) => return Err(malformed("a name with a NUL")),
+                _ => {}
+            }
+        }
         Ok(Target {
-            names: names.collect::<Result<_, _>>()?,
             place: place.ok_or_else(|| malformed("a path that nobody asked for"))?,
+            path: path.get(number.len() + 1..).unwrap_or_default().into(),
         })
     }
 
     fn write_file(&mut self, target: &Target, mode: Mode, size: u64) -> Result<(), Failure> {
         let (directory, name) = self.parent(target)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
-        let create = || openat(&directory, name.as_os_str(), flags | OFlag::O_CLOEXEC, mode);
-        let file = match create() {
-            Err(Errno::EEXIST) if self.rules.force => {
-                remove(&directory, &name).and_then(|()| create())
-            }
-            result => result,
-        };
+        let flags = flags | OFlag::O_CLOEXEC;
+        let file = openat(&directory, self.temporary.as_os_str(), flags, mode);
         let file = file.map_err(|errno| self.failed(target, errno))?;
-        let written = self.write_content(target, file.into(), size);
+        let written = self
+            .write_content(target, file.into(), size)
+            .and_then(|()| {
+                self.publish(&directory, &name)
+                    .map_err(|errno| self.failed(target, errno))
+            });
         if written.is_err() {
             // Half a file is worse than none. If this fails too, the first failure is what is told.
-            remove(&directory, &name).unwrap_or_default();
+            remove(&directory, &self.temporary).unwrap_or_default();
             return written;
         }
-        self.fetched.files.push(FetchedFile {
-            path: self.host_path(target).into(),
-            size,
-        });
+        self.fetched.files += 1;
         Ok(())
+    }
+
+    /// Gives a whole file its name: that of another only with force, of a directory never (EISDIR).
+    fn publish(&self, directory: &OwnedFd, name: &OsStr) -> nix::Result<()> {
+        let from = self.temporary.as_os_str();
+        let rename = |flags| renameat2(directory, from, directory, name, flags);
+        if self.rules.force {
+            return rename(RenameFlags::empty());
+        }
+        match rename(RenameFlags::RENAME_NOREPLACE) {
+            // A file system that cannot do that (NFS); a link replaces nothing anywhere.
+            Err(Errno::EINVAL) => {
+                linkat(directory, from, directory, name, AtFlags::empty())?;
+                remove(directory, from)
+            }
+            result => result,
+        }
     }
 
     fn write_content(&mut self, target: &Target, mut file: File, size: u64) -> Result<(), Failure> {
@@ -238,6 +289,14 @@ impl<R: Read> Unpack<R> {
             left -= count as u64;
         }
         Ok(())
+    }
+
+    fn pass_over(&mut self, size: u64) -> Result<(), Failure> {
+        let copied = io::copy(&mut (&mut self.stream).take(size), &mut io::sink());
+        match copied {
+            Ok(count) if count == size => Ok(()),
+            _ => Err(self.cut()),
+        }
     }
 
     fn make_directory(&mut self, target: &Target, mode: Mode) -> Result<(), Failure> {
@@ -263,7 +322,7 @@ impl<R: Read> Unpack<R> {
     fn close_directories(&mut self) -> Result<(), Failure> {
         for (target, mode) in std::mem::take(&mut self.closed_later).iter().rev() {
             let (directory, name) = self.parent(target)?;
-            open_directory(&directory, &name)
+            open_directory(&directory, &name, OFlag::O_RDONLY)
                 .and_then(|directory| fchmod(directory, *mode & !self.rules.umask))
                 .map_err(|errno| self.failed(target, errno))?;
         }
@@ -275,22 +334,22 @@ impl<R: Read> Unpack<R> {
         let place = &self.places[target.place];
         let failed = |errno| self.failed(target, errno);
         let mut directory = place.directory.try_clone();
-        let mut names = std::iter::once(&place.destination.name)
-            .chain(&target.names)
+        let mut names = std::iter::once(&*place.destination.name)
+            .chain(target.names())
             .peekable();
         while let Some(name) = names.next() {
             let here = directory.map_err(|_| failed(Errno::EMFILE))?;
             if names.peek().is_none() {
-                return Ok((here, name.clone()));
+                return Ok((here, name.into()));
             }
-            directory = Ok(open_directory(&here, name).map_err(failed)?);
+            directory = Ok(open_directory(&here, name, OFlag::O_PATH).map_err(failed)?);
         }
         unreachable!("a place has a name")
     }
 
     fn host_path(&self, target: &Target) -> PathBuf {
         let mut path = self.places[target.place].destination.path();
-        path.extend(&target.names);
+        path.extend(target.names());
         path
     }
 
@@ -298,12 +357,12 @@ impl<R: Read> Unpack<R> {
         let mut path = PathBuf::from(OsStr::from_bytes(
             &self.places[target.place].destination.guest,
         ));
-        path.extend(&target.names);
-        visible(path.as_os_str())
+        path.extend(target.names());
+        visible(&path.to_string_lossy())
     }
 
     fn failed(&self, target: &Target, errno: Errno) -> Failure {
-        let path = visible(self.host_path(target).as_os_str());
+        let path = visible(&self.host_path(target).to_string_lossy());
         let (what, remedy) = match errno {
             Errno::EEXIST => (
                 format!("{path} is there already"),
@@ -316,6 +375,10 @@ impl<R: Read> Unpack<R> {
             Errno::ENOSPC | Errno::EDQUOT => (
                 format!("{path} cannot be written: {}", errno.desc()),
                 "free space there, or give another place: --get GUEST:HOST",
+            ),
+            Errno::EFBIG => (
+                format!("{path} cannot be written: {}", errno.desc()),
+                "allow larger files: ulimit -f",
             ),
             _ => (
                 format!("{path} cannot be written: {}", errno.desc()),
@@ -340,8 +403,8 @@ fn mode(header: &Header) -> Mode {
     Mode::from_bits_truncate(header.mode & 0o777)
 }
 
-fn open_directory(parent: &OwnedFd, name: &OsStr) -> nix::Result<OwnedFd> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+fn open_directory(parent: &OwnedFd, name: &OsStr, access: OFlag) -> nix::Result<OwnedFd> {
+    let flags = access | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     openat(parent, name, flags, Mode::empty())
 }
 
@@ -355,13 +418,11 @@ fn remove(parent: &OwnedFd, name: &OsStr) -> nix::Result<()> {
     unlinkat(parent, name, UnlinkatFlags::NoRemoveDir)
 }
 
-/// Without what a terminal would obey.
-fn visible(name: &OsStr) -> String {
-    let shown = |c: char| match c.is_control() {
-        true => c.escape_unicode().to_string(),
-        false => c.to_string(),
-    };
-    name.to_string_lossy().chars().map(shown).collect()
+/// Short, whatever the file is to be called, and not there: not even after a run that was killed.
+fn temporary_name() -> OsString {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_nanos();
+    format!(".sandbox-{}-{now:x}", std::process::id()).into()
 }
 
 #[cfg(test)]

@@ -108,20 +108,10 @@ fn files_and_directories_arrive_with_their_modes() {
         record("1", kind::FILE | 0o600, b""),
     ]);
     assert_eq!(fetched.failure, None);
-    let written: Vec<_> = fetched
-        .files
-        .iter()
-        .map(|f| (f.path.clone(), f.size))
-        .collect();
-    let path = |name: &str| host.join(name).into_os_string();
-    assert_eq!(
-        written,
-        [
-            (path("first/run"), 2),
-            (path("first/closed/in"), 1),
-            (path("second"), 0)
-        ]
-    );
+    assert_eq!(fetched.files, 3);
+    for (name, size) in [("first/run", 2), ("first/closed/in", 1), ("second", 0)] {
+        assert_eq!(host.join(name).metadata().unwrap().len(), size, "{name}");
+    }
     for (name, mode) in [
         ("first", 0o755),
         ("first/closed", 0o555),
@@ -161,7 +151,7 @@ fn no_path_leads_out_of_its_destination() {
         let fetched = host.take(&[directory("0"), file(path, b"x")]);
         let told = failure(&fetched);
         assert!(told.starts_with("the guest sent"), "{path:?}: {told}");
-        assert_eq!(fetched.files, [], "{path:?}");
+        assert_eq!(fetched.files, 0, "{path:?}");
     }
 }
 
@@ -355,7 +345,33 @@ fn a_full_file_system_is_told_and_leaves_no_half_file() {
         })
         .unwrap()
     };
-    // A file system of 64 KiB, in a mount namespace of this thread's.
+    mount_64_kib(&host.path());
+    fs::write(host.join("second"), "old").unwrap();
+    let rules = |force| Rules {
+        size_max: 1 << 20,
+        force,
+        umask: Mode::empty(),
+    };
+    let files = [
+        directory("0"),
+        file("0/a", b"x"),
+        file("0/b", &[1; 200 << 10]),
+    ];
+    let places = vec![place(&host.path(), "first")];
+    let fetched = Unpack::new(stream(&files), places, rules(false)).run();
+    assert!(failure(&fetched).contains("No space left"), "{fetched:?}");
+    assert!(fetched.failure.unwrap().remedy.contains("free space"));
+    assert_eq!(names(&host.join("first")), ["a"]);
+    let places = vec![place(&host.path(), "second")];
+    let large = [file("0", &[1; 200 << 10])];
+    let fetched = Unpack::new(stream(&large), places, rules(true)).run();
+    assert!(failure(&fetched).contains("No space left"), "{fetched:?}");
+    assert_eq!(fs::read(host.join("second")).unwrap(), b"old");
+    assert_eq!(names(&host.path()), ["first", "second"]);
+}
+
+/// In a mount namespace of this thread's.
+fn mount_64_kib(directory: &Path) {
     use nix::mount::{MsFlags, mount};
     use nix::sched::{CloneFlags, unshare};
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).unwrap_or_else(|_| {
@@ -364,29 +380,18 @@ fn a_full_file_system_is_told_and_leaves_no_half_file() {
     });
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
-    let small = Some("size=64k");
-    mount(
-        Some("tmpfs"),
-        &host.path(),
-        Some("tmpfs"),
-        MsFlags::empty(),
-        small,
-    )
-    .unwrap();
-    let rules = Rules {
-        size_max: 1 << 20,
-        force: false,
-        umask: Mode::empty(),
-    };
-    let places = vec![place(&host.path(), "first")];
-    let files = [
-        directory("0"),
-        file("0/a", b"x"),
-        file("0/b", &[1; 200 << 10]),
-    ];
-    let fetched = Unpack::new(stream(&files), places, rules).run();
-    assert!(failure(&fetched).contains("No space left"), "{fetched:?}");
-    assert!(fetched.failure.unwrap().remedy.contains("free space"));
+    let (tmpfs, small) = (Some("tmpfs"), Some("size=64k"));
+    mount(tmpfs, directory, tmpfs, MsFlags::empty(), small).unwrap();
+}
+
+#[test]
+fn what_is_deeper_than_anybody_makes_it_is_told_and_the_rest_fetched() {
+    let host = Host::new();
+    let deep = format!("0{}", "/d".repeat(DEPTH_MAX + 1));
+    let fetched = host.take(&[directory("0"), file(&deep, b"x"), file("0/a", b"y")]);
+    assert_eq!(fetched.failure, None);
+    assert_eq!(fetched.missing.count, 1);
+    assert!(fetched.missing.first[0].ends_with("more than 256 directories deep"));
     assert_eq!(names(&host.join("first")), ["a"]);
 }
 

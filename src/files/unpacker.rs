@@ -4,13 +4,23 @@ use super::unpack::{Place, Rules, Unpack};
 use super::{Destination, Fetched};
 use crate::confine::{Level, confine_writer};
 use crate::limits::Limits;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::stat::{Mode, umask};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
 use std::fs::File;
-use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::io::{PipeReader, PipeWriter, Write, pipe};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// From the end of the stream: there is no more to write than what is in a pipe.
+const TIME: Duration = Duration::from_secs(10);
+/// Bytes that the process tells at most. There are no more names in it than a person reads.
+const REPORT_MAX: usize = 1 << 20;
 
 /// A process that waits for a stream of files, and ends with it: when we end, however that
 /// happens, it finds the stream cut, removes the file that it was writing, and is gone too.
@@ -49,6 +59,8 @@ impl Unpacker {
                 stream_end,
             )),
             ForkResult::Child => {
+                // It would never see the end of the stream otherwise.
+                drop((stream_end, report));
                 let status = i32::from(unpack(stream, report_end, places, rules, level).is_err());
                 // SAFETY: _exit(2) ends the process; what its parent registered for its own end
                 // is not for this one.
@@ -61,14 +73,67 @@ impl Unpacker {
         self.report.as_raw_fd()
     }
 
-    /// After the other end of the stream was closed: waits for its end, and says what it did.
+    /// After the other end of the stream was closed: waits for its end, but not for ever, and says
+    /// what it did.
     pub fn finish(mut self) -> Result<Fetched> {
-        let mut bytes = Vec::new();
-        let read = self.report.read_to_end(&mut bytes);
-        waitpid(self.process, None).context("waiting for the process that writes files")?;
-        read.context("hearing from the process that writes files")?;
-        ensure!(!bytes.is_empty(), "the process that writes files was ended");
-        postcard::from_bytes(&bytes).context("hearing from the process that writes files")
+        let deadline = Instant::now() + TIME;
+        let report = self.report(deadline);
+        let report = report.context("hearing from the process that writes files")?;
+        if !self.ended(deadline)? {
+            // It goes on alone, and ends by itself: there is nobody to hear from it.
+            return Ok(Fetched::failed(
+                "the program's files could not be written in time: some may be missing, or still be written",
+                "get fewer of them, or give a place that is faster: --get GUEST:HOST",
+            ));
+        }
+        Ok(match postcard::from_bytes::<Fetched>(&report) {
+            Ok(fetched) => fetched.distrusted(),
+            Err(_) => Fetched::failed(
+                "the process that writes the program's files was ended: some may be missing",
+                "see that there is memory and disk for it, and that no limit is too low: ulimit -a",
+            ),
+        })
+    }
+
+    /// All that it says until it closes its end.
+    fn report(&mut self, deadline: Instant) -> nix::Result<Vec<u8>> {
+        // In one piece: this thread may not let memory grow in place.
+        let mut report = vec![0; REPORT_MAX];
+        let mut length = 0;
+        while length < report.len() && self.speaks(deadline)? {
+            match nix::unistd::read(&self.report, &mut report[length..]) {
+                Ok(0) => break,
+                Ok(count) => length += count,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        report.truncate(length);
+        Ok(report)
+    }
+
+    /// Whether there is something to read before then, or an end.
+    fn speaks(&self, deadline: Instant) -> nix::Result<bool> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            let mut wanted = [PollFd::new(self.report.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut wanted, timeout) {
+                Err(Errno::EINTR) => {}
+                result => return result.map(|count| count > 0),
+            }
+        }
+    }
+
+    fn ended(&self, deadline: Instant) -> Result<bool> {
+        loop {
+            let status = waitpid(self.process, Some(WaitPidFlag::WNOHANG));
+            match status.context("waiting for the process that writes files")? {
+                WaitStatus::StillAlive if Instant::now() >= deadline => return Ok(false),
+                WaitStatus::StillAlive => sleep(Duration::from_micros(200)),
+                _ => return Ok(true),
+            }
+        }
     }
 }
 
@@ -87,13 +152,13 @@ fn unpack(
     level: Level,
 ) -> Result<()> {
     leave_the_terminal()?;
-    let directories: Vec<BorrowedFd> = places.iter().map(|place| place.directory()).collect();
-    confine_writer(
-        level,
-        &directories,
-        &[stream.as_raw_fd(), report.as_raw_fd()],
-    )?;
-    let fetched = Unpack::new(stream, places, rules).run();
+    // A file that grows too large is an error like others.
+    // SAFETY: no handler is set.
+    unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }?;
+    let kept = [stream.as_raw_fd(), report.as_raw_fd()];
+    let unpack = Unpack::new(stream, places, rules);
+    confine_writer(level, &unpack.directories(), &kept)?;
+    let fetched = unpack.run();
     report.write_all(&postcard::to_stdvec(&fetched)?)?;
     Ok(())
 }

@@ -27,7 +27,7 @@ fn assert_warm(output: &Output) {
         stderr.starts_with("sandbox: Exited(0), Warm on a "),
         "{stderr}"
     );
-    assert_eq!(stderr.lines().count(), 2, "{stderr}");
+    assert_eq!(stderr.lines().count(), 3, "{stderr}");
 }
 
 #[test]

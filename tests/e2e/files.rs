@@ -11,6 +11,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A current directory of its own.
@@ -35,6 +37,20 @@ impl Here {
 
     fn has(&self, name: &str) -> bool {
         self.path(name).symlink_metadata().is_ok()
+    }
+
+    fn is_empty(&self) -> bool {
+        fs::read_dir(self.0.path()).unwrap().next().is_none()
+    }
+
+    /// The processes that work here.
+    fn processes(&self) -> Vec<i32> {
+        let entries = fs::read_dir("/proc").unwrap().flatten();
+        let is_here = |pid: &i32| {
+            fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|path| path == self.0.path())
+        };
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter(is_here).collect()
     }
 
     fn command(&self, options: &[&str], code: &str) -> Command {
@@ -62,6 +78,14 @@ impl Here {
         let stderr = text(&output.stderr);
         assert_eq!(exit_code(output.status), 125, "{stderr}");
         assert!(stderr.contains(told), "{stderr}");
+    }
+}
+
+fn eventually(holds: impl Fn() -> bool, otherwise: &str) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{otherwise}");
+        sleep(Duration::from_millis(10));
     }
 }
 
@@ -435,16 +459,97 @@ fn ctrl_c_while_files_are_fetched_leaves_no_half_file() {
     let here = Here::new();
     let code = format!("open('out', 'w').truncate({SIZE})");
     let mut child = start(&mut here.command(&["-m", "512M", "--get", "out"], &code));
-    while !here.has("out") && child.try_wait().unwrap().is_none() {
-        std::thread::sleep(std::time::Duration::from_millis(5));
+    while here.is_empty() && child.try_wait().unwrap().is_none() {
+        sleep(Duration::from_millis(5));
     }
     kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
     match exit_code(child.wait().unwrap()) {
-        130 => assert!(!here.has("out")),
+        130 => eventually(|| here.is_empty(), "half a file is there"),
         // It was quicker.
         0 => assert_eq!(here.path("out").metadata().unwrap().len(), SIZE),
         other => panic!("{other}"),
     }
+}
+
+#[test]
+fn a_run_that_is_not_confined_ends_in_time_and_leaves_no_process() {
+    let here = Here::new();
+    let began = Instant::now();
+    let options = ["--confine=off", "-t", "2", "--get", "x"];
+    let output = here.run(&options, "while True: pass");
+    assert_eq!(exit_code(output.status), 124, "{output:?}");
+    assert!(began.elapsed() < Duration::from_secs(60));
+    eventually(|| here.processes().is_empty(), "a process is left");
+}
+
+#[test]
+fn a_limit_of_the_size_of_files_is_told_and_leaves_what_was_there() {
+    let here = Here::new();
+    here.write("out", b"old");
+    let code = "open('small', 'w').write('x'); open('out', 'wb').write(b'x' * (8 << 20))";
+    let gets = ["--force", "--get", "small", "--get", "out"];
+    let command = here.command(&gets, code);
+    let mut limited = Command::new("sh");
+    // 4 MiB.
+    limited.args(["-c", "ulimit -f 8192; exec \"$@\"", "sh"]);
+    limited.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        limited.env(name, value.unwrap_or_default());
+    }
+    let output = finish(limited.current_dir(here.0.path()), b"");
+    let stderr = text(&output.stderr);
+    assert_eq!(exit_code(output.status), 125, "{stderr}");
+    assert!(
+        stderr.contains("out cannot be written: File too large"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("ulimit -f"), "{stderr}");
+    assert_eq!(here.read("out"), b"old");
+    assert_eq!(here.read("small"), b"x");
+    assert_eq!(tree(here.0.path()).len(), 3);
+}
+
+#[test]
+fn a_program_keeps_its_output_when_the_writer_of_its_files_is_killed() {
+    let here = Here::new();
+    let code = "print('up', flush=True); input(); print('down')";
+    let mut child = start(&mut here.command(&["--get", "out"], code));
+    let mut line = [0; 3];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+    let run = child.id() as i32;
+    for writer in here.processes().into_iter().filter(|&pid| pid != run) {
+        kill(Pid::from_raw(writer), Signal::SIGKILL).unwrap();
+    }
+    std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = text(&output.stderr);
+    assert_eq!(exit_code(output.status), 125, "{stderr}");
+    assert_eq!(text(&output.stdout), "down\n");
+    assert!(
+        stderr.contains("the process that writes the program's files was ended"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn what_is_too_deep_for_a_path_is_told_and_the_rest_fetched() {
+    let here = Here::new();
+    let code = "
+import os
+os.mkdir('tree')
+open('tree/a', 'w').write('x')
+os.chdir('tree')
+for _ in range(22):
+    os.mkdir('d' * 200)
+    os.chdir('d' * 200)
+";
+    here.fail(
+        &["--get", "tree", "--get", "tree/a:b"],
+        code,
+        "File name too long",
+    );
+    assert_eq!(here.read("tree/a"), b"x");
+    assert_eq!(here.read("b"), b"x");
 }
 
 #[test]

@@ -25,6 +25,7 @@ const BOTH: &[c_long] = &[
     SYS_poll,
     // Memory.
     SYS_brk,
+    SYS_mremap,
     SYS_munmap,
     // The end of a thread.
     SYS_rt_sigprocmask,
@@ -51,9 +52,8 @@ const MAIN: &[c_long] = &[
 const VCPU: &[c_long] = &[
     // The guest's random numbers.
     SYS_getrandom,
-    // Memory, and the end of a thread's stack.
+    // The end of a thread's stack.
     SYS_madvise,
-    SYS_mremap,
     // How long the files behind the guest's memory are.
     SYS_lseek,
     // After a kick, or a fault in memory whose file was truncated.
@@ -77,7 +77,6 @@ const WRITER: &[c_long] = &[
     SYS_fchmod,
     SYS_fcntl,
     SYS_close,
-    SYS_mremap,
     SYS_exit_group,
 ];
 

@@ -399,8 +399,8 @@ fn signal(child: &Child, name: &str) {
 
 /// What no run here needs, but another may: `src/confine/syscalls.rs` says when.
 const JUSTIFIED: [&[i64]; 2] = [
-    // An allocation of 128 KiB or more; a clock that is not in the vDSO.
-    &[SYS_mmap, SYS_clock_gettime],
+    // Allocations of 128 KiB or more; a clock that is not in the vDSO.
+    &[SYS_mmap, SYS_mremap, SYS_clock_gettime],
     // A lock that the other thread holds just then; the same clock; a stop while a reader is slow.
     &[SYS_futex, SYS_clock_gettime, SYS_restart_syscall],
 ];

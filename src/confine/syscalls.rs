@@ -1,6 +1,6 @@
 //! The system calls that each thread of a run may make; any other kills the process.
 //!
-//! `tests/confine.rs` shows that every other call kills, and that each of these is used, but for
+//! `tests/e2e/confine.rs` shows that every other call kills, and that each of these is used, but for
 //! those that say here when they are.
 
 use crate::vm::host::Family;

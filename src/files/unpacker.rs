@@ -97,7 +97,7 @@ impl Unpacker {
 
     /// All that it says until it closes its end.
     fn report(&mut self, deadline: Instant) -> nix::Result<Vec<u8>> {
-        // In one piece: this thread may not let memory grow in place.
+        // No more, whatever it says: who has taken it over may say anything.
         let mut report = vec![0; REPORT_MAX];
         let mut length = 0;
         while length < report.len() && self.speaks(deadline)? {

@@ -4,7 +4,7 @@
 //!
 //! | floor | modules | knows |
 //! |---|---|---|
-//! | 0 words | [`job`], [`limits`], [`outcome`], [`layout`] | plain data |
+//! | 0 words | [`job`], [`limits`], [`outcome`], [`record`], [`layout`], [`own`] | plain data |
 //! | 1 devices | [`devices`] | an interrupt line and a byte sink each; never KVM |
 //! | 2 vm | [`vm`] | KVM; the only place that does |
 //! | 3 session | [`session`] | the conversation with the agent |
@@ -26,6 +26,8 @@ pub mod job;
 pub mod layout;
 pub mod limits;
 pub mod outcome;
+pub mod own;
+pub mod record;
 pub mod run;
 pub mod session;
 pub mod template;

@@ -1,0 +1,226 @@
+//! What a program is told of a run: one JSON object, whose schema is `docs/record.schema.json`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// One run, from start to end. What the host saw itself, unless it says that the guest tells it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Record {
+    pub status: Status,
+    /// Of the program, if it exited. The guest tells it.
+    pub exit_code: Option<u8>,
+    /// That ended the program, if one did. The guest tells it.
+    pub signal: Option<u8>,
+    /// Captured standard output; null where it was passed through instead.
+    pub stdout: Option<String>,
+    /// Captured standard error; null where it was passed through instead.
+    pub stderr: Option<String>,
+    pub stdout_encoding: Encoding,
+    pub stderr_encoding: Encoding,
+    pub stdout_bytes: Bytes,
+    pub stderr_bytes: Bytes,
+    /// Why there is no result of the program's own, and what to do.
+    pub error: Option<Failure>,
+    /// The Python exception that ended the program. The guest tells it.
+    pub exception: Option<Exception>,
+    /// The value of the last expression of code, as in a notebook. The guest tells it.
+    pub result: Option<Bundle>,
+    /// What the code gave to `display()`, in order. The guest tells it.
+    pub displays: Vec<Bundle>,
+    pub limits_hit: Vec<Limit>,
+    /// Files that were fetched.
+    pub files: Vec<File>,
+    /// Files that were wanted and are missing, with why where that is known.
+    pub files_missing: Vec<String>,
+    pub timings_ms: Timings,
+    /// How the program got its machine; null if it never had one.
+    pub path: Option<Path>,
+    /// The name of the template that it started from.
+    pub template: Option<String>,
+    /// The family of the host's KVM.
+    pub host: Option<Host>,
+    /// What the process that ran the guest had given up before.
+    pub confinement: Vec<String>,
+    pub memory: Memory,
+    /// What no guest of ours does unless its kernel was changed.
+    pub unusual: Unusual,
+    /// What the guest's kernel says that its processes did: advice, since who owns that kernel can hide it.
+    pub events: Vec<Event>,
+    /// Where the audit log stood when this run's end was written to it.
+    pub audit: Option<Anchor>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// The program exited.
+    Exited,
+    /// A signal ended the program.
+    Signaled,
+    /// It ran into its time limit.
+    Timeout,
+    /// It ran out of memory.
+    Oom,
+    /// The guest did what no working guest does.
+    Crashed,
+    /// We were asked to stop.
+    Cancelled,
+    /// We could not run it, or could not deliver what it left.
+    Error,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Encoding {
+    #[default]
+    #[serde(rename = "utf-8")]
+    Utf8,
+    #[serde(rename = "base64")]
+    Base64,
+}
+
+/// Bytes of a stream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Bytes {
+    /// Captured or passed through.
+    pub captured: u64,
+    /// That the program wrote.
+    pub total: u64,
+    /// Over the limit, and dropped.
+    pub omitted: u64,
+}
+
+/// What went wrong, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Failure {
+    pub message: String,
+    pub remedy: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Exception {
+    /// The name of its class, with its module unless that is `builtins`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub message: String,
+    /// As Python prints it.
+    pub traceback: String,
+}
+
+/// Forms of one value by MIME type: text as it is, `application/json` as JSON, images but SVG in base64.
+/// There is always `text/plain`.
+pub type Bundle = BTreeMap<String, serde_json::Value>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    Timeout,
+    Memory,
+    Stdout,
+    Stderr,
+    /// Of results, displays and exceptions.
+    Report,
+    Files,
+}
+
+/// A file that was fetched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct File {
+    /// Absolute path in the guest.
+    pub path: String,
+    /// Where it is now.
+    pub host: String,
+    pub size: u64,
+}
+
+/// Each from the end of the one before; null where it never came to that.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Timings {
+    pub total: f64,
+    /// Until the guest's first instruction.
+    pub setup: f64,
+    /// Until the guest's first process ran; null with a restored machine.
+    pub kernel: Option<f64>,
+    /// Until the program was handed over.
+    pub agent: Option<f64>,
+    /// From there until the first output.
+    pub first_output: Option<f64>,
+    /// From the hand-over until the program's end.
+    pub guest: Option<f64>,
+    pub teardown: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Path {
+    /// Restored from a template.
+    Warm,
+    /// Booted for this run.
+    Cold,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Host {
+    Hardware,
+    Software,
+}
+
+/// Bytes of the guest's memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Memory {
+    pub limit: u64,
+    /// That the guest had ever used at its end.
+    pub peak: Option<u64>,
+}
+
+/// How often; all of it is nothing with a guest kernel that is still ours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Unusual {
+    /// Accesses to I/O ports where there is nothing.
+    pub unknown_ports: u64,
+    /// Accesses to addresses where there is nothing.
+    pub unknown_addresses: u64,
+    /// Requests that the hypervisor does not know.
+    pub unknown_services: u64,
+    /// Instructions that were done for it because a software KVM cannot (ordinary in small numbers).
+    pub assists: u64,
+    /// What it did to a device or said to the host that broke the rules and so ended it.
+    pub violations: u64,
+}
+
+/// What a process in the guest did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Event {
+    pub kind: EventKind,
+    /// The program, file or address.
+    pub what: String,
+    /// 0: it succeeded.
+    pub errno: i32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// A program was executed.
+    Execute,
+    /// A file outside /tmp, /work and /dev was opened for writing.
+    OpenForWriting,
+    /// A connection was attempted.
+    Connect,
+}
+
+/// A place in an audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Anchor {
+    /// The number of the entry.
+    pub sequence: u64,
+    /// SHA-256 of it, in hexadecimal digits.
+    pub hash: String,
+}
+
+/// The schema of a [`Record`] (JSON Schema 2020-12).
+pub fn schema() -> schemars::Schema {
+    schemars::schema_for!(Record)
+}

@@ -1,5 +1,6 @@
 //! Arguments in, exit code out.
 
+mod record;
 mod template;
 mod values;
 mod voice;
@@ -7,7 +8,7 @@ mod voice;
 use crate::confine::Level;
 use crate::doctor;
 use crate::files::{Get, Put};
-use crate::job::{Complaint, Program, program_named, resolve};
+use crate::job::{Complaint, Program, program_named, read_code, resolve};
 use crate::limits::{BOOT_LIMIT, Limits};
 use crate::outcome::EXIT_OURS;
 use crate::run::{Request, run};
@@ -15,10 +16,18 @@ use anyhow::Result;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
+use record::Writer;
 use std::ffi::OsString;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
+use std::time::Instant;
 use values::{Timeout, parse_memory, parse_size, parse_timeout, parse_variable, read_variables};
-use voice::{Progress, describe, explain, say, tell};
+use voice::{Progress, describe, explain, failure, say, tell};
+
+/// Bytes of an output stream that are passed on, unless told otherwise.
+const PASSED_ON: u64 = 1 << 30;
+/// And that are kept for a record: whoever reads that holds all of it at once.
+const CAPTURED: u64 = 8 << 20;
 
 /// Run untrusted code in a virtual machine of its own
 #[derive(Parser)]
@@ -45,7 +54,7 @@ enum Verb {
         sandbox run [OPTIONS] -c CODE [--] [ARGS]...\n       \
         sandbox run [OPTIONS] - [--] [ARGS]..."
     )]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// The saved machines that runs start from
     #[command(subcommand)]
     Template(template::Verb),
@@ -62,15 +71,19 @@ struct RunArgs {
     /// Code to run instead of a script
     #[arg(short, value_name = "CODE")]
     code: Option<OsString>,
+    /// The same, from a file
+    #[arg(long, value_name = "FILE", conflicts_with = "code")]
+    code_file: Option<PathBuf>,
     /// Guest memory, for example 512M or 1G
     #[arg(short, long, env = "SANDBOX_MEMORY", value_name = "SIZE", default_value = "256M", value_parser = parse_memory)]
     memory: u64,
     /// Wall-clock limit of the program: seconds, or with a unit (30s, 2m, 1h); 0 for none
     #[arg(short, long, env = "SANDBOX_TIMEOUT", value_name = "DURATION", default_value = "60", value_parser = parse_timeout)]
     timeout: Timeout,
-    /// Most bytes delivered of each output stream; the rest is dropped and counted
-    #[arg(long, env = "SANDBOX_MAX_OUTPUT", value_name = "SIZE", default_value = "1G", value_parser = parse_size)]
-    max_output: u64,
+    /// Most bytes delivered of each output stream; the rest is dropped and counted [default: 1G,
+    /// or 8M with --json]
+    #[arg(long, env = "SANDBOX_MAX_OUTPUT", value_name = "SIZE", value_parser = parse_size)]
+    max_output: Option<u64>,
     /// Most processes and threads at once
     #[arg(long, env = "SANDBOX_PIDS_LIMIT", value_name = "N", default_value = "256", value_parser = clap::value_parser!(u32).range(1..))]
     pids_limit: u32,
@@ -113,6 +126,12 @@ struct RunArgs {
         default_value = "auto"
     )]
     confine: Level,
+    /// Print one JSON object that tells how the run went, with the program's output in it
+    #[arg(long, conflicts_with = "json_status_fd")]
+    json: bool,
+    /// Write such an object, without the output, to this descriptor at the end
+    #[arg(long, value_name = "N")]
+    json_status_fd: Option<RawFd>,
     /// Show the guest kernel's log on standard error
     #[arg(long)]
     console: bool,
@@ -134,7 +153,7 @@ pub fn main() -> u8 {
         Err(error) => return refuse(&error),
     };
     let result = match cli.command {
-        Verb::Run(args) => run_verb(args, cli.kvm),
+        Verb::Run(args) => run_verb(*args, cli.kvm),
         Verb::Template(verb) => template::template_verb(verb, &cli.kvm),
         Verb::Doctor { json } => doctor::doctor(&cli.kvm, json),
     };
@@ -142,25 +161,46 @@ pub fn main() -> u8 {
 }
 
 fn run_verb(args: RunArgs, kvm: PathBuf) -> Result<u8> {
-    let (verbose, quiet) = (args.verbose, args.quiet);
-    let request = request(args, kvm)?;
-    if request.confine == Level::Off {
-        say("--confine=off: what escapes from the guest has all the rights of this user");
-    }
-    let report = run(&request, &mut Progress { quiet })?;
-    if !quiet {
-        tell(&report, &request.limits);
-    }
-    if verbose {
-        describe(&report);
-    }
-    Ok(report.exit_code())
+    let began = Instant::now();
+    let (verbose, quiet, json, memory) = (args.verbose, args.quiet, args.json, args.memory);
+    let writer = Writer::open(json, args.json_status_fd)?;
+    let request = request(args, kvm, writer.as_ref());
+    let result = request.map_err(Into::into).and_then(|request| {
+        if request.confine == Level::Off && !json {
+            say("--confine=off: what escapes from the guest has all the rights of this user");
+        }
+        let report = run(&request, &mut Progress { quiet })?;
+        if !quiet && !json {
+            tell(&report);
+        }
+        if verbose {
+            describe(&report);
+        }
+        Ok(report)
+    });
+    let code = match &result {
+        Ok(report) => report.exit_code(),
+        Err(error) if json => failure(error).1,
+        Err(error) => explain(error),
+    };
+    let Some(writer) = writer else {
+        return Ok(code);
+    };
+    let record = match result {
+        Ok(report) => record::of(report),
+        Err(error) => record::of_failure(&error, memory, began.elapsed()),
+    };
+    Ok(writer.write(&record)?.unwrap_or(code))
 }
 
-fn request(args: RunArgs, kvm: PathBuf) -> Result<Request, Complaint> {
+fn request(args: RunArgs, kvm: PathBuf, writer: Option<&Writer>) -> Result<Request, Complaint> {
     let env = environment(&args.env, &args.env_file)?;
     let mut words = args.words.into_iter();
-    let program = match (args.code, words.next()) {
+    let code = match args.code_file {
+        Some(path) => Some(read_code(&path)?),
+        None => args.code,
+    };
+    let program = match (code, words.next()) {
         (Some(code), first) => {
             // With -c, every word is an argument.
             words = first
@@ -186,6 +226,7 @@ fn request(args: RunArgs, kvm: PathBuf) -> Result<Request, Complaint> {
     if separated && !matches!(program, Program::Code(_)) {
         arguments.remove(0);
     }
+    let default_output = if args.json { CAPTURED } else { PASSED_ON };
     Ok(Request {
         program,
         arguments,
@@ -198,7 +239,7 @@ fn request(args: RunArgs, kvm: PathBuf) -> Result<Request, Complaint> {
             memory: args.memory,
             boot: BOOT_LIMIT,
             timeout: args.timeout.0,
-            max_output: args.max_output,
+            max_output: args.max_output.unwrap_or(default_output),
             pids: args.pids_limit,
         },
         root: args.root,
@@ -207,6 +248,8 @@ fn request(args: RunArgs, kvm: PathBuf) -> Result<Request, Complaint> {
         fresh: args.fresh,
         verify: args.verify,
         confine: args.confine,
+        capture: args.json,
+        record: writer.map(Writer::descriptor),
     })
 }
 

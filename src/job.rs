@@ -5,7 +5,7 @@ use guest::{File, Job, WORKDIR, kind};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{ErrorKind, Read};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
 const INTERPRETER: &str = "python3";
@@ -304,6 +304,11 @@ fn read_script(path: &Path) -> Result<Vec<u8>, Complaint> {
         ));
     }
     Ok(content)
+}
+
+/// Code that is to run as after -c.
+pub fn read_code(path: &Path) -> Result<OsString, Complaint> {
+    Ok(OsString::from_vec(read_script(path)?))
 }
 
 /// What the user's words name: `-` is standard input.

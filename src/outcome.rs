@@ -1,6 +1,7 @@
 //! How a run ended, its exit code and the line that explains it.
 
 use crate::limits::Limits;
+use crate::record::Failure;
 use nix::errno::Errno;
 
 /// Exit codes of our own, as timeout(1), env(1) and the shells use them.
@@ -72,52 +73,66 @@ impl Outcome {
     }
 
     /// What to tell the user beyond what the program itself wrote.
-    pub fn explanation(&self, limits: &Limits) -> Option<String> {
-        match self {
+    pub fn explanation(&self, limits: &Limits) -> Option<Failure> {
+        let system = |errno: i32| std::io::Error::from_raw_os_error(errno);
+        let (message, remedy) = match self {
             Self::Signaled {
                 out_of_memory: true,
                 ..
-            } => Some(format!(
-                "the program ran out of the {} MiB of memory it was given\n\
-                 give it more with --memory, for example --memory {}M",
-                limits.memory >> 20,
-                limits.memory >> 19,
-            )),
-            Self::TimedOut => limits.timeout.map(|limit| {
+            } => (
                 format!(
-                    "the program was stopped at its time limit of {} s\n\
-                     give it longer with --timeout, for example --timeout {}",
-                    limit.as_secs_f64(),
-                    (limit.as_secs_f64() * 2.0).ceil(),
-                )
-            }),
-            Self::NotStarted(errno) => Some(format!(
-                "the interpreter could not be started: {}\n\
-                 this build is broken; please report it",
-                std::io::Error::from_raw_os_error((*errno).into()),
-            )),
-            Self::NoFiles(errno) => Some(format!(
-                "the program's files could not be made in the guest: {}\n{}",
-                std::io::Error::from_raw_os_error((*errno).into()),
-                no_files_remedy(Errno::from_raw((*errno).into())),
-            )),
-            Self::OutputFailed(errno) => Some(format!(
-                "the program's output could not be written: {}\n\
-                 free space there, or send it elsewhere",
-                std::io::Error::from_raw_os_error(*errno),
-            )),
-            Self::Crashed(Crash::MemoryLost) => Some(
-                "a file of the cache was truncated while the guest used it as memory\n\
-                 keep other programs from the cache directory, and run it again"
-                    .into(),
+                    "the program ran out of the {} MiB of memory it was given",
+                    limits.memory >> 20
+                ),
+                format!(
+                    "give it more with --memory, for example --memory {}M",
+                    limits.memory >> 19
+                ),
             ),
-            Self::Crashed(crash) => Some(format!(
-                "the guest crashed: {crash}\nrun it again with --console to see the guest kernel's log",
-            )),
-            Self::Exited(_) | Self::Signaled { .. } | Self::Interrupted(_) | Self::OutputClosed => {
-                None
+            Self::TimedOut => {
+                let limit = limits.timeout?.as_secs_f64();
+                (
+                    format!("the program was stopped at its time limit of {limit} s"),
+                    format!(
+                        "give it longer with --timeout, for example --timeout {}",
+                        (limit * 2.0).ceil()
+                    ),
+                )
             }
-        }
+            Self::NotStarted(errno) => (
+                format!(
+                    "the interpreter could not be started: {}",
+                    system((*errno).into())
+                ),
+                "this build is broken; please report it".into(),
+            ),
+            Self::NoFiles(errno) => (
+                format!(
+                    "the program's files could not be made in the guest: {}",
+                    system((*errno).into())
+                ),
+                no_files_remedy(Errno::from_raw((*errno).into())).into(),
+            ),
+            Self::OutputFailed(errno) => (
+                format!(
+                    "the program's output could not be written: {}",
+                    system(*errno)
+                ),
+                "free space there, or send it elsewhere".into(),
+            ),
+            Self::Crashed(Crash::MemoryLost) => (
+                "a file of the cache was truncated while the guest used it as memory".into(),
+                "keep other programs from the cache directory, and run it again".into(),
+            ),
+            Self::Crashed(crash) => (
+                format!("the guest crashed: {crash}"),
+                "run it again with --console to see the guest kernel's log".into(),
+            ),
+            Self::Exited(_) | Self::Signaled { .. } | Self::Interrupted(_) | Self::OutputClosed => {
+                return None;
+            }
+        };
+        Some(Failure { message, remedy })
     }
 }
 

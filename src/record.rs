@@ -51,6 +51,39 @@ pub struct Record {
     pub audit: Option<Anchor>,
 }
 
+impl Record {
+    /// Of a run of which nothing else is known.
+    pub fn empty(status: Status) -> Self {
+        Self {
+            status,
+            exit_code: None,
+            signal: None,
+            stdout: None,
+            stderr: None,
+            stdout_encoding: Encoding::default(),
+            stderr_encoding: Encoding::default(),
+            stdout_bytes: Bytes::default(),
+            stderr_bytes: Bytes::default(),
+            error: None,
+            exception: None,
+            result: None,
+            displays: Vec::new(),
+            limits_hit: Vec::new(),
+            files: Vec::new(),
+            files_missing: Vec::new(),
+            timings_ms: Timings::default(),
+            path: None,
+            template: None,
+            host: None,
+            confinement: Vec::new(),
+            memory: Memory::default(),
+            unusual: Unusual::default(),
+            events: Vec::new(),
+            audit: None,
+        }
+    }
+}
+
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -3,10 +3,11 @@
 use crate::assets;
 use crate::confine::{self, Layer, Level, Seal};
 use crate::files::{self, Fetched, Get, Put, Unpacker};
-use crate::job::{self, Program};
+use crate::job::{self, Program, Work};
 use crate::limits::Limits;
 use crate::outcome::{EXIT_OURS, Outcome};
 use crate::session::{Collection, Console, Marks, Session, Shared, Sink, Totals};
+use crate::template::Key;
 use crate::vm::host::{self, Family};
 use crate::vm::{BootImages, Config, Counters, Vm, allow_kicks};
 use crate::warm::{self, Kind, Listener};
@@ -45,6 +46,10 @@ pub struct Request {
     pub verify: bool,
     /// What this process is to give up before the guest runs.
     pub confine: Level,
+    /// Keep the program's output, instead of passing it on.
+    pub capture: bool,
+    /// Where a record of the run will go, if one is wanted: open, and to stay so.
+    pub record: Option<RawFd>,
 }
 
 impl Request {
@@ -52,6 +57,26 @@ impl Request {
     fn path(&self, job: &Job) -> Path {
         let cold = self.fresh || self.show_console || !job::suits_a_warm_interpreter(job);
         if cold { Path::Cold } else { Path::Warm }
+    }
+
+    /// Bytes that are mapped for the guest, or needed for its output.
+    fn memory(&self, work: &Work) -> u64 {
+        /// Of two streams: each grows by doubling, and is encoded in base64 at the end.
+        const PER_BYTE: u64 = 2 * (2 + 2);
+        let output = match self.capture {
+            true => self.limits.max_output.saturating_mul(PER_BYTE),
+            false => 0,
+        };
+        output.saturating_add(self.limits.memory + work.size())
+    }
+
+    /// For standard output and standard error.
+    fn sinks(&self) -> Result<[Sink; 2]> {
+        let limit = self.limits.max_output;
+        Ok(match self.capture {
+            true => [Sink::memory(limit), Sink::memory(limit)],
+            false => [Sink::new(stdout(), limit)?, Sink::new(stderr(), limit)?],
+        })
     }
 
     fn kind(&self) -> Kind {
@@ -76,9 +101,15 @@ pub enum Path {
 #[derive(Debug, Clone)]
 pub struct Report {
     pub path: Path,
+    /// What it was restored from.
+    pub template: Option<Key>,
     pub outcome: Outcome,
+    /// That held.
+    pub limits: Limits,
     /// Standard output and standard error.
     pub output: [Totals; 2],
+    /// The same, where it was kept.
+    pub kept: [Option<Vec<u8>>; 2],
     /// What became of the files that were wanted.
     pub fetched: Fetched,
     pub timings: Timings,
@@ -107,6 +138,7 @@ impl Report {
 /// Where the time went: each from the end of the one before.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Timings {
+    pub total: Duration,
     /// Until the first instruction of the guest.
     pub setup: Duration,
     /// Until PID 1 ran; nothing if it never did.
@@ -133,13 +165,14 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
         request.root,
     )?;
     work.files = files::read(&request.puts, &request.workdir, request.limits.memory)?;
-    let memory = request.limits.memory + work.size();
-    confine::prepare(request.confine, descriptors(&collection, &unpacker))?;
+    let memory = request.memory(&work);
+    let kept = descriptors(&collection, &unpacker);
+    confine::prepare(request.confine, kept.chain(request.record).collect())?;
     let kvm = host::open(&request.kvm)?;
     let family = Family::detect();
     allow_kicks()?;
     let path = request.path(&work.job);
-    let saved = match path {
+    let (saved, template) = match path {
         Path::Cold => None,
         Path::Warm => Some(warm::saved(
             &kvm,
@@ -148,11 +181,11 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
             request.verify,
             listener,
         )?),
-    };
+    }
+    .unzip();
     let signals = Signals::watch()?;
     let shared = Arc::new(Shared::new().context("making an eventfd")?);
-    let limit = request.limits.max_output;
-    let sinks = [Sink::new(stdout(), limit)?, Sink::new(stderr(), limit)?];
+    let sinks = request.sinks()?;
     let vm = match saved {
         Some(saved) => {
             let session = Session::warm(work, sinks, Arc::clone(&shared)).collecting(collection);
@@ -165,7 +198,7 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
     };
     drop(kvm);
 
-    let seal = Seal::process(request.confine, family, memory)?;
+    let seal = Seal::process(request.confine, family, memory, request.record)?;
     let confinement = seal.layers.clone();
     let watchdog = Watchdog::start(vm, Arc::clone(&shared), seal)?;
     let entered = Instant::now();
@@ -174,12 +207,17 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
     drop(signals);
     let counters = vm.counters();
     let last_words = last_words(&vm.console());
-    let (reported, output, marks) = vm.into_peer().into_result();
+    let mut session = vm.into_peer();
+    let kept = session.take_kept();
+    let (reported, output, marks) = session.into_result();
     let fetched = unpacker.map_or(Ok(Fetched::default()), Unpacker::finish)?;
     Ok(Report {
         path,
+        template,
         outcome: verdict.outcome(reported),
+        limits: request.limits.clone(),
         output,
+        kept,
         fetched,
         timings: Timings::between(began, entered, &marks, ended),
         counters,
@@ -209,11 +247,12 @@ fn collection(request: &Request) -> Result<Option<(Collection, Unpacker)>> {
 }
 
 /// Of what there is already.
-fn descriptors(collection: &Option<Collection>, unpacker: &Option<Unpacker>) -> Vec<RawFd> {
-    let collection = collection.iter().map(Collection::descriptor);
-    collection
-        .chain(unpacker.iter().map(Unpacker::descriptor))
-        .collect()
+fn descriptors(
+    collection: &Option<Collection>,
+    unpacker: &Option<Unpacker>,
+) -> impl Iterator<Item = RawFd> {
+    let collection = collection.iter().filter_map(Collection::descriptor);
+    collection.chain(unpacker.iter().map(Unpacker::descriptor))
 }
 
 /// A machine that boots for this request alone.
@@ -244,6 +283,7 @@ impl Timings {
     fn between(began: Instant, entered: Instant, marks: &Marks, ended: Instant) -> Self {
         let between = |from: Option<Instant>, to: Option<Instant>| Some(to? - from?);
         Self {
+            total: began.elapsed(),
             setup: entered - began,
             kernel: between(Some(entered), marks.connected),
             agent: between(marks.connected, marks.started),

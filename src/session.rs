@@ -114,6 +114,11 @@ impl Session {
         (self.outcome, totals, self.marks)
     }
 
+    /// What was kept of the program's output; once.
+    pub fn take_kept(&mut self) -> [Option<Vec<u8>>; 2] {
+        self.sinks.each_mut().map(Sink::take_kept)
+    }
+
     /// Whether the guest is an interpreter that waits for a job, and nothing else is under way.
     pub fn is_warm(&self) -> bool {
         matches!(self.plan, Plan::Warm) && self.outgoing.is_empty() && self.decoder.is_empty()

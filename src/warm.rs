@@ -87,19 +87,20 @@ pub struct Content {
     pub working_set: Vec<Pages>,
 }
 
-/// A saved machine from its template, which is built if need be. `verify`: all of its memory is
-/// read and checked.
+/// A saved machine from its template, which is built if need be, and that template's name.
+/// `verify`: all of its memory is read and checked.
 pub fn saved(
     kvm: &Kvm,
     family: Family,
     kind: Kind,
     verify: bool,
     listener: &mut dyn Listener,
-) -> Result<Saved> {
-    let template = template(kvm, family, kind, verify, listener)?;
+) -> Result<(Saved, Key)> {
+    let key = kind.key(family)?;
+    let template = template(kvm, family, kind, &key, verify, listener)?;
     let content: Content =
         postcard::from_bytes(&template.state).context("decoding the template")?;
-    Ok(Saved {
+    let saved = Saved {
         state: content.state,
         working_set: content.working_set,
         memory: SavedMemory {
@@ -108,29 +109,30 @@ pub fn saved(
             filled: content.filled,
         },
         runtime: assets::runtime()?,
-    })
+    };
+    Ok((saved, key))
 }
 
 fn template(
     kvm: &Kvm,
     family: Family,
     kind: Kind,
+    key: &Key,
     verify: bool,
     listener: &mut dyn Listener,
 ) -> Result<Template> {
     let store = Store::open()?;
-    let key = kind.key(family)?;
-    let refused = match find(&store, &key, verify)? {
+    let refused = match find(&store, key, verify)? {
         Ok(template) => return Ok(template),
         Err(why) => why,
     };
     if let Some(why) = &refused {
         listener.refused(why);
     }
-    store.check_place(&key)?;
-    let lock = store.lock(&key, || listener.waiting())?;
+    store.check_place(key)?;
+    let lock = store.lock(key, || listener.waiting())?;
     // Whoever held the lock may have built it.
-    if let Ok(template) = find(&store, &key, verify)? {
+    if let Ok(template) = find(&store, key, verify)? {
         return Ok(template);
     }
     build(&store, &lock, kvm, family, kind, listener)

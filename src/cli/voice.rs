@@ -3,8 +3,8 @@
 use crate::confine::{self, Layer};
 use crate::files::Fetched;
 use crate::job::Complaint;
-use crate::limits::Limits;
 use crate::outcome::{EXIT_OURS, Outcome};
+use crate::record::Failure;
 use crate::run::Report;
 use crate::vm::host::{self, Problem};
 use crate::warm::{Interrupted, Listener};
@@ -12,7 +12,8 @@ use std::io::{IsTerminal, Write, stderr};
 use std::time::Duration;
 
 /// What the user must know beyond the program's own output.
-pub fn tell(report: &Report, limits: &Limits) {
+pub fn tell(report: &Report) {
+    let limits = &report.limits;
     for (name, totals) in ["standard output", "standard error"]
         .iter()
         .zip(report.output)
@@ -25,7 +26,7 @@ pub fn tell(report: &Report, limits: &Limits) {
         }
     }
     if let Some(explanation) = report.outcome.explanation(limits) {
-        say(&explanation);
+        tell_failure(&explanation);
     }
     if let Outcome::Crashed(_) = report.outcome {
         for line in &report.last_words {
@@ -122,28 +123,39 @@ impl Listener for Progress {
     }
 }
 
-/// One line saying what failed, one saying what to do.
+/// One line saying what failed, one saying what to do. Gives the exit code.
 pub fn explain(error: &anyhow::Error) -> u8 {
-    if let Some(complaint) = error.downcast_ref::<Complaint>() {
-        say(&format!("{complaint}\n{}", complaint.remedy));
-        return complaint.exit_code;
-    }
-    if let Some(Interrupted(signal)) = error.downcast_ref::<Interrupted>() {
-        return 128 + signal;
-    }
-    if let Some(problem) = error.downcast_ref::<Problem>() {
-        say(&format!("{problem}\n{}", problem.remedy()));
-        return EXIT_OURS;
-    }
-    if let Some(missing) = error.downcast_ref::<confine::Missing>() {
-        say(&format!(
-            "{missing}\nrun on a newer kernel, or without that option: --verbose tells what holds then"
-        ));
-        return EXIT_OURS;
-    }
-    let remedy = host::shortage(error).unwrap_or("run sandbox doctor to see what this host lacks");
-    say(&format!("{error:#}\n{remedy}"));
-    EXIT_OURS
+    let (failure, code) = failure(error);
+    failure.as_ref().inspect(|failure| tell_failure(failure));
+    code
+}
+
+fn tell_failure(failure: &Failure) {
+    say(&format!("{}\n{}", failure.message, failure.remedy));
+}
+
+/// What failed and what to do, unless we were asked to stop; and the exit code.
+pub fn failure(error: &anyhow::Error) -> (Option<Failure>, u8) {
+    let (message, remedy, code) = if let Some(complaint) = error.downcast_ref::<Complaint>() {
+        (
+            complaint.to_string(),
+            complaint.remedy.clone(),
+            complaint.exit_code,
+        )
+    } else if let Some(Interrupted(signal)) = error.downcast_ref::<Interrupted>() {
+        return (None, 128 + signal);
+    } else if let Some(problem) = error.downcast_ref::<Problem>() {
+        (problem.to_string(), problem.remedy(), EXIT_OURS)
+    } else if let Some(missing) = error.downcast_ref::<confine::Missing>() {
+        let remedy =
+            "run on a newer kernel, or without that option: --verbose tells what holds then";
+        (missing.to_string(), remedy.into(), EXIT_OURS)
+    } else {
+        let remedy =
+            host::shortage(error).unwrap_or("run sandbox doctor to see what this host lacks");
+        (format!("{error:#}"), remedy.into(), EXIT_OURS)
+    };
+    (Some(Failure { message, remedy }), code)
 }
 
 /// To standard error, if anybody still reads it.

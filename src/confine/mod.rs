@@ -19,8 +19,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{SFlag, fstat};
 use seccompiler::BpfProgram;
 use std::fmt;
-use std::io::{stderr, stdout};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 
@@ -159,8 +158,14 @@ impl Seal {
         }
     }
 
-    /// `memory`: bytes that are mapped for the guest.
-    pub fn process(level: Level, family: Family, memory: u64) -> Result<Self> {
+    /// `memory`: bytes that are mapped for the guest, or needed for its output. `record`: an output
+    /// beside the standard ones, open.
+    pub fn process(
+        level: Level,
+        family: Family,
+        memory: u64,
+        record: Option<RawFd>,
+    ) -> Result<Self> {
         if level == Level::Off {
             return Ok(Self::none());
         }
@@ -179,7 +184,7 @@ impl Seal {
             None => {}
         }
         // Not earlier: Landlock takes a descriptor for a moment.
-        limit_resources(memory)?;
+        limit_resources(memory, record)?;
         layers.push(Layer::Limits);
         // Last: all of the above are system calls.
         let filters = match syscalls::are_filtered() {
@@ -248,21 +253,23 @@ fn install(filter: Option<BpfProgram>) -> Result<()> {
 }
 
 /// Outputs that are files may grow, nothing else.
-fn limit_resources(memory: u64) -> Result<()> {
+fn limit_resources(memory: u64, record: Option<RawFd>) -> Result<()> {
     /// Of our own: two stacks, allocations, a piece of output, the binary.
     const OWN_MEMORY: u64 = 1 << 30;
     /// poll(2) wants this limit to be no lower than the number of its descriptors.
     const DESCRIPTORS: u64 = 3;
-    let is_file = |stream: &dyn AsFd| {
-        let mode = fstat(stream).map_or(0, |status| status.st_mode);
+    let is_file = |fd: RawFd| {
+        // SAFETY: the standard streams are open, and so is the other by the contract of the caller.
+        let mode = fstat(unsafe { BorrowedFd::borrow_raw(fd) }).map_or(0, |status| status.st_mode);
         SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFREG
     };
-    if !is_file(&stdout()) && !is_file(&stderr()) {
+    let standard = [libc::STDOUT_FILENO, libc::STDERR_FILENO];
+    if !standard.into_iter().chain(record).any(is_file) {
         lower(Resource::RLIMIT_FSIZE, 0)?;
     }
     lower(Resource::RLIMIT_CORE, 0)?;
     lower(Resource::RLIMIT_NOFILE, DESCRIPTORS)?;
-    lower(Resource::RLIMIT_AS, memory + OWN_MEMORY)
+    lower(Resource::RLIMIT_AS, memory.saturating_add(OWN_MEMORY))
 }
 
 /// Both the limit and what it could be raised to.
@@ -320,6 +327,7 @@ mod tests {
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::{ForkResult, fork};
     use std::fs::File;
+    use std::os::fd::AsFd;
     use std::path::Path;
 
     /// How a writer ends that does this, having confined itself to a directory; 0: as it should.

@@ -5,7 +5,7 @@ use crate::devices::Violation;
 use crate::outcome::Outcome;
 use guest::Frame;
 use nix::errno::Errno;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::RawFd;
 
 pub struct Collection {
     paths: Vec<Vec<u8>>,
@@ -35,8 +35,8 @@ impl Collection {
         }
     }
 
-    pub fn descriptor(&self) -> RawFd {
-        self.sink.as_fd().as_raw_fd()
+    pub fn descriptor(&self) -> Option<RawFd> {
+        self.sink.descriptor()
     }
 
     /// The program ended. What is said of that first counts.

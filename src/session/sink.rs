@@ -4,13 +4,18 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::write;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-/// A descriptor, and how much of the program's output went there.
+/// A descriptor or a piece of memory, and how much of the program's output went there.
 pub struct Sink {
-    fd: OwnedFd,
+    target: Target,
     limit: u64,
     totals: Totals,
+}
+
+enum Target {
+    Descriptor(OwnedFd),
+    Memory(Vec<u8>),
 }
 
 /// Bytes of one stream.
@@ -26,11 +31,37 @@ impl Sink {
     /// closed without closing the process's.
     pub fn new(stream: impl AsFd, limit: u64) -> Result<Self> {
         let fd = stream.as_fd().try_clone_to_owned();
-        Ok(Self {
-            fd: fd.context("duplicating a standard stream")?,
+        let fd = fd.context("duplicating a standard stream")?;
+        Ok(Self::of(Target::Descriptor(fd), limit))
+    }
+
+    /// Keeps at most `limit` bytes.
+    pub fn memory(limit: u64) -> Self {
+        Self::of(Target::Memory(Vec::new()), limit)
+    }
+
+    fn of(target: Target, limit: u64) -> Self {
+        Self {
+            target,
             limit,
             totals: Totals::default(),
-        })
+        }
+    }
+
+    /// Where it leads, if that is not memory.
+    pub fn descriptor(&self) -> Option<RawFd> {
+        match &self.target {
+            Target::Descriptor(fd) => Some(fd.as_raw_fd()),
+            Target::Memory(_) => None,
+        }
+    }
+
+    /// What it has kept, if it keeps anything; once.
+    pub fn take_kept(&mut self) -> Option<Vec<u8>> {
+        match &mut self.target {
+            Target::Descriptor(_) => None,
+            Target::Memory(kept) => Some(std::mem::take(kept)),
+        }
     }
 
     pub fn totals(&self) -> Totals {
@@ -44,32 +75,39 @@ impl Sink {
         let allowed = self.limit - self.totals.delivered;
         let mut rest = &bytes[..bytes.len().min(allowed.try_into().unwrap_or(usize::MAX))];
         while !rest.is_empty() && !stopped() {
-            match write(&self.fd, rest) {
-                Ok(count) => {
-                    self.totals.delivered += count as u64;
-                    rest = &rest[count..];
-                }
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => self.wait()?,
-                Err(errno) => return Err(errno),
-            }
+            let count = self.target.take(rest)?;
+            self.totals.delivered += count as u64;
+            rest = &rest[count..];
         }
         Ok(())
     }
+}
 
-    /// The descriptor may be non-blocking: whoever gave it to us shares that flag.
-    fn wait(&self) -> Result<(), Errno> {
-        let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLOUT)];
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(errno) => Err(errno),
+impl Target {
+    /// Some of the bytes, or none: says how many.
+    fn take(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+        match self {
+            Self::Memory(kept) => {
+                // A limit may be larger than what this host has.
+                kept.try_reserve(bytes.len()).map_err(|_| Errno::ENOMEM)?;
+                kept.extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            Self::Descriptor(fd) => match write(&*fd, bytes) {
+                Err(Errno::EINTR) => Ok(0),
+                Err(Errno::EAGAIN) => wait(fd.as_fd()).map(|()| 0),
+                result => result,
+            },
         }
     }
 }
 
-impl AsFd for Sink {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+/// The descriptor may be non-blocking: whoever gave it to us shares that flag.
+fn wait(fd: BorrowedFd) -> Result<(), Errno> {
+    let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
+    match poll(&mut fds, PollTimeout::NONE) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -101,6 +139,20 @@ mod tests {
             total: 9,
         };
         assert_eq!(totals, expected);
+    }
+
+    #[test]
+    fn memory_keeps_as_much_as_a_descriptor_would_get() {
+        let mut sink = Sink::memory(5);
+        for piece in [b"abc", b"def", b"ghi"] {
+            sink.deliver(piece, || false).unwrap();
+        }
+        let expected = Totals {
+            delivered: 5,
+            total: 9,
+        };
+        assert_eq!(sink.totals(), expected);
+        assert_eq!(sink.take_kept(), Some(b"abcde".to_vec()));
     }
 
     #[test]

@@ -126,6 +126,8 @@ fn many_runs_in_one_process() {
         verify: false,
         // Of which nothing could be taken back.
         confine: Level::Off,
+        capture: false,
+        record: None,
     };
     let run = || {
         let report = run(&request, &mut Nobody).unwrap();

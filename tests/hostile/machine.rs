@@ -132,7 +132,7 @@ pub fn run(images: &Images, patience: Duration) -> Report {
     };
     let signals = Signals::watch().expect("a signalfd");
     let seal = match is_confined() {
-        true => Seal::process(Level::Require, Family::detect(), MEMORY).expect("all layers"),
+        true => Seal::process(Level::Require, Family::detect(), MEMORY, None).expect("all layers"),
         false => Seal::none(),
     };
     let watchdog = Watchdog::start(vm, shared, seal).expect("a vCPU thread");

@@ -12,6 +12,7 @@ use crate::job::{Complaint, Program, program_named, read_code, resolve};
 use crate::limits::{BOOT_LIMIT, Limits};
 use crate::outcome::EXIT_OURS;
 use crate::run::{Request, run};
+use crate::units::{Timeout, parse_memory, parse_size, parse_timeout};
 use anyhow::Result;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
@@ -21,7 +22,7 @@ use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Instant;
-use values::{Timeout, parse_memory, parse_size, parse_timeout, parse_variable, read_variables};
+use values::{parse_variable, read_variables};
 use voice::{Progress, describe, explain, failure, say, tell};
 
 /// Bytes of an output stream that are passed on, unless told otherwise.

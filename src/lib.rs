@@ -4,7 +4,7 @@
 //!
 //! | floor | modules | knows |
 //! |---|---|---|
-//! | 0 words | [`job`], [`limits`], [`outcome`], [`record`], [`layout`], [`own`] | plain data |
+//! | 0 words | [`job`], [`limits`], [`outcome`], [`record`], [`layout`], [`own`], [`units`] | plain data |
 //! | 1 devices | [`devices`] | an interrupt line and a byte sink each; never KVM |
 //! | 2 vm | [`vm`] | KVM; the only place that does |
 //! | 3 session | [`session`] | the conversation with the agent |
@@ -31,6 +31,7 @@ pub mod record;
 pub mod run;
 pub mod session;
 pub mod template;
+pub mod units;
 pub mod vm;
 pub mod warm;
 pub mod watchdog;

@@ -1,9 +1,9 @@
 //! `sandbox template`: the saved machines.
 
-use super::values::parse_memory;
 use super::voice::{Progress, say};
 use crate::assets;
 use crate::template::Store;
+use crate::units::parse_memory;
 use crate::vm::allow_kicks;
 use crate::vm::host::{self, Family};
 use crate::warm::{self, Kind};

@@ -4,62 +4,6 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
-use std::time::Duration;
-
-/// A time limit, if any.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Timeout(pub Option<Duration>);
-
-/// Bytes with an optional binary unit: `1048576`, `1024K`, `1M`, `1G`, `1MiB`.
-pub fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let shift = match unit.to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        _ => return Err(format!("no such unit {unit}; use K, M or G")),
-    };
-    number
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(1 << shift))
-        .ok_or_else(|| "give a size such as 512M or 1G".into())
-}
-
-/// Memory in whole pieces of 2 MiB, within what a guest can have.
-pub fn parse_memory(text: &str) -> Result<u64, String> {
-    const PIECE: u64 = 2 << 20;
-    const LEAST: u64 = 64 << 20;
-    const MOST: u64 = 64 << 30;
-    let size = parse_size(text)?;
-    if !(LEAST..=MOST).contains(&size) {
-        return Err("a guest has between 64M and 64G".into());
-    }
-    Ok(size.next_multiple_of(PIECE))
-}
-
-/// timeout(1)'s grammar: a number, with an optional unit s, m, h or d.
-pub fn parse_timeout(text: &str) -> Result<Timeout, String> {
-    let wrong = || "give seconds, or a number with s, m, h or d".to_string();
-    let (number, unit) = match text.char_indices().last() {
-        Some((position, unit)) if unit.is_ascii_alphabetic() => (&text[..position], unit),
-        _ => (text, 's'),
-    };
-    let seconds = match unit {
-        's' => 1.0,
-        'm' => 60.0,
-        'h' => 3600.0,
-        'd' => 86400.0,
-        _ => return Err(wrong()),
-    };
-    let number: f64 = number.parse().map_err(|_| wrong())?;
-    let limit = Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())?;
-    Ok(Timeout((!limit.is_zero()).then_some(limit)))
-}
 
 /// `NAME=value`, or the name of a variable that the host has, which is passed on. `None`: the host
 /// does not have it.
@@ -100,42 +44,6 @@ pub fn read_variables(path: &Path) -> Result<Vec<OsString>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_follow_the_grammar_of_timeout() {
-        let seconds = |s| Ok(Timeout(Some(Duration::from_secs_f64(s))));
-        for (text, expected) in [
-            ("30", seconds(30.0)),
-            ("30s", seconds(30.0)),
-            ("0.5", seconds(0.5)),
-            ("2m", seconds(120.0)),
-            ("1.5h", seconds(5400.0)),
-            ("1d", seconds(86400.0)),
-            ("0", Ok(Timeout(None))),
-            ("0s", Ok(Timeout(None))),
-        ] {
-            assert_eq!(parse_timeout(text), expected, "{text}");
-        }
-        for wrong in ["", "s", "-1", "1w", "1 s", "NaN", "inf", "1e400", "ü"] {
-            assert!(parse_timeout(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn sizes_have_binary_units() {
-        for (text, expected) in [
-            ("0", 0),
-            ("1048576", 1 << 20),
-            ("64k", 64 << 10),
-            ("256M", 256 << 20),
-            ("1GiB", 1 << 30),
-        ] {
-            assert_eq!(parse_size(text), Ok(expected), "{text}");
-        }
-        for wrong in ["", "M", "-1M", "1T", "1.5G", "99999999999G"] {
-            assert!(parse_size(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn a_variable_is_given_or_passed_on() {

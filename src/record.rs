@@ -29,10 +29,14 @@ pub struct Record {
     /// What the code gave to `display()`, in order. The guest tells it.
     pub displays: Vec<Bundle>,
     pub limits_hit: Vec<Limit>,
-    /// Files that were fetched.
+    /// Files that were fetched: the first thousand.
     pub files: Vec<File>,
-    /// Files that were wanted and are missing, with why where that is known.
+    /// How many were.
+    pub files_count: u64,
+    /// Files that were wanted and are missing, with why: the first thousand.
     pub files_missing: Vec<String>,
+    /// How many are.
+    pub files_missing_count: u64,
     pub timings_ms: Timings,
     /// How the program got its machine; null if it never had one.
     pub path: Option<Path>,
@@ -70,7 +74,9 @@ impl Record {
             displays: Vec::new(),
             limits_hit: Vec::new(),
             files: Vec::new(),
+            files_count: 0,
             files_missing: Vec::new(),
+            files_missing_count: 0,
             timings_ms: Timings::default(),
             path: None,
             template: None,

@@ -8,8 +8,9 @@ use crate::limits::Limits;
 use crate::outcome::{EXIT_OURS, Outcome};
 use crate::session::{Collection, Console, Marks, Session, Shared, Sink, Totals};
 use crate::template::Key;
+use crate::vm::bus::Unknown;
 use crate::vm::host::{self, Family};
-use crate::vm::{BootImages, Config, Counters, Vm, allow_kicks};
+use crate::vm::{BootImages, Config, Counters, Usage, Vm, allow_kicks};
 use crate::warm::{self, Kind, Listener};
 use crate::watchdog::{Signals, Watchdog};
 use anyhow::{Context, Result};
@@ -114,6 +115,9 @@ pub struct Report {
     pub fetched: Fetched,
     pub timings: Timings,
     pub counters: Counters,
+    pub unknown: Unknown,
+    /// Bytes of guest memory that were ever used, if a record was wanted.
+    pub peak: Option<u64>,
     pub family: Family,
     /// What this process gave up before the guest ran.
     pub confinement: Vec<Layer>,
@@ -197,6 +201,7 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
         }
     };
     drop(kvm);
+    let usage = request.record.map(|_| vm.usage()).transpose()?;
 
     let seal = Seal::process(request.confine, family, memory, request.record)?;
     let confinement = seal.layers.clone();
@@ -205,7 +210,8 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
     let (vm, verdict) = watchdog.watch(&request.limits, &signals, &mut || {})?;
     let ended = Instant::now();
     drop(signals);
-    let counters = vm.counters();
+    let (counters, unknown) = (vm.counters(), vm.unknown());
+    let peak = usage.map(Usage::count).transpose()?;
     let last_words = last_words(&vm.console());
     let mut session = vm.into_peer();
     let kept = session.take_kept();
@@ -221,6 +227,8 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
         fetched,
         timings: Timings::between(began, entered, &marks, ended),
         counters,
+        unknown,
+        peak,
         family,
         confinement,
         last_words,

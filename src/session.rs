@@ -265,6 +265,10 @@ impl Host for Session {
     fn wants_stdin(&mut self) {
         self.shared.want_stdin();
     }
+
+    fn has_begun(&self) -> bool {
+        self.marks.started.is_some()
+    }
 }
 
 impl Peer for Session {

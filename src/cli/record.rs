@@ -2,15 +2,14 @@
 
 use super::voice::failure;
 use crate::confine::Layer;
-use crate::files::Fetched;
+use crate::files::{Fetched, Written};
 use crate::job::Complaint;
 use crate::outcome::{Crash, EXIT_OURS, Outcome};
 use crate::record::{
-    Bytes, Encoding, Failure, Host, Limit, Memory, Path, Record, Status, Timings, Unusual,
+    Bytes, Encoding, Failure, File, Host, Limit, Memory, Path, Record, Status, Timings, Unusual,
 };
 use crate::run::{self, Report};
 use crate::session::{Sink, Totals};
-use crate::vm::Counters;
 use crate::vm::host::Family;
 use anyhow::{Context, Result};
 use base64::Engine;
@@ -106,6 +105,7 @@ pub fn of(report: Report) -> Record {
         _ => (None, None),
     };
     let limits_hit = limits_hit(&report);
+    let unusual = unusual(&report);
     let error = failure.or_else(|| report.outcome.explanation(&report.limits));
     let [kept, more] = report.kept;
     let stdout = Stream::new(kept, report.output[0]);
@@ -122,7 +122,10 @@ pub fn of(report: Report) -> Record {
         stderr_bytes: stderr.bytes,
         error,
         limits_hit,
+        files: report.fetched.files.first.into_iter().map(file).collect(),
+        files_count: report.fetched.files.count as u64,
         files_missing: report.fetched.missing.first,
+        files_missing_count: report.fetched.missing.count as u64,
         timings_ms: timings(&report.timings),
         path: Some(match report.path {
             run::Path::Warm => Path::Warm,
@@ -136,9 +139,9 @@ pub fn of(report: Report) -> Record {
         confinement: report.confinement.iter().map(Layer::to_string).collect(),
         memory: Memory {
             limit: report.limits.memory,
-            peak: None,
+            peak: report.peak,
         },
-        unusual: unusual(&report.counters, &report.outcome),
+        unusual,
         ..Record::empty(status)
     }
 }
@@ -212,6 +215,8 @@ fn limits_hit(report: &Report) -> Vec<Limit> {
     let [stdout, stderr] = report
         .output
         .map(|totals| totals.total > report.limits.max_output);
+    let failure = report.fetched.failure.as_ref();
+    let files = failure.is_some_and(|failure| failure.is_limit);
     let out_of_memory = matches!(
         report.outcome,
         Outcome::Signaled {
@@ -224,6 +229,7 @@ fn limits_hit(report: &Report) -> Vec<Limit> {
         (out_of_memory, Limit::Memory),
         (stdout, Limit::Stdout),
         (stderr, Limit::Stderr),
+        (files, Limit::Files),
     ]
     .into_iter()
     .filter_map(|(hit, limit)| hit.then_some(limit))
@@ -279,6 +285,14 @@ fn encode(bytes: Vec<u8>) -> (String, Encoding) {
     }
 }
 
+fn file(written: Written) -> File {
+    File {
+        path: written.guest,
+        host: written.host,
+        size: written.size,
+    }
+}
+
 fn timings(timings: &run::Timings) -> Timings {
     Timings {
         total: milliseconds(timings.total),
@@ -296,11 +310,14 @@ fn milliseconds(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
 }
 
-fn unusual(counters: &Counters, outcome: &Outcome) -> Unusual {
+fn unusual(report: &Report) -> Unusual {
+    let violated = matches!(report.outcome, Outcome::Crashed(Crash::Violation(_)));
     Unusual {
-        assists: counters.assists,
-        violations: matches!(outcome, Outcome::Crashed(Crash::Violation(_))).into(),
-        ..Unusual::default()
+        unknown_ports: report.unknown.ports,
+        unknown_addresses: report.unknown.addresses,
+        unknown_services: report.unknown.services,
+        assists: report.counters.assists,
+        violations: violated.into(),
     }
 }
 

@@ -37,14 +37,16 @@ pub fn tell(report: &Report) {
 }
 
 fn tell_of_files(fetched: &Fetched) {
+    /// Names that a person reads.
+    const READ: usize = 5;
     for (what, names) in [
         ("not fetched", &fetched.missing),
         ("left out, neither file nor directory", &fetched.left_out),
     ] {
-        for name in &names.first {
+        for name in names.first.iter().take(READ) {
             say(&format!("{what}: {name}"));
         }
-        let more = names.count.saturating_sub(names.first.len());
+        let more = names.count.saturating_sub(READ);
         if more > 0 {
             say(&format!("{what}: {more} more"));
         }

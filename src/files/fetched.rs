@@ -3,40 +3,79 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Names that a person reads.
-const READ: usize = 5;
+/// Entries of a list that are told.
+const TOLD: usize = 1000;
+/// And bytes of it, but for the last.
+const TOLD_BYTES: usize = 256 << 10;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fetched {
-    /// Whole files: so many.
-    pub files: usize,
+    /// Whole files.
+    pub files: Listed<Written>,
     /// What was asked for, or is in a directory that was, and could not be read.
-    pub missing: Names,
+    pub missing: Listed<String>,
     /// What in a directory is neither file nor directory.
-    pub left_out: Names,
+    pub left_out: Listed<String>,
     /// Why there is no more.
     pub failure: Option<Failure>,
 }
 
-/// As many names as a person reads, and how many there are.
+/// The first of many, and how many there are.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Names {
-    pub first: Vec<String>,
+pub struct Listed<T> {
+    pub first: Vec<T>,
     pub count: usize,
+    /// Of the first.
+    bytes: usize,
+}
+
+/// A file, where it was in the guest and where it is now.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    pub guest: String,
+    pub host: String,
+    pub size: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     pub what: String,
     pub remedy: String,
+    /// There is no more because that would be too much.
+    pub is_limit: bool,
 }
 
-impl Names {
-    pub fn add(&mut self, name: String) {
-        if self.first.len() < READ {
-            self.first.push(name);
+/// What a list is made of.
+pub trait Entry {
+    fn texts(&mut self) -> Vec<&mut String>;
+}
+
+impl Entry for String {
+    fn texts(&mut self) -> Vec<&mut String> {
+        vec![self]
+    }
+}
+
+impl Entry for Written {
+    fn texts(&mut self) -> Vec<&mut String> {
+        vec![&mut self.guest, &mut self.host]
+    }
+}
+
+impl<T: Entry> Listed<T> {
+    pub fn add(&mut self, mut entry: T) {
+        if self.first.len() < TOLD && self.bytes < TOLD_BYTES {
+            self.bytes += entry.texts().iter().map(|text| text.len()).sum::<usize>();
+            self.first.push(entry);
         }
         self.count += 1;
+    }
+
+    fn distrust(&mut self) {
+        self.first.truncate(TOLD);
+        for text in self.first.iter_mut().flat_map(Entry::texts) {
+            *text = visible(text);
+        }
     }
 }
 
@@ -46,6 +85,7 @@ impl Fetched {
             failure: Some(Failure {
                 what: what.into(),
                 remedy: remedy.into(),
+                is_limit: false,
             }),
             ..Self::default()
         }
@@ -53,13 +93,9 @@ impl Fetched {
 
     /// To be shown, though a guest may have taken over who tells it.
     pub fn distrusted(mut self) -> Self {
-        for names in [&mut self.missing, &mut self.left_out] {
-            names.first.truncate(READ);
-            names
-                .first
-                .iter_mut()
-                .for_each(|name| *name = visible(name));
-        }
+        self.files.distrust();
+        self.missing.distrust();
+        self.left_out.distrust();
         if let Some(failure) = &mut self.failure {
             failure.what = visible(&failure.what);
             failure.remedy = visible(&failure.remedy);
@@ -92,19 +128,36 @@ mod tests {
 
     #[test]
     fn what_a_writer_tells_is_bounded_and_escaped() {
-        let names = Names {
-            first: vec!["\u{1b}".repeat(100_000); 10],
-            count: 1,
+        let names = Listed {
+            first: vec!["\u{1b}".repeat(10_000); 2 * TOLD],
+            ..Listed::default()
         };
-        let told = Fetched {
+        let file = Written {
+            guest: "a".into(),
+            host: "b\u{202e}".into(),
+            size: 1,
+        };
+        let mut told = Fetched {
             missing: names,
             ..Fetched::failed("a\nb", "\u{9b}")
         };
+        told.files.add(file);
         let told = told.distrusted();
-        assert_eq!(told.missing.first.len(), READ);
+        assert_eq!(told.missing.first.len(), TOLD);
         assert!(told.missing.first[0].len() < 100_000);
         assert!(!told.missing.first[0].contains('\u{1b}'));
+        assert_eq!(told.files.first[0].host, r"b\u{202e}");
         let expected = Fetched::failed(r"a\nb", r"\u{9b}").failure;
         assert_eq!(told.failure, expected);
+    }
+
+    #[test]
+    fn a_list_is_bounded_by_entries_and_by_bytes_and_counts_all() {
+        let mut names = Listed::default();
+        (0..2 * TOLD).for_each(|_| names.add("x".to_string()));
+        assert_eq!((names.first.len(), names.count), (TOLD, 2 * TOLD));
+        let mut names = Listed::default();
+        (0..TOLD).for_each(|_| names.add("x".repeat(TOLD_BYTES / 4)));
+        assert_eq!((names.first.len(), names.count), (4, TOLD));
     }
 }

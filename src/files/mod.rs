@@ -11,7 +11,7 @@ mod unpack;
 mod unpacker;
 
 pub use destination::{Destination, destinations};
-pub use fetched::{Failure, Fetched};
+pub use fetched::{Failure, Fetched, Written};
 pub use name::{Get, Put};
 pub use put::read;
 pub use unpacker::Unpacker;

@@ -6,7 +6,7 @@
 //! whatever else happens in the file system at the same time. Each file is new, and gets its name
 //! once it is whole.
 
-use super::fetched::{Failure, Fetched, visible};
+use super::fetched::{Failure, Fetched, Written, visible};
 use super::{COUNT_MAX, Destination};
 use guest::{Header, kind};
 use nix::errno::Errno;
@@ -177,6 +177,7 @@ impl<R: Read> Unpack<R> {
             return Err(Failure {
                 what: format!("the program left more than {COUNT_MAX} files"),
                 remedy: "get fewer of them, or let the program make an archive".into(),
+                is_limit: true,
             });
         }
         self.spend(header.path.into())?;
@@ -195,6 +196,7 @@ impl<R: Read> Unpack<R> {
                 self.rules.size_max >> 20
             ),
             remedy: "get fewer of them, and none with holes".into(),
+            is_limit: true,
         })?;
         Ok(())
     }
@@ -205,13 +207,14 @@ impl<R: Read> Unpack<R> {
 
     fn cut(&self) -> Failure {
         Failure {
-            what: match self.fetched.files {
+            what: match self.fetched.files.count {
                 0 => "none of the program's files was fetched: the run ended before".into(),
                 n => format!(
                     "the run ended before all of the program's files were fetched: {n} were"
                 ),
             },
             remedy: "files are fetched once the program has ended, within its time limit".into(),
+            is_limit: false,
         }
     }
 
@@ -252,7 +255,11 @@ impl<R: Read> Unpack<R> {
             remove(&directory, &self.temporary).unwrap_or_default();
             return written;
         }
-        self.fetched.files += 1;
+        self.fetched.files.add(Written {
+            guest: self.guest_name(target),
+            host: visible(&self.host_path(target).to_string_lossy()),
+            size,
+        });
         Ok(())
     }
 
@@ -388,6 +395,7 @@ impl<R: Read> Unpack<R> {
         Failure {
             what,
             remedy: remedy.into(),
+            is_limit: errno == Errno::EFBIG,
         }
     }
 }
@@ -396,6 +404,7 @@ fn malformed(why: &str) -> Failure {
     Failure {
         what: format!("the guest sent {why} as a file"),
         remedy: "no working guest does that: do not rely on what it left".into(),
+        is_limit: false,
     }
 }
 

@@ -108,7 +108,7 @@ fn files_and_directories_arrive_with_their_modes() {
         record("1", kind::FILE | 0o600, b""),
     ]);
     assert_eq!(fetched.failure, None);
-    assert_eq!(fetched.files, 3);
+    assert_eq!(fetched.files.count, 3);
     for (name, size) in [("first/run", 2), ("first/closed/in", 1), ("second", 0)] {
         assert_eq!(host.join(name).metadata().unwrap().len(), size, "{name}");
     }
@@ -151,7 +151,7 @@ fn no_path_leads_out_of_its_destination() {
         let fetched = host.take(&[directory("0"), file(path, b"x")]);
         let told = failure(&fetched);
         assert!(told.starts_with("the guest sent"), "{path:?}: {told}");
-        assert_eq!(fetched.files, 0, "{path:?}");
+        assert_eq!(fetched.files.count, 0, "{path:?}");
     }
 }
 

@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 
 /// From the end of the stream: there is no more to write than what is in a pipe.
 const TIME: Duration = Duration::from_secs(10);
-/// Bytes that the process tells at most. There are no more names in it than a person reads.
-const REPORT_MAX: usize = 1 << 20;
+/// Bytes that the process tells at most: three lists that are bounded in themselves, and why there
+/// is no more.
+const REPORT_MAX: usize = 2 << 20;
 
 /// A process that waits for a stream of files, and ends with it: when we end, however that
 /// happens, it finds the stream cut, removes the file that it was writing, and is gone too.

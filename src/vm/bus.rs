@@ -22,6 +22,15 @@ pub struct Bus<P> {
     pub ioapic: Ioapic,
     pub serial: Serial,
     pub vsock: VirtioMmio<P>,
+    pub unknown: Unknown,
+}
+
+/// How often the guest looked for what is not there.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unknown {
+    pub ports: u64,
+    pub addresses: u64,
+    pub services: u64,
 }
 
 /// What is saved of the devices.
@@ -54,6 +63,7 @@ impl<P: Peer> Bus<P> {
             ioapic: Ioapic::default(),
             serial,
             vsock,
+            unknown: Unknown::default(),
         })
     }
 
@@ -71,6 +81,7 @@ impl<P: Peer> Bus<P> {
             ioapic: state.ioapic,
             serial,
             vsock,
+            unknown: Unknown::default(),
         })
     }
 
@@ -95,7 +106,10 @@ impl<P: Peer> Bus<P> {
             }
             // The keyboard controller is always ready for a command.
             (I8042_COMMAND, [byte]) => *byte = 0,
-            (_, data) => data.fill(0xff),
+            (_, data) => {
+                data.fill(0xff);
+                self.unknown.ports += 1;
+            }
         }
     }
 
@@ -107,7 +121,10 @@ impl<P: Peer> Bus<P> {
             }
             (I8042_COMMAND, &[I8042_RESET]) => Ok(Effect::Reset),
             (HOST_SERVICES_PORT, _) => Ok(Effect::Service),
-            _ => Ok(Effect::None),
+            _ => {
+                self.unknown.ports += 1;
+                Ok(Effect::None)
+            }
         }
     }
 
@@ -121,7 +138,10 @@ impl<P: Peer> Bus<P> {
                     *byte = value;
                 }
             }
-            _ => data.fill(0xff),
+            _ => {
+                data.fill(0xff);
+                self.unknown.addresses += 1;
+            }
         }
     }
 
@@ -144,7 +164,7 @@ impl<P: Peer> Bus<P> {
                 self.ioapic
                     .write(address - IOAPIC, u32::from_le_bytes(bytes));
             }
-            _ => {}
+            _ => self.unknown.addresses += 1,
         }
         Ok(())
     }

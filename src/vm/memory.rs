@@ -1,7 +1,7 @@
 //! Guest memory: RAM of this VM alone, and the runtime image that all VMs share.
 
 use super::lost::{Backing, Watch};
-use super::pages::{PAGE, Pages};
+use super::pages::{PAGE, Pages, Usage};
 use crate::layout::{HIGH_RAM, LOW_RAM_END, RUNTIME, RUNTIME_ALIGNMENT};
 use anyhow::{Context, Result, ensure};
 use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
@@ -30,6 +30,8 @@ pub struct SavedMemory {
 pub struct Memory {
     watch: Watch,
     ram: GuestMemoryMmap,
+    /// Pages of `ram` that held anything from the start.
+    filled: Pages,
     /// Kept apart from `ram`: devices have no business in it, and writing to it would be fatal.
     runtime: MmapRegion,
 }
@@ -37,7 +39,12 @@ pub struct Memory {
 impl Memory {
     /// `size` bytes of fresh RAM, and the runtime image.
     pub fn new(size: u64, runtime: File) -> Result<Self> {
-        Self::of(make_ram(size)?, Vec::new(), map_runtime(runtime)?)
+        Self::of(
+            make_ram(size)?,
+            Pages::default(),
+            Vec::new(),
+            map_runtime(runtime)?,
+        )
     }
 
     /// RAM that starts out as what was saved of another, and keeps what is written to it to itself.
@@ -49,16 +56,23 @@ impl Memory {
             before += region.len();
         }
         let file = (saved.file.clone(), saved.size);
-        Self::of(ram, vec![file], map_runtime(runtime)?)
+        let filled = saved.filled.clone();
+        Self::of(ram, filled, vec![file], map_runtime(runtime)?)
     }
 
-    fn of(ram: GuestMemoryMmap, mut files: Vec<Backing>, runtime: MmapRegion) -> Result<Self> {
+    fn of(
+        ram: GuestMemoryMmap,
+        filled: Pages,
+        mut files: Vec<Backing>,
+        runtime: MmapRegion,
+    ) -> Result<Self> {
         let image = runtime.file_offset().cloned();
         files.extend(image.map(|file| (file, runtime.size() as u64)));
         let mappings = ram.iter().map(|region| &**region).chain([&runtime]);
         Ok(Self {
             watch: Watch::over(mappings, files)?,
             ram,
+            filled,
             runtime,
         })
     }
@@ -83,6 +97,12 @@ impl Memory {
             .iter()
             .map(|region| Pages::written(region))
             .collect()
+    }
+
+    /// To be counted when the guest has run.
+    pub fn usage(&self) -> Result<Usage> {
+        let regions = self.ram.iter().map(|region| &**region);
+        Usage::new(regions, self.filled.clone())
     }
 
     /// Makes the pages ready that another machine with such a memory wrote to.

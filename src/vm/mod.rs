@@ -20,7 +20,7 @@ mod xsave;
 pub use boot::BootImages;
 pub use kick::{KICK, Kicker, allow_kicks};
 pub use memory::SavedMemory;
-pub use pages::Pages;
+pub use pages::{Pages, Usage};
 pub use requests::requests;
 pub use services::Host;
 pub use state::State;
@@ -31,7 +31,7 @@ use crate::devices::vsock::Peer;
 use crate::layout::KVM_TSS;
 use crate::outcome::Crash;
 use anyhow::{Context, Result, bail};
-use bus::{Bus, Effect};
+use bus::{Bus, Effect, Unknown};
 use host::Family;
 use kvm_bindings::{
     CpuId, KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, KVM_MP_STATE_HALTED, kvm_enable_cap,
@@ -161,6 +161,11 @@ impl<P: Peer + Host> Vm<P> {
         self.bus.vsock.peer()
     }
 
+    /// How much of its memory is used: to be counted when it has run.
+    pub fn usage(&self) -> Result<Usage> {
+        self.memory.usage()
+    }
+
     /// Which pages of its memory have been written to since it was restored.
     pub fn written(&self) -> Result<Vec<Pages>> {
         self.memory.written()
@@ -177,6 +182,11 @@ impl<P: Peer + Host> Vm<P> {
 
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// How often the guest looked for what is not there, once it had its job.
+    pub fn unknown(&self) -> Unknown {
+        self.bus.unknown
     }
 
     /// The end of the guest's console output.
@@ -235,7 +245,8 @@ impl<P: Peer + Host> Vm<P> {
             .get_sregs()
             .context("reading the system registers")?;
         let host = self.bus.vsock.peer_mut();
-        let served = services::serve(&mut regs, &sregs, &self.memory, host)?;
+        let unknown = &mut self.bus.unknown.services;
+        let served = services::serve(&mut regs, &sregs, &self.memory, host, unknown)?;
         self.vcpu.set_regs(&regs).context("setting the registers")?;
         Ok(served)
     }
@@ -283,6 +294,10 @@ impl<P: Peer + Host> Vm<P> {
                 _ => return Ok(Err(Crash::Exit(format!("KVM_RUN: {error}")))),
             },
         };
+        // A kernel that boots looks for devices; with a program, it has found them.
+        if !self.bus.vsock.peer().has_begun() {
+            self.bus.unknown = Unknown::default();
+        }
         Ok(violation.map_err(|Violation(what)| Crash::Violation(what)))
     }
 

@@ -3,13 +3,16 @@
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::io::{Read, Seek, SeekFrom};
 use vm_memory::MmapRegion;
 use vm_memory::VolatileMemory;
 
 pub const PAGE: usize = 4096;
+/// Bytes of an entry of /proc/PID/pagemap.
+const ENTRY: usize = 8;
 /// Bits of an entry of /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst).
 const PRESENT: u64 = 1 << 63;
+const SWAPPED: u64 = 1 << 62;
 const FILE: u64 = 1 << 61;
 
 /// Pages as runs: first page, number of pages.
@@ -35,23 +38,12 @@ impl Pages {
     pub fn written(mapping: &MmapRegion) -> Result<Self> {
         /// Copying a few pages for nothing is cheaper than one more system call.
         const GAP: u32 = 4;
-        let pagemap = File::open("/proc/self/pagemap").context("opening the page map")?;
-        let mut entries = vec![0; mapping.len() / PAGE * 8];
-        let first = mapping.as_ptr() as usize / PAGE;
-        pagemap
-            .read_exact_at(&mut entries, first as u64 * 8)
-            .context("reading the page map")?;
         let mut set = Self::default();
-        for (page, entry) in (0..).zip(entries.chunks_exact(8)) {
-            let entry = entry
-                .iter()
-                .rev()
-                .fold(0, |value, &byte| value << 8 | u64::from(byte));
-            // Not a file's page, so a copy.
-            if entry & PRESENT != 0 && entry & FILE == 0 {
+        each_entry(map_of(mapping)?, mapping.len() / PAGE, |page, entry| {
+            if is_copy(entry) {
                 set.add(page, GAP);
             }
-        }
+        })?;
         Ok(set)
     }
 
@@ -72,6 +64,71 @@ impl Pages {
     }
 }
 
+/// Counts the pages of a machine's RAM that were ever used: those that its template had filled, and
+/// those that were written to since. What that takes is opened before the run: a confined process
+/// opens nothing.
+pub struct Usage {
+    /// Of each region of RAM, with how many pages it has.
+    maps: Vec<(File, usize)>,
+    filled: Pages,
+}
+
+impl Usage {
+    pub fn new<'a>(regions: impl Iterator<Item = &'a MmapRegion>, filled: Pages) -> Result<Self> {
+        let maps = regions.map(|region| Ok((map_of(region)?, region.len() / PAGE)));
+        Ok(Self {
+            maps: maps.collect::<Result<_>>()?,
+            filled,
+        })
+    }
+
+    /// In bytes.
+    pub fn count(self) -> Result<u64> {
+        let runs = self.filled.runs();
+        let mut filled = runs
+            .flat_map(|(first, count)| first..first + count)
+            .peekable();
+        let (mut used, mut before) = (0, 0);
+        for (map, pages) in self.maps {
+            each_entry(map, pages, |page, entry| {
+                let was_filled = filled.next_if_eq(&(before + page)).is_some();
+                used += u64::from(was_filled || is_copy(entry));
+            })?;
+            before += pages as u32;
+        }
+        Ok(used * PAGE as u64)
+    }
+}
+
+/// Of a private mapping: not a file's page, so a copy.
+fn is_copy(entry: u64) -> bool {
+    entry & (PRESENT | SWAPPED) != 0 && entry & FILE == 0
+}
+
+/// The page map of this process, at the first entry of a mapping.
+fn map_of(mapping: &MmapRegion) -> Result<File> {
+    let first = mapping.as_ptr() as usize / PAGE;
+    let mut map = File::open("/proc/self/pagemap").context("opening the page map")?;
+    map.seek(SeekFrom::Start(first as u64 * ENTRY as u64))
+        .context("finding a place in the page map")?;
+    Ok(map)
+}
+
+fn each_entry(mut map: File, pages: usize, mut act: impl FnMut(u32, u64)) -> Result<()> {
+    /// Entries read at once.
+    const PIECE: usize = 8192;
+    let mut bytes = vec![0; PIECE.min(pages) * ENTRY];
+    for first in (0..pages).step_by(PIECE) {
+        let bytes = &mut bytes[..PIECE.min(pages - first) * ENTRY];
+        map.read_exact(bytes).context("reading the page map")?;
+        let (entries, _) = bytes.as_chunks::<ENTRY>();
+        for (page, entry) in (first as u32..).zip(entries) {
+            act(page, u64::from_ne_bytes(*entry));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,6 +142,24 @@ mod tests {
             .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_NORESERVE)
             .build()
             .unwrap()
+    }
+
+    #[test]
+    fn what_was_filled_before_or_written_since_is_used() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(64 * PAGE as u64).unwrap();
+        let regions = [mapping(&file), mapping(&file)];
+        let mut filled = Pages::default();
+        for page in [3, 4, 70] {
+            filled.add(page, 1);
+        }
+        let usage = Usage::new(regions.iter(), filled).unwrap();
+        for (region, page) in [(0, 3), (0, 9), (1, 6), (1, 7)] {
+            let slice = regions[region].get_slice(page * PAGE, 1).unwrap();
+            slice.copy_from(&[1u8]);
+        }
+        // Pages 3, 4, 9; and of the second region 6, which is page 70, and 7.
+        assert_eq!(usage.count().unwrap(), 5 * PAGE as u64);
     }
 
     #[test]

@@ -59,14 +59,18 @@ pub trait Host {
     fn no_files(&mut self, errno: u8);
     fn exited(&mut self, status: u8);
     fn wants_stdin(&mut self);
+    /// Whether the guest has its job, or is getting it.
+    fn has_begun(&self) -> bool;
 }
 
-/// Does what the guest's registers ask for, and leaves in them what it is to find.
+/// Does what the guest's registers ask for, and leaves in them what it is to find. `unknown` counts
+/// requests for what there is not.
 pub fn serve(
     regs: &mut kvm_regs,
     sregs: &kvm_sregs,
     memory: &Memory,
     host: &mut impl Host,
+    unknown: &mut u64,
 ) -> Result<Result<(), Violation>> {
     let space = AddressSpace::new(memory, sregs.cr3);
     let [service, operand, ..] = regs.rax.to_le_bytes();
@@ -123,8 +127,8 @@ pub fn serve(
             regs.rcx -= put(&space, regs.rdi, &bytes);
         }
         NO_FILES => host.no_files(operand),
-        // No such service: none of it is done.
-        _ => {}
+        // None of it is done.
+        _ => *unknown += 1,
     }
     Ok(Ok(()))
 }

@@ -53,6 +53,10 @@ impl Host for Nobody {
     fn exited(&mut self, _: u8) {}
 
     fn wants_stdin(&mut self) {}
+
+    fn has_begun(&self) -> bool {
+        true
+    }
 }
 
 /// An ELF kernel that is this code (System V ABI, chapter 4 and 5).

@@ -98,7 +98,7 @@ pub fn services(data: &[u8]) {
 /// Whether the guest goes on.
 fn request(before: kvm_regs, sregs: &kvm_sregs, memory: &Memory) -> bool {
     let mut after = before;
-    let served = serve(&mut after, sregs, memory, &mut Kernel).unwrap();
+    let served = serve(&mut after, sregs, memory, &mut Kernel, &mut 0).unwrap();
     let done = before
         .rcx
         .checked_sub(after.rcx)
@@ -175,4 +175,8 @@ impl Host for Kernel {
     fn exited(&mut self, _status: u8) {}
 
     fn wants_stdin(&mut self) {}
+
+    fn has_begun(&self) -> bool {
+        true
+    }
 }

@@ -25,7 +25,8 @@ pub fn parse_variable(word: &OsStr) -> Result<Option<Vec<u8>>, String> {
 }
 
 /// A file with a variable on each line, as `parse_variable` takes it; lines that are empty or
-/// begin with # are left out.
+/// begin with # are left out. If there is a NUL in it, each variable ends with one instead, and is
+/// taken as it is: values may have many lines.
 pub fn read_variables(path: &Path) -> Result<Vec<OsString>, String> {
     let content = fs::read(path).map_err(|error| {
         format!(
@@ -33,11 +34,16 @@ pub fn read_variables(path: &Path) -> Result<Vec<OsString>, String> {
             path.display()
         )
     })?;
+    let own = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+    if content.contains(&0) {
+        let variables = content.strip_suffix(b"\0").unwrap_or(&content);
+        return Ok(variables.split(|&byte| byte == 0).map(own).collect());
+    }
     Ok(content
         .split(|&byte| byte == b'\n')
         .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
         .filter(|line| !line.trim_ascii().is_empty() && !line.starts_with(b"#"))
-        .map(|line| OsString::from_vec(line.to_vec()))
+        .map(own)
         .collect())
 }
 
@@ -68,5 +74,13 @@ mod tests {
         let path = directory.path().join("env");
         fs::write(&path, "# comment\nA=1\r\n\n  \nB=two words\n").unwrap();
         assert_eq!(read_variables(&path).unwrap(), ["A=1", "B=two words"]);
+    }
+
+    #[test]
+    fn a_file_of_variables_may_have_values_of_many_lines() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("env");
+        fs::write(&path, "A=1\n#2\r\n\0B=\0").unwrap();
+        assert_eq!(read_variables(&path).unwrap(), ["A=1\n#2\r\n", "B="]);
     }
 }

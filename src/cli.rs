@@ -1,5 +1,6 @@
 //! Arguments in, exit code out.
 
+mod mcp;
 mod record;
 mod template;
 mod values;
@@ -59,6 +60,8 @@ enum Verb {
     /// The saved machines that runs start from
     #[command(subcommand)]
     Template(template::Verb),
+    /// Serve agents: a tool that runs code, over the Model Context Protocol
+    Mcp(mcp::McpArgs),
     /// Say whether this host can run sandboxes, and what to do where it cannot
     Doctor {
         /// One JSON object instead of text
@@ -156,6 +159,7 @@ pub fn main() -> u8 {
     let result = match cli.command {
         Verb::Run(args) => run_verb(*args, cli.kvm),
         Verb::Template(verb) => template::template_verb(verb, &cli.kvm),
+        Verb::Mcp(args) => mcp::mcp_verb(args, cli.kvm),
         Verb::Doctor { json } => doctor::doctor(&cli.kvm, json),
     };
     result.unwrap_or_else(|error| explain(&error))

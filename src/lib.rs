@@ -13,6 +13,7 @@
 //! | 4 template | [`template`] | files; never an ioctl |
 //! | 4 confine | [`confine`] | what this process gives up before the guest runs |
 //! | 5 story | [`run`], [`warm`], [`watchdog`], [`doctor`] | one run on one screen |
+//! | 5 other doors | [`mcp`] | agents; each run in a process of its own |
 //! | 6 door | [`cli`] | arguments in, exit code out |
 
 pub mod assets;
@@ -25,6 +26,7 @@ pub mod files;
 pub mod job;
 pub mod layout;
 pub mod limits;
+pub mod mcp;
 pub mod outcome;
 pub mod own;
 pub mod record;

@@ -1,0 +1,201 @@
+//! What the caller is told of a run: the record, and the same for people.
+
+use crate::mcp::kept::Kept;
+use crate::record::{Bundle, Encoding, Failure, Record, Status};
+use rmcp::model::{CallToolResult, ContentBlock, ResourceContents};
+use serde_json::Value;
+use std::mem;
+use std::path::Path;
+
+/// Bytes of a stream that are shown at most; the record has all of it.
+const SHOWN: usize = 32 << 10;
+const IMAGES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
+
+/// What became of a call.
+pub fn of(record: &Record, files: Vec<ContentBlock>) -> CallToolResult {
+    let mut content = Vec::new();
+    content.extend(stream("", &record.stdout, record.stdout_encoding));
+    content.extend(stream("[stderr]\n", &record.stderr, record.stderr_encoding));
+    for bundle in &record.displays {
+        content.extend(forms("[display] ", bundle));
+    }
+    if let Some(bundle) = &record.result {
+        content.extend(forms("[result] ", bundle));
+    }
+    content.extend(files);
+    let failures = failures(record);
+    let failed = !failures.is_empty();
+    let notes: Vec<_> = failures.into_iter().chain(cuts(record)).collect();
+    if !notes.is_empty() {
+        content.push(ContentBlock::text(visible(&notes.join("\n"))));
+    }
+    if content.is_empty() {
+        content.push(ContentBlock::text("[no output]"));
+    }
+    let mut result = match failed {
+        true => CallToolResult::error(content),
+        false => CallToolResult::success(content),
+    };
+    result.structured_content = serde_json::to_value(record).ok();
+    result
+}
+
+/// Of a call that came to no run.
+pub fn refusal(failure: Failure) -> CallToolResult {
+    let mut record = Record::empty(Status::Error);
+    record.error = Some(failure);
+    of(&record, Vec::new())
+}
+
+/// What went wrong, and what the caller can do about it.
+fn failures(record: &Record) -> Vec<String> {
+    let mut lines = Vec::new();
+    lines.extend(ending(record).map(|text| format!("[failed] {text}")));
+    if let Some(exception) = &record.exception {
+        lines.push(format!(
+            "[failed] It raised {}: {}",
+            exception.kind, exception.message
+        ));
+    }
+    let missing = record.files_missing.iter();
+    lines.extend(missing.map(|path| format!("[failed] Not fetched: {path}")));
+    lines
+}
+
+/// How it ended, unless well.
+fn ending(record: &Record) -> Option<String> {
+    Some(match (record.status, record.exit_code, record.signal) {
+        (Status::Exited, Some(0), _) => return None,
+        (Status::Exited, code, _) => {
+            format!("The program exited with code {}.", code.unwrap_or_default())
+        }
+        (Status::Signaled, _, signal) => {
+            format!("Signal {} ended the program.", signal.unwrap_or_default())
+        }
+        (Status::Timeout, ..) => {
+            "The program was stopped at its time limit: make it faster, or give it \
+                                  a greater timeout_s."
+                .into()
+        }
+        (Status::Oom, ..) => format!(
+            "The program ran out of memory ({} MiB): use less, or give it a greater memory_mib.",
+            record.memory.limit >> 20
+        ),
+        (Status::Crashed, ..) => {
+            "The machine of the program crashed. Call again; if it crashes again, \
+                                  the program is why."
+                .into()
+        }
+        (Status::Cancelled, ..) => "The run was cancelled.".into(),
+        (Status::Error, ..) => match &record.error {
+            Some(Failure { message, remedy }) => format!("{message}\nWhat to do: {remedy}"),
+            None => "The program could not be run.".into(),
+        },
+    })
+}
+
+/// Which streams are not all there.
+fn cuts(record: &Record) -> impl Iterator<Item = String> {
+    let streams = [
+        ("Standard output", record.stdout_bytes),
+        ("Standard error", record.stderr_bytes),
+    ];
+    streams
+        .into_iter()
+        .filter(|(_, bytes)| bytes.omitted > 0)
+        .map(|(name, bytes)| {
+            format!(
+                "[cut] {name} has only the first {} of {} bytes.",
+                bytes.captured, bytes.total
+            )
+        })
+}
+
+fn stream(label: &str, text: &Option<String>, encoding: Encoding) -> Option<ContentBlock> {
+    let text = text.as_deref().filter(|text| !text.is_empty())?;
+    let shown = visible(&shortened(text));
+    Some(ContentBlock::text(match encoding {
+        Encoding::Utf8 => format!("{label}{shown}"),
+        Encoding::Base64 => format!("{label}[in base64, since it is no UTF-8]\n{shown}"),
+    }))
+}
+
+/// The beginning and the end of a long text.
+fn shortened(text: &str) -> String {
+    if text.len() <= SHOWN {
+        return text.into();
+    }
+    let boundary = |position: usize| (position..).find(|&position| text.is_char_boundary(position));
+    let head = boundary(SHOWN / 2).unwrap_or_default();
+    let tail = boundary(text.len() - SHOWN / 2).unwrap_or(text.len());
+    format!(
+        "{}\n[… {} bytes left out here; structuredContent has all …]\n{}",
+        &text[..head],
+        tail - head,
+        &text[tail..]
+    )
+}
+
+/// Without what makes a terminal act, or hides text from a reader.
+fn visible(text: &str) -> String {
+    let harmless = |c: char| matches!(c, '\n' | '\t') || !(c.is_control() || is_format(c));
+    text.chars()
+        .map(|c| match harmless(c) {
+            true => c.to_string(),
+            false => c.escape_default().to_string(),
+        })
+        .collect()
+}
+
+/// Characters that change the direction of text, or are invisible (Unicode, general category Cf).
+fn is_format(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// A value: its image if it has one, else its text.
+fn forms(label: &str, bundle: &Bundle) -> Vec<ContentBlock> {
+    let text = |kind: &str| bundle.get(kind).and_then(Value::as_str);
+    for kind in IMAGES {
+        if let Some(data) = text(kind) {
+            // In base64 lines may end anywhere.
+            return vec![ContentBlock::image(data.replace('\n', ""), kind)];
+        }
+    }
+    let markup = ["image/svg+xml", "text/markdown", "text/html", "text/latex"];
+    let plain = text("text/plain")
+        .map(|plain| ContentBlock::text(format!("{label}{}", visible(&shortened(plain)))));
+    let rich = markup.into_iter().find_map(|kind| {
+        let uri = format!(
+            "sandbox://value/{}",
+            kind.rsplit('/').next().unwrap_or(kind)
+        );
+        let contents = ResourceContents::text(text(kind)?, uri).with_mime_type(kind);
+        Some(ContentBlock::resource(contents))
+    });
+    plain.into_iter().chain(rich).collect()
+}
+
+/// Keeps what was fetched, and shows it. The record says then where each file is kept.
+pub fn files(
+    record: &mut Record,
+    kept: &Kept,
+    client: &str,
+    workspace: &Path,
+) -> Vec<ContentBlock> {
+    let mut content = Vec::new();
+    for file in &mut record.files {
+        let host = mem::take(&mut file.host);
+        match kept.keep(client, workspace, Path::new(&host), &file.path) {
+            Ok(entry) => {
+                file.host = entry.uri.clone();
+                content.push(entry.block());
+            }
+            Err(why) => {
+                let text = format!("[cut] {} is not kept: {why:#}", file.path);
+                content.push(ContentBlock::text(visible(&text)));
+            }
+        }
+    }
+    content
+}

@@ -1,0 +1,219 @@
+//! A run as a process of this binary, which has the machine.
+
+use crate::mcp::arguments::{Arguments, Language};
+use crate::own;
+use crate::record::{Failure, Record};
+use anyhow::{Context, Result};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
+use std::fs::{self, DirBuilder, File};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use tokio::sync::oneshot;
+
+/// Bytes of a record at most: far more than a run may put out.
+const RECORD_MAX: u64 = 256 << 20;
+/// Bytes of each output stream that are kept.
+const OUTPUT_MAX: u64 = 1 << 20;
+
+/// How a run ended.
+pub struct Ended {
+    /// None: it was killed.
+    pub record: Option<Record>,
+    /// What it left is in here until this is dropped.
+    pub workspace: Workspace,
+}
+
+/// A run at work. It ends when this is dropped.
+pub struct Run {
+    child: Arc<Mutex<Child>>,
+    ended: oneshot::Receiver<Result<Ended>>,
+}
+
+impl Run {
+    /// Starts it from a thread of its own, which lasts as long as its process: that dies with the
+    /// thread, and so with this server.
+    pub async fn start(workspace: Workspace, arguments: &Arguments, kvm: &Path) -> Result<Self> {
+        let mut command = workspace.command(arguments, kvm)?;
+        let (tell_started, started) = oneshot::channel();
+        let (tell_ended, ended) = oneshot::channel();
+        thread::Builder::new()
+            .name("run".into())
+            .spawn(move || {
+                let spawned = command.spawn().context("starting a process");
+                let child = match spawned {
+                    Ok(child) => Arc::new(Mutex::new(child)),
+                    Err(error) => {
+                        tell_started.send(Err(error)).unwrap_or_default();
+                        return;
+                    }
+                };
+                if tell_started.send(Ok(Arc::clone(&child))).is_err() {
+                    // Nobody waits for it any more.
+                    kill(&child);
+                }
+                let ended = attend(&child, workspace);
+                // The same.
+                tell_ended.send(ended).unwrap_or_default();
+            })
+            .context("starting a thread")?;
+        let child = started.await.context("waiting for a thread")??;
+        Ok(Self { child, ended })
+    }
+
+    /// Waits for its end. May be called again if it was given up.
+    pub async fn ended(&mut self) -> Result<Ended> {
+        (&mut self.ended).await.context("waiting for a thread")?
+    }
+
+    /// Ends it now.
+    pub fn kill(&self) {
+        kill(&self.child);
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn kill(child: &Mutex<Child>) {
+    // Nothing happens to one that has ended, and a process can always end its child.
+    lock(child).kill().unwrap_or_default();
+}
+
+/// Follows a process to its end.
+fn attend(child: &Mutex<Child>, workspace: Workspace) -> Result<Ended> {
+    let (pid, stdout) = {
+        let mut child = lock(child);
+        (Pid::from_raw(child.id() as i32), child.stdout.take())
+    };
+    let mut told = Vec::new();
+    if let Some(stdout) = stdout {
+        stdout
+            .take(RECORD_MAX)
+            .read_to_end(&mut told)
+            .context("reading a record")?;
+    }
+    // Not under the lock, which whoever ends it needs.
+    waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
+        .context("waiting for a process")?;
+    let status = lock(child).wait().context("waiting for a process")?;
+    let record =
+        match status.code() {
+            None => None,
+            Some(code) => Some(serde_json::from_slice(&told).with_context(|| {
+                format!("reading the record of a process that exited with {code}")
+            })?),
+        };
+    Ok(Ended { record, workspace })
+}
+
+fn lock(child: &Mutex<Child>) -> std::sync::MutexGuard<'_, Child> {
+    child.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A private directory with what a run gets and what it leaves; removed when this is dropped.
+pub struct Workspace {
+    path: PathBuf,
+}
+
+impl Workspace {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn create(path: PathBuf, arguments: &Arguments) -> Result<Result<Self, Failure>> {
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .with_context(|| format!("making {}", path.display()))?;
+        let workspace = Self { path };
+        workspace.fill(arguments)
+    }
+
+    fn fill(self, arguments: &Arguments) -> Result<Result<Self, Failure>> {
+        let write = |name: &str, content: &[u8]| {
+            let path = self.path.join(name);
+            fs::write(&path, content).with_context(|| format!("writing {}", path.display()))
+        };
+        write("code", arguments.code.as_bytes())?;
+        write("stdin", arguments.stdin.as_bytes())?;
+        let variables = arguments.env.iter();
+        let variables: String = variables
+            .map(|(name, value)| format!("{name}={value}\0"))
+            .collect();
+        write("env", variables.as_bytes())?;
+        for (number, file) in arguments.files.iter().enumerate() {
+            match file.bytes() {
+                Ok(Some(bytes)) => write(&format!("put-{number}"), &bytes)?,
+                Ok(None) => {}
+                Err(failure) => return Ok(Err(failure)),
+            }
+        }
+        Ok(Ok(self))
+    }
+
+    /// `sandbox run` with what is in here. What the caller gave is in files: anybody on this
+    /// machine may read a command line.
+    fn command(&self, arguments: &Arguments, kvm: &Path) -> Result<Command> {
+        let mut command = own::command();
+        command
+            .arg("--kvm")
+            .arg(kvm)
+            .args(["run", "--json", "--quiet"])
+            .arg("--code-file")
+            .arg(self.path.join("code"))
+            .arg("--env-file")
+            .arg(self.path.join("env"))
+            .args(["--timeout", &arguments.timeout_s.to_string()])
+            .args(["--memory", &format!("{}M", arguments.memory_mib)])
+            .args(["--max-output", &OUTPUT_MAX.to_string()]);
+        if arguments.language == Language::Bash {
+            command.args(["--lang", "bash"]);
+        }
+        for (number, file) in arguments.files.iter().enumerate() {
+            if file.content.is_some() {
+                let put = self.path.join(format!("put-{number}"));
+                command.arg("--put").arg(pair(put.as_os_str(), &file.path));
+            }
+            if file.is_fetched() {
+                let get = self.path.join(format!("get-{number}"));
+                let guest = std::ffi::OsStr::new(&file.path);
+                command.arg("--get").arg(pair(guest, get.as_os_str()));
+            }
+        }
+        command.arg("--").args(&arguments.args);
+        let stdin = File::open(self.path.join("stdin")).context("opening its standard input")?;
+        command
+            .stdin(stdin)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit());
+        Ok(command)
+    }
+}
+
+impl Drop for Workspace {
+    fn drop(&mut self) {
+        match fs::remove_dir_all(&self.path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => eprintln!(
+                "sandbox: {} cannot be removed: {error}",
+                self.path.display()
+            ),
+        }
+    }
+}
+
+fn pair(one: &std::ffi::OsStr, other: impl AsRef<std::ffi::OsStr>) -> std::ffi::OsString {
+    let mut both = one.to_os_string();
+    both.push(":");
+    both.push(other);
+    both
+}

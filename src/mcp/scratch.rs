@@ -1,0 +1,79 @@
+//! A private directory for as long as this process lives. What a killed process left is removed by
+//! the next one.
+
+use crate::mcp::random;
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::getuid;
+use std::fs::{self, DirBuilder, File};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+const PREFIX: &str = "sandbox-mcp-";
+
+pub struct Scratch {
+    path: PathBuf,
+    /// Held by whoever uses the directory.
+    _lock: Flock<File>,
+}
+
+impl Scratch {
+    pub fn create() -> Result<Self> {
+        let parent = std::env::temp_dir();
+        sweep(&parent);
+        let path = parent.join(format!("{PREFIX}{}", random::name()?));
+        let create = || {
+            DirBuilder::new().mode(0o700).create(&path)?;
+            File::open(&path)
+        };
+        let file = create().with_context(|| format!("making {}", path.display()))?;
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, errno)| errno)
+            .with_context(|| format!("locking {}", path.display()))?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            eprintln!(
+                "sandbox: {} cannot be removed: {error}",
+                self.path.display()
+            );
+        }
+    }
+}
+
+/// Removes the directories that nobody uses any more. It does not matter if that fails.
+fn sweep(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(PREFIX)
+            && is_abandoned(&entry.path()).unwrap_or(false)
+        {
+            fs::remove_dir_all(entry.path()).unwrap_or_default();
+        }
+    }
+}
+
+/// A directory of this user, older than it takes to lock a new one, and not locked.
+fn is_abandoned(path: &Path) -> Result<bool> {
+    let metadata = fs::symlink_metadata(path)?;
+    let old = metadata
+        .modified()?
+        .elapsed()
+        .is_ok_and(|age| age.as_secs() > 60);
+    if !metadata.is_dir() || metadata.uid() != getuid().as_raw() || !old {
+        return Ok(false);
+    }
+    match Flock::lock(File::open(path)?, FlockArg::LockExclusiveNonblock) {
+        Ok(_lock) => Ok(true),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(false),
+        Err((_, errno)) => Err(errno.into()),
+    }
+}

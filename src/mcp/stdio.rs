@@ -1,0 +1,283 @@
+//! The door for the one client that started this server: a JSON-RPC message on each line.
+
+use crate::mcp::client::Client;
+use crate::mcp::plausible;
+use crate::mcp::server::Server;
+use rmcp::RoleServer;
+use rmcp::model::{
+    ClientJsonRpcMessage, ClientNotification, ErrorData, JsonRpcMessage, RequestId,
+    ServerJsonRpcMessage,
+};
+use rmcp::service::{ServerInitializeError, serve_server};
+use rmcp::transport::Transport;
+use rmcp::transport::io::{StdioReader, StdioWriter, stdio_pipes};
+use serde_json::Value;
+use std::collections::HashSet;
+use std::io;
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Requests at work at once; more are refused.
+const REQUESTS_MAX: usize = 64;
+/// Answers that the client has not read; then it is not listened to until it has.
+const UNREAD_MAX: usize = 16;
+
+/// Serves the client until it goes.
+pub async fn serve(server: Server) {
+    let door = Door::open();
+    loop {
+        match serve_server(server.clone(), door.clone()).await {
+            Ok(running) => {
+                // How it ended is of no interest: it has.
+                drop(running.waiting().await);
+                return;
+            }
+            Err(ServerInitializeError::ConnectionClosed(_)) => return,
+            // What it said first was no way to begin.
+            Err(_) => {}
+        }
+    }
+}
+
+/// Both standard streams.
+#[derive(Clone)]
+struct Door {
+    lines: Arc<tokio::sync::Mutex<Lines>>,
+    writer: Arc<tokio::sync::Mutex<StdioWriter>>,
+    /// Answers on their way.
+    unread: Arc<watch::Sender<usize>>,
+    at_work: Arc<Mutex<HashSet<RequestId>>>,
+    gone: CancellationToken,
+}
+
+impl Door {
+    fn open() -> Self {
+        let (reader, writer) = stdio_pipes();
+        Self {
+            lines: Arc::new(tokio::sync::Mutex::new(Lines::new(reader))),
+            writer: Arc::new(tokio::sync::Mutex::new(writer)),
+            unread: Arc::new(watch::Sender::new(0)),
+            at_work: Arc::default(),
+            gone: CancellationToken::new(),
+        }
+    }
+
+    /// The next message that is one, with who sent it. None: the client is gone, and its runs are
+    /// to end now.
+    async fn next(&self) -> Option<ClientJsonRpcMessage> {
+        let mut unread = self.unread.subscribe();
+        let mut lines = self.lines.lock().await;
+        loop {
+            // It cannot fail: the sender is here.
+            drop(unread.wait_for(|&count| count <= UNREAD_MAX).await);
+            let message = tokio::select! {
+                line = lines.next() => parse(line.ok().flatten()?),
+                () = self.gone.cancelled() => return None,
+            };
+            match message.and_then(|message| self.admit(message)) {
+                Ok(mut message) => {
+                    message.insert_extension(Client::new("stdio", self.gone.clone()));
+                    return Some(message);
+                }
+                Err(answer) => {
+                    tokio::spawn(self.answer(*answer));
+                }
+            }
+        }
+    }
+
+    /// Lets a request in if it can be told from all others and there is room.
+    fn admit(
+        &self,
+        message: ClientJsonRpcMessage,
+    ) -> Result<ClientJsonRpcMessage, Box<ServerJsonRpcMessage>> {
+        let mut at_work = self.at_work();
+        match &message {
+            JsonRpcMessage::Request(request) => {
+                let refused = if at_work.contains(&request.id) {
+                    Some("a request with this id is at work")
+                } else if at_work.len() >= REQUESTS_MAX {
+                    Some("too many requests are at work; call again when one of them is answered")
+                } else {
+                    at_work.insert(request.id.clone());
+                    None
+                };
+                if let Some(why) = refused {
+                    let error = ErrorData::invalid_request(why, None);
+                    return Err(Box::new(JsonRpcMessage::error(
+                        error,
+                        Some(request.id.clone()),
+                    )));
+                }
+            }
+            JsonRpcMessage::Notification(notification) => {
+                // Such a request is not answered.
+                if let ClientNotification::CancelledNotification(cancelled) =
+                    &notification.notification
+                    && let Some(id) = &cancelled.params.request_id
+                {
+                    at_work.remove(id);
+                }
+            }
+            _ => {}
+        }
+        Ok(message)
+    }
+
+    /// Not before it is polled, but counted from now on.
+    fn answer(
+        &self,
+        message: ServerJsonRpcMessage,
+    ) -> impl Future<Output = io::Result<()>> + Send + 'static {
+        let (writer, gone) = (Arc::clone(&self.writer), self.gone.clone());
+        let counted = Counted::new(&self.unread);
+        async move {
+            let _counted = counted;
+            let mut line = serde_json::to_vec(&message)?;
+            line.push(b'\n');
+            let mut writer = writer.lock().await;
+            let result = match writer.write_all(&line).await {
+                Ok(()) => writer.flush().await,
+                Err(error) => Err(error),
+            };
+            if result.is_err() {
+                // Nobody reads what we say.
+                gone.cancel();
+            }
+            result
+        }
+    }
+
+    fn at_work(&self) -> std::sync::MutexGuard<'_, HashSet<RequestId>> {
+        self.at_work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Transport<RoleServer> for Door {
+    type Error = io::Error;
+
+    fn send(
+        &mut self,
+        message: ServerJsonRpcMessage,
+    ) -> impl Future<Output = io::Result<()>> + Send + 'static {
+        let answered = match &message {
+            JsonRpcMessage::Response(response) => Some(&response.id),
+            JsonRpcMessage::Error(error) => error.id.as_ref(),
+            _ => None,
+        };
+        if let Some(id) = answered {
+            self.at_work().remove(id);
+        }
+        self.answer(message)
+    }
+
+    async fn receive(&mut self) -> Option<ClientJsonRpcMessage> {
+        let message = self.next().await;
+        if message.is_none() {
+            self.gone.cancel();
+        }
+        message
+    }
+
+    async fn close(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One answer on its way.
+struct Counted(Arc<watch::Sender<usize>>);
+
+impl Counted {
+    fn new(unread: &Arc<watch::Sender<usize>>) -> Self {
+        unread.send_modify(|count| *count += 1);
+        Self(Arc::clone(unread))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+/// A line, or why there is none in memory.
+enum Line {
+    Whole(Vec<u8>),
+    TooLong,
+}
+
+/// Lines of bounded length.
+struct Lines {
+    reader: BufReader<StdioReader>,
+    line: Vec<u8>,
+    too_long: bool,
+}
+
+impl Lines {
+    fn new(reader: StdioReader) -> Self {
+        Self {
+            reader: BufReader::with_capacity(64 << 10, reader),
+            line: Vec::new(),
+            too_long: false,
+        }
+    }
+
+    /// None at the end. If this is dropped half-way, the next call goes on.
+    async fn next(&mut self) -> io::Result<Option<Line>> {
+        loop {
+            let available = self.reader.fill_buf().await?;
+            if available.is_empty() {
+                return Ok(None);
+            }
+            let end = available.iter().position(|&byte| byte == b'\n');
+            let piece = &available[..end.unwrap_or(available.len())];
+            self.too_long |= self.line.len() + piece.len() > plausible::MESSAGE_MAX;
+            if self.too_long {
+                self.line = Vec::new();
+            } else {
+                self.line.extend_from_slice(piece);
+            }
+            let used = piece.len() + usize::from(end.is_some());
+            self.reader.consume(used);
+            if end.is_some() {
+                let line = mem::take(&mut self.line);
+                return Ok(Some(match mem::take(&mut self.too_long) {
+                    true => Line::TooLong,
+                    false => Line::Whole(line),
+                }));
+            }
+        }
+    }
+}
+
+/// The error: the answer to what is no message.
+fn parse(line: Line) -> Result<ClientJsonRpcMessage, Box<ServerJsonRpcMessage>> {
+    let refuse = |error, id| Err(Box::new(JsonRpcMessage::error(error, id)));
+    let line = match line {
+        Line::Whole(line) => line,
+        Line::TooLong => return refuse(plausible::too_long(), None),
+    };
+    if let Err(error) = plausible::check(&line) {
+        return refuse(error, None);
+    }
+    let error = match serde_json::from_slice(&line) {
+        Ok(message) => return Ok(message),
+        Err(error) => error,
+    };
+    match serde_json::from_slice::<Value>(&line) {
+        Ok(value) => {
+            let id = value
+                .get("id")
+                .and_then(|id| serde_json::from_value(id.clone()).ok());
+            let told = format!("this is no message of the protocol: {error}");
+            refuse(ErrorData::invalid_request(told, None), id)
+        }
+        Err(error) => refuse(
+            ErrorData::parse_error(format!("this is no JSON: {error}"), None),
+            None,
+        ),
+    }
+}

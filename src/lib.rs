@@ -12,6 +12,7 @@
 //! | 4 files | [`files`] | the user's files, in and out |
 //! | 4 template | [`template`] | files; never an ioctl |
 //! | 4 confine | [`confine`] | what this process gives up before the guest runs |
+//! | 4 policy | [`policy`] | what callers may ask for |
 //! | 5 story | [`run`], [`warm`], [`watchdog`], [`doctor`] | one run on one screen |
 //! | 5 other doors | [`mcp`] | agents; each run in a process of its own |
 //! | 6 door | [`cli`] | arguments in, exit code out |
@@ -29,6 +30,7 @@ pub mod limits;
 pub mod mcp;
 pub mod outcome;
 pub mod own;
+pub mod policy;
 pub mod record;
 pub mod run;
 pub mod session;

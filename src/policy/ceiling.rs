@@ -1,0 +1,471 @@
+//! What one run may use at most.
+
+use super::{Size, Time};
+use crate::confine::Level;
+use crate::job::Complaint;
+use crate::outcome::EXIT_OURS;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::time::Duration;
+
+/// The most that a run gets. A key that is absent limits nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ceiling {
+    /// Guest memory.
+    pub memory: Option<Size>,
+    /// Wall clock of the program.
+    pub timeout: Option<Time>,
+    /// Bytes delivered of each output stream.
+    pub output: Option<Size>,
+    /// Bytes of standard input.
+    pub stdin: Option<Size>,
+    /// Bytes of the code or script.
+    pub code: Option<Size>,
+    /// Files and directories that are put into the guest, and likewise those that are fetched.
+    pub files: Files,
+    /// Processes and threads at once.
+    #[schemars(range(min = 1))]
+    pub pids: Option<u32>,
+    /// What code may be in.
+    pub languages: Option<Vec<Language>>,
+    /// Names of variables that may be set; a * at the end stands for anything.
+    pub environment: Option<Vec<String>>,
+    /// Whether a program may be the guest's root.
+    pub root: Option<bool>,
+    /// How far the process that runs the guest must confine itself at least.
+    pub confine: Option<Confinement>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Files {
+    pub count: Option<u64>,
+    /// Of all together.
+    pub size: Option<Size>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Language {
+    Python,
+    Bash,
+}
+
+/// The levels of `--confine` but the one that is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Confinement {
+    /// As far as the kernel lets it.
+    Auto,
+    /// Fully, or there is no run.
+    Require,
+}
+
+/// A value, and whose it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask<T> {
+    /// The caller's: refused if it is too high.
+    Given(T),
+    /// Ours, as the caller said nothing: lowered if it is too high.
+    Default(T),
+}
+
+/// What a caller wants of a run, before anything is done for it.
+#[derive(Debug, Clone)]
+pub struct Wish<'a> {
+    pub memory: Ask<u64>,
+    /// `None`: without end.
+    pub timeout: Ask<Option<Duration>>,
+    pub output: Ask<u64>,
+    pub pids: Ask<u32>,
+    pub confine: Ask<Level>,
+    pub root: bool,
+    pub language: Language,
+    /// Bytes, where they are known before the run; else the run is held to [`Grant::stdin`].
+    pub stdin: Option<u64>,
+    /// Of variables that are to be set.
+    pub environment: Vec<&'a [u8]>,
+}
+
+/// What it gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant {
+    pub memory: u64,
+    pub timeout: Option<Duration>,
+    pub output: u64,
+    pub pids: u32,
+    pub confine: Level,
+    pub stdin: u64,
+}
+
+/// More than the policy allows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Excess {
+    /// The key of the policy.
+    pub what: &'static str,
+    pub asked: String,
+    pub allowed: String,
+}
+
+impl fmt::Display for Excess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            what,
+            asked,
+            allowed,
+        } = self;
+        write!(
+            f,
+            "the policy's run.{what} allows {allowed}, and {asked} is asked for"
+        )
+    }
+}
+
+impl std::error::Error for Excess {}
+
+impl From<Excess> for Complaint {
+    fn from(excess: Excess) -> Self {
+        Self {
+            remedy: excess.remedy(),
+            what: excess.to_string(),
+            exit_code: EXIT_OURS,
+        }
+    }
+}
+
+impl Excess {
+    fn new(what: &'static str, asked: impl ToString, allowed: impl ToString) -> Self {
+        Self {
+            what,
+            asked: asked.to_string(),
+            allowed: allowed.to_string(),
+        }
+    }
+
+    pub fn remedy(&self) -> String {
+        format!(
+            "stay within that, or ask whoever wrote the policy to raise run.{}",
+            self.what
+        )
+    }
+}
+
+impl Ceiling {
+    /// What a run gets that is started with this wish.
+    pub fn grant(&self, wish: &Wish) -> Result<Grant, Excess> {
+        self.check_language(wish.language)?;
+        self.check_environment(&wish.environment)?;
+        if wish.root && self.root == Some(false) {
+            return Err(Excess::new("root", true, false));
+        }
+        let size = |most: Option<Size>| most.map(|most| most.0);
+        let stdin = size(self.stdin).unwrap_or(u64::MAX);
+        if let Some(bytes) = wish.stdin {
+            within("stdin", bytes, self.stdin)?;
+        }
+        // Without a limit it would take longer than with any.
+        let endless = |timeout: Option<Duration>| timeout.unwrap_or(Duration::MAX);
+        let timeout = lower(
+            "timeout",
+            wish.timeout.map(endless),
+            self.timeout.map(|most| most.0),
+            seconds,
+        )?;
+        Ok(Grant {
+            memory: lower("memory", wish.memory, size(self.memory), bytes)?,
+            timeout: (timeout < Duration::MAX).then_some(timeout),
+            output: lower("output", wish.output, size(self.output), bytes)?,
+            pids: lower("pids", wish.pids, self.pids, |pids| pids.to_string())?,
+            confine: self.confine(wish.confine)?,
+            stdin,
+        })
+    }
+
+    pub fn check_code(&self, bytes: u64) -> Result<(), Excess> {
+        within("code", bytes, self.code)
+    }
+
+    /// Those that go in, or those that are to come out.
+    pub fn check_files(&self, count: u64, bytes: u64) -> Result<(), Excess> {
+        match self.files.count {
+            Some(most) if count > most => {
+                Err(Excess::new("files.count", count, at_most(most.to_string())))
+            }
+            _ => within("files.size", bytes, self.files.size),
+        }
+    }
+
+    fn check_language(&self, language: Language) -> Result<(), Excess> {
+        match &self.languages {
+            Some(allowed) if !allowed.contains(&language) => {
+                let names = allowed.iter().map(|language| language.name());
+                let names: Vec<_> = names.collect();
+                Err(Excess::new("languages", language.name(), list(&names)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_environment(&self, names: &[&[u8]]) -> Result<(), Excess> {
+        let Some(allowed) = &self.environment else {
+            return Ok(());
+        };
+        match names.iter().find(|name| !is_among(name, allowed)) {
+            None => Ok(()),
+            Some(name) => {
+                let name = String::from_utf8_lossy(name).escape_debug().to_string();
+                Err(Excess::new("environment", name, list(allowed)))
+            }
+        }
+    }
+
+    fn confine(&self, ask: Ask<Level>) -> Result<Level, Excess> {
+        let holds = |level| match self.confine {
+            None => true,
+            Some(Confinement::Auto) => level != Level::Off,
+            Some(Confinement::Require) => level == Level::Require,
+        };
+        match ask {
+            Ask::Given(level) | Ask::Default(level) if holds(level) => Ok(level),
+            Ask::Default(_) => Ok(Level::Require),
+            Ask::Given(level) => {
+                let least = match self.confine {
+                    Some(Confinement::Require) => "require",
+                    _ => "auto or require",
+                };
+                let level = format!("{level:?}").to_lowercase();
+                Err(Excess::new("confine", level, least))
+            }
+        }
+    }
+}
+
+impl<T> Ask<T> {
+    fn map<U>(self, change: impl FnOnce(T) -> U) -> Ask<U> {
+        match self {
+            Self::Given(value) => Ask::Given(change(value)),
+            Self::Default(value) => Ask::Default(change(value)),
+        }
+    }
+}
+
+impl Language {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Python => "python",
+            Self::Bash => "bash",
+        }
+    }
+}
+
+fn lower<T: Ord + Copy>(
+    what: &'static str,
+    ask: Ask<T>,
+    most: Option<T>,
+    show: impl Fn(T) -> String,
+) -> Result<T, Excess> {
+    match (ask, most) {
+        (Ask::Given(value), Some(most)) if value > most => {
+            Err(Excess::new(what, show(value), at_most(show(most))))
+        }
+        (Ask::Default(value), Some(most)) => Ok(value.min(most)),
+        (Ask::Given(value) | Ask::Default(value), _) => Ok(value),
+    }
+}
+
+fn within(what: &'static str, size: u64, most: Option<Size>) -> Result<(), Excess> {
+    lower(what, Ask::Given(size), most.map(|most| most.0), bytes).map(|_| ())
+}
+
+fn at_most(what: String) -> String {
+    format!("at most {what}")
+}
+
+fn list(names: &[impl AsRef<str>]) -> String {
+    match names {
+        [] => "none".into(),
+        names => {
+            let names: Vec<_> = names.iter().map(AsRef::as_ref).collect();
+            names.join(", ")
+        }
+    }
+}
+
+fn bytes(size: u64) -> String {
+    const MIB: u64 = 1 << 20;
+    match size {
+        0..MIB => format!("{size} bytes"),
+        _ if size.is_multiple_of(MIB) => format!("{} MiB", size / MIB),
+        _ => format!("{size} bytes ({} MiB)", size / MIB),
+    }
+}
+
+fn seconds(time: Duration) -> String {
+    match time {
+        Duration::MAX => "no limit".into(),
+        time => format!("{} s", time.as_secs_f64()),
+    }
+}
+
+/// Whether one of the names is this one, or its beginning with a * after it.
+fn is_among(name: &[u8], allowed: &[String]) -> bool {
+    allowed
+        .iter()
+        .any(|allowed| match allowed.strip_suffix('*') {
+            Some(beginning) => name.starts_with(beginning.as_bytes()),
+            None => name == allowed.as_bytes(),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn wish<'a>() -> Wish<'a> {
+        Wish {
+            memory: Ask::Default(256 << 20),
+            timeout: Ask::Default(Some(Duration::from_secs(60))),
+            output: Ask::Default(1 << 30),
+            pids: Ask::Default(256),
+            confine: Ask::Default(Level::Auto),
+            root: false,
+            language: Language::Python,
+            stdin: None,
+            environment: Vec::new(),
+        }
+    }
+
+    fn ceiling(text: &str) -> Ceiling {
+        toml::from_str(text).unwrap()
+    }
+
+    /// The key that is refused.
+    fn refused(ceiling_text: &str, wish: &Wish) -> &'static str {
+        ceiling(ceiling_text).grant(wish).unwrap_err().what
+    }
+
+    #[test]
+    fn a_policy_without_keys_grants_what_is_asked() {
+        let grant = Ceiling::default().grant(&wish()).unwrap();
+        assert_eq!(
+            grant,
+            Grant {
+                memory: 256 << 20,
+                timeout: Some(Duration::from_secs(60)),
+                output: 1 << 30,
+                pids: 256,
+                confine: Level::Auto,
+                stdin: u64::MAX,
+            }
+        );
+    }
+
+    #[test]
+    fn who_says_nothing_gets_what_is_allowed() {
+        let policy = "memory = '128M'\ntimeout = 10\noutput = '1M'\npids = 16\nstdin = 5\nconfine = 'require'";
+        assert_eq!(
+            ceiling(policy).grant(&wish()).unwrap(),
+            Grant {
+                memory: 128 << 20,
+                timeout: Some(Duration::from_secs(10)),
+                output: 1 << 20,
+                pids: 16,
+                confine: Level::Require,
+                stdin: 5,
+            }
+        );
+    }
+
+    #[test]
+    fn who_asks_for_more_is_told_what_is_allowed() {
+        let mut more = wish();
+        more.memory = Ask::Given(1 << 30);
+        let excess = ceiling("memory = '512M'").grant(&more).unwrap_err();
+        assert_eq!(
+            excess.to_string(),
+            "the policy's run.memory allows at most 512 MiB, and 1024 MiB is asked for"
+        );
+        assert!(excess.remedy().contains("run.memory"));
+    }
+
+    #[test]
+    fn no_time_limit_is_more_than_any() {
+        let mut endless = wish();
+        endless.timeout = Ask::Given(None);
+        assert_eq!(refused("timeout = '1d'", &endless), "timeout");
+        assert_eq!(Ceiling::default().grant(&endless).unwrap().timeout, None);
+    }
+
+    #[test]
+    fn confinement_can_only_be_raised() {
+        let mut asked = wish();
+        for (least, level, granted) in [
+            ("auto", Level::Auto, true),
+            ("auto", Level::Require, true),
+            ("auto", Level::Off, false),
+            ("require", Level::Auto, false),
+            ("require", Level::Require, true),
+            ("require", Level::Off, false),
+        ] {
+            asked.confine = Ask::Given(level);
+            let grant = ceiling(&format!("confine = '{least}'")).grant(&asked);
+            assert_eq!(grant.is_ok(), granted, "{least} {level:?}");
+        }
+    }
+
+    #[test]
+    fn names_of_variables_are_allowed_one_by_one_or_by_their_beginning() {
+        let policy = ceiling("environment = ['LANG', 'APP_*']");
+        for (name, allowed) in [
+            ("LANG", true),
+            ("LANGUAGE", false),
+            ("APP_", true),
+            ("APP_KEY", true),
+            ("app_key", false),
+            ("LD_PRELOAD", false),
+        ] {
+            let mut asked = wish();
+            asked.environment = vec![name.as_bytes()];
+            assert_eq!(policy.grant(&asked).is_ok(), allowed, "{name}");
+        }
+        let mut asked = wish();
+        asked.environment = vec![b"A"];
+        assert_eq!(refused("environment = []", &asked), "environment");
+    }
+
+    #[test]
+    fn what_has_no_size_is_allowed_or_not() {
+        let mut asked = wish();
+        asked.language = Language::Bash;
+        assert_eq!(refused("languages = ['python']", &asked), "languages");
+        asked = wish();
+        asked.root = true;
+        assert_eq!(refused("root = false", &asked), "root");
+        asked = wish();
+        asked.stdin = Some(11);
+        assert_eq!(refused("stdin = 10", &asked), "stdin");
+        let policy = ceiling("code = 10\nfiles = { count = 2, size = 100 }");
+        assert!(policy.check_code(10).is_ok() && policy.check_code(11).is_err());
+        assert!(policy.check_files(2, 100).is_ok());
+        assert!(policy.check_files(3, 0).is_err() && policy.check_files(0, 101).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_granted_is_ever_over_the_ceiling(
+            most in 1u64..1000, asked in 0u64..2000, is_given: bool
+        ) {
+            let ask = |value| if is_given { Ask::Given(value) } else { Ask::Default(value) };
+            let mut wish = wish();
+            wish.memory = ask(asked);
+            let policy = Ceiling { memory: Some(Size(most)), ..Ceiling::default() };
+            match policy.grant(&wish) {
+                Ok(grant) => prop_assert!(grant.memory <= most && grant.memory <= asked),
+                Err(_) => prop_assert!(is_given && asked > most),
+            }
+        }
+    }
+}

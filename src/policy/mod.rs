@@ -1,0 +1,191 @@
+//! What callers may ask for: a TOML file whose values they can only stay below.
+
+mod ceiling;
+mod quota;
+mod values;
+
+pub use ceiling::{Ask, Ceiling, Confinement, Excess, Files, Grant, Language, Wish};
+pub use quota::{Admission, Admitting, Quota, Refusal, Shortage};
+pub use values::{Size, Time};
+
+use crate::job::Complaint;
+use crate::outcome::EXIT_OURS;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+/// A policy. A key that is absent limits nothing.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// What one run may use.
+    pub run: Ceiling,
+    /// What each client of a server may use, and all of them together.
+    pub server: Server,
+    /// Where runs are written down; a caller can neither turn that off nor change it.
+    pub audit: Option<Audit>,
+}
+
+/// Of a server. Who runs `sandbox run` is not counted.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Runs at once, of all clients; absent: as many as there are processors.
+    #[schemars(range(min = 1))]
+    pub concurrency: Option<u32>,
+    /// For each client.
+    pub client: Client,
+}
+
+/// What one client of a server may use.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Client {
+    /// Runs at once; absent: half of all, so that another finds a place.
+    #[schemars(range(min = 1))]
+    pub concurrency: Option<u32>,
+    /// Runs that wait for their turn; absent: 16.
+    pub queue: Option<u32>,
+    /// Runs in any 60 seconds.
+    pub runs_per_minute: Option<u32>,
+    /// Processor time of its runs' processes, the guests' included, in any hour.
+    pub cpu_seconds_per_hour: Option<u32>,
+}
+
+/// Of the log of runs.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// Absolute path.
+    pub file: PathBuf,
+    /// Size at which a new file is begun; absent: 64M.
+    pub rotate: Option<Size>,
+    /// Wait for the disk after each entry: it is there then even after a power failure.
+    #[serde(default)]
+    pub sync: bool,
+    /// Write down the code itself too, not only its hash.
+    #[serde(default)]
+    pub code: bool,
+}
+
+impl Policy {
+    pub fn read(path: &Path) -> Result<Self, Complaint> {
+        let text = fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
+        Self::parse(&text).map_err(|what| Complaint {
+            what: format!("the policy {} is refused: {what}", path.display()),
+            remedy: "correct it there; docs/policy.md says what a policy may have".into(),
+            exit_code: EXIT_OURS,
+        })
+    }
+
+    /// The error says what is wrong, and where.
+    fn parse(text: &str) -> Result<Self, String> {
+        let policy: Self = toml::from_str(text).map_err(|error| {
+            let place = error.span().map(|span| {
+                let before = text.get(..span.start).unwrap_or(text);
+                format!("line {}: ", before.matches('\n').count() + 1)
+            });
+            format!("{}{}", place.unwrap_or_default(), error.message())
+        })?;
+        policy.check()?;
+        Ok(policy)
+    }
+
+    /// What no type says.
+    fn check(&self) -> Result<(), String> {
+        let Server {
+            concurrency,
+            client,
+        } = &self.server;
+        for (key, value) in [
+            ("server.concurrency", concurrency),
+            ("server.client.concurrency", &client.concurrency),
+        ] {
+            if *value == Some(0) {
+                return Err(format!("{key}: with 0 nothing ever runs"));
+            }
+        }
+        match &self.audit {
+            Some(audit) if !audit.file.is_absolute() => {
+                Err("audit.file: give an absolute path".into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Complaint {
+    Complaint {
+        what: format!("the policy {} cannot be read: {error}", path.display()),
+        remedy: "check the path and its permissions: nothing runs without the policy".into(),
+        exit_code: EXIT_OURS,
+    }
+}
+
+/// The schema of a [`Policy`] (JSON Schema 2020-12).
+pub fn schema() -> schemars::Schema {
+    schemars::schema_for!(Policy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_policy_may_be_empty() {
+        assert_eq!(Policy::parse(""), Ok(Policy::default()));
+    }
+
+    #[test]
+    fn the_example_has_every_key() {
+        let text = include_str!("../../examples/policy.toml");
+        let policy = Policy::parse(text).unwrap();
+        assert_eq!(policy.run.memory, Some(Size(512 << 20)));
+        assert_eq!(policy.run.timeout, Some(Time(Duration::from_secs(60))));
+        let schema = schema().to_value();
+        let mut keys = Vec::new();
+        for definition in ["Ceiling", "Files", "Server", "Client", "Audit"] {
+            let properties = &schema["$defs"][definition]["properties"];
+            keys.extend(properties.as_object().unwrap().keys().cloned());
+        }
+        assert!(keys.len() > 15, "{keys:?}");
+        for key in keys {
+            assert!(
+                text.contains(&format!("{key} =")) || text.contains(&format!("{key}]")),
+                "no {key}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        for (text, line, what) in [
+            ("[run]\nmemroy = '1G'", 2, "memroy"),
+            ("\n\n[runs]\n", 3, "runs"),
+            ("[run]\nmemory = '1X'", 2, "unit"),
+            ("[run]\npids = -1", 2, "-1"),
+            ("[run]\ntimeout = '0'", 2, "limit"),
+            ("[run]\nlanguages = ['cobol']", 2, "cobol"),
+            ("[audit]\nsync = true", 1, "file"),
+            ("[run]\nmemory = ", 2, ""),
+            ("[run]\nfiles = { number = 1 }", 2, "number"),
+        ] {
+            let error = Policy::parse(text).unwrap_err();
+            assert!(error.starts_with(&format!("line {line}: ")), "{error}");
+            assert!(error.contains(what), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_would_never_run_or_depends_on_a_directory_is_refused() {
+        for text in [
+            "[server]\nconcurrency = 0",
+            "[server.client]\nconcurrency = 0",
+            "[audit]\nfile = 'audit.jsonl'",
+        ] {
+            assert!(Policy::parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,6 +1,8 @@
 //! What a program is told of a run: one JSON object, whose schema is `docs/record.schema.json`.
 
 use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -261,5 +263,12 @@ pub struct Anchor {
 
 /// The schema of a [`Record`] (JSON Schema 2020-12).
 pub fn schema() -> schemars::Schema {
-    schemars::schema_for!(Record)
+    let settings = SchemaSettings::draft2020_12();
+    let generator = settings.with_transform(RecursiveTransform(without_format));
+    generator.into_generator().into_root_schema_for::<Record>()
+}
+
+/// Widths of numbers are Rust's, not JSON Schema's: some validators complain of them.
+fn without_format(schema: &mut schemars::Schema) {
+    schema.remove("format");
 }

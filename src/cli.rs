@@ -9,7 +9,7 @@ mod voice;
 use crate::confine::Level;
 use crate::doctor;
 use crate::files::{Get, Put};
-use crate::job::{Complaint, Program, program_named, read_code, resolve};
+use crate::job::{Complaint, Language, Program, program_named, read_code, resolve};
 use crate::limits::{BOOT_LIMIT, Limits};
 use crate::outcome::EXIT_OURS;
 use crate::run::{Request, run};
@@ -78,6 +78,9 @@ struct RunArgs {
     /// The same, from a file
     #[arg(long, value_name = "FILE", conflicts_with = "code")]
     code_file: Option<PathBuf>,
+    /// The program's language; else a script's name or #! line tells, and it is Python
+    #[arg(short, long, value_enum, value_name = "LANGUAGE")]
+    lang: Option<Language>,
     /// Guest memory, for example 512M or 1G
     #[arg(short, long, env = "SANDBOX_MEMORY", value_name = "SIZE", default_value = "256M", value_parser = parse_memory)]
     memory: u64,
@@ -234,6 +237,7 @@ fn request(args: RunArgs, kvm: PathBuf, writer: Option<&Writer>) -> Result<Reque
     let default_output = if args.json { CAPTURED } else { PASSED_ON };
     Ok(Request {
         program,
+        language: args.lang,
         arguments,
         env,
         puts: args.put,

@@ -1,17 +1,20 @@
 //! From what the user named (a script, code, standard input) to the job that the guest gets.
 
 use crate::outcome::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_OURS};
-use guest::{File, Job, WORKDIR, kind};
+use clap::ValueEnum;
+use guest::{File, Job, WORKDIR, handover, kind};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{ErrorKind, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-const INTERPRETER: &str = "python3";
+const PYTHON: &[u8] = b"python3";
+const SHELL: &[u8] = b"bash";
 
 /// Makes an interpreter stop where it would run its command, and ask for a job.
-const WARM_LIBRARY: &str = "LD_PRELOAD=/usr/lib/sandbox/warm.so";
+const WARM_LIBRARY: &[u8] = b"/usr/lib/sandbox/warm.so";
+const PRELOAD: &[u8] = b"LD_PRELOAD=";
 
 const SCRIPT_MODE: u32 = kind::FILE | 0o644;
 
@@ -43,21 +46,69 @@ impl fmt::Display for Complaint {
 
 impl std::error::Error for Complaint {}
 
+/// What the program is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Language {
+    Python,
+    Bash,
+}
+
 /// A job with its files.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Work {
     pub job: Job,
     /// What it runs, if that is a file; its path is relative to the working directory.
     pub script: Option<File>,
     /// All others, with absolute paths.
     pub files: Vec<File>,
+    /// A record of the run is wanted.
+    pub record: bool,
 }
 
 impl Work {
     /// As an interpreter gets it that was started already.
     pub fn handover(&self) -> Vec<u8> {
-        let enter = !self.files.is_empty() || self.job.workdir != WORKDIR.as_bytes();
-        self.job.handover(self.script.as_ref(), enter)
+        let enters = !self.files.is_empty() || self.job.workdir != WORKDIR.as_bytes();
+        let is_code = self.job.argv.get(1).is_some_and(|word| word == b"-c");
+        let flags = [
+            (handover::ENTER, enters),
+            (handover::REPORT, self.record),
+            (handover::NOTEBOOK, self.record && is_code),
+            (handover::EXECUTE, !self.is_python()),
+        ];
+        let flags = flags.iter().filter(|(_, wanted)| *wanted);
+        let flags = flags.fold(0, |flags, (flag, _)| flags | flag);
+        self.job.handover(self.script.as_ref(), flags)
+    }
+
+    pub fn is_python(&self) -> bool {
+        self.job.argv.first().is_some_and(|word| word == PYTHON)
+    }
+
+    /// Whether an interpreter that is up already can run it as a fresh one would: some variables
+    /// are read when a process starts, by the interpreter, the C library or the dynamic linker.
+    pub fn suits_a_warm_interpreter(&self) -> bool {
+        const READ_AT_START: [&[u8]; 6] = [b"HOME", b"LANG", b"LANGUAGE", b"PATH", b"TZ", b"TZDIR"];
+        const PREFIXES: [&[u8]; 5] = [b"PYTHON", b"LD_", b"LC_", b"MALLOC_", b"GLIBC_"];
+        let usual = environment();
+        let suits = |variable: &Vec<u8>| {
+            let name = name(variable);
+            let at_start = READ_AT_START.contains(&name)
+                || PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+            !at_start || usual.contains(variable)
+        };
+        // What is no Python gets a process that starts anew.
+        !self.is_python() || self.job.env.iter().all(suits)
+    }
+
+    /// Where a machine is booted for it alone: the interpreter to be started first, which gets the
+    /// job from the host because it is to tell of it.
+    pub fn interpreter(&self) -> Option<Job> {
+        if !self.record || !self.is_python() {
+            return None;
+        }
+        // Any command that is not the one of an interpreter to be saved.
+        Some(interpreter(self.job.clone(), b"pass"))
     }
 
     /// Bytes of its files.
@@ -124,26 +175,36 @@ pub fn resolve(workdir: &[u8], given: &OsStr) -> Result<Vec<u8>, Complaint> {
 pub fn make(
     program: &Program,
     arguments: &[OsString],
+    language: Option<Language>,
     variables: &[Vec<u8>],
     workdir: &[u8],
     pids: u32,
     root: bool,
 ) -> Result<Work, Complaint> {
-    let mut argv = vec![INTERPRETER.into()];
     let mut script = None;
-    match program {
-        Program::Stdin => argv.push(b"-".to_vec()),
-        Program::Code(code) => argv.extend([b"-c".to_vec(), code.as_bytes().to_vec()]),
+    let mut argv = match program {
+        Program::Stdin => match language {
+            Some(Language::Bash) => words(&[SHELL, b"-s", b"--"]),
+            _ => words(&[PYTHON, b"-"]),
+        },
+        Program::Code(code) => match language {
+            // Its $0 comes first.
+            Some(Language::Bash) => words(&[SHELL, b"-c", code.as_bytes(), SHELL]),
+            _ => words(&[PYTHON, b"-c", code.as_bytes()]),
+        },
         Program::Script(path) => {
+            let content = read_script(path)?;
+            let mut argv = interpreter_of(path, &content, language)?;
             let (word, name) = guest_path(path);
             argv.push(word);
             script = Some(File {
                 path: name,
                 mode: SCRIPT_MODE,
-                content: read_script(path)?,
+                content,
             });
+            argv
         }
-    }
+    };
     argv.extend(
         arguments
             .iter()
@@ -164,8 +225,91 @@ pub fn make(
     Ok(Work {
         job,
         script,
-        files: Vec::new(),
+        ..Work::default()
     })
+}
+
+fn words(words: &[&[u8]]) -> Vec<Vec<u8>> {
+    words.iter().map(|word| word.to_vec()).collect()
+}
+
+/// The start of the command line that runs a script: of the language that was asked for, or else
+/// its name or its first line tells.
+fn interpreter_of(
+    path: &Path,
+    content: &[u8],
+    language: Option<Language>,
+) -> Result<Vec<Vec<u8>>, Complaint> {
+    let shebang = Shebang::of(content);
+    let is_shell = |shebang: &Shebang| matches!(shebang.name, b"sh" | b"bash");
+    let extension = path.extension().map(OsStr::as_bytes);
+    let language = match (language, extension, &shebang) {
+        (Some(language), ..) => language,
+        (None, Some(b"py"), _) => Language::Python,
+        (None, Some(b"sh"), _) => Language::Bash,
+        (None, _, None) => Language::Python,
+        (None, _, Some(shebang)) if is_shell(shebang) => Language::Bash,
+        (None, _, Some(shebang)) if shebang.name.starts_with(b"python") => Language::Python,
+        (None, _, Some(shebang)) => {
+            return Err(Complaint {
+                what: format!(
+                    "the script {} is for {}, which is not there",
+                    path.display(),
+                    String::from_utf8_lossy(shebang.name).escape_debug()
+                ),
+                remedy: "there are Python and Bash; say with --lang if it is one of them".into(),
+                exit_code: EXIT_NOT_FOUND,
+            });
+        }
+    };
+    Ok(match language {
+        Language::Python => words(&[PYTHON]),
+        Language::Bash => {
+            let options = shebang.filter(is_shell).and_then(|shebang| shebang.option);
+            [SHELL].into_iter().chain(options).map(Vec::from).collect()
+        }
+    })
+}
+
+/// The interpreter that a script's first line names (execve(2)).
+struct Shebang<'a> {
+    /// Without the directory.
+    name: &'a [u8],
+    /// What follows it, as one word.
+    option: Option<&'a [u8]>,
+}
+
+impl<'a> Shebang<'a> {
+    fn of(content: &'a [u8]) -> Option<Self> {
+        let line = content
+            .strip_prefix(b"#!")?
+            .split(|&byte| byte == b'\n')
+            .next()?;
+        let (path, option) = first_word(line)?;
+        match (last_name(path), option) {
+            (b"env", Some(rest)) => {
+                let (name, option) = first_word(rest.strip_prefix(b"-S").unwrap_or(rest))?;
+                Some(Self {
+                    name: last_name(name),
+                    option,
+                })
+            }
+            (name, option) => Some(Self { name, option }),
+        }
+    }
+}
+
+/// The first word of a line, and the others if there are any.
+fn first_word(line: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
+    let line = line.trim_ascii();
+    let end = line.iter().position(u8::is_ascii_whitespace);
+    let (word, rest) = line.split_at(end.unwrap_or(line.len()));
+    let rest = rest.trim_ascii();
+    (!word.is_empty()).then_some((word, (!rest.is_empty()).then_some(rest)))
+}
+
+fn last_name(path: &[u8]) -> &[u8] {
+    path.rsplit(|&byte| byte == b'/').next().unwrap_or(path)
 }
 
 /// The part of a variable before the `=`.
@@ -174,38 +318,45 @@ fn name(variable: &[u8]) -> &[u8] {
     &variable[..end.unwrap_or(variable.len())]
 }
 
-/// Whether an interpreter that is up already can run it as a fresh one would: some variables are
-/// read when a process starts, by the interpreter, the C library or the dynamic linker.
-pub fn suits_a_warm_interpreter(job: &Job) -> bool {
-    const READ_AT_START: [&[u8]; 6] = [b"HOME", b"LANG", b"LANGUAGE", b"PATH", b"TZ", b"TZDIR"];
-    const PREFIXES: [&[u8]; 5] = [b"PYTHON", b"LD_", b"LC_", b"MALLOC_", b"GLIBC_"];
-    let usual = environment();
-    job.env.iter().all(|variable| {
-        let name = name(variable);
-        let at_start =
-            READ_AT_START.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-        !at_start || usual.contains(variable)
-    })
-}
-
 /// The interpreter to be saved before it has a program. It must start as one for a program does.
 pub fn warm_interpreter(pids: u32, root: bool) -> Job {
-    let mut env = environment();
-    env.push(WARM_LIBRARY.into());
-    Job {
-        argv: vec![INTERPRETER.into(), "-c".into(), "".into()],
-        env,
+    let job = Job {
+        argv: Vec::new(),
+        env: environment(),
         pids_limit: pids,
         root,
         workdir: WORKDIR.into(),
-    }
+    };
+    interpreter(job, b"")
+}
+
+/// Started with this command, it stops before that; the library puts the variable back.
+fn interpreter(mut job: Job, command: &[u8]) -> Job {
+    job.argv = words(&[PYTHON, b"-c", command]);
+    let (preloads, mut env): (Vec<_>, Vec<_>) = job
+        .env
+        .into_iter()
+        .partition(|variable| variable.starts_with(PRELOAD));
+    let others = preloads
+        .iter()
+        .flat_map(|variable| [b":", &variable[PRELOAD.len()..]].concat());
+    env.push(
+        [PRELOAD, WARM_LIBRARY]
+            .into_iter()
+            .flatten()
+            .copied()
+            .chain(others)
+            .collect(),
+    );
+    job.env = env;
+    job
 }
 
 /// The least of programs.
 pub fn rehearsal(pids: u32, root: bool) -> Work {
     let name = b"rehearsal.py";
     let job = Job {
-        argv: vec![INTERPRETER.into(), name.into()],
+        argv: words(&[PYTHON, name]),
         env: environment(),
         pids_limit: pids,
         root,
@@ -219,7 +370,7 @@ pub fn rehearsal(pids: u32, root: bool) -> Work {
     Work {
         job,
         script: Some(script),
-        files: Vec::new(),
+        ..Work::default()
     }
 }
 
@@ -324,6 +475,57 @@ pub fn program_named(name: &OsStr) -> Program {
 mod tests {
     use super::*;
 
+    fn code(language: Option<Language>, variables: &[Vec<u8>]) -> Work {
+        let program = Program::Code("pass".into());
+        make(&program, &[], language, variables, b"/work", 1, false).unwrap()
+    }
+
+    #[test]
+    fn a_scripts_language_is_told_by_its_name_or_its_first_line() {
+        let python = ["python3"].as_slice();
+        let bash = ["bash"].as_slice();
+        for (name, line, words) in [
+            ("a.py", "", python),
+            ("a", "", python),
+            ("a", "# no #! line", python),
+            ("a", "#!/usr/bin/python3 -u", python),
+            ("a", "#! /usr/bin/env python3.11", python),
+            ("a.py", "#!/bin/sh", python),
+            ("a.sh", "", bash),
+            ("a.sh", "#!/usr/bin/perl", bash),
+            ("a", "#!/bin/sh", bash),
+            ("a", "#!/bin/bash -eu ", &["bash", "-eu"]),
+            ("a", "#!/usr/bin/env bash", bash),
+            ("a", "#!/usr/bin/env -S bash -e", &["bash", "-e"]),
+        ] {
+            let content = format!("{line}\nmore");
+            let argv = interpreter_of(Path::new(name), content.as_bytes(), None).unwrap();
+            let expected: Vec<Vec<u8>> = words.iter().map(|word| word.as_bytes().into()).collect();
+            assert_eq!(argv, expected, "{name} {line}");
+        }
+    }
+
+    #[test]
+    fn a_script_for_another_interpreter_runs_only_in_a_language_that_there_is() {
+        let of = |language| interpreter_of(Path::new("a"), b"#!/usr/bin/perl\n", language);
+        let complaint = of(None).unwrap_err();
+        assert_eq!(complaint.exit_code, EXIT_NOT_FOUND);
+        assert!(complaint.what.contains("is for perl"), "{complaint}");
+        assert_eq!(of(Some(Language::Bash)), Ok(words(&[SHELL])));
+        assert_eq!(of(Some(Language::Python)), Ok(words(&[PYTHON])));
+    }
+
+    #[test]
+    fn a_library_of_the_users_is_loaded_beside_ours() {
+        let mut work = code(None, &[b"LD_PRELOAD=/a.so".to_vec()]);
+        assert_eq!(work.interpreter(), None);
+        work.record = true;
+        let env = work.interpreter().unwrap().env;
+        let expected: &[u8] = b"LD_PRELOAD=/usr/lib/sandbox/warm.so:/a.so";
+        assert_eq!(env.last().unwrap(), expected);
+        assert_eq!(env.len(), work.job.env.len());
+    }
+
     #[test]
     fn a_script_keeps_its_path_where_that_stays_inside_the_working_directory() {
         for (given, word, inside) in [
@@ -342,9 +544,8 @@ mod tests {
 
     #[test]
     fn nothing_of_the_hosts_environment_is_in_a_job() {
-        let job = make(&Program::Code("pass".into()), &[], &[], b"/work", 1, false)
-            .unwrap()
-            .job;
+        let work = code(None, &[]);
+        let job = &work.job;
         let host = std::env::var("CARGO_MANIFEST_DIR").unwrap();
         assert!(
             job.env
@@ -352,7 +553,7 @@ mod tests {
                 .all(|variable| !variable.ends_with(host.as_bytes()))
         );
         assert_eq!(job.env.len(), 6);
-        assert!(suits_a_warm_interpreter(&job));
+        assert!(work.suits_a_warm_interpreter());
     }
 
     #[test]
@@ -366,9 +567,10 @@ mod tests {
             ("TZ=Asia/Tokyo", false),
             ("LC_ALL=C", false),
         ] {
-            let program = Program::Code("pass".into());
-            let work = make(&program, &[], &[variable.into()], b"/work", 1, false).unwrap();
-            assert_eq!(suits_a_warm_interpreter(&work.job), suits, "{variable}");
+            let work = code(None, &[variable.into()]);
+            assert_eq!(work.suits_a_warm_interpreter(), suits, "{variable}");
+            let work = code(Some(Language::Bash), &[variable.into()]);
+            assert!(work.suits_a_warm_interpreter(), "{variable}");
         }
     }
 

@@ -3,10 +3,10 @@
 use crate::assets;
 use crate::confine::{self, Layer, Level, Seal};
 use crate::files::{self, Fetched, Get, Put, Unpacker};
-use crate::job::{self, Program, Work};
+use crate::job::{self, Language, Program, Work};
 use crate::limits::Limits;
 use crate::outcome::{EXIT_OURS, Outcome};
-use crate::session::{Collection, Console, Marks, Session, Shared, Sink, Totals};
+use crate::session::{Collection, Console, Marks, Session, Shared, Sink, Told, Totals};
 use crate::template::Key;
 use crate::vm::bus::Unknown;
 use crate::vm::host::{self, Family};
@@ -14,7 +14,6 @@ use crate::vm::{BootImages, Config, Counters, Usage, Vm, allow_kicks};
 use crate::warm::{self, Kind, Listener};
 use crate::watchdog::{Signals, Watchdog};
 use anyhow::{Context, Result};
-use guest::Job;
 use kvm_ioctls::Kvm;
 use std::ffi::OsString;
 use std::io::{Write, stderr, stdout};
@@ -27,6 +26,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone)]
 pub struct Request {
     pub program: Program,
+    /// Of the program; unless given, a script tells itself.
+    pub language: Option<Language>,
     pub arguments: Vec<OsString>,
     /// `NAME=value` each, beyond what every program has.
     pub env: Vec<Vec<u8>>,
@@ -55,8 +56,8 @@ pub struct Request {
 
 impl Request {
     /// A restored machine has no boot to show on the console.
-    fn path(&self, job: &Job) -> Path {
-        let cold = self.fresh || self.show_console || !job::suits_a_warm_interpreter(job);
+    fn path(&self, work: &Work) -> Path {
+        let cold = self.fresh || self.show_console || !work.suits_a_warm_interpreter();
         if cold { Path::Cold } else { Path::Warm }
     }
 
@@ -111,6 +112,8 @@ pub struct Report {
     pub output: [Totals; 2],
     /// The same, where it was kept.
     pub kept: [Option<Vec<u8>>; 2],
+    /// What the guest told beside that.
+    pub told: Told,
     /// What became of the files that were wanted.
     pub fetched: Fetched,
     pub timings: Timings,
@@ -163,11 +166,13 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
     let mut work = job::make(
         &request.program,
         &request.arguments,
+        request.language,
         &request.env,
         &request.workdir,
         request.limits.pids,
         request.root,
     )?;
+    work.record = request.record.is_some();
     work.files = files::read(&request.puts, &request.workdir, request.limits.memory)?;
     let memory = request.memory(&work);
     let kept = descriptors(&collection, &unpacker);
@@ -175,7 +180,7 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
     let kvm = host::open(&request.kvm)?;
     let family = Family::detect();
     allow_kicks()?;
-    let path = request.path(&work.job);
+    let path = request.path(&work);
     let (saved, template) = match path {
         Path::Cold => None,
         Path::Warm => Some(warm::saved(
@@ -215,6 +220,7 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
     let last_words = last_words(&vm.console());
     let mut session = vm.into_peer();
     let kept = session.take_kept();
+    let told = session.take_told();
     let (reported, output, marks) = session.into_result();
     let fetched = unpacker.map_or(Ok(Fetched::default()), Unpacker::finish)?;
     Ok(Report {
@@ -224,6 +230,7 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
         limits: request.limits.clone(),
         output,
         kept,
+        told,
         fetched,
         timings: Timings::between(began, entered, &marks, ended),
         counters,

@@ -8,11 +8,13 @@ mod collection;
 mod console;
 mod shared;
 mod sink;
+mod told;
 
 pub use collection::Collection;
 pub use console::Console;
 pub use shared::Shared;
 pub use sink::{Sink, Totals};
+pub use told::Told;
 
 use crate::devices::Violation;
 use crate::devices::vsock::Peer;
@@ -24,6 +26,7 @@ use nix::errno::Errno;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
+use told::Telling;
 
 /// One job in one guest.
 pub struct Session {
@@ -38,21 +41,23 @@ pub struct Session {
     outgoing: VecDeque<u8>,
     /// Standard output and standard error.
     sinks: [Sink; 2],
+    /// If anybody wants to know.
+    telling: Option<Telling>,
     outcome: Option<Outcome>,
     marks: Marks,
 }
 
 /// How the guest gets its job.
 enum Plan {
-    /// Through the agent, once that is ready.
-    Agent { job: Job, warms: bool },
+    /// Through the agent, once that is ready; what follows.
+    Agent { job: Job, next: Box<Plan> },
     /// The agent has it.
     Started,
     /// The same, and it is an interpreter to be saved when it asks for a job.
     Warming,
     /// It asked.
     Warm,
-    /// The interpreter was saved, and gets this on its request.
+    /// The interpreter waits, or will, and gets this on its request.
     Handover(VecDeque<u8>),
 }
 
@@ -69,23 +74,29 @@ pub struct Marks {
 impl Session {
     /// With a guest that boots and then gets this job.
     pub fn cold(work: Work, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
-        let plan = Plan::Agent {
-            job: work.job.clone(),
-            warms: false,
+        let (job, next) = match work.interpreter() {
+            Some(interpreter) => (interpreter, Plan::Handover(work.handover().into())),
+            None => (work.job.clone(), Plan::Started),
         };
-        Self::new(plan, FileStream::new(work.into_files()), sinks, shared)
+        let next = Box::new(next);
+        let telling = Telling::of(&work, &sinks, false);
+        let files = FileStream::new(work.into_files());
+        Self::new(Plan::Agent { job, next }, files, sinks, telling, shared)
     }
 
     /// With a guest that boots and then starts this interpreter, to be saved.
     pub fn warming(job: Job, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
-        let plan = Plan::Agent { job, warms: true };
-        Self::new(plan, FileStream::default(), sinks, shared)
+        let next = Box::new(Plan::Warming);
+        let plan = Plan::Agent { job, next };
+        Self::new(plan, FileStream::default(), sinks, None, shared)
     }
 
     /// With a guest that was saved while its interpreter asked for a job.
     pub fn warm(work: Work, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
         let plan = Plan::Handover(work.handover().into());
-        Self::new(plan, FileStream::new(work.into_files()), sinks, shared)
+        let telling = Telling::of(&work, &sinks, !work.is_python());
+        let files = FileStream::new(work.into_files());
+        Self::new(plan, files, sinks, telling, shared)
     }
 
     /// The same, with files to fetch once the program has ended.
@@ -94,7 +105,13 @@ impl Session {
         self
     }
 
-    fn new(plan: Plan, files: FileStream, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
+    fn new(
+        plan: Plan,
+        files: FileStream,
+        sinks: [Sink; 2],
+        telling: Option<Telling>,
+        shared: Arc<Shared>,
+    ) -> Self {
         Self {
             shared,
             plan,
@@ -103,6 +120,7 @@ impl Session {
             decoder: Decoder::with_limit(guest::MAX_PAYLOAD),
             outgoing: VecDeque::new(),
             sinks,
+            telling,
             outcome: None,
             marks: Marks::default(),
         }
@@ -117,6 +135,12 @@ impl Session {
     /// What was kept of the program's output; once.
     pub fn take_kept(&mut self) -> [Option<Vec<u8>>; 2] {
         self.sinks.each_mut().map(Sink::take_kept)
+    }
+
+    /// What the guest told beside that; once.
+    pub fn take_told(&mut self) -> Told {
+        let telling = self.telling.take();
+        telling.map(Telling::into_told).unwrap_or_default()
     }
 
     /// Whether the guest is an interpreter that waits for a job, and nothing else is under way.
@@ -161,12 +185,13 @@ impl Session {
 
     fn start(&mut self) {
         let plan = std::mem::replace(&mut self.plan, Plan::Started);
-        if let Plan::Agent { job, warms } = plan {
-            if warms {
-                self.plan = Plan::Warming;
-            }
+        if let Plan::Agent { job, next } = plan {
+            self.plan = *next;
             self.send(&Frame::Start(job));
-            self.mark_start();
+            // An interpreter that is started first gets the job later.
+            if !matches!(self.plan, Plan::Handover(_)) {
+                self.mark_start();
+            }
         }
     }
 
@@ -210,6 +235,14 @@ impl Host for Session {
         {
             if let Some(outcome) = collection.deliver(bytes, &self.shared)? {
                 self.outcome.get_or_insert(outcome);
+            }
+            return Ok(());
+        }
+        if let stream::REPORTS | stream::EVENTS = stream {
+            match &mut self.telling {
+                Some(telling) if stream == stream::REPORTS => telling.report(bytes),
+                Some(telling) => telling.event(bytes),
+                None => {}
             }
             return Ok(());
         }

@@ -17,14 +17,25 @@ pub struct Job {
     pub workdir: Vec<u8>,
 }
 
+/// What is asked of an interpreter along with a job (`guest/warm/warm.h`).
+pub mod handover {
+    /// It is not in its working directory yet, or there are files that it must not overlook.
+    pub const ENTER: u32 = 1;
+    /// Tell the exception that ends the program.
+    pub const REPORT: u32 = 2;
+    /// Tell what code displays, and the value of its last expression.
+    pub const NOTEBOOK: u32 = 4;
+    /// Execute the program: it is none of yours.
+    pub const EXECUTE: u32 = 8;
+}
+
 impl Job {
     /// As an interpreter gets it that was started already: behind its length, and with the
-    /// script, if that is what it is to run. `enter`: it is not in its working directory yet, or
-    /// there are files that it must not overlook.
-    pub fn handover(&self, script: Option<&File>, enter: bool) -> Vec<u8> {
+    /// script, if that is what it is to run. `flags`: of [`handover`].
+    pub fn handover(&self, script: Option<&File>, flags: u32) -> Vec<u8> {
         let mut bytes = vec![0; 4];
         self.encode(&mut bytes);
-        put_u32(&mut bytes, enter.into());
+        put_u32(&mut bytes, flags);
         let nothing = File::default();
         let script = script.unwrap_or(&nothing);
         put_bytes(&mut bytes, &script.path);
@@ -66,7 +77,7 @@ fn put_u32(out: &mut Vec<u8>, value: u32) {
     out.extend(value.to_le_bytes());
 }
 
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_u32(out, bytes.len() as u32);
     out.extend(bytes);
 }
@@ -89,7 +100,7 @@ fn take_u32(rest: &mut &[u8]) -> Result<u32, Malformed> {
     Ok(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
 }
 
-fn take_bytes(rest: &mut &[u8]) -> Result<Vec<u8>, Malformed> {
+pub(crate) fn take_bytes(rest: &mut &[u8]) -> Result<Vec<u8>, Malformed> {
     let length = take_u32(rest)? as usize;
     Ok(take(rest, length)?.to_vec())
 }

@@ -14,15 +14,18 @@
 //! request of the guest kernel's to the hypervisor ([`stream`]), and so is its ordinary end. A
 //! program that was started already when its machine was saved gets its job by such a request
 //! too, and any program its files, when it first looks for one. The files that it leaves, if the
-//! host wants any of them, go the way of its output ([`stream::FILES`]).
+//! host wants any of them, go the way of its output ([`stream::FILES`]), and so does what the
+//! interpreter and the kernel tell of it ([`Record`]).
 
 mod file;
 mod frame;
 mod job;
+pub mod report;
 
 pub use file::{File, FileStream, Header, kind};
 pub use frame::{Decoder, Exit, Frame, Malformed, encode};
-pub use job::Job;
+pub use job::{Job, handover};
+pub use report::{Record, Records, event};
 
 /// The program's working directory, unless the job names another.
 pub const WORKDIR: &str = "/work";
@@ -45,4 +48,8 @@ pub mod stream {
     pub const STDERR: u8 = 2;
     /// The agent's: the files that the host collects ([`crate::Header`]).
     pub const FILES: u8 = 3;
+    /// What the interpreter tells ([`crate::report`]).
+    pub const REPORTS: u8 = 4;
+    /// What the kernel tells ([`crate::event`]).
+    pub const EVENTS: u8 = 5;
 }

@@ -124,6 +124,10 @@ pub fn of(report: Report) -> Record {
         limits_hit,
         files: report.fetched.files.first.into_iter().map(file).collect(),
         files_count: report.fetched.files.count as u64,
+        exception: report.told.exception,
+        result: report.told.result,
+        displays: report.told.displays,
+        events: report.told.events,
         files_missing: report.fetched.missing.first,
         files_missing_count: report.fetched.missing.count as u64,
         timings_ms: timings(&report.timings),
@@ -230,6 +234,7 @@ fn limits_hit(report: &Report) -> Vec<Limit> {
         (stdout, Limit::Stdout),
         (stderr, Limit::Stderr),
         (files, Limit::Files),
+        (report.told.omitted, Limit::Report),
     ]
     .into_iter()
     .filter_map(|(hit, limit)| hit.then_some(limit))

@@ -48,6 +48,10 @@ impl Sink {
         }
     }
 
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// Where it leads, if that is not memory.
     pub fn descriptor(&self) -> Option<RawFd> {
         match &self.target {

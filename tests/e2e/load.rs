@@ -106,6 +106,7 @@ fn many_runs_in_one_process() {
     };
     let request = Request {
         program: Program::Code("pass".into()),
+        language: None,
         arguments: Vec::new(),
         env: Vec::new(),
         puts: Vec::new(),

@@ -169,8 +169,7 @@ fn boot(images: &Images, shared: &Arc<Shared>) -> anyhow::Result<Vm<Session>> {
             argv: vec![b"python3".to_vec()],
             ..Default::default()
         },
-        script: None,
-        files: Vec::new(),
+        ..Work::default()
     };
     let session = Session::cold(work, sinks, Arc::clone(shared));
     let config = Config {

@@ -59,10 +59,24 @@ pub fn session(data: &[u8]) {
             break;
         }
     }
+    let told = session.take_told();
     let (_, totals, _) = session.into_result();
     for totals in totals {
         assert!(totals.delivered <= totals.total.min(OUTPUT_LIMIT));
     }
+    let forms = told
+        .displays
+        .iter()
+        .chain(&told.result)
+        .flat_map(|bundle| bundle.values());
+    // A byte that is no text is told as one of three.
+    assert!(
+        forms
+            .filter_map(|form| form.as_str())
+            .map(str::len)
+            .sum::<usize>()
+            <= 3 * OUTPUT_LIMIT as usize
+    );
 }
 
 fn start(way: u8, shared: Arc<Shared>) -> Session {
@@ -73,8 +87,9 @@ fn start(way: u8, shared: Arc<Shared>) -> Session {
             argv: vec![b"python3".to_vec()],
             ..Job::default()
         },
-        script: None,
         files: vec![File::default()],
+        record: way >= 128,
+        ..Work::default()
     };
     match way % 3 {
         0 => Session::cold(work, sinks, shared),
@@ -97,7 +112,7 @@ fn take(session: &mut Session, shared: &Shared, step: Step) -> Result<(), Violat
         Step::Take { room } => {
             assert!(session.transmit(room.into()).len() <= room.into());
         }
-        Step::Output { stream, bytes } => session.output(stream % 4, &bytes)?,
+        Step::Output { stream, bytes } => session.output(stream % 6, &bytes)?,
         Step::Job { room } => {
             let piece = session.job(room.into()).unwrap_or_default();
             assert!(piece.len() <= room.into());

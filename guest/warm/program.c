@@ -1,0 +1,232 @@
+/*
+ * Runs the program, as CPython's Modules/main.c does.
+ */
+#include "warm.h"
+#include <internal/pycore_pylifecycle.h>
+
+#include <errno.h>
+#include <signal.h>
+#include <unistd.h>
+
+/* The working directory. */
+const char *work = "/work";
+
+/* The environment that the template was made with is in place; what differs is set. */
+static void set_environment(const struct list *env)
+{
+    for (uint32_t i = 0; i < env->count; i++) {
+        char *name = string(env->items[i]), *value = strchr(name, '=');
+        if (value == NULL)
+            continue;
+        *value++ = 0;
+        const char *present = getenv(name);
+        if (present == NULL || strcmp(present, value) != 0) {
+            PyObject *os = must(PyImport_ImportModule("os"));
+            PyObject *environ = must(PyObject_GetAttrString(os, "environ"));
+            PyObject *key = must(PyUnicode_DecodeFSDefault(name)), *item = must(PyUnicode_DecodeFSDefault(value));
+            if (PyObject_SetItem(environ, key, item) < 0)
+                must(NULL);
+            Py_DECREF(key), Py_DECREF(item), Py_DECREF(environ), Py_DECREF(os);
+        }
+        free(name);
+    }
+}
+
+static void set_sys(const char *name, PyObject *value)
+{
+    if (PySys_SetObject(name, value) < 0)
+        must(NULL);
+}
+
+/* sys.path[0], as _PyPathConfig_ComputeSysPath0 finds it: where the script is; for code, "". */
+static void set_path0(struct bytes script)
+{
+    PyObject *path = PySys_GetObject("path");
+    const char *name = memrchr(script.data, '/', script.length);
+    name = name == NULL ? script.data : name + 1;
+    const char *dot = memchr(name, '.', script.data + script.length - name);
+    size_t stem = (dot == NULL ? script.data + script.length : dot) - name;
+    if (hidden != NULL && PyList_Append(hidden, decode((struct bytes){name, stem})) < 0)
+        must(NULL);
+    while (script.length > 0 && script.data[script.length - 1] != '/')
+        script.length--;
+    if (script.length > 0)
+        script.length--;
+    PyObject *directory = must(PyUnicode_FromFormat("%s%s%U", work, script.length ? "/" : "", decode(script)));
+    if (path == NULL || PyList_SetItem(path, 0, directory) < 0)
+        must(NULL);
+}
+
+/* The exit status of a program that gave this, or raised an exception, which is shown. */
+static int status_of(PyObject *result)
+{
+    int status = 0;
+    if (result == NULL && !_Py_HandleSystemExit(&status)) {
+        PyErr_Print();
+        status = 1;
+    }
+    if (PyErr_Occurred())
+        PyErr_Clear();
+    return status;
+}
+
+/* As pymain_run_command does. */
+static int run_command(struct bytes code, int notebook)
+{
+    PyCompilerFlags flags = _PyCompilerFlags_INIT;
+    flags.cf_flags |= PyCF_IGNORE_COOKIE;
+    PyObject *text = PyUnicode_FromFormat("%U\n", decode(code));
+    PyObject *utf8 = text == NULL ? NULL : PyUnicode_AsUTF8String(text);
+    if (utf8 == NULL) {
+        PySys_WriteStderr("Unable to decode the command from the command line:\n");
+        PyErr_Print();
+        return 1;
+    }
+    PyObject *globals = PyModule_GetDict(must(PyImport_AddModule("__main__")));
+    if (notebook)
+        return status_of(run_cell(PyBytes_AS_STRING(utf8), globals, &flags));
+    return status_of(PyRun_StringFlags(PyBytes_AS_STRING(utf8), Py_file_input, globals, globals, &flags));
+}
+
+/* As PyRun_SimpleFileExFlags does, closing the file. */
+static int run_file(FILE *file, const char *name)
+{
+    PyCompilerFlags flags = _PyCompilerFlags_INIT;
+    PyObject *globals = PyModule_GetDict(must(PyImport_AddModule("__main__")));
+    PyObject *path = must(PyUnicode_DecodeFSDefault(name));
+    PyObject *importer = must(PyImport_ImportModule("_frozen_importlib_external"));
+    PyObject *type = must(PyObject_GetAttrString(importer, "SourceFileLoader"));
+    must_set(globals, "__file__", path);
+    must_set(globals, "__cached__", Py_None);
+    must_set(globals, "__loader__", PyObject_CallFunction(type, "sO", "__main__", path));
+    int status = status_of(PyRun_FileExFlags(file, name, Py_file_input, globals, globals, 1, &flags));
+    if (PyDict_DelItemString(globals, "__file__") < 0 || PyDict_DelItemString(globals, "__cached__") < 0)
+        PyErr_Clear();
+    return status;
+}
+
+static int has(struct bytes text, const char *word)
+{
+    return memmem(text.data, text.length, word, strlen(word)) != NULL;
+}
+
+/*
+ * Whether the parser can read the source from memory: it wants a file of its own for what is
+ * not UTF-8, and what is no source at all (a zip archive, compiled code) starts elsewhere.
+ */
+static int is_plain(struct bytes source)
+{
+    struct bytes head = source;
+    const char *line = memchr(head.data, '\n', head.length);
+    if (line != NULL)
+        line = memchr(line + 1, '\n', head.data + head.length - (line + 1));
+    if (line != NULL)
+        head.length = line - head.data;
+    return source.length > 0 && !has(head, "coding") && memchr(source.data, 0, source.length) == NULL;
+}
+
+/* A directory or zip archive with __main__ in it, as pymain_run_python does. */
+static int run_archive(PyObject *path)
+{
+    if (PyList_SetItem(PySys_GetObject("path"), 0, Py_NewRef(path)) < 0)
+        must(NULL);
+    PyObject *runpy = must(PyImport_ImportModule("runpy"));
+    PyObject *result = PyObject_CallMethod(runpy, "_run_module_as_main", "si", "__main__", 0);
+    _Py_UnhandledKeyboardInterrupt |= PyErr_Occurred() == PyExc_KeyboardInterrupt;
+    return status_of(result);
+}
+
+/* As config_run_filename_abspath makes it; the word is relative. */
+static char *absolute(struct bytes word)
+{
+    char *path;
+    if (asprintf(&path, "%s/%.*s", work, (int)word.length, word.data) < 0)
+        fail("naming the script");
+    return path;
+}
+
+/* As pymain_run_python and pymain_run_file do. */
+static int run_script(struct bytes word, struct bytes source)
+{
+    char *name = absolute(word);
+    PyObject *path = must(PyUnicode_DecodeFSDefault(name));
+    int plain = is_plain(source);
+    if (plain) {
+        /* What looking for an importer leaves behind. */
+        if (PyDict_SetItem(PySys_GetObject("path_importer_cache"), path, Py_None) < 0)
+            must(NULL);
+    } else {
+        PyObject *importer = must(PyImport_GetImporter(path));
+        if (importer != Py_None)
+            return run_archive(path);
+    }
+    FILE *file = plain ? fmemopen((void *)source.data, source.length, "r") : fopen(name, "rb");
+    if (file == NULL)
+        fail("opening the script");
+    if (!plain) {
+        PyCompilerFlags flags = _PyCompilerFlags_INIT;
+        return PyRun_SimpleFileExFlags(file, name, 1, &flags) != 0;
+    }
+    return run_file(file, name);
+}
+
+/* The kernel makes the files, and knows from then on that there may be more than the script. */
+static void enter(struct bytes directory)
+{
+    if (chdir(string(directory)) < 0 || (work = getcwd(NULL, 0)) == NULL)
+        fail("entering the working directory");
+}
+
+/* The program gets this process, as one that was started for it: without what Python makes of signals. */
+static void execute(const struct job *job)
+{
+    char **words[2];
+    const struct list *lists[] = {&job->argv, &job->env};
+    for (int i = 0; i < 2; i++) {
+        words[i] = calloc(lists[i]->count + 1, sizeof **words);
+        if (words[i] == NULL)
+            fail("reading the job");
+        for (uint32_t j = 0; j < lists[i]->count; j++)
+            words[i][j] = string(lists[i]->items[j]);
+    }
+    char *path;
+    if (asprintf(&path, "/usr/bin/%s", words[0][0]) < 0)
+        fail("naming the program");
+    signal(SIGPIPE, SIG_DFL);
+    signal(SIGXFSZ, SIG_DFL);
+    execve(path, words[0], words[1]);
+    fail(path);
+}
+
+static int is(struct bytes word, const char *text)
+{
+    return word.length == strlen(text) && memcmp(word.data, text, word.length) == 0;
+}
+
+int run_job(const struct job *job)
+{
+    if (job->flags & ENTER)
+        enter(job->directory);
+    if (job->flags & EXECUTE)
+        execute(job);
+    PyObject *orig_argv = must(PyList_New(0));
+    for (uint32_t i = 0; i < job->argv.count; i++) {
+        if (PyList_Append(orig_argv, decode(job->argv.items[i])) < 0)
+            must(NULL);
+    }
+    struct bytes first = job->argv.items[1];
+    int command = is(first, "-c");
+    set_sys("orig_argv", orig_argv);
+    PyObject *argv = must(PyList_GetSlice(orig_argv, command ? 2 : 1, job->argv.count));
+    if (command && PyList_SetItem(argv, 0, must(PyUnicode_FromString("-c"))) < 0)
+        must(NULL);
+    set_sys("argv", argv);
+    set_environment(&job->env);
+    if (command)
+        return run_command(job->argv.items[2], job->flags & NOTEBOOK);
+    PyCompilerFlags flags = _PyCompilerFlags_INIT;
+    if (is(first, "-"))
+        return PyRun_AnyFileExFlags(stdin, "<stdin>", 0, &flags) != 0;
+    set_path0(job->path);
+    return run_script(first, job->source);
+}

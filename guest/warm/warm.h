@@ -1,0 +1,75 @@
+/*
+ * A warm interpreter. Loaded (LD_PRELOAD) into Debian's own python3, this library lets the
+ * interpreter start as for `python3 -c ''`, and stops it where it would run the command, with no
+ * Python frame on its stack. There it asks the host for its job, and the machine is saved as a
+ * template in the middle of the request. Each restored clone goes on from there with a job, and
+ * does what CPython's Modules/main.c does from that point on. A machine that is booted for one job
+ * does the same without being saved, where what its interpreter tells is wanted.
+ */
+#ifndef WARM_H
+#define WARM_H
+
+#define _GNU_SOURCE
+#define PY_SSIZE_T_CLEAN
+#define Py_BUILD_CORE
+#include <Python.h>
+
+#include <stdint.h>
+
+struct bytes {
+    const char *data;
+    size_t length;
+};
+
+struct list {
+    uint32_t count;
+    struct bytes *items;
+};
+
+/* As Job::handover in guest/src/job.rs writes it. */
+struct job {
+    struct list argv, env;
+    struct bytes directory, path, source;
+    uint32_t flags;
+};
+
+enum {
+    ENTER = 1,    /* the working directory is another, or there are files in it */
+    REPORT = 2,   /* the exception that ends the program is told */
+    NOTEBOOK = 4, /* so are what code displays, and the value of its last expression */
+    EXECUTE = 8,  /* it is no Python, and gets the process */
+};
+
+/* job.c */
+struct job receive_job(void);
+char *string(struct bytes bytes);
+
+/* program.c: gives its exit status. */
+extern const char *work;
+int run_job(const struct job *job);
+
+/* report.c: what is told of the program, beside its output. */
+void prepare_reports(void);
+void report_exception(PyObject *arguments);
+PyObject *run_cell(const char *code, PyObject *globals, PyCompilerFlags *flags);
+
+/* ready.c: where it was saved, `hidden` is a list for the name of the module that a script is. */
+extern PyObject *hidden;
+void get_ready(void);
+void run_hidden(const char *path, const char *name, PyObject *globals);
+
+/* memory.c */
+void keep_memory_at_hand(void);
+void keep_all_memory(void);
+
+/* end.c */
+void prepare_the_end(void);
+void leave(int status);
+
+/* warm.c: a failure, or a Python error, that is a mistake of ours. */
+void fail(const char *what);
+PyObject *must(PyObject *object);
+void must_set(PyObject *globals, const char *name, PyObject *value);
+PyObject *decode(struct bytes bytes);
+
+#endif

@@ -12,12 +12,13 @@
 //! | 4 files | [`files`] | the user's files, in and out |
 //! | 4 template | [`template`] | files; never an ioctl |
 //! | 4 confine | [`confine`] | what this process gives up before the guest runs |
-//! | 4 policy | [`policy`] | what callers may ask for |
+//! | 4 policy | [`policy`], [`audit`] | what callers may ask for, and what became of it |
 //! | 5 story | [`run`], [`warm`], [`watchdog`], [`doctor`] | one run on one screen |
 //! | 5 other doors | [`mcp`] | agents; each run in a process of its own |
 //! | 6 door | [`cli`] | arguments in, exit code out |
 
 pub mod assets;
+pub mod audit;
 pub mod cache;
 pub mod cli;
 pub mod confine;

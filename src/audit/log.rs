@@ -1,0 +1,291 @@
+//! Appends to a log, alone among all processes that do while it does.
+
+use super::entry::{End, Event, Link, Torn, Usage, line};
+use super::tail::{Rest, Tail};
+use crate::job::Complaint;
+use crate::outcome::EXIT_OURS;
+use crate::record::{Anchor, Record};
+use anyhow::{Context, Result, ensure};
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::geteuid;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+/// Size at which a new file is begun, unless told otherwise.
+pub const ROTATE: u64 = 64 << 20;
+
+/// A log that entries are appended to.
+#[derive(Debug)]
+pub struct Log {
+    path: PathBuf,
+    /// Bytes.
+    rotate: u64,
+    /// Wait for the disk after each entry.
+    sync: bool,
+    known: Mutex<Option<Known>>,
+}
+
+/// The file that was there last, and how it was when this process last wrote to it.
+#[derive(Debug)]
+struct Known {
+    file: File,
+    size: u64,
+    tail: Tail,
+}
+
+/// The file that is there, while nobody else writes to it.
+struct Held {
+    file: Flock<File>,
+    size: u64,
+    tail: Tail,
+}
+
+impl Log {
+    /// Makes the file if there is none; refuses one that somebody else may have written.
+    pub fn open(path: &Path, rotate: u64, sync: bool) -> Result<Self> {
+        let log = Self {
+            path: path.into(),
+            rotate,
+            sync,
+            known: Mutex::new(None),
+        };
+        let held = log.hold(None)?;
+        *log.known() = Some(held.release()?);
+        Ok(log)
+    }
+
+    /// Writes an entry; says where it is. When this returns, the entry is there whatever becomes
+    /// of this process.
+    pub fn append(&self, client: &str, event: &Event) -> Result<Anchor> {
+        let mut known = self.known();
+        let held = self.hold(known.take())?;
+        let (held, anchor) = self
+            .write(held, client, event)
+            .with_context(|| format!("writing to the audit log {}", self.path.display()))?;
+        *known = Some(held.release()?);
+        Ok(anchor)
+    }
+
+    /// What there is to say of the end of a run.
+    pub fn end(&self, client: &str, run: u64, record: &Record, process: Usage) -> Result<Anchor> {
+        for &limit in &record.limits_hit {
+            self.append(client, &Event::Limit { run, limit })?;
+        }
+        self.append(
+            client,
+            &Event::End(Box::new(End::new(run, record, process))),
+        )
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nobody else writes, and looks where the log ends.
+    fn hold(&self, mut known: Option<Known>) -> Result<Held> {
+        let doing = || format!("opening the audit log {}", self.path.display());
+        loop {
+            let (file, before) = match known.take() {
+                Some(Known { file, size, tail }) => (file, Some((size, tail))),
+                None => (self.open_file()?, None),
+            };
+            let file = Flock::lock(file, FlockArg::LockExclusive)
+                .map_err(|(_, errno)| errno)
+                .with_context(doing)?;
+            // Not if another has begun a new file meanwhile.
+            if !is_at(&file, &self.path).with_context(doing)? {
+                continue;
+            }
+            let size = file.metadata().with_context(doing)?.len();
+            let tail = match before {
+                Some((before, tail)) if before == size => Some(tail),
+                _ => Tail::read(&file, size).with_context(doing)?,
+            };
+            let tail = tail.ok_or_else(|| self.no_log())?;
+            return Ok(Held { file, size, tail });
+        }
+    }
+
+    fn open_file(&self) -> Result<File> {
+        let opened = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            // Not waiting: a FIFO would until somebody reads from it.
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(&self.path);
+        let file = opened.map_err(|error| self.unopened(&error))?;
+        let metadata = file.metadata().context("looking at the audit log")?;
+        let why = if !metadata.is_file() {
+            "it is not a regular file"
+        } else if metadata.uid() != geteuid().as_raw() {
+            "it belongs to somebody else"
+        } else if metadata.mode() & 0o077 != 0 {
+            "others may read or write it"
+        } else {
+            return Ok(file);
+        };
+        Err(self.refused(why).into())
+    }
+
+    fn write(&self, held: Held, client: &str, event: &Event) -> Result<(Held, Anchor)> {
+        let Held { file, size, tail } = held;
+        let (mut bytes, torn) = match tail.rest {
+            Rest::Nothing => (Vec::new(), None),
+            Rest::NoNewline => (b"\n".into(), None),
+            Rest::Torn(mut torn) => {
+                let newline = if torn.ends_with(b"\n") { "" } else { "\n" };
+                torn.extend(newline.bytes());
+                (newline.into(), Some(Torn::new(&torn)))
+            }
+        };
+        let mut link = Link {
+            sequence: tail.sequence + 1,
+            file: tail.file,
+            previous: tail.hash,
+            torn,
+        };
+        let now = SystemTime::now();
+        let (mut text, mut hash) = line(&link, client, event, now);
+        // What was torn is told in the file that it is in.
+        let is_full = size > 0 && size + text.len() as u64 > self.rotate;
+        let rotates = is_full && bytes.is_empty() && link.torn.is_none();
+        let (file, size) = if rotates {
+            link.file += 1;
+            (text, hash) = line(&link, client, event, now);
+            (self.rotate(&file, tail.file, &text)?, text.len() as u64)
+        } else {
+            bytes.append(&mut text);
+            let mut writer: &File = &file;
+            writer.write_all(&bytes)?;
+            if self.sync {
+                file.sync_data()?;
+            }
+            (file, size + bytes.len() as u64)
+        };
+        let anchor = Anchor {
+            sequence: link.sequence,
+            hash: hash.clone(),
+        };
+        let tail = Tail {
+            sequence: link.sequence,
+            hash,
+            file: link.file,
+            rest: Rest::Nothing,
+        };
+        Ok((Held { file, size, tail }, anchor))
+    }
+
+    /// Begins a new file with this line; the one that is full gets its number. Whoever waits for
+    /// that finds another in its place, and whenever this process is killed there is one there.
+    fn rotate(&self, full: &File, number: u64, line: &[u8]) -> Result<Flock<File>> {
+        let (next, numbered) = (self.beside("next"), self.beside(&number.to_string()));
+        // Left by one that was killed here, if there is one.
+        match fs::remove_file(&next) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).context("removing a file that was never begun");
+            }
+            _ => {}
+        }
+        let file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&next)
+            .context("beginning a new file")?;
+        // Before anybody else can know it.
+        let file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+        let mut writer: &File = &file;
+        writer.write_all(line)?;
+        if self.sync {
+            file.sync_all()?;
+        }
+        match fs::hard_link(&self.path, &numbered) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => ensure!(
+                is_at(full, &numbered)?,
+                "{} is in the way of the file that is full",
+                numbered.display()
+            ),
+            result => result.context("giving the file that is full its number")?,
+        }
+        fs::rename(&next, &self.path).context("putting a new file in its place")?;
+        if self.sync {
+            let directory = self.path.parent().filter(|path| *path != Path::new(""));
+            File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
+        }
+        Ok(file)
+    }
+
+    fn beside(&self, ending: &str) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push(".");
+        path.push(ending);
+        path.into()
+    }
+
+    fn unopened(&self, error: &io::Error) -> Complaint {
+        match error.raw_os_error() {
+            Some(libc::ELOOP) => self.refused("it is a symbolic link"),
+            Some(libc::ENXIO | libc::EISDIR) => self.refused("it is not a regular file"),
+            _ => Complaint {
+                what: format!(
+                    "the audit log {} cannot be written: {error}",
+                    self.path.display()
+                ),
+                remedy:
+                    "give a file in a directory of yours: nothing runs unless it is written down"
+                        .into(),
+                exit_code: EXIT_OURS,
+            },
+        }
+    }
+
+    fn refused(&self, why: &str) -> Complaint {
+        Complaint {
+            what: format!("the audit log {} is refused: {why}", self.path.display()),
+            remedy:
+                "give a regular file of yours that is nobody else's business (chmod 600), or a \
+                     path where there is none"
+                    .into(),
+            exit_code: EXIT_OURS,
+        }
+    }
+
+    fn no_log(&self) -> Complaint {
+        let path = self.path.display();
+        Complaint {
+            what: format!("{path} does not end as an audit log does: it is none, or was changed"),
+            remedy: format!(
+                "see sandbox audit verify {path}, then move it away: a new one begins without it"
+            ),
+            exit_code: EXIT_OURS,
+        }
+    }
+}
+
+impl Held {
+    /// For others to write.
+    fn release(self) -> Result<Known> {
+        let file = self.file.unlock().map_err(|(_, errno)| errno);
+        Ok(Known {
+            file: file.context("unlocking the audit log")?,
+            size: self.size,
+            tail: self.tail,
+        })
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match path.symlink_metadata() {
+        Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}

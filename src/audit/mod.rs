@@ -1,0 +1,15 @@
+//! The log of runs: one JSON object on each line, each with the hash of the one before.
+//!
+//! Written by the host, outside the guest, and never by the process that runs one. Several
+//! processes may write to one log.
+
+mod entry;
+mod log;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+pub use entry::{Code, End, Event, Files, Limits, Start, Usage};
+pub use log::{Log, ROTATE};
+pub use verify::{Fault, Sound, verify};

@@ -1,0 +1,324 @@
+//! Whether a log is as it was written.
+
+use super::entry::{GENESIS, LINE_MAX, Link, Torn, parse};
+use crate::record::Anchor;
+use anyhow::{Context, Result};
+use nix::fcntl::{Flock, FlockArg};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// A log in which nothing is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sound {
+    pub entries: u64,
+    /// The last entry: whoever keeps this can tell later whether anything before it has changed.
+    pub head: Anchor,
+    /// Lines that killed writers left, each told of by the entry after it.
+    pub torn: u64,
+    /// Runs that have no end: they go on, or were killed with the process that would write it.
+    pub open: Vec<u64>,
+}
+
+/// The first thing that is wrong. Nothing after it can be vouched for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    pub file: PathBuf,
+    /// From 1; `None`: it is not of one line.
+    pub line: Option<u64>,
+    pub what: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.display();
+        match self.line {
+            Some(line) => write!(f, "{file}, line {line}: {}", self.what),
+            None => write!(f, "{file}: {}", self.what),
+        }
+    }
+}
+
+/// Reads the log in this file, and in those that were full before it. `anchors`: what somebody
+/// kept of it. The outer error is one of reading.
+pub fn verify(path: &Path, anchors: &[Anchor]) -> Result<Result<Sound, Fault>> {
+    let parts = parts(path)?;
+    let mut chain = Chain::new(anchors);
+    for part in &parts {
+        if let Some((line, what)) = chain.follow(part)? {
+            return Ok(Err(Fault {
+                file: part.path.clone(),
+                line,
+                what,
+            }));
+        }
+    }
+    Ok(chain.end().map_err(|what| Fault {
+        file: path.into(),
+        line: None,
+        what,
+    }))
+}
+
+/// A file of a log.
+struct Part {
+    path: PathBuf,
+    /// `None`: the last.
+    number: Option<u64>,
+    file: File,
+    /// While nobody wrote to it.
+    size: u64,
+}
+
+/// In their order.
+fn parts(path: &Path) -> Result<Vec<Part>> {
+    let doing = || format!("opening the audit log {}", path.display());
+    let file = File::open(path).with_context(doing)?;
+    // For a moment, so that no line is half written. What comes later is not looked at.
+    let file = Flock::lock(file, FlockArg::LockShared)
+        .map_err(|(_, errno)| errno)
+        .with_context(doing)?;
+    let mut parts = BTreeMap::new();
+    let mut seen = BTreeSet::from([file.metadata().with_context(doing)?.ino()]);
+    for (number, path) in numbered(path).with_context(doing)? {
+        let file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
+        let metadata = file.metadata().with_context(doing)?;
+        // One that was killed while it began a new file left the same under two names.
+        if seen.insert(metadata.ino()) {
+            let part = Part {
+                path,
+                number: Some(number),
+                file,
+                size: metadata.len(),
+            };
+            parts.insert(number, part);
+        }
+    }
+    let size = file.metadata().with_context(doing)?.len();
+    let file = file
+        .unlock()
+        .map_err(|(_, errno)| errno)
+        .with_context(doing)?;
+    let last = Part {
+        path: path.into(),
+        number: None,
+        file,
+        size,
+    };
+    Ok(parts.into_values().chain([last]).collect())
+}
+
+/// The files that were full.
+fn numbered(path: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let directory = path.parent().filter(|path| *path != Path::new(""));
+    let mut beginning = path.file_name().unwrap_or_default().to_os_string();
+    beginning.push(".");
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory.unwrap_or(Path::new(".")))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let number = name
+            .as_encoded_bytes()
+            .strip_prefix(beginning.as_encoded_bytes())
+            .filter(|digits| digits.first() != Some(&b'0'))
+            .and_then(|digits| str::from_utf8(digits).ok())
+            .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|digits| digits.parse().ok());
+        found.extend(number.map(|number| (number, entry.path())));
+    }
+    Ok(found)
+}
+
+/// Where a fault is, and what.
+type Found = (Option<u64>, String);
+
+/// As far as it was followed.
+struct Chain {
+    anchors: BTreeMap<u64, String>,
+    entries: u64,
+    /// The last entry; `None`: there was none yet.
+    head: Option<Anchor>,
+    torn: u64,
+    open: BTreeSet<u64>,
+    /// Lines since the last entry that are none, and what is wrong with the first.
+    odd: Vec<u8>,
+    first_odd: Option<Found>,
+}
+
+/// Of an entry.
+#[derive(serde::Deserialize)]
+struct Story {
+    event: String,
+    run: Option<u64>,
+}
+
+impl Chain {
+    fn new(anchors: &[Anchor]) -> Self {
+        let anchors = anchors.iter().cloned();
+        Self {
+            anchors: anchors
+                .map(|anchor| (anchor.sequence, anchor.hash))
+                .collect(),
+            entries: 0,
+            head: None,
+            torn: 0,
+            open: BTreeSet::new(),
+            odd: Vec::new(),
+            first_odd: None,
+        }
+    }
+
+    /// Reads a file; gives what is wrong in it.
+    fn follow(&mut self, part: &Part) -> Result<Option<Found>> {
+        let doing = || format!("reading {}", part.path.display());
+        let mut reader = BufReader::new(&part.file).take(part.size);
+        let mut line = Vec::new();
+        for number in 1.. {
+            line.clear();
+            let mut limited = (&mut reader).take(LINE_MAX);
+            limited.read_until(b'\n', &mut line).with_context(doing)?;
+            let found = match line.strip_suffix(b"\n") {
+                None if line.is_empty() => break,
+                // Where it goes on, it is too long, and does not get shorter.
+                None => Some((
+                    Some(number),
+                    "it is incomplete: its writer was killed, which the next entry will tell, or \
+                     it was cut"
+                        .into(),
+                )),
+                Some(text) => self.next(text, number, part.number),
+            };
+            if found.is_some() {
+                // What came first is what is wrong.
+                return Ok(self.first_odd.take().or(found));
+            }
+        }
+        Ok(self.first_odd.take())
+    }
+
+    fn next(&mut self, line: &[u8], number: u64, file: Option<u64>) -> Option<Found> {
+        match parse(line) {
+            Ok((link, hash)) => self
+                .entry(&link, hash, file)
+                .or_else(|| self.tell(line))
+                .map(|what| (Some(number), what)),
+            Err(what) => {
+                self.odd.extend_from_slice(line);
+                self.odd.push(b'\n');
+                let odd = (Some(number), what.into());
+                self.first_odd.get_or_insert(odd);
+                // No writer leaves so much.
+                (self.odd.len() as u64 > 4 * LINE_MAX).then(|| (Some(number), what.into()))
+            }
+        }
+    }
+
+    fn entry(&mut self, link: &Link, hash: String, file: Option<u64>) -> Option<String> {
+        if let Some(what) = self.check_torn(link).or_else(|| self.check_place(link)) {
+            return Some(what);
+        }
+        if file.is_some_and(|file| file != link.file) {
+            return Some(format!("it was written to file {}", link.file));
+        }
+        if let Some(kept) = self.anchors.remove(&link.sequence)
+            && kept != hash
+        {
+            return Some(format!(
+                "entry {} is not the one whose hash was kept",
+                link.sequence
+            ));
+        }
+        self.entries += 1;
+        self.head = Some(Anchor {
+            sequence: link.sequence,
+            hash,
+        });
+        None
+    }
+
+    fn check_torn(&mut self, link: &Link) -> Option<String> {
+        let odd = std::mem::take(&mut self.odd);
+        match &link.torn {
+            None if odd.is_empty() => None,
+            Some(torn) if !odd.is_empty() && *torn == Torn::new(&odd) => {
+                self.first_odd = None;
+                self.torn += 1;
+                None
+            }
+            // The lines before it are what is wrong.
+            _ if !odd.is_empty() => Some("it does not tell of the lines before it".into()),
+            _ => Some("it tells of an incomplete line before it, which is missing".into()),
+        }
+    }
+
+    fn check_place(&mut self, link: &Link) -> Option<String> {
+        let before = link.sequence.wrapping_sub(1);
+        let head = match self.head.take() {
+            Some(head) => head,
+            None if before == 0 => Anchor {
+                sequence: 0,
+                hash: GENESIS.into(),
+            },
+            None => match self.anchors.remove(&before) {
+                Some(hash) => Anchor {
+                    sequence: before,
+                    hash,
+                },
+                None => {
+                    return Some(format!(
+                        "the log begins with entry {}; if you moved the others away, give what you \
+                         kept of the last of them: --anchor {before}:HASH",
+                        link.sequence
+                    ));
+                }
+            },
+        };
+        let expected = head.sequence + 1;
+        match link.sequence {
+            sequence if sequence == expected && link.previous == head.hash => None,
+            sequence if sequence == expected => {
+                Some("it is not the one that came after the entry before it".into())
+            }
+            sequence if sequence > expected => {
+                Some(format!("entries {expected} to {before} are missing"))
+            }
+            sequence => Some(format!(
+                "entry {sequence} is out of its place, where {expected} should be"
+            )),
+        }
+    }
+
+    fn tell(&mut self, line: &[u8]) -> Option<String> {
+        let Ok(Story { event, run }) = serde_json::from_slice(line) else {
+            return Some("it does not say what happened".into());
+        };
+        match (event.as_str(), run, &self.head) {
+            ("start", _, Some(head)) => drop(self.open.insert(head.sequence)),
+            ("end", Some(run), _) => drop(self.open.remove(&run)),
+            _ => {}
+        }
+        None
+    }
+
+    fn end(self) -> Result<Sound, String> {
+        let last = self.head.as_ref().map_or(0, |head| head.sequence);
+        if let Some(kept) = self.anchors.keys().next() {
+            return Err(match *kept > last {
+                true => format!("it ends with entry {last}, and entry {kept} was kept: it was cut"),
+                false => format!("entry {kept}, which was kept, is not in it"),
+            });
+        }
+        Ok(Sound {
+            entries: self.entries,
+            head: self.head.unwrap_or(Anchor {
+                sequence: 0,
+                hash: GENESIS.into(),
+            }),
+            torn: self.torn,
+            open: self.open.into_iter().collect(),
+        })
+    }
+}

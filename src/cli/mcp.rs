@@ -1,13 +1,50 @@
 //! `sandbox mcp`.
 
-use crate::mcp::{self, Options};
+use crate::mcp::{self, HttpOptions, Options};
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, Subcommand};
+use std::io::{Write, stdout};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 #[derive(Args)]
-pub struct McpArgs {}
+#[command(args_conflicts_with_subcommands = true)]
+pub struct McpArgs {
+    /// Serve over HTTP at this address, instead of standard input and output
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    http: Option<SocketAddr>,
+    /// Who may call over HTTP: a file with a line NAME:SHA256 for each token
+    #[arg(long, value_name = "FILE", requires = "http")]
+    tokens: Option<PathBuf>,
+    /// Another name by which clients call this host
+    #[arg(long, value_name = "HOST[:PORT]", requires = "http")]
+    allow_host: Vec<String>,
+    /// Let web pages from there call; others may not
+    #[arg(long, value_name = "ORIGIN", requires = "http")]
+    allow_origin: Vec<String>,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
 
-pub fn mcp_verb(_args: McpArgs, kvm: PathBuf) -> Result<u8> {
-    mcp::serve(Options { kvm })
+#[derive(Subcommand)]
+enum Verb {
+    /// Make a token: print it, and its line for the file of --tokens
+    Token { name: String },
+}
+
+pub fn mcp_verb(args: McpArgs, kvm: PathBuf) -> Result<u8> {
+    if let Some(Verb::Token { name }) = args.verb {
+        let (line, token) = mcp::new_token(&name)?;
+        writeln!(stdout(), "token: {token}\nline:  {line}")?;
+        return Ok(0);
+    }
+    mcp::serve(Options {
+        kvm,
+        http: args.http.map(|address| HttpOptions {
+            address,
+            hosts: args.allow_host,
+            origins: args.allow_origin,
+        }),
+        tokens: args.tokens,
+    })
 }

@@ -1,6 +1,7 @@
 //! A run as a process of this binary, which has the machine.
 
 use crate::mcp::arguments::{Arguments, Language};
+use crate::mcp::say;
 use crate::own;
 use crate::record::{Failure, Record};
 use anyhow::{Context, Result};
@@ -203,10 +204,10 @@ impl Drop for Workspace {
         match fs::remove_dir_all(&self.path) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => eprintln!(
-                "sandbox: {} cannot be removed: {error}",
+            Err(error) => say(&format!(
+                "{} cannot be removed: {error}",
                 self.path.display()
-            ),
+            )),
         }
     }
 }

@@ -4,42 +4,62 @@ mod answer;
 mod arguments;
 mod child;
 mod client;
+mod http;
 mod kept;
 mod plausible;
 mod random;
 mod scratch;
 mod server;
+mod sessions;
 mod signals;
 mod stdio;
+mod tokens;
 
+use crate::job::Complaint;
+use crate::outcome::EXIT_OURS;
 use anyhow::{Context, Result};
+pub use http::Options as HttpOptions;
 use kept::Kept;
 use scratch::Scratch;
 use server::{Server, Shared};
 use signals::Signals;
+use std::io::{Write, stderr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use tokens::Tokens;
+pub use tokens::new_line as new_token;
 
 /// What the operator asked for.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub kvm: PathBuf,
+    /// Not standard input and output, but this.
+    pub http: Option<http::Options>,
+    pub tokens: Option<PathBuf>,
 }
 
 /// Serves until the client goes or a signal comes; gives the exit code.
 pub fn serve(options: Options) -> Result<u8> {
+    let tokens = options.tokens.as_deref().map(Tokens::read).transpose()?;
+    if let Some(http) = &options.http
+        && tokens.is_none()
+        && !http.address.ip().is_loopback()
+    {
+        return Err(open_to_all(http.address).into());
+    }
     // One thread: what takes long, runs, are processes.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("starting a runtime")?;
-    let code = runtime.block_on(serve_until_the_end(options));
+    let code = runtime.block_on(serve_until_the_end(options, tokens));
     // Not waiting for a read of standard input that nothing ends.
     runtime.shutdown_background();
     code
 }
 
-async fn serve_until_the_end(options: Options) -> Result<u8> {
+async fn serve_until_the_end(options: Options, tokens: Option<Tokens>) -> Result<u8> {
     let directory = Scratch::create()?;
     let shared = Arc::new(Shared {
         kvm: options.kvm,
@@ -47,8 +67,33 @@ async fn serve_until_the_end(options: Options) -> Result<u8> {
         kept: Kept::new(directory.path().into()),
     });
     let mut signals = Signals::watch()?;
+    let door = async {
+        match options.http {
+            None => {
+                stdio::serve(Server::new(shared)).await;
+                Ok(0)
+            }
+            Some(http) => match http::serve(shared, http, tokens).await? {},
+        }
+    };
     tokio::select! {
-        () = stdio::serve(Server::new(shared)) => Ok(0),
+        code = door => code,
         number = signals.next() => Ok(128 + number),
     }
+}
+
+fn open_to_all(address: SocketAddr) -> Complaint {
+    Complaint {
+        what: format!("{address} is open to others, and without tokens all of them may run code"),
+        remedy: "give --tokens FILE (sandbox mcp token NAME makes one), or listen on 127.0.0.1"
+            .into(),
+        exit_code: EXIT_OURS,
+    }
+}
+
+/// To the log: standard error, if anybody still reads it.
+fn say(text: &str) {
+    stderr()
+        .write_all(format!("sandbox: {text}\n").as_bytes())
+        .unwrap_or_default();
 }

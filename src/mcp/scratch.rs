@@ -1,7 +1,7 @@
 //! A private directory for as long as this process lives. What a killed process left is removed by
 //! the next one.
 
-use crate::mcp::random;
+use crate::mcp::{random, say};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -42,10 +42,10 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.path) {
-            eprintln!(
-                "sandbox: {} cannot be removed: {error}",
+            say(&format!(
+                "{} cannot be removed: {error}",
                 self.path.display()
-            );
+            ));
         }
     }
 }

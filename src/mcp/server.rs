@@ -5,7 +5,7 @@ use crate::mcp::arguments::{self, Arguments};
 use crate::mcp::child::{Run, Workspace};
 use crate::mcp::client::Client;
 use crate::mcp::kept::Kept;
-use crate::mcp::random;
+use crate::mcp::{random, say};
 use crate::record::{self, Failure, Record, Status};
 use anyhow::Result;
 use rmcp::model::{
@@ -61,7 +61,7 @@ impl Server {
         match self.run_checked(arguments, context).await {
             Ok(result) => result,
             Err(error) => {
-                eprintln!("sandbox: {error:#}");
+                say(&format!("{error:#}"));
                 answer::refusal(Failure {
                     message: "the server failed to run the program".into(),
                     remedy: "call again; the server's log says why".into(),

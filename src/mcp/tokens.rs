@@ -1,0 +1,182 @@
+//! Who may call over HTTP: a file with a name and the SHA-256 of a token on each line.
+
+use crate::job::Complaint;
+use crate::mcp::random;
+use crate::outcome::EXIT_OURS;
+use anyhow::Result;
+use nix::unistd::getuid;
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use subtle::{Choice, ConstantTimeEq};
+
+/// Characters of a token at least: those that we make have twice as many.
+const TOKEN_MIN: usize = 32;
+const NAME_MAX: usize = 64;
+/// What stands in examples; a token of at least that length, for the sake of it.
+const PLACEHOLDERS: [&str; 6] = [
+    "changeme",
+    "example",
+    "password",
+    "placeholder",
+    "secret",
+    "token",
+];
+
+type Hash = [u8; 32];
+
+/// A line for such a file, and its token, which nobody knows yet.
+pub fn new_line(name: &str) -> Result<(String, String)> {
+    check_name(name).map_err(complaint)?;
+    let token = random::name()?;
+    let hash: String = hash(token.as_bytes())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    Ok((format!("{name}:{hash}"), token))
+}
+
+pub struct Tokens(Vec<(Arc<str>, Hash)>);
+
+impl Tokens {
+    pub fn read(path: &Path) -> Result<Self> {
+        let told = |what: String| complaint(format!("the tokens in {}: {what}", path.display()));
+        let unreadable = |error: std::io::Error| told(error.to_string());
+        let metadata = fs::metadata(path).map_err(unreadable)?;
+        let owner = metadata.uid();
+        if (owner != getuid().as_raw() && owner != 0) || metadata.mode() & 0o022 != 0 {
+            return Err(told(
+                "others than you and root could write to this file; chmod go-w it".into(),
+            )
+            .into());
+        }
+        let text = fs::read_to_string(path).map_err(unreadable)?;
+        Ok(Self::parse(&text).map_err(told)?)
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut tokens: Vec<(Arc<str>, Hash)> = Vec::new();
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (name, hash) =
+                parse_line(line).map_err(|what| format!("line {}: {what}", number + 1))?;
+            if tokens.iter().any(|(other, _)| **other == *name) {
+                return Err(format!("line {}: {name} is there twice", number + 1));
+            }
+            tokens.push((name.into(), hash));
+        }
+        match tokens.is_empty() {
+            true => Err("there are none".into()),
+            false => Ok(Self(tokens)),
+        }
+    }
+
+    /// Whose this token is. It takes as long for any that is wrong.
+    pub fn owner(&self, token: &[u8]) -> Option<Arc<str>> {
+        let given = hash(token);
+        let long_enough = Choice::from(u8::from(token.len() >= TOKEN_MIN));
+        let mut owner = None;
+        for (name, hash) in &self.0 {
+            if bool::from(hash.ct_eq(&given) & long_enough) {
+                owner = Some(Arc::clone(name));
+            }
+        }
+        owner
+    }
+}
+
+fn parse_line(line: &str) -> Result<(&str, Hash), String> {
+    let (name, digits) = line.split_once(':').ok_or("it is not NAME:SHA256")?;
+    check_name(name)?;
+    let digits = digits.trim();
+    if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Err(
+            "after the name there must be a SHA-256 in hexadecimal digits, never a token".into(),
+        );
+    }
+    let byte = |position| u8::from_str_radix(&digits[2 * position..][..2], 16).unwrap_or_default();
+    let stored: Hash = std::array::from_fn(byte);
+    match PLACEHOLDERS
+        .iter()
+        .any(|placeholder| hash(placeholder.as_bytes()) == stored)
+    {
+        true => Err(format!("the token of {name} is one that anybody would try")),
+        false => Ok((name, stored)),
+    }
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    match (1..=NAME_MAX).contains(&name.len()) && name.bytes().all(plain) {
+        true => Ok(()),
+        false => Err(format!(
+            "a name has 1 to {NAME_MAX} letters, digits, dots, - and _"
+        )),
+    }
+}
+
+fn hash(bytes: &[u8]) -> Hash {
+    Sha256::digest(bytes).into()
+}
+
+fn complaint(what: String) -> Complaint {
+    Complaint {
+        what,
+        remedy: "make a token and its line with sandbox mcp token NAME".into(),
+        exit_code: EXIT_OURS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_belongs_to_the_name_on_its_line() {
+        let (one, its) = new_line("one").unwrap();
+        let (two, other) = new_line("two").unwrap();
+        let tokens = Tokens::parse(&format!("# clients\n{one}\n\n{two}\n")).unwrap();
+        assert_eq!(tokens.owner(its.as_bytes()).as_deref(), Some("one"));
+        assert_eq!(tokens.owner(other.as_bytes()).as_deref(), Some("two"));
+        for wrong in ["", &its[1..], &its.to_uppercase(), &format!("{its} ")] {
+            assert_eq!(tokens.owner(wrong.as_bytes()), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_short_token_is_nobodys() {
+        let digits: String = hash(b"short")
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let tokens = Tokens::parse(&format!("one:{digits}")).unwrap();
+        assert_eq!(tokens.owner(b"short"), None);
+    }
+
+    #[test]
+    fn a_file_with_anything_else_is_refused() {
+        let (line, token) = new_line("one").unwrap();
+        let digits: String = hash(b"changeme")
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        for wrong in [
+            "".into(),
+            "# nothing".into(),
+            "one".into(),
+            format!("one:{}", &token[..40]),
+            format!("one:{}", "x".repeat(64)),
+            format!("o ne:{}", "0".repeat(64)),
+            format!("one:{digits}"),
+            format!("{line}\n{line}"),
+        ] {
+            assert!(Tokens::parse(&wrong).is_err(), "{wrong}");
+        }
+        assert!(new_line("a:b").is_err());
+    }
+}

@@ -35,7 +35,8 @@ pub struct Record {
     pub files: Vec<File>,
     /// How many were.
     pub files_count: u64,
-    /// Files that were wanted and are missing, with why: the first thousand.
+    /// What was wanted and is missing, with why: of what is neither file nor directory, and of all
+    /// else, the first thousand.
     pub files_missing: Vec<String>,
     /// How many are.
     pub files_missing_count: u64,
@@ -264,7 +265,9 @@ pub struct Anchor {
 /// The schema of a [`Record`] (JSON Schema 2020-12).
 pub fn schema() -> schemars::Schema {
     let settings = SchemaSettings::draft2020_12();
-    let generator = settings.with_transform(RecursiveTransform(without_format));
+    let generator = settings
+        .for_serialize()
+        .with_transform(RecursiveTransform(without_format));
     generator.into_generator().into_root_schema_for::<Record>()
 }
 

@@ -11,7 +11,7 @@ use crate::record::{
 use crate::run::{self, Report};
 use crate::session::{Sink, Totals};
 use crate::vm::host::Family;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use nix::errno::Errno;
@@ -52,7 +52,12 @@ impl Writer {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 Ok(Some(Outcome::OutputClosed.exit_code()))
             }
-            result => result.map(|()| None).context("writing the record"),
+            Err(error) => Err(Complaint {
+                what: format!("the record cannot be written: {error}"),
+                remedy: "free space there, or send it elsewhere".into(),
+                exit_code: EXIT_OURS,
+            })?,
+            Ok(()) => Ok(None),
         }
     }
 }
@@ -107,6 +112,15 @@ pub fn of(report: Report) -> Record {
     let limits_hit = limits_hit(&report);
     let unusual = unusual(&report);
     let error = failure.or_else(|| report.outcome.explanation(&report.limits));
+    let Fetched {
+        files,
+        missing,
+        left_out,
+        ..
+    } = report.fetched;
+    let missing_count = missing.count + left_out.count;
+    let left_out = left_out.first.into_iter();
+    let left_out = left_out.map(|name| format!("{name}: neither file nor directory"));
     let [kept, more] = report.kept;
     let stdout = Stream::new(kept, report.output[0]);
     let stderr = Stream::new(more, report.output[1]);
@@ -122,14 +136,14 @@ pub fn of(report: Report) -> Record {
         stderr_bytes: stderr.bytes,
         error,
         limits_hit,
-        files: report.fetched.files.first.into_iter().map(file).collect(),
-        files_count: report.fetched.files.count as u64,
         exception: report.told.exception,
         result: report.told.result,
         displays: report.told.displays,
         events: report.told.events,
-        files_missing: report.fetched.missing.first,
-        files_missing_count: report.fetched.missing.count as u64,
+        files: files.first.into_iter().map(file).collect(),
+        files_count: files.count as u64,
+        files_missing: missing.first.into_iter().chain(left_out).collect(),
+        files_missing_count: missing_count as u64,
         timings_ms: timings(&report.timings),
         path: Some(match report.path {
             run::Path::Warm => Path::Warm,

@@ -101,6 +101,24 @@ impl Work {
         !self.is_python() || self.job.env.iter().all(suits)
     }
 
+    /// Whether its words can be handed over: an interpreter that is up takes any. `boots`: a machine
+    /// is booted for it alone.
+    pub fn check_words(&self, boots: bool) -> Result<(), Complaint> {
+        /// With the NUL at its end: MAX_ARG_STRLEN of execve(2).
+        const WORD_MAX: usize = 128 << 10;
+        let takes_any = self.is_python() && (self.record || !boots);
+        let is_long = |word: &Vec<u8>| word.len() >= WORD_MAX;
+        if takes_any || !self.job.argv.iter().any(is_long) {
+            return Ok(());
+        }
+        Err(Complaint {
+            what: "the code or an argument is too long for an interpreter that has yet to start"
+                .into(),
+            remedy: "put it into a script".into(),
+            exit_code: EXIT_OURS,
+        })
+    }
+
     /// Where a machine is booted for it alone: the interpreter to be started first, which gets the
     /// job from the host because it is to tell of it.
     pub fn interpreter(&self) -> Option<Job> {
@@ -459,7 +477,15 @@ fn read_script(path: &Path) -> Result<Vec<u8>, Complaint> {
 
 /// Code that is to run as after -c.
 pub fn read_code(path: &Path) -> Result<OsString, Complaint> {
-    Ok(OsString::from_vec(read_script(path)?))
+    let code = read_script(path)?;
+    if code.contains(&0) {
+        return Err(Complaint {
+            what: format!("the code in {} has a NUL in it", path.display()),
+            remedy: "give Python code, which is text".into(),
+            exit_code: EXIT_NOT_EXECUTABLE,
+        });
+    }
+    Ok(OsString::from_vec(code))
 }
 
 /// What the user's words name: `-` is standard input.

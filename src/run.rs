@@ -181,6 +181,7 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
     let family = Family::detect();
     allow_kicks()?;
     let path = request.path(&work);
+    work.check_words(path == Path::Cold)?;
     let (saved, template) = match path {
         Path::Cold => None,
         Path::Warm => Some(warm::saved(

@@ -47,3 +47,22 @@ fn every_test_that_a_document_names_exists() {
     }
     assert!(count > 60, "{count}");
 }
+
+/// A document of which this is to be the content. `SANDBOX_WRITE_DOCUMENTS=1` makes it so.
+fn generated(document: &str, content: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
+    if std::env::var_os("SANDBOX_WRITE_DOCUMENTS").is_some() {
+        fs::write(&path, content).unwrap();
+    }
+    assert!(
+        fs::read_to_string(&path).is_ok_and(|text| text == content),
+        "{document} is not what its source makes of it; to renew it: \
+         SANDBOX_WRITE_DOCUMENTS=1 cargo test --test documents"
+    );
+}
+
+#[test]
+fn the_published_schema_is_that_of_the_records() {
+    let schema = serde_json::to_string_pretty(&sandbox::record::schema()).unwrap();
+    generated("docs/record.schema.json", &(schema + "\n"));
+}

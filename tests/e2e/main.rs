@@ -15,6 +15,7 @@ mod limits;
 mod load;
 mod machine;
 mod puppet;
+mod record;
 mod root;
 mod templates;
 mod warm;

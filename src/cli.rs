@@ -23,7 +23,7 @@ use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Instant;
-use values::{parse_variable, read_variables};
+use values::{parse_variable, read_arguments, read_variables};
 use voice::{Progress, describe, explain, failure, say, tell};
 
 /// Bytes of an output stream that are passed on, unless told otherwise.
@@ -100,6 +100,9 @@ struct RunArgs {
     /// Set the variables in this file, one on each line
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
+    /// The program's arguments, each ending with a NUL, where no other user can see them
+    #[arg(long, value_name = "FILE")]
+    args_file: Option<PathBuf>,
     /// Put a file, or a directory with all in it, into the guest: under its own name in the working
     /// directory, or as GUEST (in GUEST, if that ends with a /). Links in it stay links
     #[arg(long, value_name = "HOST[:GUEST]", value_parser = OsStringValueParser::new().try_map(|word| Put::parse(&word)))]
@@ -235,6 +238,9 @@ fn request(args: RunArgs, kvm: PathBuf, writer: Option<&Writer>) -> Result<Reque
         arguments.remove(0);
     }
     let default_output = if args.json { CAPTURED } else { PASSED_ON };
+    if let Some(file) = &args.args_file {
+        arguments.extend(read_arguments(file)?);
+    }
     Ok(Request {
         program,
         language: args.lang,

@@ -1,5 +1,7 @@
 //! Values of options, from their text.
 
+use crate::job::Complaint;
+use crate::outcome::EXIT_OURS;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -34,17 +36,37 @@ pub fn read_variables(path: &Path) -> Result<Vec<OsString>, String> {
             path.display()
         )
     })?;
-    let own = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
     if content.contains(&0) {
-        let variables = content.strip_suffix(b"\0").unwrap_or(&content);
-        return Ok(variables.split(|&byte| byte == 0).map(own).collect());
+        return Ok(ended_by_nul(&content));
     }
+    let own = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
     Ok(content
         .split(|&byte| byte == b'\n')
         .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
         .filter(|line| !line.trim_ascii().is_empty() && !line.starts_with(b"#"))
         .map(own)
         .collect())
+}
+
+/// A file of arguments, each of which ends with a NUL.
+pub fn read_arguments(path: &Path) -> Result<Vec<OsString>, Complaint> {
+    let content = fs::read(path).map_err(|error| Complaint {
+        what: format!(
+            "the file of arguments {} cannot be read: {error}",
+            path.display()
+        ),
+        remedy: "check the path and its permissions".into(),
+        exit_code: EXIT_OURS,
+    })?;
+    Ok(ended_by_nul(&content))
+}
+
+fn ended_by_nul(content: &[u8]) -> Vec<OsString> {
+    let pieces = content.split_inclusive(|&byte| byte == 0);
+    let word = |piece: &[u8]| piece.strip_suffix(b"\0").unwrap_or(piece).to_vec();
+    pieces
+        .map(|piece| OsString::from_vec(word(piece)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -82,5 +104,15 @@ mod tests {
         let path = directory.path().join("env");
         fs::write(&path, "A=1\n#2\r\n\0B=\0").unwrap();
         assert_eq!(read_variables(&path).unwrap(), ["A=1\n#2\r\n", "B="]);
+    }
+
+    #[test]
+    fn arguments_in_a_file_may_be_anything_and_empty() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("args");
+        fs::write(&path, "--json\0\0two\nlines\0").unwrap();
+        assert_eq!(read_arguments(&path).unwrap(), ["--json", "", "two\nlines"]);
+        fs::write(&path, "").unwrap();
+        assert_eq!(read_arguments(&path).unwrap().len(), 0);
     }
 }

@@ -22,6 +22,12 @@ pub struct McpArgs {
     /// Let web pages from there call; others may not
     #[arg(long, value_name = "ORIGIN", requires = "http")]
     allow_origin: Vec<String>,
+    /// What callers may ask for at most: docs/policy.md
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Write down here who ran what: docs/audit.md
+    #[arg(long, value_name = "FILE")]
+    audit: Option<PathBuf>,
     #[command(subcommand)]
     verb: Option<Verb>,
 }
@@ -46,5 +52,7 @@ pub fn mcp_verb(args: McpArgs, kvm: PathBuf) -> Result<u8> {
             origins: args.allow_origin,
         }),
         tokens: args.tokens,
+        policy: args.policy,
+        audit: args.audit,
     })
 }

@@ -1,8 +1,9 @@
 //! What the caller is told of a run: the record, and the same for people.
 
+use crate::mcp::governor::Refused;
 use crate::mcp::kept::Kept;
 use crate::record::{Bundle, Encoding, Failure, Record, Status};
-use rmcp::model::{CallToolResult, ContentBlock, ResourceContents};
+use rmcp::model::{CallToolResult, ContentBlock, MetaObject, ResourceContents};
 use serde_json::Value;
 use std::mem;
 use std::path::Path;
@@ -41,10 +42,16 @@ pub fn of(record: &Record, files: Vec<ContentBlock>) -> CallToolResult {
 }
 
 /// Of a call that came to no run.
-pub fn refusal(failure: Failure) -> CallToolResult {
+pub fn refusal(refused: Refused) -> CallToolResult {
     let mut record = Record::empty(Status::Error);
-    record.error = Some(failure);
-    of(&record, Vec::new())
+    record.error = Some(refused.failure);
+    let mut result = of(&record, Vec::new());
+    result.meta = refused.retry_after.map(|seconds| {
+        let mut meta = MetaObject::new();
+        meta.insert("sandbox/retryAfterSeconds".into(), seconds.into());
+        meta
+    });
+    result
 }
 
 /// What went wrong, and what the caller can do about it.

@@ -1,5 +1,7 @@
 //! What a call asks for, checked.
 
+use crate::mcp::governor::Governor;
+use crate::policy::Language;
 use crate::record::Failure;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -8,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Bytes of code at most.
 pub const CODE_MAX: usize = 1 << 20;
@@ -16,7 +19,7 @@ pub const INPUT_MAX: usize = 16 << 20;
 const ITEMS_MAX: usize = 1000;
 const FILES_MAX: usize = 64;
 const PATH_MAX: usize = 1024;
-const MEMORY_MIB: (u32, u32) = (64, 16384);
+const MEMORY_MIB: (u64, u64) = (64, 16384);
 const TIMEOUT_S: (f64, f64) = (0.1, 3600.0);
 
 /// Run a program in a fresh virtual machine.
@@ -27,14 +30,16 @@ pub struct Arguments {
     /// `display(value)` shows a value with its rich forms.
     pub code: String,
     /// Of the code.
-    #[serde(default)]
+    #[serde(default = "python")]
     pub language: Language,
     /// Seconds of wall-clock time that it may take.
-    #[serde(default = "default_timeout")]
-    pub timeout_s: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64")]
+    pub timeout_s: Option<f64>,
     /// Memory of the machine, files in it included, in MiB.
-    #[serde(default = "default_memory")]
-    pub memory_mib: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64")]
+    pub memory_mib: Option<u64>,
     /// Its standard input.
     #[serde(default)]
     pub stdin: String,
@@ -47,14 +52,6 @@ pub struct Arguments {
     /// Files to put there before it runs, and files to fetch when it has ended.
     #[serde(default)]
     pub files: Vec<File>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Language {
-    #[default]
-    Python,
-    Bash,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -84,23 +81,28 @@ pub enum Encoding {
     Base64,
 }
 
-fn default_timeout() -> f64 {
-    60.0
-}
-
-fn default_memory() -> u32 {
-    256
+fn python() -> Language {
+    Language::Python
 }
 
 impl Arguments {
     pub fn parse(given: Option<JsonObject>) -> Result<Self, Failure> {
         let given = Value::Object(given.unwrap_or_default());
-        let arguments: Self = serde_json::from_value(given).map_err(|error| Failure {
+        let arguments: Self = serde_path_to_error::deserialize(given).map_err(|error| Failure {
             message: format!("the arguments are wrong: {error}"),
             remedy: "call the tool as its inputSchema says".into(),
         })?;
         arguments.check()?;
         Ok(arguments)
+    }
+
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout_s.map(Duration::from_secs_f64)
+    }
+
+    /// Bytes.
+    pub fn memory(&self) -> Option<u64> {
+        self.memory_mib.map(|mib| mib << 20)
     }
 
     /// Bytes beside the code.
@@ -124,10 +126,18 @@ impl Arguments {
         within("env", self.env.len(), ITEMS_MAX, "variables")?;
         within("files", self.files.len(), FILES_MAX, "items")?;
         // NaN is in no range.
-        if !(TIMEOUT_S.0..=TIMEOUT_S.1).contains(&self.timeout_s) {
+        let timeout = TIMEOUT_S.0..=TIMEOUT_S.1;
+        if self
+            .timeout_s
+            .is_some_and(|asked| !timeout.contains(&asked))
+        {
             return Err(between("timeout_s", TIMEOUT_S.0, TIMEOUT_S.1));
         }
-        if !(MEMORY_MIB.0..=MEMORY_MIB.1).contains(&self.memory_mib) {
+        let memory = MEMORY_MIB.0..=MEMORY_MIB.1;
+        if self
+            .memory_mib
+            .is_some_and(|asked| !memory.contains(&asked))
+        {
             return Err(between("memory_mib", MEMORY_MIB.0, MEMORY_MIB.1));
         }
         for word in &self.args {
@@ -189,29 +199,29 @@ impl File {
     }
 }
 
-/// The schema of the arguments (JSON Schema 2020-12).
-pub fn schema() -> JsonObject {
+/// The schema of the arguments (JSON Schema 2020-12), with what callers get here.
+pub fn schema(governor: &Governor) -> JsonObject {
     let mut schema = schemars::schema_for!(Arguments).to_value();
+    let (timeout, timeout_max) = governor.timeout_s(TIMEOUT_S.1);
+    let (memory, memory_max) = governor.memory_mib(MEMORY_MIB.1);
     for (property, bounds) in [
         ("code", json!({"maxLength": CODE_MAX})),
         (
             "timeout_s",
-            json!({"minimum": TIMEOUT_S.0, "maximum": TIMEOUT_S.1}),
+            json!({"minimum": TIMEOUT_S.0, "maximum": timeout_max, "default": timeout}),
         ),
         (
             "memory_mib",
-            json!({"minimum": MEMORY_MIB.0, "maximum": MEMORY_MIB.1}),
+            json!({"minimum": MEMORY_MIB.0, "maximum": memory_max, "default": memory}),
         ),
         ("args", json!({"maxItems": ITEMS_MAX})),
         ("env", json!({"maxProperties": ITEMS_MAX})),
         ("files", json!({"maxItems": FILES_MAX})),
     ] {
-        let (Value::Object(property), Value::Object(bounds)) =
-            (&mut schema["properties"][property], bounds)
-        else {
-            unreachable!("{property} and its bounds are objects")
-        };
-        property.extend(bounds);
+        let bounds = bounds.as_object().into_iter().flatten();
+        for (name, value) in bounds {
+            schema["properties"][property][name] = value.clone();
+        }
     }
     match schema {
         Value::Object(schema) => schema,

@@ -1,32 +1,55 @@
 //! A run as a process of this binary, which has the machine.
 
-use crate::mcp::arguments::{Arguments, Language};
+use crate::audit::Usage;
+use crate::mcp::arguments::Arguments;
 use crate::mcp::say;
+use crate::outcome::EXIT_OURS;
 use crate::own;
-use crate::record::{Failure, Record};
+use crate::policy::{Grant, Language};
+use crate::record::{Failure, Record, Status};
 use anyhow::{Context, Result};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, SysconfVar, sysconf};
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// Bytes of a record at most: far more than a run may put out.
 const RECORD_MAX: u64 = 256 << 20;
 /// Bytes of each output stream that are kept.
-const OUTPUT_MAX: u64 = 1 << 20;
+pub const OUTPUT_MAX: u64 = 1 << 20;
 
 /// How a run ended.
 pub struct Ended {
-    /// None: it was killed.
-    pub record: Option<Record>,
+    pub record: Record,
+    pub usage: Usage,
     /// What it left is in here until this is dropped.
-    pub workspace: Workspace,
+    pub workspace: Option<Workspace>,
+}
+
+impl Ended {
+    /// It never began.
+    pub fn without_process(failure: Failure) -> Self {
+        let mut record = Record::empty(Status::Error);
+        record.error = Some(failure);
+        Self {
+            record,
+            usage: Usage {
+                wall_ms: 0.0,
+                cpu_ms: 0.0,
+                exit: EXIT_OURS.into(),
+            },
+            workspace: None,
+        }
+    }
 }
 
 /// A run at work. It ends when this is dropped.
@@ -38,8 +61,13 @@ pub struct Run {
 impl Run {
     /// Starts it from a thread of its own, which lasts as long as its process: that dies with the
     /// thread, and so with this server.
-    pub async fn start(workspace: Workspace, arguments: &Arguments, kvm: &Path) -> Result<Self> {
-        let mut command = workspace.command(arguments, kvm)?;
+    pub async fn start(
+        workspace: Workspace,
+        arguments: &Arguments,
+        grant: &Grant,
+        kvm: &Path,
+    ) -> Result<Self> {
+        let mut command = workspace.command(arguments, grant, kvm)?;
         let (tell_started, started) = oneshot::channel();
         let (tell_ended, ended) = oneshot::channel();
         thread::Builder::new()
@@ -90,6 +118,7 @@ fn kill(child: &Mutex<Child>) {
 
 /// Follows a process to its end.
 fn attend(child: &Mutex<Child>, workspace: Workspace) -> Result<Ended> {
+    let began = Instant::now();
     let (pid, stdout) = {
         let mut child = lock(child);
         (Pid::from_raw(child.id() as i32), child.stdout.take())
@@ -104,15 +133,38 @@ fn attend(child: &Mutex<Child>, workspace: Workspace) -> Result<Ended> {
     // Not under the lock, which whoever ends it needs.
     waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
         .context("waiting for a process")?;
+    let cpu = processor_time(pid)?;
     let status = lock(child).wait().context("waiting for a process")?;
-    let record =
-        match status.code() {
-            None => None,
-            Some(code) => Some(serde_json::from_slice(&told).with_context(|| {
-                format!("reading the record of a process that exited with {code}")
-            })?),
-        };
-    Ok(Ended { record, workspace })
+    let record = match status.code() {
+        None => Record::empty(Status::Cancelled),
+        Some(code) => serde_json::from_slice(&told)
+            .with_context(|| format!("reading the record of a process that exited with {code}"))?,
+    };
+    let usage = Usage {
+        wall_ms: began.elapsed().as_secs_f64() * 1000.0,
+        cpu_ms: cpu.as_secs_f64() * 1000.0,
+        exit: status
+            .code()
+            .or(status.signal().map(|signal| 128 + signal))
+            .unwrap_or_default(),
+    };
+    Ok(Ended {
+        record,
+        usage,
+        workspace: Some(workspace),
+    })
+}
+
+/// That a process used which is no more than an entry: proc_pid_stat(5), utime to cstime.
+fn processor_time(pid: Pid) -> Result<Duration> {
+    let stat =
+        fs::read_to_string(format!("/proc/{pid}/stat")).context("reading a process's times")?;
+    // The name may have spaces and parentheses in it.
+    let (_, fields) = stat.rsplit_once(')').context("a process without a name")?;
+    let times = fields.split_whitespace().skip(11).take(4);
+    let ticks: u64 = times.filter_map(|field| field.parse::<u64>().ok()).sum();
+    let frequency = sysconf(SysconfVar::CLK_TCK)?.context("a system without a clock")?;
+    Ok(Duration::from_secs_f64(ticks as f64 / frequency as f64))
 }
 
 fn lock(child: &Mutex<Child>) -> std::sync::MutexGuard<'_, Child> {
@@ -150,6 +202,9 @@ impl Workspace {
             .map(|(name, value)| format!("{name}={value}\0"))
             .collect();
         write("env", variables.as_bytes())?;
+        let words = arguments.args.iter();
+        let words: String = words.map(|word| format!("{word}\0")).collect();
+        write("args", words.as_bytes())?;
         for (number, file) in arguments.files.iter().enumerate() {
             match file.bytes() {
                 Ok(Some(bytes)) => write(&format!("put-{number}"), &bytes)?,
@@ -162,7 +217,8 @@ impl Workspace {
 
     /// `sandbox run` with what is in here. What the caller gave is in files: anybody on this
     /// machine may read a command line.
-    fn command(&self, arguments: &Arguments, kvm: &Path) -> Result<Command> {
+    fn command(&self, arguments: &Arguments, grant: &Grant, kvm: &Path) -> Result<Command> {
+        let confine = format!("{:?}", grant.confine).to_lowercase();
         let mut command = own::command();
         command
             .arg("--kvm")
@@ -172,9 +228,14 @@ impl Workspace {
             .arg(self.path.join("code"))
             .arg("--env-file")
             .arg(self.path.join("env"))
-            .args(["--timeout", &arguments.timeout_s.to_string()])
-            .args(["--memory", &format!("{}M", arguments.memory_mib)])
-            .args(["--max-output", &OUTPUT_MAX.to_string()]);
+            .arg("--args-file")
+            .arg(self.path.join("args"))
+            .args(["--memory", &grant.memory.to_string()])
+            .args(["--max-output", &grant.output.to_string()])
+            .args(["--pids-limit", &grant.pids.to_string()])
+            .args(["--confine", &confine]);
+        let timeout = grant.timeout.map_or(0.0, |timeout| timeout.as_secs_f64());
+        command.args(["--timeout", &timeout.to_string()]);
         if arguments.language == Language::Bash {
             command.args(["--lang", "bash"]);
         }
@@ -185,11 +246,10 @@ impl Workspace {
             }
             if file.is_fetched() {
                 let get = self.path.join(format!("get-{number}"));
-                let guest = std::ffi::OsStr::new(&file.path);
+                let guest = OsStr::new(&file.path);
                 command.arg("--get").arg(pair(guest, get.as_os_str()));
             }
         }
-        command.arg("--").args(&arguments.args);
         let stdin = File::open(self.path.join("stdin")).context("opening its standard input")?;
         command
             .stdin(stdin)
@@ -212,7 +272,7 @@ impl Drop for Workspace {
     }
 }
 
-fn pair(one: &std::ffi::OsStr, other: impl AsRef<std::ffi::OsStr>) -> std::ffi::OsString {
+fn pair(one: &OsStr, other: impl AsRef<OsStr>) -> OsString {
     let mut both = one.to_os_string();
     both.push(":");
     both.push(other);

@@ -30,7 +30,7 @@ impl Client {
         client.expect("every door says who calls").clone()
     }
 
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &Arc<str> {
         &self.name
     }
 

@@ -60,6 +60,7 @@ pub struct Door {
     sessions: Sessions,
     tokens: Option<Tokens>,
     clients: Mutex<HashMap<Arc<str>, Arc<Bounds>>>,
+    stop: CancellationToken,
 }
 
 /// How much of this server a client may hold.
@@ -119,6 +120,7 @@ impl Door {
         config.allowed_hosts.push(options.address.ip().to_string());
         config.allowed_hosts.extend(options.hosts);
         config.sse_retry = None;
+        let stop = shared.stop.clone();
         let server = Server::new(shared);
         let service =
             StreamableHttpService::new(move || Ok(server.clone()), sessions.manager(), config);
@@ -127,6 +129,7 @@ impl Door {
             sessions,
             tokens,
             clients: Mutex::default(),
+            stop,
         }
     }
 
@@ -172,7 +175,7 @@ impl Door {
             self.sessions.make_room(&name).await;
         }
         // Whoever waits for the answer is there until the answer's body is done with.
-        let gone = CancellationToken::new();
+        let gone = self.stop.child_token();
         let attention = gone.clone().drop_guard();
         let mut request = Request::from_parts(parts, Full::new(message));
         request.extensions_mut().insert(Client::new(&name, gone));

@@ -4,6 +4,8 @@ mod answer;
 mod arguments;
 mod child;
 mod client;
+mod count;
+mod governor;
 mod http;
 mod kept;
 mod plausible;
@@ -18,17 +20,25 @@ mod tokens;
 use crate::job::Complaint;
 use crate::outcome::EXIT_OURS;
 use anyhow::{Context, Result};
+use count::Count;
+use governor::Governor;
 pub use http::Options as HttpOptions;
 use kept::Kept;
 use scratch::Scratch;
-use server::{Server, Shared};
+use server::Shared;
 use signals::Signals;
 use std::io::{Write, stderr};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokens::Tokens;
 pub use tokens::new_line as new_token;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// For the runs of a server that stops to be written down.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// What the operator asked for.
 #[derive(Debug, Clone)]
@@ -37,6 +47,8 @@ pub struct Options {
     /// Not standard input and output, but this.
     pub http: Option<http::Options>,
     pub tokens: Option<PathBuf>,
+    pub policy: Option<PathBuf>,
+    pub audit: Option<PathBuf>,
 }
 
 /// Serves until the client goes or a signal comes; gives the exit code.
@@ -48,38 +60,56 @@ pub fn serve(options: Options) -> Result<u8> {
     {
         return Err(open_to_all(http.address).into());
     }
+    let governor = Governor::new(
+        options.policy.as_deref(),
+        options.audit.clone(),
+        options.http.is_none(),
+    )?;
     // One thread: what takes long, runs, are processes.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("starting a runtime")?;
-    let code = runtime.block_on(serve_until_the_end(options, tokens));
+    let code = runtime.block_on(serve_until_the_end(options, tokens, governor));
     // Not waiting for a read of standard input that nothing ends.
     runtime.shutdown_background();
     code
 }
 
-async fn serve_until_the_end(options: Options, tokens: Option<Tokens>) -> Result<u8> {
+async fn serve_until_the_end(
+    options: Options,
+    tokens: Option<Tokens>,
+    governor: Governor,
+) -> Result<u8> {
     let directory = Scratch::create()?;
+    let stop = CancellationToken::new();
     let shared = Arc::new(Shared {
         kvm: options.kvm,
         directory: directory.path().into(),
         kept: Kept::new(directory.path().into()),
+        governor,
+        calls: Count::new(),
+        stop: stop.clone(),
     });
     let mut signals = Signals::watch()?;
+    let at_work = Arc::clone(&shared);
     let door = async {
         match options.http {
             None => {
-                stdio::serve(Server::new(shared)).await;
+                stdio::serve(shared).await;
                 Ok(0)
             }
             Some(http) => match http::serve(shared, http, tokens).await? {},
         }
     };
-    tokio::select! {
+    let code = tokio::select! {
         code = door => code,
         number = signals.next() => Ok(128 + number),
-    }
+    };
+    // Its runs end now, and that is written down.
+    stop.cancel();
+    drop(timeout(LAST_WORDS, at_work.calls.none()).await);
+    code
 }
 
 fn open_to_all(address: SocketAddr) -> Complaint {

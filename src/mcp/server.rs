@@ -2,12 +2,14 @@
 
 use crate::mcp::answer;
 use crate::mcp::arguments::{self, Arguments};
-use crate::mcp::child::{Run, Workspace};
+use crate::mcp::child::{Ended, Run, Workspace};
 use crate::mcp::client::Client;
+use crate::mcp::count::Count;
+use crate::mcp::governor::{Governor, Refused};
 use crate::mcp::kept::Kept;
 use crate::mcp::{random, say};
-use crate::record::{self, Failure, Record, Status};
-use anyhow::Result;
+use crate::policy::Grant;
+use crate::record::{self, Failure};
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, Implementation, JsonObject,
     ListResourcesResult, ListToolsResult, PaginatedRequestParams, ProgressNotificationParam,
@@ -17,10 +19,12 @@ use rmcp::model::{
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde_json::Value;
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
 const TOOL: &str = "run_code";
 /// How often a caller that wants to know hears that a run goes on.
@@ -35,6 +39,10 @@ pub struct Shared {
     /// Private, and gone when this server ends.
     pub directory: PathBuf,
     pub kept: Kept,
+    pub governor: Governor,
+    pub calls: Count,
+    /// Cancelled when this server is to stop.
+    pub stop: CancellationToken,
 }
 
 /// A connection's end of it.
@@ -48,58 +56,85 @@ impl Server {
         Self { shared }
     }
 
-    /// One run on one screen: arguments → files → process → record.
     async fn run(
         &self,
         given: Option<JsonObject>,
         context: &RequestContext<RoleServer>,
     ) -> CallToolResult {
+        let _call = self.shared.calls.one();
+        let client = Client::of(context);
         let arguments = match Arguments::parse(given) {
             Ok(arguments) => arguments,
-            Err(failure) => return answer::refusal(failure),
+            Err(failure) => return answer::refusal(failure.into()),
         };
-        match self.run_checked(arguments, context).await {
+        match self.run_checked(&client, &arguments, context).await {
             Ok(result) => result,
-            Err(error) => {
-                say(&format!("{error:#}"));
-                answer::refusal(Failure {
-                    message: "the server failed to run the program".into(),
-                    remedy: "call again; the server's log says why".into(),
-                })
-            }
+            Err(refused) => answer::refusal(refused),
         }
     }
 
+    /// One run on one screen: place → log → process → log → what it left.
     async fn run_checked(
         &self,
-        arguments: Arguments,
+        client: &Client,
+        arguments: &Arguments,
         context: &RequestContext<RoleServer>,
-    ) -> Result<CallToolResult> {
-        let client = Client::of(context);
-        let directory = self.shared.directory.join(random::name()?);
-        let workspace = match Workspace::create(directory, &arguments)? {
-            Ok(workspace) => workspace,
-            Err(failure) => return Ok(answer::refusal(failure)),
+    ) -> Result<CallToolResult, Refused> {
+        let governor = &self.shared.governor;
+        let (grant, admitting) = governor.admit(client.name(), arguments).await?;
+        let admission = tokio::select! {
+            admission = admitting => admission,
+            never = report("it waits for its turn", context) => match never {},
+            () = client.gone(context) => return Err(cancelled().into()),
         };
-        let mut run = Run::start(workspace, &arguments, &self.shared.kvm).await?;
-        let ended = tokio::select! {
-            ended = run.ended() => ended?,
-            () = report_progress(&arguments, context) => unreachable!("it goes on for ever"),
-            () = client.gone(context) => {
-                run.kill();
-                run.ended().await?
+        let begun = governor
+            .begin(admission, client.name(), arguments, &grant)
+            .await?;
+        let mut ended = self.execute(client, arguments, &grant, context).await;
+        governor.end(begun, &mut ended.record, ended.usage).await;
+        let files = match &ended.workspace {
+            Some(workspace) => answer::files(
+                &mut ended.record,
+                &self.shared.kept,
+                client.name(),
+                workspace.path(),
+            ),
+            None => Vec::new(),
+        };
+        Ok(answer::of(&ended.record, files))
+    }
+
+    /// A process to its end, or until nobody waits for it any more.
+    async fn execute(
+        &self,
+        client: &Client,
+        arguments: &Arguments,
+        grant: &Grant,
+        context: &RequestContext<RoleServer>,
+    ) -> Ended {
+        let execution = async {
+            let directory = self.shared.directory.join(random::name()?);
+            let workspace = match Workspace::create(directory, arguments)? {
+                Ok(workspace) => workspace,
+                Err(failure) => return Ok(Ended::without_process(failure)),
+            };
+            let mut run = Run::start(workspace, arguments, grant, &self.shared.kvm).await?;
+            tokio::select! {
+                ended = run.ended() => ended,
+                never = report("it runs", context) => match never {},
+                () = client.gone(context) => {
+                    run.kill();
+                    run.ended().await
+                }
             }
         };
-        let mut record = ended
-            .record
-            .unwrap_or_else(|| Record::empty(Status::Cancelled));
-        let files = answer::files(
-            &mut record,
-            &self.shared.kept,
-            client.name(),
-            ended.workspace.path(),
-        );
-        Ok(answer::of(&record, files))
+        execution.await.unwrap_or_else(|error: anyhow::Error| {
+            say(&format!("{error:#}"));
+            Ended::without_process(Failure {
+                message: "the server failed to run the program".into(),
+                remedy: "call again; the server's log says why".into(),
+            })
+        })
     }
 }
 
@@ -119,7 +154,9 @@ impl ServerHandler for Server {
         _request: Option<PaginatedRequestParams>,
         _context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        Ok(ListToolsResult::with_all_items(vec![tool()]))
+        Ok(ListToolsResult::with_all_items(vec![tool(
+            &self.shared.governor,
+        )]))
     }
 
     async fn call_tool(
@@ -163,8 +200,8 @@ impl ServerHandler for Server {
     }
 }
 
-/// Tells the caller every second that the run goes on, if it wants to know.
-async fn report_progress(arguments: &Arguments, context: &RequestContext<RoleServer>) {
+/// Tells the caller every second how far its call is, if it wants to know.
+async fn report(how_far: &str, context: &RequestContext<RoleServer>) -> Infallible {
     let Some(token) = context.meta.get_progress_token() else {
         return std::future::pending().await;
     };
@@ -173,9 +210,8 @@ async fn report_progress(arguments: &Arguments, context: &RequestContext<RoleSer
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let progress = ProgressNotificationParam::new(token.clone(), began.elapsed().as_secs_f64())
-            .with_total(arguments.timeout_s)
-            .with_message("the program runs");
+        let seconds = began.elapsed().as_secs_f64();
+        let progress = ProgressNotificationParam::new(token.clone(), seconds).with_message(how_far);
         // Whoever does not hear it has gone: that is seen elsewhere.
         context
             .peer
@@ -185,7 +221,14 @@ async fn report_progress(arguments: &Arguments, context: &RequestContext<RoleSer
     }
 }
 
-fn tool() -> Tool {
+fn cancelled() -> Failure {
+    Failure {
+        message: "the call was cancelled".into(),
+        remedy: "call again".into(),
+    }
+}
+
+fn tool(governor: &Governor) -> Tool {
     let output = match record::schema().to_value() {
         Value::Object(schema) => schema,
         _ => unreachable!("the schema of a struct is an object"),
@@ -195,7 +238,7 @@ fn tool() -> Tool {
         .destructive(false)
         .idempotent(false)
         .open_world(false);
-    Tool::new(TOOL, DESCRIPTION, arguments::schema())
+    Tool::new(TOOL, DESCRIPTION, arguments::schema(governor))
         .with_title("Run code in a sandbox")
         .with_raw_output_schema(Arc::new(output))
         .with_annotations(annotations)

@@ -1,8 +1,9 @@
 //! The door for the one client that started this server: a JSON-RPC message on each line.
 
 use crate::mcp::client::Client;
+use crate::mcp::count::Count;
 use crate::mcp::plausible;
-use crate::mcp::server::Server;
+use crate::mcp::server::{Server, Shared};
 use rmcp::RoleServer;
 use rmcp::model::{
     ClientJsonRpcMessage, ClientNotification, ErrorData, JsonRpcMessage, RequestId,
@@ -17,7 +18,6 @@ use std::io;
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Requests at work at once; more are refused.
@@ -26,8 +26,9 @@ const REQUESTS_MAX: usize = 64;
 const UNREAD_MAX: usize = 16;
 
 /// Serves the client until it goes.
-pub async fn serve(server: Server) {
-    let door = Door::open();
+pub async fn serve(shared: Arc<Shared>) {
+    let door = Door::open(shared.stop.child_token());
+    let server = Server::new(shared);
     loop {
         match serve_server(server.clone(), door.clone()).await {
             Ok(running) => {
@@ -48,31 +49,29 @@ struct Door {
     lines: Arc<tokio::sync::Mutex<Lines>>,
     writer: Arc<tokio::sync::Mutex<StdioWriter>>,
     /// Answers on their way.
-    unread: Arc<watch::Sender<usize>>,
+    unread: Count,
     at_work: Arc<Mutex<HashSet<RequestId>>>,
     gone: CancellationToken,
 }
 
 impl Door {
-    fn open() -> Self {
+    fn open(gone: CancellationToken) -> Self {
         let (reader, writer) = stdio_pipes();
         Self {
             lines: Arc::new(tokio::sync::Mutex::new(Lines::new(reader))),
             writer: Arc::new(tokio::sync::Mutex::new(writer)),
-            unread: Arc::new(watch::Sender::new(0)),
+            unread: Count::new(),
             at_work: Arc::default(),
-            gone: CancellationToken::new(),
+            gone,
         }
     }
 
     /// The next message that is one, with who sent it. None: the client is gone, and its runs are
     /// to end now.
     async fn next(&self) -> Option<ClientJsonRpcMessage> {
-        let mut unread = self.unread.subscribe();
         let mut lines = self.lines.lock().await;
         loop {
-            // It cannot fail: the sender is here.
-            drop(unread.wait_for(|&count| count <= UNREAD_MAX).await);
+            self.unread.at_most(UNREAD_MAX).await;
             let message = tokio::select! {
                 line = lines.next() => parse(line.ok().flatten()?),
                 () = self.gone.cancelled() => return None,
@@ -133,9 +132,9 @@ impl Door {
         message: ServerJsonRpcMessage,
     ) -> impl Future<Output = io::Result<()>> + Send + 'static {
         let (writer, gone) = (Arc::clone(&self.writer), self.gone.clone());
-        let counted = Counted::new(&self.unread);
+        let one = self.unread.one();
         async move {
-            let _counted = counted;
+            let _one = one;
             let mut line = serde_json::to_vec(&message)?;
             line.push(b'\n');
             let mut writer = writer.lock().await;
@@ -184,22 +183,6 @@ impl Transport<RoleServer> for Door {
 
     async fn close(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// One answer on its way.
-struct Counted(Arc<watch::Sender<usize>>);
-
-impl Counted {
-    fn new(unread: &Arc<watch::Sender<usize>>) -> Self {
-        unread.send_modify(|count| *count += 1);
-        Self(Arc::clone(unread))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
     }
 }
 

@@ -1,0 +1,289 @@
+//! Who may run what, and what is written down of it: where a run is admitted, and where its end is
+//! known.
+
+use crate::audit::{Code, Event, Files, Limits, Log, ROTATE, Start, Usage};
+use crate::confine::Level;
+use crate::mcp::arguments::Arguments;
+use crate::mcp::child::OUTPUT_MAX;
+use crate::mcp::say;
+use crate::policy::{
+    Admission, Admitting, Ask, Audit, Excess, Grant, Policy, Quota, Refusal, Shortage, Wish,
+};
+use crate::record::{Failure, Record};
+use anyhow::Result;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::{Duration, Instant};
+use tokio::task::spawn_blocking;
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+const MEMORY: u64 = 256 << 20;
+const PIDS: u32 = 256;
+
+pub struct Governor {
+    policy: Policy,
+    quota: Quota,
+    log: Option<Arc<Log>>,
+    keep_code: bool,
+}
+
+/// Why there is no run.
+#[derive(Debug)]
+pub struct Refused {
+    pub failure: Failure,
+    /// Seconds until it is worth to call again, if that is all it takes.
+    pub retry_after: Option<u64>,
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        Self {
+            failure,
+            retry_after: None,
+        }
+    }
+}
+
+/// A run that is written down as begun.
+pub struct Begun {
+    admission: Admission,
+    client: Arc<str>,
+    /// Its number in the log.
+    number: Option<u64>,
+}
+
+impl Governor {
+    /// `alone`: there is but one client, and all places are its.
+    pub fn new(policy: Option<&Path>, audit: Option<PathBuf>, alone: bool) -> Result<Self> {
+        let mut policy = policy.map(Policy::read).transpose()?.unwrap_or_default();
+        let given = audit.map(|file| Audit {
+            file,
+            rotate: None,
+            sync: false,
+            code: false,
+        });
+        // What the policy says of the log holds.
+        let audit = policy.audit.take().or(given);
+        let open = |audit: &Audit| {
+            let rotate = audit.rotate.map_or(ROTATE, |size| size.0);
+            Log::open(&audit.file, rotate, audit.sync).map(Arc::new)
+        };
+        let log = audit.as_ref().map(open).transpose()?;
+        let processors = available_parallelism()?.get() as u32;
+        if alone {
+            let places = policy.server.concurrency.unwrap_or(processors);
+            policy.server.client.concurrency.get_or_insert(places);
+        }
+        Ok(Self {
+            quota: Quota::new(&policy.server, processors),
+            keep_code: audit.is_some_and(|audit| audit.code),
+            policy,
+            log,
+        })
+    }
+
+    /// Seconds and MiB that a caller gets who says nothing, and who asks for the most.
+    pub fn timeout_s(&self, most: f64) -> (f64, f64) {
+        let most = self
+            .policy
+            .run
+            .timeout
+            .map_or(most, |time| time.0.as_secs_f64().min(most));
+        (TIMEOUT.as_secs_f64().min(most), most)
+    }
+
+    pub fn memory_mib(&self, most: u64) -> (u64, u64) {
+        let most = self
+            .policy
+            .run
+            .memory
+            .map_or(most, |size| (size.0 >> 20).min(most));
+        ((MEMORY >> 20).min(most), most)
+    }
+
+    /// What it gets, and its place when its turn comes.
+    pub async fn admit(
+        &self,
+        client: &Arc<str>,
+        arguments: &Arguments,
+    ) -> Result<(Grant, Admitting), Refused> {
+        let refusal = match self.grant(arguments) {
+            Err(excess) => (exceeds(&excess), refused_by_policy(&excess)),
+            Ok(grant) => match self.quota.admit(client, Instant::now()) {
+                Ok(admitting) => return Ok((grant, admitting)),
+                Err(refusal) => (comes_too_soon(&refusal), refused_for_now(&refusal)),
+            },
+        };
+        let (event, refused) = refusal;
+        self.append(client, event).await?;
+        Err(refused)
+    }
+
+    fn grant(&self, arguments: &Arguments) -> Result<Grant, Excess> {
+        let run = &self.policy.run;
+        let fetched = arguments
+            .files
+            .iter()
+            .filter(|file| file.is_fetched())
+            .count();
+        let put = put(arguments);
+        run.check_code(arguments.code.len() as u64)?;
+        run.check_files(put.count, put.bytes)?;
+        run.check_files(fetched as u64, 0)?;
+        run.grant(&Wish {
+            memory: arguments.memory().map_or(Ask::Default(MEMORY), Ask::Given),
+            timeout: match arguments.timeout() {
+                Some(timeout) => Ask::Given(Some(timeout)),
+                None => Ask::Default(Some(TIMEOUT)),
+            },
+            output: Ask::Default(OUTPUT_MAX),
+            pids: Ask::Default(PIDS),
+            confine: Ask::Default(Level::Auto),
+            root: false,
+            language: arguments.language,
+            stdin: Some(arguments.stdin.len() as u64),
+            environment: arguments.env.keys().map(String::as_bytes).collect(),
+        })
+    }
+
+    /// Before its process starts.
+    pub async fn begin(
+        &self,
+        admission: Admission,
+        client: &Arc<str>,
+        arguments: &Arguments,
+        grant: &Grant,
+    ) -> Result<Begun, Refused> {
+        let event = Event::Start(Start {
+            code: Code::new(arguments.code.as_bytes(), self.keep_code),
+            language: arguments.language.name(),
+            arguments: arguments.args.len(),
+            environment: arguments.env.keys().cloned().collect(),
+            files: put(arguments),
+            limits: Limits {
+                memory: grant.memory,
+                timeout_s: grant.timeout.map(|timeout| timeout.as_secs_f64()),
+                output: grant.output,
+                pids: grant.pids,
+                stdin: Some(grant.stdin),
+            },
+            root: false,
+        });
+        Ok(Begun {
+            admission,
+            client: Arc::clone(client),
+            number: self.append(client, event).await?,
+        })
+    }
+
+    /// When its process is gone. Files over the limit are taken back.
+    pub async fn end(&self, begun: Begun, record: &mut Record, usage: Usage) {
+        let bytes = record.files.iter().map(|file| file.size).sum();
+        if let Err(excess) = self
+            .policy
+            .run
+            .check_files(record.files.len() as u64, bytes)
+        {
+            let files = record.files.drain(..);
+            record
+                .files_missing
+                .extend(files.map(|file| format!("{}: {excess}", file.path)));
+        }
+        let Begun {
+            admission,
+            client,
+            number,
+        } = begun;
+        admission.end(
+            Duration::from_secs_f64(usage.cpu_ms / 1000.0),
+            Instant::now(),
+        );
+        let (Some(log), Some(number)) = (self.log.clone(), number) else {
+            return;
+        };
+        let told = record.clone();
+        let written = spawn_blocking(move || log.end(&client, number, &told, usage)).await;
+        match written {
+            Ok(Ok(anchor)) => record.audit = Some(anchor),
+            Ok(Err(error)) => say(&format!("{error:#}")),
+            Err(error) => say(&error.to_string()),
+        }
+    }
+
+    /// The number of the entry. What cannot be written down does not happen.
+    async fn append(&self, client: &Arc<str>, event: Event) -> Result<Option<u64>, Refused> {
+        let Some(log) = self.log.clone() else {
+            return Ok(None);
+        };
+        let name = Arc::clone(client);
+        let written = spawn_blocking(move || log.append(&name, &event)).await;
+        match written.map_err(Into::into).and_then(|written| written) {
+            Ok(anchor) => Ok(Some(anchor.sequence)),
+            Err(error) => {
+                say(&format!("{error:#}"));
+                let failure = Failure {
+                    message: "the server cannot write its log of runs".into(),
+                    remedy: "whoever runs the server must mend that; it says more in its own log"
+                        .into(),
+                };
+                Err(failure.into())
+            }
+        }
+    }
+}
+
+/// The files that a run gets.
+fn put(arguments: &Arguments) -> Files {
+    let contents = || {
+        arguments
+            .files
+            .iter()
+            .filter_map(|file| file.content.as_ref())
+    };
+    Files {
+        count: contents().count() as u64,
+        bytes: contents().map(|content| content.len() as u64).sum(),
+    }
+}
+
+fn exceeds(excess: &Excess) -> Event {
+    Event::Refusal {
+        what: excess.what.into(),
+        asked: Some(excess.asked.clone()),
+        allowed: excess.allowed.clone(),
+        retry_after_s: None,
+    }
+}
+
+fn refused_by_policy(excess: &Excess) -> Refused {
+    let failure = Failure {
+        message: excess.to_string(),
+        remedy: "ask for no more than that".into(),
+    };
+    failure.into()
+}
+
+fn comes_too_soon(refusal: &Refusal) -> Event {
+    let what = match refusal.what {
+        Shortage::Queue => "queue",
+        Shortage::RunsPerMinute => "runs_per_minute",
+        Shortage::CpuSecondsPerHour => "cpu_seconds_per_hour",
+    };
+    Event::Refusal {
+        what: what.into(),
+        asked: None,
+        allowed: refusal.limit.to_string(),
+        retry_after_s: Some(refusal.seconds()),
+    }
+}
+
+fn refused_for_now(refusal: &Refusal) -> Refused {
+    Refused {
+        failure: Failure {
+            message: refusal.to_string(),
+            remedy: format!("call again in {} s", refusal.seconds()),
+        },
+        retry_after: Some(refusal.seconds()),
+    }
+}

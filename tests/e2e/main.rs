@@ -2,6 +2,7 @@
 //! CPython. Without KVM they fail, and say so.
 
 mod age;
+mod agent;
 mod clones;
 mod common;
 mod confine;
@@ -14,6 +15,9 @@ mod killed;
 mod limits;
 mod load;
 mod machine;
+mod mcp;
+mod mcp_abuse;
+mod mcp_http;
 mod puppet;
 mod record;
 mod root;

@@ -299,7 +299,7 @@ fn what_is_no_request_or_a_slow_one_is_closed_and_others_are_served() {
     let right = format!("Bearer {}", tokens[0]);
     for (body, status) in [
         (vec![b'['; 1 << 20], 400),
-        (b"{\"jsonrpc\": \xff}".to_vec(), 400),
+        (b"{\"jsonrpc\": \xff}".to_vec(), 415),
         (vec![b' '; (32 << 20) + 1], 413),
     ] {
         assert_eq!(

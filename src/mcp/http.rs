@@ -117,6 +117,10 @@ impl Door {
             .with_max_request_body_bytes(plausible::MESSAGE_MAX)
             .with_allowed_origins(options.origins)
             .enforce_origin_validation();
+        if options.address.ip().is_loopback() {
+            let origins = ["http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*"];
+            config.allowed_origins.extend(origins.map(String::from));
+        }
         config.allowed_hosts.push(options.address.ip().to_string());
         config.allowed_hosts.extend(options.hosts);
         config.sse_retry = None;

@@ -86,7 +86,8 @@ fn other_hosts_and_origins_are_refused() {
     for (header, value, status) in [
         ("Origin", "https://evil.example", 403),
         ("Origin", "null", 403),
-        ("Origin", "http://127.0.0.1", 403),
+        ("Origin", "https://127.0.0.1", 403),
+        ("Origin", "http://127.0.0.1:6274", 200),
         ("Origin", "https://agent.example", 200),
         ("Host", "evil.example", 403),
         ("Host", "127.0.0.1.evil.example", 403),

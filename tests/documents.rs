@@ -1,12 +1,14 @@
 //! What the documents claim: each test that they name is there. For `…` in a name, anything may be.
 
+use sandbox::outcome::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_OURS, EXIT_TIMEOUT};
 use std::fs;
 use std::path::Path;
 
-const DOCUMENTS: [&str; 4] = [
+const DOCUMENTS: [&str; 5] = [
     "README.md",
     "SECURITY.md",
     "docs/clones.md",
+    "docs/record.md",
     "docs/threat-model.md",
 ];
 
@@ -65,4 +67,45 @@ fn generated(document: &str, content: &str) {
 fn the_published_schema_is_that_of_the_records() {
     let schema = serde_json::to_string_pretty(&sandbox::record::schema()).unwrap();
     generated("docs/record.schema.json", &(schema + "\n"));
+}
+
+fn document(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// The values of an enum in the schema of records.
+fn values(name: &str) -> Vec<String> {
+    let schema = serde_json::to_value(sandbox::record::schema()).unwrap();
+    let variants = schema["$defs"][name]["oneOf"].as_array().unwrap().clone();
+    let values = variants
+        .iter()
+        .map(|variant| variant["const"].as_str().unwrap().into());
+    values.collect()
+}
+
+#[test]
+fn each_status_and_exit_code_has_a_remedy() {
+    let text = document("docs/exit-codes.md");
+    let statuses = values("Status");
+    assert_eq!(statuses.len(), 7);
+    for status in statuses {
+        assert!(text.contains(&format!("| `{status}` |")), "{status}");
+    }
+    let codes = [EXIT_TIMEOUT, EXIT_OURS, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND];
+    for code in codes.into_iter().chain([130, 137, 141, 143]) {
+        assert!(text.contains(&format!("## {code}: ")), "{code}");
+    }
+}
+
+#[test]
+fn each_field_of_a_record_is_explained() {
+    let text = document("docs/record.md");
+    let schema = serde_json::to_value(sandbox::record::schema()).unwrap();
+    for field in schema["properties"].as_object().unwrap().keys() {
+        assert!(text.contains(&format!("`{field}`")), "{field}");
+    }
+    let unusual = &schema["$defs"]["Unusual"]["properties"];
+    for field in unusual.as_object().unwrap().keys() {
+        assert!(text.contains(&format!("`{field}`")), "{field}");
+    }
 }

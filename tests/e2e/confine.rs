@@ -431,6 +431,9 @@ fn each_call_that_is_allowed_is_used() {
     let get = format!("--get=x:{}/x", directory.path().display());
     let file = "open('x', 'w').write('x'); print('x')";
     observed.watch(&[&get], file, |_| {});
+    // The main thread makes the record, in which all of that is encoded.
+    let no_text = "import os; os.write(1, bytes([255]) * (80 << 10))";
+    observed.watch(&["--json"], no_text, |_| {});
     // A handler of a signal saves and restores vector registers.
     let handler = "import signal, os; print('x', flush=True)\n\
         signal.signal(15, print); os.kill(os.getpid(), 15)";

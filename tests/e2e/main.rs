@@ -18,6 +18,7 @@ mod machine;
 mod mcp;
 mod mcp_abuse;
 mod mcp_http;
+mod manual;
 mod puppet;
 mod record;
 mod root;

@@ -1,0 +1,73 @@
+//! Help, the manual and completions: all from the options that there are.
+
+use crate::common::{exit_code, finish, sandbox, text};
+use std::process::Command;
+
+#[track_caller]
+fn printed(arguments: &[&str]) -> String {
+    let output = finish(&mut sandbox(arguments), b"");
+    assert_eq!(exit_code(output.status), 0, "{}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+#[test]
+fn help_is_in_groups_and_tells_exit_codes_and_examples() {
+    let help = printed(&["run", "--help"]);
+    for part in [
+        "The program:",
+        "Its limits:",
+        "Files in and out:",
+        "The machine:",
+        "What is told:",
+        "Exit codes:",
+        "Examples:",
+    ] {
+        assert!(help.contains(part), "{part}: {help}");
+    }
+    let long = help.lines().find(|line| line.chars().count() > 100);
+    assert_eq!(long, None);
+}
+
+#[test]
+fn a_manual_page_names_every_option_of_its_command() {
+    let help = printed(&["run", "--help"]);
+    let page = printed(&["man", "run"]);
+    assert!(page.contains(".TH sandbox-run 1"), "{page}");
+    let plain = page.replace('\\', "");
+    let options = help
+        .split_whitespace()
+        .filter(|word| word.starts_with("--"));
+    let mut count = 0;
+    for option in options {
+        let option: String = option
+            .chars()
+            .take_while(|c| c.is_ascii_lowercase() || *c == '-')
+            .collect();
+        assert!(plain.contains(&option), "{option}");
+        count += 1;
+    }
+    assert!(count > 20, "{count}");
+    assert!(printed(&["man"]).contains("template"));
+}
+
+#[test]
+fn a_manual_page_of_nothing_is_refused_with_what_there_is() {
+    let output = finish(&mut sandbox(&["man", "nothing"]), b"");
+    assert_eq!(exit_code(output.status), 125);
+    assert!(text(&output.stderr).contains("run, template"), "{output:?}");
+}
+
+#[test]
+fn a_shell_completes_what_there_is() {
+    let script = printed(&["completions", "bash"]);
+    let complete = "
+COMP_WORDS=(sandbox run --json); COMP_CWORD=2
+_sandbox sandbox --json run
+echo \"${COMPREPLY[@]}\"";
+    let mut bash = Command::new("bash");
+    let output = finish(bash.arg("-c").arg(script + complete), b"");
+    assert_eq!(text(&output.stdout), "--json --json-status-fd\n");
+    for shell in ["fish", "zsh", "elvish", "powershell"] {
+        assert!(printed(&["completions", shell]).contains("json-status-fd"));
+    }
+}

@@ -1,30 +1,38 @@
 //! Arguments in, exit code out.
 
+mod audit;
+mod gate;
 mod manual;
 mod mcp;
 mod record;
+mod supervisor;
 mod template;
 mod values;
 mod voice;
 
+use crate::audit::{Log, ROTATE};
 use crate::confine::Level;
 use crate::doctor;
 use crate::files::{Get, Put};
-use crate::job::{Complaint, Language, Program, program_named, read_code, resolve};
+use crate::job::{Complaint, Language, Program, name, program_named, read_code, resolve};
 use crate::limits::{BOOT_LIMIT, Limits};
 use crate::outcome::EXIT_OURS;
-use crate::run::{Request, run};
+use crate::policy::{Ask, Ceiling, Excess, Grant, Policy, Wish};
+use crate::run::{Report, Request, prepare, run};
 use crate::units::{Timeout, parse_memory, parse_size, parse_timeout};
 use anyhow::Result;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
+use gate::Gate;
 use record::Writer;
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Instant;
+use supervisor::{Side, Supervisor};
 use values::{parse_variable, read_arguments, read_variables};
 use voice::{Progress, describe, explain, failure, say, tell};
 
@@ -85,6 +93,9 @@ enum Verb {
     Template(template::Verb),
     /// Serve agents: a tool that runs code, over the Model Context Protocol
     Mcp(mcp::McpArgs),
+    /// The log of runs
+    #[command(subcommand)]
+    Audit(audit::Verb),
     /// Say whether this host can run sandboxes, and what to do where it cannot
     Doctor {
         /// One JSON object instead of text
@@ -176,6 +187,12 @@ struct RunArgs {
     /// Write such an object, without the output, to this descriptor at the end
     #[arg(long, value_name = "N", help_heading = TOLD)]
     json_status_fd: Option<RawFd>,
+    /// Ask for no more than this file allows
+    #[arg(long, env = "SANDBOX_POLICY", value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Write down in this file who ran what, and what became of it
+    #[arg(long, env = "SANDBOX_AUDIT", value_name = "FILE")]
+    audit: Option<PathBuf>,
     /// Show the guest kernel's log on standard error
     #[arg(long, help_heading = TOLD)]
     console: bool,
@@ -192,14 +209,19 @@ struct RunArgs {
 
 /// Does what the arguments say; gives the exit code.
 pub fn main() -> u8 {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let parsed = Cli::command().try_get_matches().and_then(|matches| {
+        let cli = Cli::from_arg_matches(&matches)?;
+        Ok((cli, matches))
+    });
+    let (cli, matches) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => return refuse(&error),
     };
     let result = match cli.command {
-        Verb::Run(args) => run_verb(*args, cli.kvm),
+        Verb::Run(args) => run_verb(*args, &matches, cli.kvm),
         Verb::Template(verb) => template::template_verb(verb, &cli.kvm),
         Verb::Mcp(args) => mcp::mcp_verb(args, cli.kvm),
+        Verb::Audit(verb) => audit::audit_verb(verb),
         Verb::Doctor { json } => doctor::doctor(&cli.kvm, json),
         Verb::Completions { shell } => manual::completions(shell),
         Verb::Man { command } => manual::manual(command.as_deref()),
@@ -207,24 +229,40 @@ pub fn main() -> u8 {
     result.unwrap_or_else(|error| explain(&error))
 }
 
-fn run_verb(args: RunArgs, kvm: PathBuf) -> Result<u8> {
+fn run_verb(args: RunArgs, matches: &ArgMatches, kvm: PathBuf) -> Result<u8> {
     let began = Instant::now();
-    let (verbose, quiet, json, memory) = (args.verbose, args.quiet, args.json, args.memory);
+    let (json, memory, tells) = (
+        args.json,
+        args.memory,
+        args.json || args.json_status_fd.is_some(),
+    );
     let writer = Writer::open(json, args.json_status_fd)?;
-    let request = request(args, kvm, writer.as_ref());
-    let result = request.map_err(Into::into).and_then(|request| {
-        if request.confine == Level::Off && !json {
-            say("--confine=off: what escapes from the guest has all the rights of this user");
-        }
-        let report = run(&request, &mut Progress { quiet })?;
-        if !quiet && !json {
-            tell(&report);
-        }
-        if verbose {
-            describe(&report);
-        }
-        Ok(report)
-    });
+    let given = Given(matches.subcommand_matches("run"));
+    let (gate, writer) = match prepare_gate(&args) {
+        Err(error) => (Err(error), writer),
+        Ok((policy, None)) => (
+            Ok(Gate {
+                ceiling: policy.run,
+                entrance: None,
+            }),
+            writer,
+        ),
+        Ok((policy, Some((log, keep_code)))) => match Supervisor::split(log, keep_code)? {
+            Side::Parent(supervisor) => {
+                let kept = args.max_output.unwrap_or(CAPTURED);
+                return supervisor.attend(writer, if json { kept } else { 0 }, memory);
+            }
+            Side::Child(entrance) => {
+                let writer = Writer::new(&entrance.parent)?;
+                let gate = Gate {
+                    ceiling: policy.run,
+                    entrance: Some(entrance),
+                };
+                (Ok(gate), Some(writer))
+            }
+        },
+    };
+    let result = gate.and_then(|gate| carry_out(args, &given, kvm, gate, writer.as_ref(), tells));
     let code = match &result {
         Ok(report) => report.exit_code(),
         Err(error) if json => failure(error).1,
@@ -240,8 +278,104 @@ fn run_verb(args: RunArgs, kvm: PathBuf) -> Result<u8> {
     Ok(writer.write(&record)?.unwrap_or(code))
 }
 
-fn request(args: RunArgs, kvm: PathBuf, writer: Option<&Writer>) -> Result<Request, Complaint> {
+/// The policy, and the log with whether code goes into it, if there is to be one.
+fn prepare_gate(args: &RunArgs) -> Result<(Policy, Option<(Log, bool)>)> {
+    let policy = match &args.policy {
+        Some(path) => Policy::read(path)?,
+        None => Policy::default(),
+    };
+    let log = match (&policy.audit, &args.audit) {
+        (Some(audit), Some(path)) if *path != audit.file => {
+            return Err(Complaint {
+                what: format!("the policy has runs written to {}", audit.file.display()),
+                remedy: "leave out --audit, or name that file".into(),
+                exit_code: EXIT_OURS,
+            }
+            .into());
+        }
+        (Some(audit), _) => {
+            let rotate = audit.rotate.map_or(ROTATE, |rotate| rotate.0);
+            Some((Log::open(&audit.file, rotate, audit.sync)?, audit.code))
+        }
+        (None, Some(path)) => Some((Log::open(path, ROTATE, false)?, false)),
+        (None, None) => None,
+    };
+    Ok((policy, log))
+}
+
+/// One run, from what the user asks to how it went.
+fn carry_out(
+    args: RunArgs,
+    given: &Given,
+    kvm: PathBuf,
+    gate: Gate,
+    writer: Option<&Writer>,
+    tells: bool,
+) -> Result<Report> {
+    let (verbose, quiet, json) = (args.verbose, args.quiet, args.json);
+    let request = Request {
+        tells,
+        ..request(args, given, kvm, &gate, writer)?
+    };
+    if request.confine == Level::Off && !json {
+        say("--confine=off: what escapes from the guest has all the rights of this user");
+    }
+    let prepared = prepare(&request)?;
+    gate.pass(&request, &prepared.work)?;
+    let report = run(&request, prepared, &mut Progress { quiet })?;
+    if !quiet && !json {
+        tell(&report);
+    }
+    if verbose {
+        describe(&report);
+    }
+    Ok(report)
+}
+
+/// Options of `sandbox run` that somebody gave, on the command line or in the environment.
+struct Given<'a>(Option<&'a ArgMatches>);
+
+impl Given<'_> {
+    fn ask<T>(&self, option: &str, value: T) -> Ask<T> {
+        let source = self.0.and_then(|matches| matches.value_source(option));
+        match source {
+            None | Some(ValueSource::DefaultValue) => Ask::Default(value),
+            Some(_) => Ask::Given(value),
+        }
+    }
+}
+
+/// What is asked for, as far as the policy allows it.
+fn grant(
+    args: &RunArgs,
+    given: &Given,
+    env: &[Vec<u8>],
+    ceiling: &Ceiling,
+) -> Result<Grant, Excess> {
+    let default_output = if args.json { CAPTURED } else { PASSED_ON };
+    ceiling.grant(&Wish {
+        memory: given.ask("memory", args.memory),
+        timeout: given.ask("timeout", args.timeout.0),
+        output: given.ask("max_output", args.max_output.unwrap_or(default_output)),
+        pids: given.ask("pids_limit", args.pids_limit),
+        confine: given.ask("confine", args.confine),
+        root: args.root,
+        // What the script says itself counts too.
+        language: None,
+        stdin: None,
+        environment: env.iter().map(|variable| name(variable)).collect(),
+    })
+}
+
+fn request(
+    args: RunArgs,
+    given: &Given,
+    kvm: PathBuf,
+    gate: &Gate,
+    writer: Option<&Writer>,
+) -> Result<Request> {
     let env = environment(&args.env, &args.env_file)?;
+    let grant = grant(&args, given, &env, &gate.ceiling).map_err(|excess| gate.refuse(excess))?;
     let mut words = args.words.into_iter();
     let code = match args.code_file {
         Some(path) => Some(read_code(&path)?),
@@ -264,7 +398,8 @@ fn request(args: RunArgs, kvm: PathBuf, writer: Option<&Writer>) -> Result<Reque
                 remedy: "name a script, or give code after -c, or - to read it from standard input"
                     .into(),
                 exit_code: EXIT_OURS,
-            });
+            }
+            .into());
         }
     };
     let mut arguments: Vec<_> = words.collect();
@@ -273,10 +408,15 @@ fn request(args: RunArgs, kvm: PathBuf, writer: Option<&Writer>) -> Result<Reque
     if separated && !matches!(program, Program::Code(_)) {
         arguments.remove(0);
     }
-    let default_output = if args.json { CAPTURED } else { PASSED_ON };
     if let Some(file) = &args.args_file {
         arguments.extend(read_arguments(file)?);
     }
+    let files = &gate.ceiling.files;
+    // That is then the code, which has a limit of its own.
+    let input = match program {
+        Program::Stdin => u64::MAX,
+        _ => grant.stdin,
+    };
     Ok(Request {
         program,
         language: args.lang,
@@ -287,20 +427,24 @@ fn request(args: RunArgs, kvm: PathBuf, writer: Option<&Writer>) -> Result<Reque
         force: args.force,
         workdir: resolve(guest::WORKDIR.as_bytes(), &args.workdir)?,
         limits: Limits {
-            memory: args.memory,
+            memory: grant.memory,
             boot: BOOT_LIMIT,
-            timeout: args.timeout.0,
-            max_output: args.max_output.unwrap_or(default_output),
-            pids: args.pids_limit,
+            timeout: grant.timeout,
+            max_output: grant.output,
+            input,
+            fetch_count: files.count.unwrap_or(u64::MAX),
+            fetch_size: files.size.map_or(u64::MAX, |size| size.0),
+            pids: grant.pids,
         },
         root: args.root,
         kvm,
         show_console: args.console,
         fresh: args.fresh,
         verify: args.verify,
-        confine: args.confine,
+        confine: grant.confine,
         capture: args.json,
         record: writer.map(Writer::descriptor),
+        tells: false,
     })
 }
 

@@ -3,6 +3,8 @@
 use crate::outcome::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_OURS};
 use clap::ValueEnum;
 use guest::{File, Job, WORKDIR, handover, kind};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{ErrorKind, Read};
@@ -47,10 +49,20 @@ impl fmt::Display for Complaint {
 impl std::error::Error for Complaint {}
 
 /// What the program is written in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Language {
     Python,
     Bash,
+}
+
+impl Language {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Python => "python",
+            Self::Bash => "bash",
+        }
+    }
 }
 
 /// A job with its files.
@@ -79,6 +91,23 @@ impl Work {
         let flags = flags.iter().filter(|(_, wanted)| *wanted);
         let flags = flags.fold(0, |flags, (flag, _)| flags | flag);
         self.job.handover(self.script.as_ref(), flags)
+    }
+
+    pub fn language(&self) -> Language {
+        match self.is_python() {
+            true => Language::Python,
+            false => Language::Bash,
+        }
+    }
+
+    /// The code itself; `None`: it comes through standard input.
+    pub fn code(&self) -> Option<&[u8]> {
+        let argv = &self.job.argv;
+        match (&self.script, argv.get(1)) {
+            (Some(script), _) => Some(&script.content),
+            (None, Some(word)) if word == b"-c" => argv.get(2).map(Vec::as_slice),
+            _ => None,
+        }
     }
 
     pub fn is_python(&self) -> bool {
@@ -331,7 +360,7 @@ fn last_name(path: &[u8]) -> &[u8] {
 }
 
 /// The part of a variable before the `=`.
-fn name(variable: &[u8]) -> &[u8] {
+pub fn name(variable: &[u8]) -> &[u8] {
     let end = variable.iter().position(|&byte| byte == b'=');
     &variable[..end.unwrap_or(variable.len())]
 }

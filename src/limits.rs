@@ -13,6 +13,11 @@ pub struct Limits {
     pub timeout: Option<Duration>,
     /// Bytes delivered of each output stream; what is over it is dropped and counted.
     pub max_output: u64,
+    /// Bytes of standard input that the program may take.
+    pub input: u64,
+    /// Of files and directories that are fetched: how many, and bytes.
+    pub fetch_count: u64,
+    pub fetch_size: u64,
     /// Processes and threads at once.
     pub pids: u32,
 }

@@ -25,6 +25,8 @@ pub enum Outcome {
     TimedOut,
     /// This signal asked us to stop: SIGINT, SIGTERM or SIGHUP.
     Interrupted(u8),
+    /// It was given more standard input than it may be.
+    InputLimit,
     /// Nobody reads the output any more (EPIPE).
     OutputClosed,
     /// The output could not be written: errno.
@@ -68,7 +70,9 @@ impl Outcome {
             Self::NotStarted(_) => EXIT_NOT_EXECUTABLE,
             Self::TimedOut => EXIT_TIMEOUT,
             Self::OutputClosed => 128 + SIGPIPE,
-            Self::NoFiles(_) | Self::OutputFailed(_) | Self::Crashed(_) => EXIT_OURS,
+            Self::NoFiles(_) | Self::InputLimit | Self::OutputFailed(_) | Self::Crashed(_) => {
+                EXIT_OURS
+            }
         }
     }
 
@@ -112,6 +116,13 @@ impl Outcome {
                     system((*errno).into())
                 ),
                 no_files_remedy(Errno::from_raw((*errno).into())).into(),
+            ),
+            Self::InputLimit => (
+                format!(
+                    "the program was given more than the {} bytes of standard input that the policy allows",
+                    limits.input
+                ),
+                "give it less, or ask whoever wrote the policy to raise run.stdin".into(),
             ),
             Self::OutputFailed(errno) => (
                 format!(

@@ -1,9 +1,14 @@
 //! Processes of this very binary.
 
+use anyhow::{Context, Result};
+use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
+use nix::unistd::{ForkResult, Pid, getpid, getppid};
+use std::mem::MaybeUninit;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, exit};
+use std::time::Duration;
 
 /// A command that is this binary, whatever has become of its file. Its process dies with the
 /// thread that starts it: prctl(2), PR_SET_PDEATHSIG.
@@ -13,4 +18,72 @@ pub fn command() -> Command {
     // SAFETY: between fork and exec it makes one system call.
     unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
     command
+}
+
+/// Goes on in two processes, before there are other threads. `None`: in the new one, which dies
+/// with the other.
+pub fn fork() -> Result<Option<Pid>> {
+    let parent = getpid();
+    // SAFETY: there is no other thread that could hold a lock.
+    match unsafe { nix::unistd::fork() }.context("starting a process")? {
+        ForkResult::Parent { child } => Ok(Some(child)),
+        ForkResult::Child => {
+            set_pdeathsig(Signal::SIGKILL).context("tying a process to its parent")?;
+            // It may have died before.
+            if getppid() != parent {
+                exit(i32::from(crate::outcome::EXIT_OURS));
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Its exit code; the error: the signal that ended it.
+    pub status: Result<i32, i32>,
+    /// That it and its own children used, and their guests.
+    pub processor_time: Duration,
+}
+
+/// Waits for the end of a child. It remains to be reaped, so that its number is no other's.
+pub fn ended(child: Pid) -> Result<Ended> {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    loop {
+        // SAFETY: waitid(2) of the kernel's, which has a fifth argument, writes to both, which
+        // have room for it.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_waitid,
+                libc::P_PID,
+                child.as_raw(),
+                info.as_mut_ptr(),
+                libc::WEXITED | libc::WNOWAIT,
+                usage.as_mut_ptr(),
+            )
+        };
+        match Errno::result(result) {
+            Err(Errno::EINTR) => {}
+            result => {
+                result.context("waiting for a process")?;
+                break;
+            }
+        }
+    }
+    // SAFETY: all zeroes are valid values of both, and the call wrote them.
+    let (info, usage) = unsafe { (info.assume_init(), usage.assume_init()) };
+    // SAFETY: it is about a child that ended, so there is a status.
+    let status = unsafe { info.si_status() };
+    let time = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
+    };
+    Ok(Ended {
+        status: match info.si_code {
+            libc::CLD_EXITED => Ok(status),
+            _ => Err(status),
+        },
+        processor_time: time(usage.ru_utime) + time(usage.ru_stime),
+    })
 }

@@ -154,11 +154,15 @@ pub struct Exception {
 /// There is always `text/plain`.
 pub type Bundle = BTreeMap<String, serde_json::Value>;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Limit {
     Timeout,
     Memory,
+    /// Of what it was given; only a policy limits that.
+    Stdin,
     Stdout,
     Stderr,
     /// Of results, displays and exceptions.

@@ -52,6 +52,8 @@ pub struct Request {
     pub capture: bool,
     /// Where a record of the run will go, if one is wanted: open, and to stay so.
     pub record: Option<RawFd>,
+    /// The guest is to tell of the program's exception and results too.
+    pub tells: bool,
 }
 
 impl Request {
@@ -159,8 +161,16 @@ pub struct Timings {
     pub teardown: Duration,
 }
 
-/// Runs one program in a virtual machine of its own.
-pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
+/// What a run is made of, before anything is opened for it but the destinations of its files.
+pub struct Prepared {
+    began: Instant,
+    pub work: Work,
+    collection: Option<Collection>,
+    unpacker: Option<Unpacker>,
+}
+
+/// Reads the script and the files that go in.
+pub fn prepare(request: &Request) -> Result<Prepared> {
     let began = Instant::now();
     let (collection, unpacker) = collection(request)?.unzip();
     let mut work = job::make(
@@ -172,8 +182,24 @@ pub fn run(request: &Request, listener: &mut dyn Listener) -> Result<Report> {
         request.limits.pids,
         request.root,
     )?;
-    work.record = request.record.is_some();
+    work.record = request.tells;
     work.files = files::read(&request.puts, &request.workdir, request.limits.memory)?;
+    Ok(Prepared {
+        began,
+        work,
+        collection,
+        unpacker,
+    })
+}
+
+/// Runs one program in a virtual machine of its own.
+pub fn run(request: &Request, prepared: Prepared, listener: &mut dyn Listener) -> Result<Report> {
+    let Prepared {
+        began,
+        work,
+        collection,
+        unpacker,
+    } = prepared;
     let memory = request.memory(&work);
     let kept = descriptors(&collection, &unpacker);
     confine::prepare(request.confine, kept.chain(request.record).collect())?;

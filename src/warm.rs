@@ -63,6 +63,9 @@ impl Kind {
             boot: BOOT_LIMIT,
             timeout: Some(BOOT_LIMIT),
             max_output: u64::MAX,
+            input: 0,
+            fetch_count: 0,
+            fetch_size: 0,
             pids: self.pids,
         }
     }

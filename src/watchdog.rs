@@ -10,10 +10,10 @@ use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use nix::unistd::read;
 use std::io::stdin;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -48,11 +48,27 @@ impl Signals {
 
     /// The signal that came, if one did.
     pub fn take(&self) -> Result<Option<u8>> {
+        Ok(self.read()?.map(|signal| signal.ssi_signo as u8))
+    }
+
+    /// The same, if a process sent it: one of the terminal's has reached all of its processes.
+    pub fn take_sent(&self) -> Result<Option<Signal>> {
+        let signal = self.read()?;
+        let sent = signal.filter(|signal| signal.ssi_code <= 0);
+        Ok(sent.and_then(|signal| Signal::try_from(signal.ssi_signo as i32).ok()))
+    }
+
+    fn read(&self) -> Result<Option<siginfo>> {
         match self.fd.read_signal() {
-            Ok(signal) => Ok(signal.map(|signal| signal.ssi_signo as u8)),
             Err(Errno::EINTR) => Ok(None),
-            Err(errno) => Err(errno).context("reading signals"),
+            result => result.context("reading signals"),
         }
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 
@@ -136,7 +152,7 @@ impl Watchdog {
         signals: &Signals,
         pulse: &mut dyn FnMut(),
     ) -> Result<Option<Outcome>> {
-        let mut input = Input::default();
+        let mut input = Input::new(limits.input);
         loop {
             pulse();
             if self.shared.has_ended() {
@@ -154,6 +170,9 @@ impl Watchdog {
             }
             if input.forward(&self.shared) || timed_out {
                 self.kicker.kick();
+            }
+            if input.is_over {
+                return Ok(Some(Outcome::InputLimit));
             }
         }
     }
@@ -206,13 +225,25 @@ impl Verdict {
 }
 
 /// Our standard input.
-#[derive(Default)]
 struct Input {
     ready: bool,
     ended: bool,
+    /// Bytes that may still come.
+    left: u64,
+    /// There was more.
+    is_over: bool,
 }
 
 impl Input {
+    fn new(limit: u64) -> Self {
+        Self {
+            ready: false,
+            ended: false,
+            left: limit,
+            is_over: false,
+        }
+    }
+
     /// Waits for input that the guest has room for, news, or a signal. Says whether time ran out.
     fn wait(&mut self, shared: &Shared, signals: &Signals, wait: Duration) -> Result<bool> {
         let stdin = stdin();
@@ -246,7 +277,9 @@ impl Input {
         if !std::mem::take(&mut self.ready) {
             return false;
         }
-        let mut bytes = vec![0; shared.stdin_room()];
+        // A byte more than may come tells that there is one.
+        let most = usize::try_from(self.left).map_or(usize::MAX, |left| left.saturating_add(1));
+        let mut bytes = vec![0; shared.stdin_room().min(most)];
         // Not through std's buffer, which would keep what there is no room for.
         let count = match read(stdin(), &mut bytes) {
             Ok(count) => count,
@@ -255,6 +288,13 @@ impl Input {
             Err(_) => 0,
         };
         self.ended = count == 0;
+        match self.left.checked_sub(count as u64) {
+            Some(left) => self.left = left,
+            None => {
+                self.is_over = true;
+                return false;
+            }
+        }
         shared.give_stdin(&bytes[..count]);
         true
     }

@@ -17,9 +17,10 @@ use std::time::SystemTime;
 pub const LINE_MAX: u64 = 8 << 20;
 /// Bytes of code that an entry holds at most.
 const CODE_MAX: usize = 1 << 20;
-/// Events of the guest's kernel that an entry holds at most, and bytes of each.
-const EVENTS_MAX: usize = 100;
-const WHAT_MAX: usize = 1024;
+/// Events of the guest's kernel, and layers, that an entry holds at most, and characters of any
+/// text: the process that tells them may have been taken over.
+const COUNT_MAX: usize = 100;
+const TEXT_MAX: usize = 1024;
 
 /// Before the first entry.
 pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -140,38 +141,48 @@ impl Code {
 
 impl End {
     pub fn new(run: u64, record: &Record, process: Usage) -> Self {
-        let events = record.events.iter().take(EVENTS_MAX).map(shortened);
+        let events = record.events.iter().take(COUNT_MAX);
         Self {
             run,
             process,
             status: record.status,
             exit_code: record.exit_code,
             signal: record.signal,
-            error: record.error.as_ref().map(|error| error.message.clone()),
+            error: record.error.as_ref().map(|error| shortened(&error.message)),
             stdout_bytes: record.stdout_bytes,
             stderr_bytes: record.stderr_bytes,
             files: Files {
                 count: record.files.len() as u64,
-                bytes: record.files.iter().map(|file| file.size).sum(),
+                bytes: record
+                    .files
+                    .iter()
+                    .fold(0, |sum, file| sum.saturating_add(file.size)),
             },
             timings_ms: record.timings_ms,
             path: record.path,
-            template: record.template.clone(),
+            template: record.template.as_deref().map(shortened),
             host: record.host,
-            confinement: record.confinement.clone(),
+            confinement: record
+                .confinement
+                .iter()
+                .take(COUNT_MAX)
+                .map(|layer| shortened(layer))
+                .collect(),
             memory: record.memory,
             unusual: record.unusual,
-            events: events.collect(),
-            events_omitted: record.events.len().saturating_sub(EVENTS_MAX),
+            events: events
+                .map(|event| GuestEvent {
+                    what: shortened(&event.what),
+                    ..event.clone()
+                })
+                .collect(),
+            events_omitted: record.events.len().saturating_sub(COUNT_MAX),
         }
     }
 }
 
-fn shortened(event: &GuestEvent) -> GuestEvent {
-    GuestEvent {
-        what: event.what.chars().take(WHAT_MAX).collect(),
-        ..event.clone()
-    }
+fn shortened(text: &str) -> String {
+    text.chars().take(TEXT_MAX).collect()
 }
 
 /// Bytes between two entries that are none: what a writer left that was killed, with the newline

@@ -8,6 +8,7 @@ use crate::record::{Anchor, Record};
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::geteuid;
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -72,7 +73,9 @@ impl Log {
 
     /// What there is to say of the end of a run.
     pub fn end(&self, client: &str, run: u64, record: &Record, process: Usage) -> Result<Anchor> {
-        for &limit in &record.limits_hit {
+        // Each once: whoever tells them may have been taken over.
+        let limits: BTreeSet<_> = record.limits_hit.iter().copied().collect();
+        for limit in limits {
             self.append(client, &Event::Limit { run, limit })?;
         }
         self.append(

@@ -17,7 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::io::{self, BufWriter, Write, stdout};
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 /// Where a record goes.
@@ -32,6 +32,11 @@ impl Writer {
             None => return Ok(None),
         };
         Ok(Some(Self(sink)))
+    }
+
+    /// To this stream.
+    pub fn new(stream: impl AsFd) -> Result<Self> {
+        Ok(Self(Sink::new(stream, u64::MAX)?))
     }
 
     pub fn descriptor(&self) -> RawFd {
@@ -204,6 +209,7 @@ fn status(outcome: &Outcome) -> Status {
         Outcome::Crashed(_) => Status::Crashed,
         Outcome::NotStarted(_)
         | Outcome::NoFiles(_)
+        | Outcome::InputLimit
         | Outcome::OutputClosed
         | Outcome::OutputFailed(_) => Status::Error,
     }
@@ -244,6 +250,7 @@ fn limits_hit(report: &Report) -> Vec<Limit> {
     );
     [
         (report.outcome == Outcome::TimedOut, Limit::Timeout),
+        (report.outcome == Outcome::InputLimit, Limit::Stdin),
         (out_of_memory, Limit::Memory),
         (stdout, Limit::Stdout),
         (stderr, Limit::Stderr),

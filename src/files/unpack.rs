@@ -6,8 +6,8 @@
 //! whatever else happens in the file system at the same time. Each file is new, and gets its name
 //! once it is whole.
 
+use super::Destination;
 use super::fetched::{Failure, Fetched, Written, visible};
-use super::{COUNT_MAX, Destination};
 use guest::{Header, kind};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat2};
@@ -59,6 +59,8 @@ impl Place {
 pub struct Rules {
     /// Bytes of files and names.
     pub size_max: u64,
+    /// Files and directories.
+    pub count_max: usize,
     /// Replace files that are there, and add to directories.
     pub force: bool,
     /// Permission bits that nothing gets.
@@ -173,9 +175,10 @@ impl<R: Read> Unpack<R> {
             return Err(malformed("a path that is too long"));
         }
         self.count += 1;
-        if self.count > COUNT_MAX {
+        let most = self.rules.count_max;
+        if self.count > most {
             return Err(Failure {
-                what: format!("the program left more than {COUNT_MAX} files"),
+                what: format!("the program left more than {most} files"),
                 remedy: "get fewer of them, or let the program make an archive".into(),
                 is_limit: true,
             });
@@ -192,7 +195,7 @@ impl<R: Read> Unpack<R> {
     fn spend(&mut self, bytes: u64) -> Result<(), Failure> {
         self.left = self.left.checked_sub(bytes).ok_or_else(|| Failure {
             what: format!(
-                "the program left more than {} MiB of files, which is all that its memory could hold",
+                "the program left more than {} MiB of files, which is all that its limits allow",
                 self.rules.size_max >> 20
             ),
             remedy: "get fewer of them, and none with holes".into(),

@@ -1,3 +1,4 @@
+use super::super::COUNT_MAX;
 use super::*;
 use guest::FileStream;
 use proptest::prelude::*;
@@ -39,6 +40,7 @@ impl Host {
         };
         let rules = Rules {
             size_max: 1 << 20,
+            count_max: COUNT_MAX,
             force,
             umask: Mode::from_bits_truncate(UMASK),
         };
@@ -349,6 +351,7 @@ fn a_full_file_system_is_told_and_leaves_no_half_file() {
     fs::write(host.join("second"), "old").unwrap();
     let rules = |force| Rules {
         size_max: 1 << 20,
+        count_max: COUNT_MAX,
         force,
         umask: Mode::empty(),
     };

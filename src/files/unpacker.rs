@@ -1,7 +1,7 @@
 //! The process that unpacks what a guest leaves, apart from the one that runs it.
 
 use super::unpack::{Place, Rules, Unpack};
-use super::{Destination, Fetched};
+use super::{COUNT_MAX, Destination, Fetched};
 use crate::confine::{Level, confine_writer};
 use crate::limits::Limits;
 use anyhow::{Context, Result};
@@ -46,7 +46,10 @@ impl Unpacker {
             .collect::<Result<_, _>>()
             .context("opening the directories for the program's files")?;
         let rules = Rules {
-            size_max: limits.memory,
+            // More than its memory it cannot hold.
+            size_max: limits.memory.min(limits.fetch_size),
+            count_max: usize::try_from(limits.fetch_count)
+                .map_or(COUNT_MAX, |most| most.min(COUNT_MAX)),
             force,
             umask: current_umask(),
         };

@@ -1,7 +1,7 @@
 //! What a call asks for, checked.
 
+use crate::job::Language;
 use crate::mcp::governor::Governor;
-use crate::policy::Language;
 use crate::record::Failure;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;

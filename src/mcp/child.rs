@@ -1,11 +1,12 @@
 //! A run as a process of this binary, which has the machine.
 
 use crate::audit::Usage;
+use crate::job::Language;
 use crate::mcp::arguments::Arguments;
 use crate::mcp::say;
 use crate::outcome::EXIT_OURS;
 use crate::own;
-use crate::policy::{Grant, Language};
+use crate::policy::Grant;
 use crate::record::{Failure, Record, Status};
 use anyhow::{Context, Result};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};

@@ -141,7 +141,7 @@ impl Governor {
             pids: Ask::Default(PIDS),
             confine: Ask::Default(Level::Auto),
             root: false,
-            language: arguments.language,
+            language: Some(arguments.language),
             stdin: Some(arguments.stdin.len() as u64),
             environment: arguments.env.keys().map(String::as_bytes).collect(),
         })

@@ -2,7 +2,7 @@
 
 use super::{Size, Time};
 use crate::confine::Level;
-use crate::job::Complaint;
+use crate::job::{Complaint, Language};
 use crate::outcome::EXIT_OURS;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -46,13 +46,6 @@ pub struct Files {
     pub size: Option<Size>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Language {
-    Python,
-    Bash,
-}
-
 /// The levels of `--confine` but the one that is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -82,7 +75,8 @@ pub struct Wish<'a> {
     pub pids: Ask<u32>,
     pub confine: Ask<Level>,
     pub root: bool,
-    pub language: Language,
+    /// Where it is known already.
+    pub language: Option<Language>,
     /// Bytes, where they are known before the run; else the run is held to [`Grant::stdin`].
     pub stdin: Option<u64>,
     /// Of variables that are to be set.
@@ -155,7 +149,8 @@ impl Excess {
 impl Ceiling {
     /// What a run gets that is started with this wish.
     pub fn grant(&self, wish: &Wish) -> Result<Grant, Excess> {
-        self.check_language(wish.language)?;
+        wish.language
+            .map_or(Ok(()), |language| self.check_language(language))?;
         self.check_environment(&wish.environment)?;
         if wish.root && self.root == Some(false) {
             return Err(Excess::new("root", true, false));
@@ -197,7 +192,7 @@ impl Ceiling {
         }
     }
 
-    fn check_language(&self, language: Language) -> Result<(), Excess> {
+    pub fn check_language(&self, language: Language) -> Result<(), Excess> {
         match &self.languages {
             Some(allowed) if !allowed.contains(&language) => {
                 let names = allowed.iter().map(|language| language.name());
@@ -247,15 +242,6 @@ impl<T> Ask<T> {
         match self {
             Self::Given(value) => Ask::Given(change(value)),
             Self::Default(value) => Ask::Default(change(value)),
-        }
-    }
-}
-
-impl Language {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Python => "python",
-            Self::Bash => "bash",
         }
     }
 }
@@ -332,7 +318,7 @@ mod tests {
             pids: Ask::Default(256),
             confine: Ask::Default(Level::Auto),
             root: false,
-            language: Language::Python,
+            language: Some(Language::Python),
             stdin: None,
             environment: Vec::new(),
         }
@@ -439,7 +425,7 @@ mod tests {
     #[test]
     fn what_has_no_size_is_allowed_or_not() {
         let mut asked = wish();
-        asked.language = Language::Bash;
+        asked.language = Some(Language::Bash);
         assert_eq!(refused("languages = ['python']", &asked), "languages");
         asked = wish();
         asked.root = true;

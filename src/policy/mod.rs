@@ -4,7 +4,7 @@ mod ceiling;
 mod quota;
 mod values;
 
-pub use ceiling::{Ask, Ceiling, Confinement, Excess, Files, Grant, Language, Wish};
+pub use ceiling::{Ask, Ceiling, Confinement, Excess, Files, Grant, Wish};
 pub use quota::{Admission, Admitting, Quota, Refusal, Shortage};
 pub use values::{Size, Time};
 

@@ -6,7 +6,7 @@ use sandbox::confine::Level;
 use sandbox::job::Program;
 use sandbox::limits::{BOOT_LIMIT, Limits};
 use sandbox::outcome::Outcome;
-use sandbox::run::{Request, run};
+use sandbox::run::{Request, prepare, run};
 use sandbox::warm::Listener;
 use std::fs;
 use std::io::Write;
@@ -118,6 +118,9 @@ fn many_runs_in_one_process() {
             boot: BOOT_LIMIT,
             timeout: Some(Duration::from_secs(300)),
             max_output: 1 << 20,
+            input: u64::MAX,
+            fetch_count: 0,
+            fetch_size: 0,
             pids: 256,
         },
         root: false,
@@ -129,9 +132,10 @@ fn many_runs_in_one_process() {
         confine: Level::Off,
         capture: false,
         record: None,
+        tells: false,
     };
     let run = || {
-        let report = run(&request, &mut Nobody).unwrap();
+        let report = run(&request, prepare(&request).unwrap(), &mut Nobody).unwrap();
         assert_eq!(report.outcome, Outcome::Exited(0));
     };
     (0..50).for_each(|_| run());

@@ -128,6 +128,9 @@ pub fn run(images: &Images, patience: Duration) -> Report {
         boot: patience,
         timeout: Some(patience),
         max_output: OUTPUT_MAX,
+        input: u64::MAX,
+        fetch_count: 0,
+        fetch_size: 0,
         pids: 1,
     };
     let signals = Signals::watch().expect("a signalfd");

@@ -1,0 +1,132 @@
+//! What a run has to pass before anything is done for its program: the policy, and the log.
+
+use crate::audit::{Code, Event, Files, Limits, Log, Start};
+use crate::job::{Complaint, Work, name};
+use crate::policy::{Ceiling, Excess};
+use crate::run::Request;
+use anyhow::{Context, Result};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::dup2_stdin;
+use std::fs::File;
+use std::io::{PipeWriter, Read, Seek, Write, stdin};
+
+/// Who runs `sandbox run`.
+pub const CLIENT: &str = "cli";
+/// Bytes of code that is read from standard input at most, as of a script.
+const CODE_MAX: u64 = 56 << 20;
+
+pub struct Gate {
+    pub ceiling: Ceiling,
+    /// If runs are written down.
+    pub entrance: Option<Entrance>,
+}
+
+/// Where the beginning of a run is written down.
+pub struct Entrance {
+    pub log: Log,
+    /// The code itself too.
+    pub keep_code: bool,
+    /// Who writes down its end.
+    pub parent: PipeWriter,
+}
+
+impl Gate {
+    /// Writes a refusal down.
+    pub fn refuse(&self, excess: Excess) -> anyhow::Error {
+        if let Some(entrance) = &self.entrance {
+            let refusal = Event::Refusal {
+                what: excess.what.into(),
+                asked: Some(excess.asked.clone()),
+                allowed: excess.allowed.clone(),
+                retry_after_s: None,
+            };
+            if let Err(error) = entrance.log.append(CLIENT, &refusal) {
+                return error;
+            }
+        }
+        Complaint::from(excess).into()
+    }
+
+    /// The run may begin, and its beginning is written down. From here on this process has nothing
+    /// of the log any more.
+    pub fn pass(self, request: &Request, work: &Work) -> Result<()> {
+        if self.entrance.is_none() && self.ceiling == Ceiling::default() {
+            return Ok(());
+        }
+        let files = Files {
+            count: work.files.len() as u64,
+            bytes: work
+                .files
+                .iter()
+                .map(|file| file.content.len() as u64)
+                .sum(),
+        };
+        let read;
+        let code = match work.code() {
+            Some(code) => code,
+            None => {
+                read = self.read_code()?;
+                &read
+            }
+        };
+        self.ceiling
+            .check_language(work.language())
+            .and_then(|()| self.ceiling.check_code(code.len() as u64))
+            .and_then(|()| self.ceiling.check_files(files.count, files.bytes))
+            .map_err(|excess| self.refuse(excess))?;
+        let Some(mut entrance) = self.entrance else {
+            return Ok(());
+        };
+        let start = Start {
+            code: Code::new(code, entrance.keep_code),
+            language: work.language().name(),
+            arguments: request.arguments.len(),
+            environment: names(&request.env),
+            files,
+            limits: limits(&request.limits),
+            root: request.root,
+        };
+        let anchor = entrance.log.append(CLIENT, &Event::Start(start))?;
+        writeln!(entrance.parent, "{}", anchor.sequence).context("telling of a run's beginning")
+    }
+
+    /// All of standard input, which is the program; it is put back for it.
+    fn read_code(&self) -> Result<Vec<u8>> {
+        // A byte more than is allowed tells that there is one.
+        let most = self
+            .ceiling
+            .code
+            .map_or(CODE_MAX, |most| most.0.min(CODE_MAX));
+        let mut code = Vec::new();
+        stdin()
+            .take(most.saturating_add(1))
+            .read_to_end(&mut code)
+            .context("reading the program from standard input")?;
+        let memory = memfd_create(c"code", MFdFlags::MFD_CLOEXEC).context("keeping the program")?;
+        let mut file = File::from(memory);
+        file.write_all(&code).context("keeping the program")?;
+        file.rewind().context("keeping the program")?;
+        dup2_stdin(&file).context("giving the program back")?;
+        Ok(code)
+    }
+}
+
+fn names(variables: &[Vec<u8>]) -> Vec<String> {
+    /// Of which more are not told, and bytes of each.
+    const COUNT: usize = 100;
+    const LENGTH: usize = 100;
+    let names = variables.iter().take(COUNT).map(|variable| name(variable));
+    names
+        .map(|name| String::from_utf8_lossy(&name[..name.len().min(LENGTH)]).into_owned())
+        .collect()
+}
+
+fn limits(limits: &crate::limits::Limits) -> Limits {
+    Limits {
+        memory: limits.memory,
+        timeout_s: limits.timeout.map(|timeout| timeout.as_secs_f64()),
+        output: limits.max_output,
+        pids: limits.pids,
+        stdin: (limits.input < u64::MAX).then_some(limits.input),
+    }
+}

@@ -1,0 +1,193 @@
+//! The process that writes down how a run ended, beside the one that runs it: what a guest may
+//! take over has no log, and ends with this one.
+
+use super::gate::{CLIENT, Entrance};
+use super::record::{Writer, of_failure};
+use super::voice::{explain, say};
+use crate::audit::{Log, Usage};
+use crate::outcome::EXIT_OURS;
+use crate::own::{self, Ended};
+use crate::record::{Failure, Record, Status};
+use crate::watchdog::Signals;
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::io::{PipeReader, Read, pipe};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// Bytes that a process tells at most beside the output that it keeps.
+const TOLD_MAX: u64 = 64 << 20;
+/// What a byte of output may become in JSON.
+const ESCAPED: u64 = 6;
+
+pub enum Side {
+    /// Runs the guest.
+    Child(Entrance),
+    Parent(Supervisor),
+}
+
+pub struct Supervisor {
+    log: Log,
+    child: Pid,
+    told: PipeReader,
+    signals: Signals,
+    began: Instant,
+    /// A signal that was passed on.
+    passed_on: Option<Signal>,
+}
+
+impl Supervisor {
+    /// Goes on in two processes.
+    pub fn split(log: Log, keep_code: bool) -> Result<Side> {
+        let (told, parent) = pipe().context("making a pipe")?;
+        let began = Instant::now();
+        // Before there is a child that one could be meant for.
+        let signals = Signals::watch()?;
+        Ok(match own::fork()? {
+            None => Side::Child(Entrance {
+                log,
+                keep_code,
+                parent,
+            }),
+            Some(child) => Side::Parent(Self {
+                log,
+                child,
+                told,
+                signals,
+                began,
+                passed_on: None,
+            }),
+        })
+    }
+
+    /// Follows the run to its end, writes that down, and hands its record on. `kept`: bytes of
+    /// each output stream that may be in it.
+    pub fn attend(mut self, writer: Option<Writer>, kept: u64, memory: u64) -> Result<u8> {
+        let most = TOLD_MAX.saturating_add(kept.saturating_mul(2 * ESCAPED));
+        let told = self.listen(most)?;
+        let ended = own::ended(self.child)?;
+        let (run, record) = split(&told);
+        let cancelled = self.passed_on.map(|signal| signal as i32) == ended.status.err();
+        let (mut record, code) = match ended.status {
+            Ok(code) => (
+                serde_json::from_slice(record)
+                    .unwrap_or_else(|_| failed("did not tell how it went".into())),
+                u8::try_from(code).unwrap_or(EXIT_OURS),
+            ),
+            Err(signal) if cancelled => (Record::empty(Status::Cancelled), 128 + signal as u8),
+            Err(signal) => (
+                failed(format!("was ended by {}", described(signal))),
+                EXIT_OURS,
+            ),
+        };
+        if let (Err(_), false, None, Some(error)) =
+            (ended.status, cancelled, &writer, &record.error)
+        {
+            say(&format!("{}\n{}", error.message, error.remedy));
+        }
+        let written = run.map(|run| self.log.end(CLIENT, run, &record, self.usage(&ended)));
+        let code = match written.transpose() {
+            Ok(anchor) => {
+                record.audit = anchor;
+                code
+            }
+            Err(error) => {
+                record = of_failure(&error, memory, self.began.elapsed());
+                match writer {
+                    None => explain(&error),
+                    Some(_) => EXIT_OURS,
+                }
+            }
+        };
+        let Some(writer) = writer else {
+            return Ok(code);
+        };
+        Ok(writer.write(&record)?.unwrap_or(code))
+    }
+
+    /// All that the child tells until it ends; passes on signals that are for it.
+    fn listen(&mut self, most: u64) -> Result<Vec<u8>> {
+        let mut told = Vec::new();
+        let mut piece = vec![0; 64 << 10];
+        loop {
+            let mut fds = [
+                PollFd::new(self.told.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Err(Errno::EINTR) => continue,
+                result => result.context("waiting for a run")?,
+            };
+            let speaks = fds[0].revents().is_some_and(|events| !events.is_empty());
+            if let Some(signal) = self.signals.take_sent()? {
+                self.passed_on = Some(signal);
+                // It may have ended, and is not reaped before we end.
+                kill(self.child, signal).unwrap_or_default();
+            }
+            if speaks {
+                match self.told.read(&mut piece).context("hearing from a run")? {
+                    0 => return Ok(told),
+                    count => told.extend_from_slice(&piece[..count]),
+                }
+            }
+            if told.len() as u64 > most {
+                // It was taken over.
+                kill(self.child, Signal::SIGKILL).unwrap_or_default();
+                return Ok(told);
+            }
+        }
+    }
+
+    fn usage(&self, ended: &Ended) -> Usage {
+        let milliseconds = |time: Duration| time.as_micros() as f64 / 1000.0;
+        Usage {
+            wall_ms: milliseconds(self.began.elapsed()),
+            cpu_ms: milliseconds(ended.processor_time),
+            exit: ended.status.unwrap_or_else(|signal| 128 + signal),
+        }
+    }
+}
+
+/// The number of the run, if it has begun, and its record.
+fn split(told: &[u8]) -> (Option<u64>, &[u8]) {
+    let begun = told.iter().position(|&byte| byte == b'\n').and_then(|end| {
+        let number = str::from_utf8(&told[..end]).ok()?.parse().ok()?;
+        Some((Some(number), &told[end + 1..]))
+    });
+    begun.unwrap_or((None, told))
+}
+
+/// Of a process that ended otherwise than it should.
+fn failed(how: String) -> Record {
+    Record {
+        error: Some(Failure {
+            message: format!("the process that ran the guest {how}"),
+            remedy: "run it again; if that happens again, please report it".into(),
+        }),
+        ..Record::empty(Status::Error)
+    }
+}
+
+fn described(signal: i32) -> String {
+    match Signal::try_from(signal) {
+        Ok(Signal::SIGSYS) => "SIGSYS: it made a system call that it had given up".into(),
+        Ok(signal) => signal.to_string(),
+        Err(_) => format!("signal {signal}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_has_begun_has_a_number() {
+        assert_eq!(split(b"17\n{}\n"), (Some(17), b"{}\n".as_slice()));
+        assert_eq!(split(b"17\n"), (Some(17), b"".as_slice()));
+        assert_eq!(split(b"{}\n"), (None, b"{}\n".as_slice()));
+        assert_eq!(split(b""), (None, b"".as_slice()));
+    }
+}

@@ -152,7 +152,7 @@ impl End {
             stdout_bytes: record.stdout_bytes,
             stderr_bytes: record.stderr_bytes,
             files: Files {
-                count: record.files.len() as u64,
+                count: record.files_count,
                 bytes: record
                     .files
                     .iter()

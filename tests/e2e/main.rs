@@ -11,6 +11,7 @@ mod faults;
 mod fidelity;
 mod files;
 mod guest;
+mod interpreter;
 mod killed;
 mod limits;
 mod load;

@@ -3,6 +3,7 @@
 
 mod age;
 mod agent;
+mod audit;
 mod clones;
 mod common;
 mod confine;
@@ -20,6 +21,7 @@ mod manual;
 mod mcp;
 mod mcp_abuse;
 mod mcp_http;
+mod policy;
 mod puppet;
 mod record;
 mod root;

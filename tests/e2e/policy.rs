@@ -1,0 +1,210 @@
+//! What a policy refuses, lowers and allows.
+
+use crate::common::{Cache, exit_code, finish, text};
+use sandbox::record::{Limit, Record, Status};
+use std::fs;
+use std::process::Output;
+
+/// `sandbox run` under a policy with this in its part on runs.
+fn run_with(policy: &str, arguments: &[&str], stdin: &[u8]) -> Output {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("policy.toml");
+    fs::write(&path, format!("[run]\n{policy}\n")).unwrap();
+    let mut command = Cache::shared().sandbox(&["run", "--policy"]);
+    command
+        .current_dir(directory.path())
+        .env_remove("SANDBOX_TIMEOUT");
+    finish(command.arg(&path).args(arguments), stdin)
+}
+
+#[test]
+fn what_is_over_the_policy_is_refused_with_what_and_how_much_is_allowed() {
+    for (policy, arguments, key, allowed) in [
+        (
+            "memory = '256M'",
+            &["-m", "512M"][..],
+            "run.memory",
+            "256 MiB",
+        ),
+        ("timeout = '5s'", &["-t", "6"], "run.timeout", "5 s"),
+        ("timeout = '5s'", &["-t", "0"], "run.timeout", "5 s"),
+        (
+            "output = '1K'",
+            &["--max-output", "1M"],
+            "run.output",
+            "1024 bytes",
+        ),
+        ("pids = 256", &["--pids-limit", "300"], "run.pids", "256"),
+        ("root = false", &["--root"], "run.root", "false"),
+        (
+            "confine = 'auto'",
+            &["--confine", "off"],
+            "run.confine",
+            "require",
+        ),
+        (
+            "environment = ['A*']",
+            &["-e", "B=1"],
+            "run.environment",
+            "A*",
+        ),
+        (
+            "languages = ['python']",
+            &["-l", "bash"],
+            "run.languages",
+            "python",
+        ),
+        ("code = 3", &[], "run.code", "3 bytes"),
+        (
+            "files = { count = 0 }",
+            &["--put", "policy.toml"],
+            "run.files.count",
+            "0",
+        ),
+        (
+            "files = { size = 1 }",
+            &["--put", "policy.toml"],
+            "run.files.size",
+            "1 bytes",
+        ),
+    ] {
+        let arguments = [arguments, &["-c", "print('it ran')"]].concat();
+        let output = run_with(policy, &arguments, b"");
+        let said = text(&output.stderr);
+        assert_eq!(exit_code(output.status), 125, "{policy}: {said}");
+        assert!(output.stdout.is_empty(), "{policy}");
+        let lines: Vec<_> = said.lines().collect();
+        assert_eq!(lines.len(), 2, "{said}");
+        assert!(
+            lines[0].contains(key) && lines[0].contains(allowed),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn what_is_within_the_policy_runs_as_without_one() {
+    let policy = "memory = '256M'\ntimeout = '60s'\noutput = '1M'\npids = 256\nroot = false\n\
+        confine = 'auto'\nenvironment = ['A*']\nlanguages = ['python']\ncode = 100\nstdin = 2\n\
+        files = { count = 1, size = 1000 }";
+    let code = "import os; print(os.environ['AB'], input(), os.path.exists('policy.toml'))";
+    let arguments = [
+        "-m",
+        "256M",
+        "-t",
+        "60",
+        "-e",
+        "AB=x",
+        "--put",
+        "policy.toml",
+        "-c",
+        code,
+    ];
+    let output = run_with(policy, &arguments, b"y\n");
+    assert_eq!(
+        text(&output.stdout),
+        "x y True\n",
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
+fn who_asks_for_nothing_gets_what_is_allowed() {
+    let policy = "timeout = '0.5s'\noutput = 4\nmemory = '128M'";
+    let output = run_with(
+        policy,
+        &["--json", "-c", "print('12345')\nwhile True: pass"],
+        b"",
+    );
+    let record: Record = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (record.status, exit_code(output.status)),
+        (Status::Timeout, 124)
+    );
+    assert_eq!(record.stdout.as_deref(), Some("1234"));
+    assert_eq!(record.memory.limit, 128 << 20);
+    assert_eq!(record.limits_hit, [Limit::Timeout, Limit::Stdout]);
+}
+
+#[test]
+fn more_input_than_is_allowed_ends_the_run() {
+    let arguments = [
+        "--json",
+        "-c",
+        "import sys; sys.stdin.read(); print('it read all')",
+    ];
+    let output = run_with("stdin = 100000", &arguments, &vec![b'x'; 100_001]);
+    let record: Record = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (record.status, exit_code(output.status)),
+        (Status::Error, 125)
+    );
+    assert_eq!(record.limits_hit, [Limit::Stdin]);
+    assert!(record.error.unwrap().message.contains("100000 bytes"));
+    assert_eq!(record.stdout.as_deref(), Some(""));
+    let output = run_with("stdin = 100000", &arguments[1..], &vec![b'x'; 100_000]);
+    assert_eq!(
+        text(&output.stdout),
+        "it read all\n",
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
+fn what_a_script_says_itself_counts_for_its_language() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("script");
+    fs::write(&script, "#!/bin/bash\necho it ran\n").unwrap();
+    let script = script.to_str().unwrap();
+    let output = run_with("languages = ['python']", &[script], b"");
+    assert_eq!(exit_code(output.status), 125, "{}", text(&output.stderr));
+    let output = run_with("languages = ['bash']", &[script], b"");
+    assert_eq!(text(&output.stdout), "it ran\n");
+}
+
+#[test]
+fn code_from_standard_input_has_the_limit_of_code() {
+    let (fits, policy) = (b"print(input) ", "code = 13\nstdin = 0");
+    let output = run_with(policy, &["-"], fits);
+    assert_eq!(exit_code(output.status), 0, "{}", text(&output.stderr));
+    let output = run_with(policy, &["-"], &[fits.as_slice(), b"#"].concat());
+    assert_eq!(exit_code(output.status), 125);
+    assert!(text(&output.stderr).contains("run.code"));
+}
+
+#[test]
+fn no_more_is_fetched_than_is_allowed() {
+    let code = "for name in 'abc': open(name, 'w').write('x' * 100)";
+    let get = [
+        "--get", "a", "--get", "b", "--get", "c", "--json", "-c", code,
+    ];
+    for (policy, files) in [("files = { count = 2 }", 2), ("files = { size = 250 }", 2)] {
+        let output = run_with(policy, &get, b"");
+        assert_eq!(exit_code(output.status), 125);
+        let record: Record = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(record.limits_hit.contains(&Limit::Files), "{record:?}");
+        assert!(record.files.len() <= files, "{record:?}");
+    }
+}
+
+#[test]
+fn a_policy_that_is_wrong_or_missing_lets_nothing_run() {
+    let output = run_with("memroy = '1G'", &["-c", "print(1)"], b"");
+    let said = text(&output.stderr);
+    assert_eq!(exit_code(output.status), 125, "{said}");
+    assert!(said.contains("line 2") && said.contains("memroy"), "{said}");
+    let arguments = [
+        "run",
+        "--policy",
+        "/nonexistent",
+        "--json",
+        "-c",
+        "print(1)",
+    ];
+    let output = finish(&mut Cache::shared().sandbox(&arguments), b"");
+    assert_eq!(exit_code(output.status), 125);
+    let record: Record = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((record.status, record.stdout), (Status::Error, None));
+}

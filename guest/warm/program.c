@@ -227,6 +227,7 @@ int run_job(const struct job *job)
     PyCompilerFlags flags = _PyCompilerFlags_INIT;
     if (is(first, "-"))
         return PyRun_AnyFileExFlags(stdin, "<stdin>", 0, &flags) != 0;
-    set_path0(job->path);
+    if (!_Py_GetConfig()->safe_path)
+        set_path0(job->path);
     return run_script(first, job->source);
 }

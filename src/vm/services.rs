@@ -14,7 +14,7 @@
 //! | 0 | fill RCX bytes at RDI with AH; RDI advances |
 //! | 1 | copy RCX bytes from RSI to RDI, which advance |
 //! | 2 | fill RCX bytes at RDI with random numbers |
-//! | 3 | take RCX bytes at RSI, which the program wrote to stream AH |
+//! | 3 | take RCX bytes at RSI for stream AH ([`guest::stream`]) |
 //! | 4 | put up to RCX bytes of the job at RDI; RAX becomes nanoseconds since 1970 |
 //! | 5 | the program exits with status AH |
 //! | 6 | the program wants standard input |
@@ -49,7 +49,7 @@ const HELD_MAX: u64 = 1 << 20;
 
 /// Who is behind the services that are about the program.
 pub trait Host {
-    /// The program wrote this to a standard stream ([`guest::stream`]).
+    /// This was written to a standard stream, or told ([`guest::stream`]).
     fn output(&mut self, stream: u8, bytes: &[u8]) -> Result<(), Violation>;
     /// The next piece of the job, at most `room` bytes; none at its end. `None`: there is no job
     /// yet, and the guest is to be left as it is, asking for it.

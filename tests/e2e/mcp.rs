@@ -412,7 +412,7 @@ fn two_calls_with_one_id_are_not_confused() {
 #[test]
 fn a_policy_is_a_ceiling_and_what_is_over_it_is_told_with_what_is_allowed() {
     let policy = tempfile::NamedTempFile::new().unwrap();
-    let text = "[run]\nmemory = '128M'\ntimeout = 5\nlanguages = ['python']\nenvironment = ['A']\ncode = 100\nfiles = {count = 1}\n[server.client]\nruns_per_minute = 2\n";
+    let text = "[run]\nmemory = '128M'\ntimeout = 5\nlanguages = ['python']\nenvironment = ['A']\ncode = 100\nfiles = {count = 1}\n";
     fs::write(policy.path(), text).unwrap();
     let mut agent = Agent::start(&["--policy", policy.path().to_str().unwrap()]);
     let tool = agent.ask("tools/list", json!({}))["result"]["tools"][0].clone();
@@ -444,17 +444,29 @@ fn a_policy_is_a_ceiling_and_what_is_over_it_is_told_with_what_is_allowed() {
         failed(&result, "error");
         assert!(text_of(&result).contains(words), "{}", text_of(&result));
     }
-    for _ in 0..2 {
-        let result = agent.call(json!({"code": "pass"}));
-        assert_eq!(result["structuredContent"]["memory"]["limit"], 128 << 20);
-    }
+    let result = agent.call(json!({"code": "pass"}));
+    assert_eq!(result["structuredContent"]["memory"]["limit"], 128 << 20);
+}
+
+#[test]
+fn where_nothing_may_wait_a_caller_is_told_when_to_call_again() {
+    let policy = tempfile::NamedTempFile::new().unwrap();
+    let text = "[server]\nconcurrency = 1\n[server.client]\nqueue = 0\n";
+    fs::write(policy.path(), text).unwrap();
+    let mut agent = Agent::start(&["--policy", policy.path().to_str().unwrap()]);
+    let id = agent.start_call(json!({"code": FOREVER}));
+    let guest = agent.server.guest();
     let refused = agent.call(json!({"code": "pass"}));
     failed(&refused, "error");
     let seconds = refused["_meta"]["sandbox/retryAfterSeconds"]
         .as_u64()
         .unwrap();
-    assert!((1..=60).contains(&seconds), "{refused}");
-    assert!(text_of(&refused).contains(&format!("{seconds} s")));
+    assert!(
+        text_of(&refused).contains(&format!("call again in {seconds} s")),
+        "{refused}"
+    );
+    agent.tell("notifications/cancelled", json!({"requestId": id}));
+    gone(guest);
 }
 
 #[test]

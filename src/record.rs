@@ -276,6 +276,6 @@ pub fn schema() -> schemars::Schema {
 }
 
 /// Widths of numbers are Rust's, not JSON Schema's: some validators complain of them.
-fn without_format(schema: &mut schemars::Schema) {
+pub fn without_format(schema: &mut schemars::Schema) {
     schema.remove("format");
 }

@@ -4,12 +4,13 @@ use sandbox::outcome::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_OURS, EXIT_TIME
 use std::fs;
 use std::path::Path;
 
-const DOCUMENTS: [&str; 5] = [
+const DOCUMENTS: [&str; 6] = [
     "README.md",
     "SECURITY.md",
     "docs/clones.md",
     "docs/record.md",
     "docs/threat-model.md",
+    "docs/audit.md",
 ];
 
 /// A module and a test of it, between backquotes.
@@ -67,6 +68,32 @@ fn generated(document: &str, content: &str) {
 fn the_published_schema_is_that_of_the_records() {
     let schema = serde_json::to_string_pretty(&sandbox::record::schema()).unwrap();
     generated("docs/record.schema.json", &(schema + "\n"));
+}
+
+#[test]
+fn the_published_schema_is_that_of_policies_and_the_example_holds_to_it() {
+    let schema = serde_json::to_value(sandbox::policy::schema()).unwrap();
+    let text = serde_json::to_string_pretty(&schema).unwrap();
+    generated("docs/policy.schema.json", &(text + "\n"));
+    let example: serde_json::Value = toml::from_str(&document("examples/policy.toml")).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let errors: Vec<_> = validator
+        .iter_errors(&example)
+        .map(|e| e.to_string())
+        .collect();
+    assert!(errors.is_empty(), "{errors:?}");
+}
+
+#[test]
+fn each_key_of_a_policy_is_explained() {
+    let text = document("docs/policy.md");
+    let schema = serde_json::to_value(sandbox::policy::schema()).unwrap();
+    for definition in ["Ceiling", "Files", "Server", "Client", "Audit"] {
+        let properties = schema["$defs"][definition]["properties"].as_object();
+        for key in properties.unwrap().keys() {
+            assert!(text.contains(&format!("`{key}`")), "{key}");
+        }
+    }
 }
 
 fn document(name: &str) -> String {

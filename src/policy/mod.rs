@@ -10,7 +10,10 @@ pub use values::{Size, Time};
 
 use crate::job::Complaint;
 use crate::outcome::EXIT_OURS;
+use crate::record::without_format;
 use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -125,7 +128,9 @@ fn unreadable(path: &Path, error: &io::Error) -> Complaint {
 
 /// The schema of a [`Policy`] (JSON Schema 2020-12).
 pub fn schema() -> schemars::Schema {
-    schemars::schema_for!(Policy)
+    let settings = SchemaSettings::draft2020_12();
+    let generator = settings.with_transform(RecursiveTransform(without_format));
+    generator.into_generator().into_root_schema_for::<Policy>()
 }
 
 #[cfg(test)]

@@ -300,13 +300,23 @@ fn what_is_no_request_or_a_slow_one_is_closed_and_others_are_served() {
     for (body, status) in [
         (vec![b'['; 1 << 20], 400),
         (b"{\"jsonrpc\": \xff}".to_vec(), 415),
-        (vec![b' '; (32 << 20) + 1], 413),
     ] {
         assert_eq!(
             web.send("POST", &[("Authorization", &right)], &body).status,
             status
         );
     }
+    // Refused for its length, before it has come.
+    let mut stream = open();
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nHost: localhost\r\nAuthorization: {right}\r\nContent-Type: application/json\r\n\
+         Accept: application/json, text/event-stream\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        (32 << 20) + 1
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 413");
     for mut stream in slow {
         // Closed by the server, with an answer or without.
         stream.read_to_end(&mut Vec::new()).unwrap_or_default();

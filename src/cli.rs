@@ -28,9 +28,10 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 use clap_complete::Shell;
 use gate::Gate;
 use record::Writer;
+use std::env;
 use std::ffi::OsString;
 use std::os::fd::RawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 use supervisor::{Side, Supervisor};
 use values::{parse_variable, read_arguments, read_variables};
@@ -278,8 +279,22 @@ fn run_verb(args: RunArgs, matches: &ArgMatches, kvm: PathBuf) -> Result<u8> {
     Ok(writer.write(&record)?.unwrap_or(code))
 }
 
+/// Who sets the environment of others binds them with it.
+fn keep_to_environment(option: &str, name: &str, given: Option<&Path>) -> Result<(), Complaint> {
+    match env::var_os(name) {
+        Some(set) if given != Some(Path::new(&set)) => Err(Complaint {
+            what: format!("{option} is not what {name} says: {}", set.display()),
+            remedy: format!("leave out {option}"),
+            exit_code: EXIT_OURS,
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// The policy, and the log with whether code goes into it, if there is to be one.
 fn prepare_gate(args: &RunArgs) -> Result<(Policy, Option<(Log, bool)>)> {
+    keep_to_environment("--policy", "SANDBOX_POLICY", args.policy.as_deref())?;
+    keep_to_environment("--audit", "SANDBOX_AUDIT", args.audit.as_deref())?;
     let policy = match &args.policy {
         Some(path) => Policy::read(path)?,
         None => Policy::default(),

@@ -26,13 +26,15 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "give a size such as 512M or 1G".into())
 }
 
+/// Bytes of memory of a guest at least.
+pub const MEMORY_MIN: u64 = 64 << 20;
+
 /// Memory in whole pieces of 2 MiB, within what a guest can have.
 pub fn parse_memory(text: &str) -> Result<u64, String> {
     const PIECE: u64 = 2 << 20;
-    const LEAST: u64 = 64 << 20;
     const MOST: u64 = 64 << 30;
     let size = parse_size(text)?;
-    if !(LEAST..=MOST).contains(&size) {
+    if !(MEMORY_MIN..=MOST).contains(&size) {
         return Err("a guest has between 64M and 64G".into());
     }
     Ok(size.next_multiple_of(PIECE))

@@ -181,7 +181,7 @@ impl End {
     }
 }
 
-fn shortened(text: &str) -> String {
+pub fn shortened(text: &str) -> String {
     text.chars().take(TEXT_MAX).collect()
 }
 

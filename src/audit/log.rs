@@ -1,6 +1,6 @@
 //! Appends to a log, alone among all processes that do while it does.
 
-use super::entry::{End, Event, Link, Torn, Usage, line};
+use super::entry::{End, Event, LINE_MAX, Link, Torn, Usage, line};
 use super::tail::{Rest, Tail};
 use crate::job::Complaint;
 use crate::outcome::EXIT_OURS;
@@ -155,6 +155,11 @@ impl Log {
         };
         let now = SystemTime::now();
         let (mut text, mut hash) = line(&link, client, event, now);
+        // Nobody could tell a longer one from one that was torn.
+        ensure!(
+            (text.len() as u64) < LINE_MAX,
+            "an entry of the audit log is too long"
+        );
         // What was torn is told in the file that it is in.
         let is_full = size > 0 && size + text.len() as u64 > self.rotate;
         let rotates = is_full && bytes.is_empty() && link.torn.is_none();

@@ -1,6 +1,6 @@
 //! What a run has to pass before anything is done for its program: the policy, and the log.
 
-use crate::audit::{Code, Event, Files, Limits, Log, Start};
+use crate::audit::{Code, Event, Files, Limits, Log, Start, shortened};
 use crate::job::{Complaint, Work, name};
 use crate::policy::{Ceiling, Excess};
 use crate::run::Request;
@@ -36,7 +36,7 @@ impl Gate {
         if let Some(entrance) = &self.entrance {
             let refusal = Event::Refusal {
                 what: excess.what.into(),
-                asked: Some(excess.asked.clone()),
+                asked: Some(shortened(&excess.asked)),
                 allowed: excess.allowed.clone(),
                 retry_after_s: None,
             };

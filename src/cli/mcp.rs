@@ -23,10 +23,10 @@ pub struct McpArgs {
     #[arg(long, value_name = "ORIGIN", requires = "http")]
     allow_origin: Vec<String>,
     /// What callers may ask for at most: docs/policy.md
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, env = "SANDBOX_POLICY", value_name = "FILE")]
     policy: Option<PathBuf>,
     /// Write down here who ran what: docs/audit.md
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, env = "SANDBOX_AUDIT", value_name = "FILE")]
     audit: Option<PathBuf>,
     #[command(subcommand)]
     verb: Option<Verb>,

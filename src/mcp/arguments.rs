@@ -19,6 +19,8 @@ pub const INPUT_MAX: usize = 16 << 20;
 const ITEMS_MAX: usize = 1000;
 const FILES_MAX: usize = 64;
 const PATH_MAX: usize = 1024;
+/// Of a variable.
+const NAME_MAX: usize = 256;
 const MEMORY_MIB: (u64, u64) = (64, 16384);
 const TIMEOUT_S: (f64, f64) = (0.1, 3600.0);
 
@@ -121,6 +123,7 @@ impl Arguments {
 
     fn check(&self) -> Result<(), Failure> {
         within("code", self.code.len(), CODE_MAX, "bytes")?;
+        without_nul("code", &self.code)?;
         within("all input", self.input_size(), INPUT_MAX, "bytes")?;
         within("args", self.args.len(), ITEMS_MAX, "items")?;
         within("env", self.env.len(), ITEMS_MAX, "variables")?;
@@ -147,6 +150,7 @@ impl Arguments {
             if name.is_empty() || name.contains('=') {
                 return Err(wrong(format!("env: {name:?} is no name of a variable")));
             }
+            within("names in env", name.len(), NAME_MAX, "bytes")?;
             without_nul("env", name)?;
             without_nul("env", value)?;
         }

@@ -6,7 +6,7 @@ use crate::mcp::arguments::Arguments;
 use crate::mcp::say;
 use crate::outcome::EXIT_OURS;
 use crate::own;
-use crate::policy::Grant;
+use crate::policy::{Files, Grant};
 use crate::record::{Failure, Record, Status};
 use anyhow::{Context, Result};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
@@ -222,6 +222,9 @@ impl Workspace {
         let confine = format!("{:?}", grant.confine).to_lowercase();
         let mut command = own::command();
         command
+            // The server's.
+            .env_remove("SANDBOX_POLICY")
+            .env_remove("SANDBOX_AUDIT")
             .arg("--kvm")
             .arg(kvm)
             .args(["run", "--json", "--quiet"])
@@ -240,15 +243,21 @@ impl Workspace {
         if arguments.language == Language::Bash {
             command.args(["--lang", "bash"]);
         }
+        // What is fetched is known only there.
+        if let Some(policy) = policy_of(&grant.files) {
+            let path = self.path.join("policy");
+            fs::write(&path, policy).with_context(|| format!("writing {}", path.display()))?;
+            command.arg("--policy").arg(path);
+        }
         for (number, file) in arguments.files.iter().enumerate() {
             if file.content.is_some() {
                 let put = self.path.join(format!("put-{number}"));
-                command.arg("--put").arg(pair(put.as_os_str(), &file.path));
+                command.arg(option("--put=", pair(put.as_os_str(), &file.path)));
             }
             if file.is_fetched() {
                 let get = self.path.join(format!("get-{number}"));
                 let guest = OsStr::new(&file.path);
-                command.arg("--get").arg(pair(guest, get.as_os_str()));
+                command.arg(option("--get=", pair(guest, get.as_os_str())));
             }
         }
         let stdin = File::open(self.path.join("stdin")).context("opening its standard input")?;
@@ -271,6 +280,21 @@ impl Drop for Workspace {
             )),
         }
     }
+}
+
+/// A policy that says only this, if there is anything to say.
+fn policy_of(files: &Files) -> Option<String> {
+    let count = files.count.map(|count| format!("count = {count}\n"));
+    let size = files.size.map(|size| format!("size = \"{}\"\n", size.0));
+    let limits: String = count.into_iter().chain(size).collect();
+    (!limits.is_empty()).then(|| format!("[run.files]\n{limits}"))
+}
+
+/// In one word: a path may begin like an option.
+fn option(name: &str, value: OsString) -> OsString {
+    let mut word = OsString::from(name);
+    word.push(value);
+    word
 }
 
 fn pair(one: &OsStr, other: impl AsRef<OsStr>) -> OsString {

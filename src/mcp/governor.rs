@@ -1,7 +1,7 @@
 //! Who may run what, and what is written down of it: where a run is admitted, and where its end is
 //! known.
 
-use crate::audit::{Code, Event, Files, Limits, Log, ROTATE, Start, Usage};
+use crate::audit::{Code, Event, Files, Limits, Log, ROTATE, Start, Usage, shortened};
 use crate::confine::Level;
 use crate::mcp::arguments::Arguments;
 use crate::mcp::child::OUTPUT_MAX;
@@ -10,7 +10,7 @@ use crate::policy::{
     Admission, Admitting, Ask, Audit, Excess, Grant, Policy, Quota, Refusal, Shortage, Wish,
 };
 use crate::record::{Failure, Record};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -63,8 +63,12 @@ impl Governor {
             sync: false,
             code: false,
         });
-        // What the policy says of the log holds.
-        let audit = policy.audit.take().or(given);
+        let audit = match (policy.audit.take(), given) {
+            (Some(audit), Some(given)) if audit.file != given.file => {
+                bail!("the policy has runs written to {}", audit.file.display())
+            }
+            (audit, given) => audit.or(given),
+        };
         let open = |audit: &Audit| {
             let rotate = audit.rotate.map_or(ROTATE, |size| size.0);
             Log::open(&audit.file, rotate, audit.sync).map(Arc::new)
@@ -166,7 +170,7 @@ impl Governor {
                 timeout_s: grant.timeout.map(|timeout| timeout.as_secs_f64()),
                 output: grant.output,
                 pids: grant.pids,
-                stdin: Some(grant.stdin),
+                stdin: (grant.stdin < u64::MAX).then_some(grant.stdin),
             },
             root: false,
         });
@@ -177,19 +181,8 @@ impl Governor {
         })
     }
 
-    /// When its process is gone. Files over the limit are taken back.
+    /// When its process is gone.
     pub async fn end(&self, begun: Begun, record: &mut Record, usage: Usage) {
-        let bytes = record.files.iter().map(|file| file.size).sum();
-        if let Err(excess) = self
-            .policy
-            .run
-            .check_files(record.files.len() as u64, bytes)
-        {
-            let files = record.files.drain(..);
-            record
-                .files_missing
-                .extend(files.map(|file| format!("{}: {excess}", file.path)));
-        }
         let Begun {
             admission,
             client,
@@ -250,7 +243,7 @@ fn put(arguments: &Arguments) -> Files {
 fn exceeds(excess: &Excess) -> Event {
     Event::Refusal {
         what: excess.what.into(),
-        asked: Some(excess.asked.clone()),
+        asked: Some(shortened(&excess.asked)),
         allowed: excess.allowed.clone(),
         retry_after_s: None,
     }

@@ -38,7 +38,7 @@ pub struct Ceiling {
     pub confine: Option<Confinement>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Files {
     pub count: Option<u64>,
@@ -92,6 +92,8 @@ pub struct Grant {
     pub pids: u32,
     pub confine: Level,
     pub stdin: u64,
+    /// That are put, and likewise those that are fetched.
+    pub files: Files,
 }
 
 /// More than the policy allows.
@@ -175,6 +177,7 @@ impl Ceiling {
             pids: lower("pids", wish.pids, self.pids, |pids| pids.to_string())?,
             confine: self.confine(wish.confine)?,
             stdin,
+            files: self.files,
         })
     }
 
@@ -344,6 +347,7 @@ mod tests {
                 output: 1 << 30,
                 pids: 256,
                 confine: Level::Auto,
+                files: Files::default(),
                 stdin: u64::MAX,
             }
         );
@@ -360,6 +364,7 @@ mod tests {
                 output: 1 << 20,
                 pids: 16,
                 confine: Level::Require,
+                files: Files::default(),
                 stdin: 5,
             }
         );

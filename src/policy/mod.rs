@@ -11,6 +11,7 @@ pub use values::{Size, Time};
 use crate::job::Complaint;
 use crate::outcome::EXIT_OURS;
 use crate::record::without_format;
+use crate::units::MEMORY_MIN;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
@@ -109,6 +110,9 @@ impl Policy {
                 return Err(format!("{key}: with 0 nothing ever runs"));
             }
         }
+        if self.run.memory.is_some_and(|memory| memory.0 < MEMORY_MIN) {
+            return Err("run.memory: no machine runs with less than 64M".into());
+        }
         match &self.audit {
             Some(audit) if !audit.file.is_absolute() => {
                 Err("audit.file: give an absolute path".into())
@@ -189,6 +193,7 @@ mod tests {
             "[server]\nconcurrency = 0",
             "[server.client]\nconcurrency = 0",
             "[audit]\nfile = 'audit.jsonl'",
+            "[run]\nmemory = '32M'",
         ] {
             assert!(Policy::parse(text).is_err(), "{text}");
         }

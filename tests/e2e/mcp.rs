@@ -529,3 +529,37 @@ fn a_client_that_waits_for_its_turn_can_give_it_up() {
     assert_eq!(text_of(&agent.answer(third)["result"]), "3\n");
     println!("the next one took {:?}", began.elapsed());
 }
+
+#[test]
+fn files_that_are_fetched_are_held_to_the_policy() {
+    let policy = tempfile::NamedTempFile::new().unwrap();
+    fs::write(policy.path(), "[run]\nfiles = {size = '1M'}\n").unwrap();
+    let mut agent = Agent::start(&["--policy", policy.path().to_str().unwrap()]);
+    let mut fetch = |size: u64| {
+        let code = format!("open('-a', 'w').write('x' * {size})");
+        agent.call(json!({"code": code, "files": [{"path": "-a"}]}))
+    };
+    let within = fetch(1000);
+    assert_eq!(within["structuredContent"]["files"][0]["size"], 1000);
+    let over = fetch((1 << 20) + 1);
+    failed(&over, "error");
+    let record = &over["structuredContent"];
+    assert_eq!(record["limits_hit"], json!(["files"]), "{record}");
+    assert_eq!(record["files_count"], 0);
+}
+
+#[test]
+fn a_log_can_be_verified_whatever_a_caller_names() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    let mut agent = Agent::start(&["--audit", log.to_str().unwrap()]);
+    let name = "A".repeat(9 << 20);
+    failed(
+        &agent.call(json!({"code": "1", "env": {name: "x"}})),
+        "error",
+    );
+    let name = "\u{1}".repeat(200);
+    agent.call(json!({"code": "1", "env": {name: "x"}}));
+    let mut verify = sandbox(&["audit", "verify", log.to_str().unwrap()]);
+    assert!(finish(&mut verify, b"").status.success());
+}

@@ -1,6 +1,6 @@
 //! What a policy refuses, lowers and allows.
 
-use crate::common::{Cache, exit_code, finish, text};
+use crate::common::{Cache, exit_code, finish, sandbox, text};
 use sandbox::record::{Limit, Record, Status};
 use std::fs;
 use std::process::Output;
@@ -211,4 +211,23 @@ fn a_policy_that_is_wrong_or_missing_lets_nothing_run() {
     assert_eq!(exit_code(output.status), 125);
     let record: Record = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((record.status, record.stdout), (Status::Error, None));
+}
+
+#[test]
+fn the_policy_of_the_environment_holds_whatever_is_said_on_the_command_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let (strict, empty) = (
+        write("strict", "[run]\nmemory = '128M'"),
+        write("empty", ""),
+    );
+    let mut command = sandbox(&["run", "--policy", empty.to_str().unwrap(), "-c", "print(1)"]);
+    let output = finish(command.env("SANDBOX_POLICY", &strict), b"");
+    assert_eq!(exit_code(output.status), 125);
+    assert_eq!(text(&output.stdout), "");
+    assert!(text(&output.stderr).contains("SANDBOX_POLICY"));
 }

@@ -10,7 +10,9 @@ fn run_with(policy: &str, arguments: &[&str], stdin: &[u8]) -> Output {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("policy.toml");
     fs::write(&path, format!("[run]\n{policy}\n")).unwrap();
-    let mut command = Cache::shared().sandbox(&["run", "--policy"]);
+    // Its own: a policy's memory wants another template.
+    let cache = Cache::copied();
+    let mut command = cache.sandbox(&["run", "--policy"]);
     command
         .current_dir(directory.path())
         .env_remove("SANDBOX_TIMEOUT");

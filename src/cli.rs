@@ -146,7 +146,7 @@ struct RunArgs {
     #[arg(long, value_name = "FILE", help_heading = PROGRAM)]
     env_file: Vec<PathBuf>,
     /// The program's arguments, each ending with a NUL, where no other user can see them
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = PROGRAM)]
     args_file: Option<PathBuf>,
     /// Put a file, or a directory with all in it, into the guest: under its own name in the working
     /// directory, or as GUEST (in GUEST, if that ends with a /). Links in it stay links
@@ -189,10 +189,10 @@ struct RunArgs {
     #[arg(long, value_name = "N", help_heading = TOLD)]
     json_status_fd: Option<RawFd>,
     /// Ask for no more than this file allows
-    #[arg(long, env = "SANDBOX_POLICY", value_name = "FILE")]
+    #[arg(long, env = "SANDBOX_POLICY", value_name = "FILE", help_heading = LIMITS)]
     policy: Option<PathBuf>,
     /// Write down in this file who ran what, and what became of it
-    #[arg(long, env = "SANDBOX_AUDIT", value_name = "FILE")]
+    #[arg(long, env = "SANDBOX_AUDIT", value_name = "FILE", help_heading = TOLD)]
     audit: Option<PathBuf>,
     /// Show the guest kernel's log on standard error
     #[arg(long, help_heading = TOLD)]
@@ -391,41 +391,7 @@ fn request(
 ) -> Result<Request> {
     let env = environment(&args.env, &args.env_file)?;
     let grant = grant(&args, given, &env, &gate.ceiling).map_err(|excess| gate.refuse(excess))?;
-    let mut words = args.words.into_iter();
-    let code = match args.code_file {
-        Some(path) => Some(read_code(&path)?),
-        None => args.code,
-    };
-    let program = match (code, words.next()) {
-        (Some(code), first) => {
-            // With -c, every word is an argument.
-            words = first
-                .into_iter()
-                .chain(words)
-                .collect::<Vec<_>>()
-                .into_iter();
-            Program::Code(code)
-        }
-        (None, Some(name)) => program_named(&name),
-        (None, None) => {
-            return Err(Complaint {
-                what: "there is nothing to run".into(),
-                remedy: "name a script, or give code after -c, or - to read it from standard input"
-                    .into(),
-                exit_code: EXIT_OURS,
-            }
-            .into());
-        }
-    };
-    let mut arguments: Vec<_> = words.collect();
-    // After -c, clap has taken it already.
-    let separated = arguments.first().is_some_and(|word| word == "--");
-    if separated && !matches!(program, Program::Code(_)) {
-        arguments.remove(0);
-    }
-    if let Some(file) = &args.args_file {
-        arguments.extend(read_arguments(file)?);
-    }
+    let (program, arguments) = program(&args)?;
     let files = &gate.ceiling.files;
     // That is then the code, which has a limit of its own.
     let input = match program {
@@ -461,6 +427,44 @@ fn request(
         record: writer.map(Writer::descriptor),
         tells: false,
     })
+}
+
+/// What to run, and its arguments.
+fn program(args: &RunArgs) -> Result<(Program, Vec<OsString>)> {
+    let mut words = args.words.iter().cloned();
+    let code = match &args.code_file {
+        Some(path) => Some(read_code(path)?),
+        None => args.code.clone(),
+    };
+    let mut arguments: Vec<_>;
+    let program = match (code, words.next()) {
+        (Some(code), first) => {
+            // With -c, every word is an argument.
+            arguments = first.into_iter().chain(words).collect();
+            Program::Code(code)
+        }
+        (None, Some(name)) => {
+            arguments = words.collect();
+            // It separates; the one after -c, clap has taken already.
+            if arguments.first().is_some_and(|word| word == "--") {
+                arguments.remove(0);
+            }
+            program_named(&name)
+        }
+        (None, None) => {
+            return Err(Complaint {
+                what: "there is nothing to run".into(),
+                remedy: "name a script, or give code after -c, or - to read it from standard input"
+                    .into(),
+                exit_code: EXIT_OURS,
+            }
+            .into());
+        }
+    };
+    if let Some(file) = &args.args_file {
+        arguments.extend(read_arguments(file)?);
+    }
+    Ok((program, arguments))
 }
 
 /// The variables given, those in files first.

@@ -30,7 +30,7 @@ impl Server {
     }
 
     pub fn start_in(scratch: TempDir, arguments: &[&str]) -> Self {
-        let mut command = Cache::shared().sandbox(&["mcp"]);
+        let mut command = Cache::growing().sandbox(&["mcp"]);
         command.args(arguments).env("TMPDIR", scratch.path());
         let child = start(&mut command);
         Self { child, scratch }

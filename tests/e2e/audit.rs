@@ -28,7 +28,7 @@ impl Log {
 
     /// `sandbox run` that is written down here.
     fn command(&self, options: &[&str], code: &str) -> Command {
-        let mut command = Cache::shared().sandbox(&["run", "--audit"]);
+        let mut command = Cache::growing().sandbox(&["run", "--audit"]);
         command.arg(self.path()).args(options).args(["-c", code]);
         command
     }
@@ -60,7 +60,7 @@ impl Log {
 
     /// `sandbox audit verify`: its exit code, and what it says.
     fn verify(&self, options: &[&str]) -> (i32, String) {
-        let mut command = Cache::shared().sandbox(&["audit", "verify"]);
+        let mut command = Cache::growing().sandbox(&["audit", "verify"]);
         let output = finish(command.arg(self.path()).args(options), b"");
         (exit_code(output.status), text(&output.stdout))
     }
@@ -119,7 +119,7 @@ fn a_run_is_written_down_when_it_begins_and_when_it_has_ended() {
 fn what_a_program_does_is_the_same_whether_it_is_written_down_or_not() {
     let log = Log::new();
     let code = "import sys; print(sys.stdin.read()); 1/0";
-    let plain = finish(Cache::shared().sandbox(&["run"]).args(["-c", code]), b"in");
+    let plain = finish(Cache::growing().sandbox(&["run"]).args(["-c", code]), b"in");
     let logged = finish(&mut log.command(&[], code), b"in");
     assert_eq!(plain, logged);
     assert_eq!(exit_code(logged.status), 1);
@@ -131,9 +131,9 @@ fn code_from_standard_input_and_scripts_are_hashed_as_they_ran() {
     let script = log.0.path().join("a.py");
     let code = b"print(__name__)\n";
     fs::write(&script, code).unwrap();
-    let mut command = Cache::shared().sandbox(&["run", "--audit"]);
+    let mut command = Cache::growing().sandbox(&["run", "--audit"]);
     let from_stdin = finish(command.arg(log.path()).arg("-"), code);
-    let mut command = Cache::shared().sandbox(&["run", "--audit"]);
+    let mut command = Cache::growing().sandbox(&["run", "--audit"]);
     let from_file = finish(command.arg(log.path()).arg(&script), b"");
     let hash = format!("{:x}", Sha256::digest(code));
     let entries = log.entries();
@@ -147,7 +147,7 @@ fn code_from_standard_input_and_scripts_are_hashed_as_they_ran() {
 fn code_is_kept_only_where_the_policy_says_so() {
     let log = Log::new();
     let policy = log.policy("code = true");
-    let mut command = Cache::shared().sandbox(&["run", "--policy"]);
+    let mut command = Cache::growing().sandbox(&["run", "--policy"]);
     finish(command.arg(policy).args(["-c", "print(42)"]), b"");
     assert_eq!(log.entries()[0]["code"]["content"], "print(42)");
 }
@@ -157,7 +157,7 @@ fn a_refusal_and_a_limit_that_was_hit_are_written_down() {
     let log = Log::new();
     let policy = log.policy("\n[run]\nmemory = '256M'");
     let refused = finish(
-        Cache::shared()
+        Cache::growing()
             .sandbox(&["run", "--memory", "1G", "--policy"])
             .arg(&policy)
             .args(["-c", "pass"]),
@@ -184,7 +184,7 @@ fn a_policy_that_says_where_cannot_be_overruled() {
     let log = Log::new();
     let policy = log.policy("");
     let other = log.0.path().join("other");
-    let mut command = Cache::shared().sandbox(&["run", "--audit"]);
+    let mut command = Cache::growing().sandbox(&["run", "--audit"]);
     let output = finish(
         command
             .arg(&other)
@@ -287,7 +287,7 @@ fn many_processes_write_to_one_log_while_its_files_fill_up() {
             let policy = policy.clone();
             std::thread::spawn(move || {
                 for _ in 0..5 {
-                    let mut command = Cache::shared().sandbox(&["run", "--policy"]);
+                    let mut command = Cache::growing().sandbox(&["run", "--policy"]);
                     let output = finish(command.arg(&policy).args(["-c", "pass"]), b"");
                     assert_eq!(exit_code(output.status), 0, "{}", text(&output.stderr));
                 }

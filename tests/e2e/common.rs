@@ -92,9 +92,28 @@ impl Cache {
         });
         // Nothing else would: statics are not dropped.
         extern "C" fn remove() {
+            let kinds = SHARED.kinds();
             fs::remove_dir_all(&SHARED.0).unwrap_or_default();
+            if kinds != ["erofs", "lock", "template"] {
+                eprintln!("a test changed the cache that all share: {kinds:?}");
+                std::process::abort();
+            }
         }
         &SHARED
+    }
+
+    /// As the shared one, for tests that add templates: of another memory, say.
+    pub fn growing() -> &'static Self {
+        static GROWING: LazyLock<Cache> = LazyLock::new(|| {
+            let cache = Cache::copied();
+            // SAFETY: `remove` is a function that any thread may call at the end.
+            unsafe { libc::atexit(remove) };
+            cache
+        });
+        extern "C" fn remove() {
+            fs::remove_dir_all(&GROWING.0).unwrap_or_default();
+        }
+        &GROWING
     }
 
     /// A copy of the shared one, to be changed.

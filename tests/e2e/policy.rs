@@ -10,9 +10,7 @@ fn run_with(policy: &str, arguments: &[&str], stdin: &[u8]) -> Output {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("policy.toml");
     fs::write(&path, format!("[run]\n{policy}\n")).unwrap();
-    // Its own: a policy's memory wants another template.
-    let cache = Cache::copied();
-    let mut command = cache.sandbox(&["run", "--policy"]);
+    let mut command = Cache::growing().sandbox(&["run", "--policy"]);
     command
         .current_dir(directory.path())
         .env_remove("SANDBOX_TIMEOUT");
@@ -209,7 +207,7 @@ fn a_policy_that_is_wrong_or_missing_lets_nothing_run() {
         "-c",
         "print(1)",
     ];
-    let output = finish(&mut Cache::shared().sandbox(&arguments), b"");
+    let output = finish(&mut Cache::growing().sandbox(&arguments), b"");
     assert_eq!(exit_code(output.status), 125);
     let record: Record = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((record.status, record.stdout), (Status::Error, None));

@@ -6,6 +6,7 @@ use crate::outcome::EXIT_OURS;
 use anyhow::Result;
 use nix::unistd::getuid;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -14,7 +15,11 @@ use subtle::{Choice, ConstantTimeEq};
 
 /// Characters of a token at least: those that we make have twice as many.
 const TOKEN_MIN: usize = 32;
+/// Different bytes in a token at least: one of random hexadecimal digits has fewer once in a billion.
+const DIFFERENT_MIN: usize = 8;
 const NAME_MAX: usize = 64;
+/// Who else the log speaks of.
+const NAMES_TAKEN: [&str; 3] = ["cli", "local", "stdio"];
 /// What stands in examples; a token of at least that length, for the sake of it.
 const PLACEHOLDERS: [&str; 6] = [
     "changeme",
@@ -79,15 +84,21 @@ impl Tokens {
     /// Whose this token is. It takes as long for any that is wrong.
     pub fn owner(&self, token: &[u8]) -> Option<Arc<str>> {
         let given = hash(token);
-        let long_enough = Choice::from(u8::from(token.len() >= TOKEN_MIN));
+        let strong = Choice::from(u8::from(is_strong(token)));
         let mut owner = None;
         for (name, hash) in &self.0 {
-            if bool::from(hash.ct_eq(&given) & long_enough) {
+            if bool::from(hash.ct_eq(&given) & strong) {
                 owner = Some(Arc::clone(name));
             }
         }
         owner
     }
+}
+
+/// Not one that somebody typed.
+fn is_strong(token: &[u8]) -> bool {
+    let different: BTreeSet<_> = token.iter().collect();
+    token.len() >= TOKEN_MIN && different.len() >= DIFFERENT_MIN
 }
 
 fn parse_line(line: &str) -> Result<(&str, Hash), String> {
@@ -112,6 +123,11 @@ fn parse_line(line: &str) -> Result<(&str, Hash), String> {
 
 fn check_name(name: &str) -> Result<(), String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if NAMES_TAKEN.contains(&name) {
+        return Err(format!(
+            "{name} has a meaning of its own in the log: take another name"
+        ));
+    }
     match (1..=NAME_MAX).contains(&name.len()) && name.bytes().all(plain) {
         true => Ok(()),
         false => Err(format!(
@@ -149,13 +165,15 @@ mod tests {
     }
 
     #[test]
-    fn a_short_token_is_nobodys() {
-        let digits: String = hash(b"short")
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        let tokens = Tokens::parse(&format!("one:{digits}")).unwrap();
-        assert_eq!(tokens.owner(b"short"), None);
+    fn a_token_that_is_short_or_repeats_itself_is_nobodys() {
+        for token in ["short", &"0123456789".repeat(3), &"secret1".repeat(9)] {
+            let digits: String = hash(token.as_bytes())
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            let tokens = Tokens::parse(&format!("one:{digits}")).unwrap();
+            assert_eq!(tokens.owner(token.as_bytes()), None, "{token}");
+        }
     }
 
     #[test]
@@ -177,6 +195,8 @@ mod tests {
         ] {
             assert!(Tokens::parse(&wrong).is_err(), "{wrong}");
         }
-        assert!(new_line("a:b").is_err());
+        for name in ["a:b", "", "cli", "stdio", "local"] {
+            assert!(new_line(name).is_err(), "{name}");
+        }
     }
 }

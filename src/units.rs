@@ -26,6 +26,16 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "give a size such as 512M or 1G".into())
 }
 
+/// In the largest unit that makes it a whole number.
+pub fn format_size(size: u64) -> String {
+    const MIB: u64 = 1 << 20;
+    match size {
+        0..MIB => format!("{size} bytes"),
+        _ if size.is_multiple_of(MIB) => format!("{} MiB", size / MIB),
+        _ => format!("{size} bytes ({} MiB)", size / MIB),
+    }
+}
+
 /// Bytes of memory of a guest at least.
 pub const MEMORY_MIN: u64 = 64 << 20;
 

@@ -1,6 +1,8 @@
 //! `sandbox audit`: the log of runs.
 
 use crate::audit::{self, verify};
+use crate::job::Complaint;
+use crate::outcome::EXIT_OURS;
 use crate::record::Anchor;
 use anyhow::Result;
 use clap::Subcommand;
@@ -26,12 +28,21 @@ pub enum Verb {
 
 pub fn audit_verb(verb: Verb) -> Result<u8> {
     let Verb::Verify { file, anchor } = verb;
-    let (text, code) = match verify(&file, &anchor)? {
+    let verified = verify(&file, &anchor).map_err(unreadable)?;
+    let (text, code) = match verified {
         Ok(sound) => (describe(&file, &sound), 0),
         Err(fault) => (format!("{fault}\n"), WRONG),
     };
     stdout().write_all(text.as_bytes())?;
     Ok(code)
+}
+
+fn unreadable(error: anyhow::Error) -> Complaint {
+    Complaint {
+        what: format!("{error:#}"),
+        remedy: "check the path and its permissions".into(),
+        exit_code: EXIT_OURS,
+    }
 }
 
 fn describe(file: &Path, sound: &audit::Sound) -> String {

@@ -8,6 +8,7 @@
 
 use super::Destination;
 use super::fetched::{Failure, Fetched, Written, visible};
+use crate::units::format_size;
 use guest::{Header, kind};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat2};
@@ -195,8 +196,8 @@ impl<R: Read> Unpack<R> {
     fn spend(&mut self, bytes: u64) -> Result<(), Failure> {
         self.left = self.left.checked_sub(bytes).ok_or_else(|| Failure {
             what: format!(
-                "the program left more than {} MiB of files, which is all that its limits allow",
-                self.rules.size_max >> 20
+                "the program left more than {} of files, which is all that its limits allow",
+                format_size(self.rules.size_max)
             ),
             remedy: "get fewer of them, and none with holes".into(),
             is_limit: true,

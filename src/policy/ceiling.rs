@@ -4,6 +4,7 @@ use super::{Size, Time};
 use crate::confine::Level;
 use crate::job::{Complaint, Language};
 use crate::outcome::EXIT_OURS;
+use crate::units::format_size;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -171,9 +172,9 @@ impl Ceiling {
             seconds,
         )?;
         Ok(Grant {
-            memory: lower("memory", wish.memory, size(self.memory), bytes)?,
+            memory: lower("memory", wish.memory, size(self.memory), format_size)?,
             timeout: (timeout < Duration::MAX).then_some(timeout),
-            output: lower("output", wish.output, size(self.output), bytes)?,
+            output: lower("output", wish.output, size(self.output), format_size)?,
             pids: lower("pids", wish.pids, self.pids, |pids| pids.to_string())?,
             confine: self.confine(wish.confine)?,
             stdin,
@@ -265,7 +266,7 @@ fn lower<T: Ord + Copy>(
 }
 
 fn within(what: &'static str, size: u64, most: Option<Size>) -> Result<(), Excess> {
-    lower(what, Ask::Given(size), most.map(|most| most.0), bytes).map(|_| ())
+    lower(what, Ask::Given(size), most.map(|most| most.0), format_size).map(|_| ())
 }
 
 fn at_most(what: String) -> String {
@@ -279,15 +280,6 @@ fn list(names: &[impl AsRef<str>]) -> String {
             let names: Vec<_> = names.iter().map(AsRef::as_ref).collect();
             names.join(", ")
         }
-    }
-}
-
-fn bytes(size: u64) -> String {
-    const MIB: u64 = 1 << 20;
-    match size {
-        0..MIB => format!("{size} bytes"),
-        _ if size.is_multiple_of(MIB) => format!("{} MiB", size / MIB),
-        _ => format!("{size} bytes ({} MiB)", size / MIB),
     }
 }
 

@@ -3,6 +3,7 @@
 //! The last member of the object is its hash: the SHA-256 of all of the line that comes before
 //! `,"hash"`. Nothing has to be brought into a canonical form to check it.
 
+use crate::policy::Excess;
 use crate::record::{
     Bytes, Event as GuestEvent, Host, Limit, Memory, Path, Record, Status, Timings, Unusual,
 };
@@ -36,14 +37,17 @@ pub enum Event {
     /// A run has ended.
     End(Box<End>),
     /// A run was refused.
-    Refusal {
-        /// What was over its limit.
-        what: String,
-        asked: Option<String>,
-        allowed: String,
-        /// When it is worth to ask again, if ever.
-        retry_after_s: Option<u64>,
-    },
+    Refusal(Refusal),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// What was over its limit, or wrong.
+    pub what: String,
+    pub asked: Option<String>,
+    pub allowed: String,
+    /// When it is worth to ask again, if ever.
+    pub retry_after_s: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -135,6 +139,17 @@ impl Code {
             bytes: code.len() as u64,
             content: text.filter(|_| kept).map(str::to_string),
             content_base64: (kept && text.is_none()).then(|| STANDARD.encode(code)),
+        }
+    }
+}
+
+impl From<&Excess> for Refusal {
+    fn from(excess: &Excess) -> Self {
+        Self {
+            what: excess.what.into(),
+            asked: Some(shortened(&excess.asked)),
+            allowed: excess.allowed.clone(),
+            retry_after_s: None,
         }
     }
 }

@@ -114,7 +114,7 @@ fn is_beginning(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::entry::{Event, line};
+    use super::super::entry::{Event, Refusal, line};
     use super::*;
     use std::io::Write;
     use std::time::SystemTime;
@@ -126,12 +126,12 @@ mod tests {
             previous: GENESIS.into(),
             torn: None,
         };
-        let event = Event::Refusal {
+        let event = Event::Refusal(Refusal {
             what: "x".repeat(padding),
             asked: None,
             allowed: String::new(),
             retry_after_s: None,
-        };
+        });
         line(&link, "", &event, SystemTime::now())
     }
 

@@ -1,6 +1,6 @@
 //! What a run has to pass before anything is done for its program: the policy, and the log.
 
-use crate::audit::{Code, Event, Files, Limits, Log, Start, shortened};
+use crate::audit::{Code, Event, Files, Limits, Log, Start};
 use crate::job::{Complaint, Work, name};
 use crate::policy::{Ceiling, Excess};
 use crate::run::Request;
@@ -34,12 +34,7 @@ impl Gate {
     /// Writes a refusal down.
     pub fn refuse(&self, excess: Excess) -> anyhow::Error {
         if let Some(entrance) = &self.entrance {
-            let refusal = Event::Refusal {
-                what: excess.what.into(),
-                asked: Some(shortened(&excess.asked)),
-                allowed: excess.allowed.clone(),
-                retry_after_s: None,
-            };
+            let refusal = Event::Refusal((&excess).into());
             if let Err(error) = entrance.log.append(CLIENT, &refusal) {
                 return error;
             }

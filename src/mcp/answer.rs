@@ -1,10 +1,10 @@
 //! What the caller is told of a run: the record, and the same for people.
 
 use crate::mcp::governor::Refused;
-use crate::mcp::kept::Kept;
+use crate::mcp::kept::{Kept, Room};
 use crate::record::{Bundle, Encoding, Failure, Record, Status};
 use rmcp::model::{CallToolResult, ContentBlock, MetaObject, ResourceContents};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::mem;
 use std::path::Path;
 
@@ -46,9 +46,12 @@ pub fn refusal(refused: Refused) -> CallToolResult {
     let mut record = Record::empty(Status::Error);
     record.error = Some(refused.failure);
     let mut result = of(&record, Vec::new());
-    result.meta = refused.retry_after.map(|seconds| {
+    result.meta = refused.refusal.map(|refusal| {
         let mut meta = MetaObject::new();
-        meta.insert("sandbox/retryAfterSeconds".into(), seconds.into());
+        if let Some(seconds) = refusal.retry_after_s {
+            meta.insert("sandbox/retryAfterSeconds".into(), seconds.into());
+        }
+        meta.insert("sandbox/refusal".into(), json!(refusal));
         meta
     });
     result
@@ -60,59 +63,64 @@ fn failures(record: &Record) -> Vec<String> {
     lines.extend(ending(record).map(|text| format!("[failed] {text}")));
     if let Some(exception) = &record.exception {
         lines.push(format!(
-            "[failed] It raised {}: {}",
+            "[failed] it raised {}: {}",
             exception.kind, exception.message
         ));
     }
     let missing = record.files_missing.iter();
-    lines.extend(missing.map(|path| format!("[failed] Not fetched: {path}")));
+    lines.extend(missing.map(|path| format!("[failed] not fetched: {path}")));
     lines
 }
 
 /// How it ended, unless well.
 fn ending(record: &Record) -> Option<String> {
-    Some(match (record.status, record.exit_code, record.signal) {
-        (Status::Exited, Some(0), _) => return None,
-        (Status::Exited, code, _) => {
-            format!("The program exited with code {}.", code.unwrap_or_default())
-        }
-        (Status::Signaled, _, signal) => {
-            format!("Signal {} ended the program.", signal.unwrap_or_default())
-        }
-        (Status::Timeout, ..) => {
-            "The program was stopped at its time limit: make it faster, or give it \
-                                  a greater timeout_s."
-                .into()
-        }
-        (Status::Oom, ..) => format!(
-            "The program ran out of memory ({} MiB): use less, or give it a greater memory_mib.",
-            record.memory.limit >> 20
-        ),
-        (Status::Crashed, ..) => {
-            "The machine of the program crashed. Call again; if it crashes again, \
-                                  the program is why."
-                .into()
-        }
-        (Status::Cancelled, ..) => "The run was cancelled.".into(),
-        (Status::Error, ..) => match &record.error {
-            Some(Failure { message, remedy }) => format!("{message}\nWhat to do: {remedy}"),
-            None => "The program could not be run.".into(),
-        },
-    })
+    if let Some(Failure { message, remedy }) = &record.error {
+        return Some(format!("{message}\nWhat to do: {remedy}"));
+    }
+    match (record.status, record.exit_code, record.signal) {
+        (Status::Exited, Some(0), _) => None,
+        (Status::Exited, code, _) => Some(format!(
+            "the program exited with code {}",
+            code.unwrap_or_default()
+        )),
+        (Status::Signaled, _, signal) => Some(format!(
+            "signal {} ended the program",
+            signal.unwrap_or_default()
+        )),
+        (Status::Cancelled, ..) => Some("the run was cancelled".into()),
+        _ => Some("the program could not be run".into()),
+    }
+}
+
+/// Says what to do in the words of the tool's arguments, not of the command line.
+pub fn translate(record: &mut Record) {
+    let Some(failure) = &mut record.error else {
+        return;
+    };
+    failure.remedy = match record.status {
+        Status::Timeout => "make it faster, or give it a greater timeout_s".into(),
+        Status::Oom => "use less, or give it a greater memory_mib".into(),
+        Status::Crashed => "call again; if it crashes again, the program is why".into(),
+        _ => failure
+            .remedy
+            .replace("--memory", "memory_mib")
+            .replace(": --put HOST:GUEST", "")
+            .replace(": --get GUEST:HOST", ""),
+    };
 }
 
 /// Which streams are not all there.
 fn cuts(record: &Record) -> impl Iterator<Item = String> {
     let streams = [
-        ("Standard output", record.stdout_bytes),
-        ("Standard error", record.stderr_bytes),
+        ("standard output", record.stdout_bytes),
+        ("standard error", record.stderr_bytes),
     ];
     streams
         .into_iter()
         .filter(|(_, bytes)| bytes.omitted > 0)
         .map(|(name, bytes)| {
             format!(
-                "[cut] {name} has only the first {} of {} bytes.",
+                "[cut] {name} has only the first {} of {} bytes",
                 bytes.captured, bytes.total
             )
         })
@@ -154,10 +162,13 @@ fn visible(text: &str) -> String {
         .collect()
 }
 
-/// Characters that change the direction of text, or are invisible (Unicode, general category Cf).
+/// Characters that change the direction of text, break a line or are invisible: Unicode's general categories Cf,
+/// Zl and Zp, and selectors of variants, in which text can be hidden. But for those without which scripts and
+/// emoji are not written right: the joiners (U+200C, U+200D) and the selectors of text and emoji (U+FE0E, U+FE0F).
 fn is_format(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-        | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0d}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+        | '\u{e0000}'..='\u{e007f}' | '\u{e0100}'..='\u{e01ef}')
 }
 
 /// A value: its image if it has one, else its text.
@@ -191,8 +202,12 @@ pub fn files(
     workspace: &Path,
 ) -> Vec<ContentBlock> {
     let mut content = Vec::new();
+    let mut room = Room::new();
     for file in &mut record.files {
         let host = mem::take(&mut file.host);
+        if !room.take(file.size) {
+            continue;
+        }
         match kept.keep(client, workspace, Path::new(&host), &file.path) {
             Ok(entry) => {
                 file.host = entry.uri.clone();
@@ -203,6 +218,12 @@ pub fn files(
                 content.push(ContentBlock::text(visible(&text)));
             }
         }
+    }
+    if room.left_out > 0 {
+        content.push(ContentBlock::text(format!(
+            "[cut] {} files are not kept: there are too many; let the program make an archive",
+            room.left_out
+        )));
     }
     content
 }

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::time::Duration;
 
 /// Bytes of code at most.
@@ -53,29 +54,47 @@ pub struct Arguments {
     pub env: BTreeMap<String, String>,
     /// Files to put there before it runs, and files to fetch when it has ended.
     #[serde(default)]
+    #[schemars(with = "Vec<GivenFile>")]
     pub files: Vec<File>,
 }
 
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+/// Why a call is none, and the argument that makes it so.
+#[derive(Debug)]
+pub struct Wrong {
+    pub argument: String,
+    pub failure: Failure,
+}
+
+/// A file that is put there, or fetched, or both.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "GivenFile")]
 pub struct File {
-    /// Its path in the machine; a relative one starts in the working directory, /work.
     pub path: String,
+    pub content: Option<Vec<u8>>,
+    pub is_fetched: bool,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "File")]
+struct GivenFile {
+    /// Its path in the machine; a relative one starts in the working directory, /work.
+    path: String,
     /// What it holds before the program runs. Without it, the file is fetched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
-    pub content: Option<String>,
+    content: Option<String>,
     /// Of content.
     #[serde(default)]
-    pub encoding: Encoding,
+    encoding: Encoding,
     /// Whether it is fetched when the program has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "bool")]
-    pub fetch: Option<bool>,
+    fetch: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Encoding {
+enum Encoding {
     #[default]
     #[serde(rename = "utf-8")]
     Utf8,
@@ -88,11 +107,14 @@ fn python() -> Language {
 }
 
 impl Arguments {
-    pub fn parse(given: Option<JsonObject>) -> Result<Self, Failure> {
+    pub fn parse(given: Option<JsonObject>) -> Result<Self, Wrong> {
         let given = Value::Object(given.unwrap_or_default());
-        let arguments: Self = serde_path_to_error::deserialize(given).map_err(|error| Failure {
-            message: format!("the arguments are wrong: {error}"),
-            remedy: "call the tool as its inputSchema says".into(),
+        let arguments: Self = serde_path_to_error::deserialize(given).map_err(|error| Wrong {
+            argument: error.path().to_string(),
+            failure: Failure {
+                message: format!("the arguments are wrong: {error}"),
+                remedy: "call the tool as its inputSchema says".into(),
+            },
         })?;
         arguments.check()?;
         Ok(arguments)
@@ -118,10 +140,10 @@ impl Arguments {
         self.stdin.len()
             + args.sum::<usize>()
             + env.sum::<usize>()
-            + files.map(String::len).sum::<usize>()
+            + files.map(Vec::len).sum::<usize>()
     }
 
-    fn check(&self) -> Result<(), Failure> {
+    fn check(&self) -> Result<(), Wrong> {
         within("code", self.code.len(), CODE_MAX, "bytes")?;
         without_nul("code", &self.code)?;
         within("all input", self.input_size(), INPUT_MAX, "bytes")?;
@@ -148,58 +170,59 @@ impl Arguments {
         }
         for (name, value) in &self.env {
             if name.is_empty() || name.contains('=') {
-                return Err(wrong(format!("env: {name:?} is no name of a variable")));
+                return Err(wrong("env", format!("{name:?} is no name of a variable")));
             }
             within("names in env", name.len(), NAME_MAX, "bytes")?;
             without_nul("env", name)?;
             without_nul("env", value)?;
         }
-        self.files.iter().try_for_each(File::check)
+        Ok(())
     }
 }
 
-impl File {
-    pub fn is_fetched(&self) -> bool {
-        self.fetch.unwrap_or(self.content.is_none())
-    }
+impl TryFrom<GivenFile> for File {
+    type Error = String;
 
-    /// What is to be put there.
-    pub fn bytes(&self) -> Result<Option<Vec<u8>>, Failure> {
-        match (&self.content, self.encoding) {
-            (None, _) => Ok(None),
-            (Some(text), Encoding::Utf8) => Ok(Some(text.clone().into_bytes())),
-            (Some(text), Encoding::Base64) => match BASE64_STANDARD.decode(text) {
-                Ok(bytes) => Ok(Some(bytes)),
-                Err(error) => Err(wrong(format!(
-                    "the content of {} is no base64: {error}",
-                    self.path
-                ))),
-            },
+    fn try_from(given: GivenFile) -> Result<Self, String> {
+        let path = check_path(given.path)?;
+        let content = match (given.content, given.encoding) {
+            (None, _) => None,
+            (Some(text), Encoding::Utf8) => Some(text.into_bytes()),
+            (Some(text), Encoding::Base64) => Some(
+                BASE64_STANDARD
+                    .decode(text)
+                    .map_err(|error| format!("the content of {path} is no base64: {error}"))?,
+            ),
+        };
+        let is_fetched = given.fetch.unwrap_or(content.is_none());
+        if content.is_none() && !is_fetched {
+            return Err(format!("{path} has no content and is not fetched"));
         }
+        Ok(Self {
+            path,
+            content,
+            is_fetched,
+        })
     }
+}
 
-    fn check(&self) -> Result<(), Failure> {
-        within("path", self.path.len(), PATH_MAX, "bytes")?;
-        without_nul("path", &self.path)?;
-        let named = self
-            .path
-            .rsplit('/')
-            .next()
-            .is_some_and(|name| !name.is_empty() && name != ".");
-        let plain = !self.path.contains(':') && !self.path.split('/').any(|name| name == "..");
-        if !named || !plain {
-            return Err(wrong(format!(
-                "files: {:?} is no path of a file here; it must name one without : and ..",
-                self.path
-            )));
-        }
-        if self.content.is_none() && self.fetch == Some(false) {
-            return Err(wrong(format!(
-                "files: {} has no content and is not fetched",
-                self.path
-            )));
-        }
-        Ok(())
+fn check_path(path: String) -> Result<String, String> {
+    let named = path
+        .rsplit('/')
+        .next()
+        .is_some_and(|name| !name.is_empty() && name != ".");
+    let plain = !path.contains([':', '\0']) && !path.split('/').any(|name| name == "..");
+    if path.len() > PATH_MAX {
+        return Err(format!(
+            "a path of {} bytes; {PATH_MAX} are the most",
+            path.len()
+        ));
+    }
+    match named && plain {
+        true => Ok(path),
+        false => Err(format!(
+            "{path:?} is no path of a file here; it must name one without :, .. and NUL"
+        )),
     }
 }
 
@@ -233,31 +256,36 @@ pub fn schema(governor: &Governor) -> JsonObject {
     }
 }
 
-fn within(what: &str, given: usize, most: usize, unit: &str) -> Result<(), Failure> {
+fn within(argument: &str, given: usize, most: usize, unit: &str) -> Result<(), Wrong> {
     if given <= most {
         return Ok(());
     }
-    Err(wrong(format!(
-        "{what}: {given} {unit} are more than {most}"
-    )))
+    Err(wrong(
+        argument,
+        format!("{given} {unit} are more than {most}"),
+    ))
 }
 
-fn without_nul(what: &str, text: &str) -> Result<(), Failure> {
+fn without_nul(argument: &str, text: &str) -> Result<(), Wrong> {
     match text.contains('\0') {
         false => Ok(()),
-        true => Err(wrong(format!(
-            "{what}: a NUL character cannot be passed on"
-        ))),
+        true => Err(wrong(
+            argument,
+            "a NUL character cannot be passed on".into(),
+        )),
     }
 }
 
-fn between(what: &str, least: impl std::fmt::Display, most: impl std::fmt::Display) -> Failure {
-    wrong(format!("{what} is from {least} to {most}"))
+fn between(argument: &str, least: impl Display, most: impl Display) -> Wrong {
+    wrong(argument, format!("it is from {least} to {most}"))
 }
 
-fn wrong(message: String) -> Failure {
-    Failure {
-        message,
-        remedy: "change that argument and call the tool again".into(),
+fn wrong(argument: &str, what: String) -> Wrong {
+    Wrong {
+        argument: argument.into(),
+        failure: Failure {
+            message: format!("{argument}: {what}"),
+            remedy: "change that argument and call the tool again".into(),
+        },
     }
 }

@@ -182,16 +182,17 @@ impl Workspace {
         &self.path
     }
 
-    pub fn create(path: PathBuf, arguments: &Arguments) -> Result<Result<Self, Failure>> {
+    pub fn create(path: PathBuf, arguments: &Arguments) -> Result<Self> {
         DirBuilder::new()
             .mode(0o700)
             .create(&path)
             .with_context(|| format!("making {}", path.display()))?;
         let workspace = Self { path };
-        workspace.fill(arguments)
+        workspace.fill(arguments)?;
+        Ok(workspace)
     }
 
-    fn fill(self, arguments: &Arguments) -> Result<Result<Self, Failure>> {
+    fn fill(&self, arguments: &Arguments) -> Result<()> {
         let write = |name: &str, content: &[u8]| {
             let path = self.path.join(name);
             fs::write(&path, content).with_context(|| format!("writing {}", path.display()))
@@ -207,13 +208,11 @@ impl Workspace {
         let words: String = words.map(|word| format!("{word}\0")).collect();
         write("args", words.as_bytes())?;
         for (number, file) in arguments.files.iter().enumerate() {
-            match file.bytes() {
-                Ok(Some(bytes)) => write(&format!("put-{number}"), &bytes)?,
-                Ok(None) => {}
-                Err(failure) => return Ok(Err(failure)),
+            if let Some(content) = &file.content {
+                write(&format!("put-{number}"), content)?;
             }
         }
-        Ok(Ok(self))
+        Ok(())
     }
 
     /// `sandbox run` with what is in here. What the caller gave is in files: anybody on this
@@ -254,7 +253,7 @@ impl Workspace {
                 let put = self.path.join(format!("put-{number}"));
                 command.arg(option("--put=", pair(put.as_os_str(), &file.path)));
             }
-            if file.is_fetched() {
+            if file.is_fetched {
                 let get = self.path.join(format!("get-{number}"));
                 let guest = OsStr::new(&file.path);
                 command.arg(option("--get=", pair(guest, get.as_os_str())));

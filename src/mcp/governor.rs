@@ -1,13 +1,13 @@
 //! Who may run what, and what is written down of it: where a run is admitted, and where its end is
 //! known.
 
-use crate::audit::{Code, Event, Files, Limits, Log, ROTATE, Start, Usage, shortened};
+use crate::audit::{Code, Event, Files, Limits, Log, ROTATE, Refusal, Start, Usage, shortened};
 use crate::confine::Level;
-use crate::mcp::arguments::Arguments;
+use crate::mcp::arguments::{Arguments, Wrong};
 use crate::mcp::child::OUTPUT_MAX;
 use crate::mcp::say;
 use crate::policy::{
-    Admission, Admitting, Ask, Audit, Excess, Grant, Policy, Quota, Refusal, Shortage, Wish,
+    Admission, Admitting, Ask, Audit, Busy, Excess, Grant, Policy, Quota, Shortage, Wish,
 };
 use crate::record::{Failure, Record};
 use anyhow::{Result, bail};
@@ -32,15 +32,15 @@ pub struct Governor {
 #[derive(Debug)]
 pub struct Refused {
     pub failure: Failure,
-    /// Seconds until it is worth to call again, if that is all it takes.
-    pub retry_after: Option<u64>,
+    /// What was over its limit or wrong, if that is why.
+    pub refusal: Option<Refusal>,
 }
 
 impl From<Failure> for Refused {
     fn from(failure: Failure) -> Self {
         Self {
             failure,
-            retry_after: None,
+            refusal: None,
         }
     }
 }
@@ -112,29 +112,50 @@ impl Governor {
         client: &Arc<str>,
         arguments: &Arguments,
     ) -> Result<(Grant, Admitting), Refused> {
-        let refusal = match self.grant(arguments) {
-            Err(excess) => (exceeds(&excess), refused_by_policy(&excess)),
+        let refused = match self.grant(arguments) {
+            Err(excess) => excessive(&excess),
             Ok(grant) => match self.quota.admit(client, Instant::now()) {
                 Ok(admitting) => return Ok((grant, admitting)),
-                Err(refusal) => (comes_too_soon(&refusal), refused_for_now(&refusal)),
+                Err(busy) => too_soon(&busy),
             },
         };
-        let (event, refused) = refusal;
-        self.append(client, event).await?;
-        Err(refused)
+        Err(self.refuse(client, refused).await)
+    }
+
+    /// A call whose arguments are no program's.
+    pub async fn refuse_wrong(&self, client: &Arc<str>, wrong: Wrong) -> Refused {
+        let refusal = Refusal {
+            what: shortened(&wrong.argument),
+            // It may be a secret in the wrong place.
+            asked: None,
+            allowed: "what the tool's inputSchema says".into(),
+            retry_after_s: None,
+        };
+        let refused = Refused {
+            failure: wrong.failure,
+            refusal: Some(refusal),
+        };
+        self.refuse(client, refused).await
+    }
+
+    /// Writes it down.
+    async fn refuse(&self, client: &Arc<str>, refused: Refused) -> Refused {
+        let Some(refusal) = refused.refusal.clone() else {
+            return refused;
+        };
+        match self.append(client, Event::Refusal(refusal)).await {
+            Ok(_) => refused,
+            Err(unwritten) => unwritten,
+        }
     }
 
     fn grant(&self, arguments: &Arguments) -> Result<Grant, Excess> {
         let run = &self.policy.run;
-        let fetched = arguments
-            .files
-            .iter()
-            .filter(|file| file.is_fetched())
-            .count();
+        let fetched = arguments.files.iter().filter(|file| file.is_fetched);
         let put = put(arguments);
         run.check_code(arguments.code.len() as u64)?;
         run.check_files(put.count, put.bytes)?;
-        run.check_files(fetched as u64, 0)?;
+        run.check_files(fetched.count() as u64, 0)?;
         run.grant(&Wish {
             memory: arguments.memory().map_or(Ask::Default(MEMORY), Ask::Given),
             timeout: match arguments.timeout() {
@@ -240,43 +261,32 @@ fn put(arguments: &Arguments) -> Files {
     }
 }
 
-fn exceeds(excess: &Excess) -> Event {
-    Event::Refusal {
-        what: excess.what.into(),
-        asked: Some(shortened(&excess.asked)),
-        allowed: excess.allowed.clone(),
-        retry_after_s: None,
+fn excessive(excess: &Excess) -> Refused {
+    Refused {
+        failure: Failure {
+            message: excess.to_string(),
+            remedy: "ask for no more than that".into(),
+        },
+        refusal: Some(excess.into()),
     }
 }
 
-fn refused_by_policy(excess: &Excess) -> Refused {
-    let failure = Failure {
-        message: excess.to_string(),
-        remedy: "ask for no more than that".into(),
-    };
-    failure.into()
-}
-
-fn comes_too_soon(refusal: &Refusal) -> Event {
-    let what = match refusal.what {
+fn too_soon(busy: &Busy) -> Refused {
+    let what = match busy.what {
         Shortage::Queue => "queue",
         Shortage::RunsPerMinute => "runs_per_minute",
         Shortage::CpuSecondsPerHour => "cpu_seconds_per_hour",
     };
-    Event::Refusal {
-        what: what.into(),
-        asked: None,
-        allowed: refusal.limit.to_string(),
-        retry_after_s: Some(refusal.seconds()),
-    }
-}
-
-fn refused_for_now(refusal: &Refusal) -> Refused {
     Refused {
         failure: Failure {
-            message: refusal.to_string(),
-            remedy: format!("call again in {} s", refusal.seconds()),
+            message: busy.to_string(),
+            remedy: format!("call again in {} s", busy.seconds()),
         },
-        retry_after: Some(refusal.seconds()),
+        refusal: Some(Refusal {
+            what: what.into(),
+            asked: None,
+            allowed: busy.limit.to_string(),
+            retry_after_s: Some(busy.seconds()),
+        }),
     }
 }

@@ -30,6 +30,33 @@ pub struct Entry {
     host: PathBuf,
 }
 
+/// What of one run's files can be kept, so that none of them takes another's place.
+pub struct Room {
+    count: usize,
+    bytes: u64,
+    pub left_out: usize,
+}
+
+impl Room {
+    pub fn new() -> Self {
+        Self {
+            count: COUNT_MAX,
+            bytes: FILES_MAX,
+            left_out: 0,
+        }
+    }
+
+    /// Whether there was room for a file of that many bytes.
+    pub fn take(&mut self, bytes: u64) -> bool {
+        let left = self.bytes.checked_sub(bytes).filter(|_| self.count > 0);
+        match left {
+            Some(left) => (self.bytes, self.count) = (left, self.count - 1),
+            None => self.left_out += 1,
+        }
+        left.is_some()
+    }
+}
+
 /// The files of all clients.
 pub struct Kept {
     directory: PathBuf,

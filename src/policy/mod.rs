@@ -5,7 +5,7 @@ mod quota;
 mod values;
 
 pub use ceiling::{Ask, Ceiling, Confinement, Excess, Files, Grant, Wish};
-pub use quota::{Admission, Admitting, Quota, Refusal, Shortage};
+pub use quota::{Admission, Admitting, Busy, Quota, Shortage};
 pub use values::{Size, Time};
 
 use crate::job::Complaint;

@@ -70,7 +70,7 @@ struct Ticket {
 
 /// Why a run is refused, and when it is worth to ask again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Busy {
     pub what: Shortage,
     pub limit: u32,
     pub retry_after: Duration,
@@ -84,7 +84,7 @@ pub enum Shortage {
     CpuSecondsPerHour,
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for Busy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let limit = self.limit;
         match self.what {
@@ -99,9 +99,9 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for Busy {}
 
-impl Refusal {
+impl Busy {
     /// Whole seconds until it is worth to ask again.
     pub fn seconds(&self) -> u64 {
         self.retry_after.as_millis().div_ceil(1000) as u64
@@ -126,7 +126,7 @@ impl Quota {
     }
 
     /// A place for a run of this client's, when its turn comes.
-    pub fn admit(&self, client: &str, now: Instant) -> Result<Admitting, Refusal> {
+    pub fn admit(&self, client: &str, now: Instant) -> Result<Admitting, Busy> {
         let rules = &self.0.rules;
         let mut state = self.0.state();
         state.forget(now);
@@ -137,7 +137,7 @@ impl Quota {
         let woken = state.give(rules);
         if full && state.withdraw(client, number) {
             state.account(client).starts.pop_back();
-            return Err(Refusal {
+            return Err(Busy {
                 what: Shortage::Queue,
                 limit: rules.queue,
                 retry_after: A_MOMENT,
@@ -234,8 +234,8 @@ fn wake(wakers: Vec<Waker>) {
 }
 
 impl Account {
-    fn check(&self, rules: &Rules, now: Instant) -> Result<(), Refusal> {
-        let refusal = |what, limit, until: Instant| Refusal {
+    fn check(&self, rules: &Rules, now: Instant) -> Result<(), Busy> {
+        let busy = |what, limit, until: Instant| Busy {
             what,
             limit,
             retry_after: until.saturating_duration_since(now),
@@ -243,13 +243,13 @@ impl Account {
         if let Some(limit) = rules.cpu_seconds_per_hour
             && let Some(until) = self.overspent(Duration::from_secs(limit.into()))
         {
-            return Err(refusal(Shortage::CpuSecondsPerHour, limit, until));
+            return Err(busy(Shortage::CpuSecondsPerHour, limit, until));
         }
         if let Some(limit) = rules.runs_per_minute
             && let Some(over) = self.starts.len().checked_sub(limit as usize)
         {
             let until = self.starts.get(over).map_or(now, |&start| start) + MINUTE;
-            return Err(refusal(Shortage::RunsPerMinute, limit, until));
+            return Err(busy(Shortage::RunsPerMinute, limit, until));
         }
         Ok(())
     }
@@ -423,9 +423,9 @@ mod tests {
         let (quota, now) = (quota(1, each(1, 1)), Instant::now());
         let _runs = quota.admit("a", now).unwrap();
         let waits = quota.admit("a", now).unwrap();
-        let refusal = quota.admit("a", now).unwrap_err();
-        assert_eq!((refusal.what, refusal.limit), (Shortage::Queue, 1));
-        assert!(refusal.seconds() > 0);
+        let busy = quota.admit("a", now).unwrap_err();
+        assert_eq!((busy.what, busy.limit), (Shortage::Queue, 1));
+        assert!(busy.seconds() > 0);
         drop(waits);
         let _waits = quota.admit("a", now).unwrap();
     }
@@ -496,9 +496,9 @@ mod tests {
         let at = |seconds| now + Duration::from_secs(seconds);
         let ask = |seconds| quota.admit("a", at(seconds)).map(drop);
         assert!(ask(0).is_ok() && ask(50).is_ok());
-        let refusal = ask(55).unwrap_err();
-        assert_eq!(refusal.what, Shortage::RunsPerMinute);
-        assert_eq!(refusal.retry_after, Duration::from_secs(5));
+        let busy = ask(55).unwrap_err();
+        assert_eq!(busy.what, Shortage::RunsPerMinute);
+        assert_eq!(busy.retry_after, Duration::from_secs(5));
         assert!(quota.admit("b", at(55)).is_ok());
         // What was refused does not count.
         assert!(ask(60).is_ok());
@@ -535,9 +535,9 @@ mod tests {
         assert_eq!(run(0, 60), Ok(()));
         // Over its limit while it ran: the next one is refused.
         assert_eq!(run(1800, 90), Ok(()));
-        let refusal: Refusal = run(1801, 1).unwrap_err();
-        assert_eq!(refusal.what, Shortage::CpuSecondsPerHour);
-        assert_eq!(refusal.retry_after, Duration::from_secs(3660 - 1801));
+        let busy: Busy = run(1801, 1).unwrap_err();
+        assert_eq!(busy.what, Shortage::CpuSecondsPerHour);
+        assert_eq!(busy.retry_after, Duration::from_secs(3660 - 1801));
         assert_eq!(run(3660, 1), Ok(()));
         assert!(quota.admit("b", at(1801)).is_ok());
     }

@@ -73,7 +73,7 @@ fn what_went_wrong_is_told_for_programs_and_in_words() {
         (
             json!({"code": "import os; os.abort()"}),
             "signaled",
-            "Signal 6",
+            "signal 6",
         ),
         (
             json!({"code": FOREVER, "timeout_s": 0.5}),
@@ -513,6 +513,72 @@ fn runs_and_refusals_are_in_the_log_and_the_record_says_where() {
 }
 
 #[test]
+fn calls_that_are_no_programs_are_in_the_log_by_what_is_wrong_and_not_by_what_they_hold() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("audit.jsonl");
+    let mut agent = Agent::start(&["--audit", log.to_str().unwrap()]);
+    let mut wrong = Vec::new();
+    for arguments in [
+        json!({"code": "x".repeat((1 << 20) + 1)}),
+        json!({"code": "pass", "timeout_s": 3601}),
+        json!({"code": "pass", "env": {"NAME": ["canary"]}}),
+    ] {
+        let result = agent.call(arguments);
+        failed(&result, "error");
+        wrong.push(result["_meta"]["sandbox/refusal"]["what"].clone());
+    }
+    assert_eq!(wrong, ["code", "timeout_s", "env.NAME"]);
+    let text = fs::read_to_string(&log).unwrap();
+    assert!(!text.contains("canary"));
+    let entries = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let told: Vec<_> = entries.map(|entry| entry["what"].clone()).collect();
+    assert_eq!(told, wrong);
+}
+
+#[test]
+fn what_to_do_is_told_in_the_words_of_the_tool() {
+    let mut agent = Agent::start(&[]);
+    for (arguments, word) in [
+        (json!({"code": FOREVER, "timeout_s": 0.2}), "timeout_s"),
+        (
+            json!({"code": "x = []\nwhile True: x.append(b'x' * (1 << 20))", "memory_mib": 128}),
+            "memory_mib",
+        ),
+    ] {
+        let result = agent.call(arguments);
+        let remedy = result["structuredContent"]["error"]["remedy"].to_string();
+        assert!(remedy.contains(word) && !remedy.contains("--"), "{result}");
+        assert!(text_of(&result).contains(word), "{result}");
+    }
+}
+
+#[test]
+fn files_over_what_a_client_may_keep_take_no_place_of_others_of_their_run() {
+    let mut agent = Agent::start(&[]);
+    let code =
+        "import os\nos.mkdir('out')\nfor n in range(300): open(f'out/{n}', 'w').write(str(n))";
+    let result = agent.call(json!({"code": code, "files": [{"path": "out"}]}));
+    assert!(
+        text_of(&result).contains("44 files are not kept"),
+        "{}",
+        text_of(&result)
+    );
+    let kept: Vec<_> = result["structuredContent"]["files"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|file| file["host"].as_str().filter(|uri| !uri.is_empty()))
+        .collect();
+    assert_eq!(kept.len(), 256);
+    for uri in kept {
+        let read = agent.ask("resources/read", json!({"uri": uri}));
+        assert!(read["result"]["contents"].is_array(), "{read}");
+    }
+}
+
+#[test]
 fn a_client_that_waits_for_its_turn_can_give_it_up() {
     let policy = tempfile::NamedTempFile::new().unwrap();
     fs::write(policy.path(), "[server]\nconcurrency = 1\n").unwrap();
@@ -546,6 +612,24 @@ fn files_that_are_fetched_are_held_to_the_policy() {
     let record = &over["structuredContent"];
     assert_eq!(record["limits_hit"], json!(["files"]), "{record}");
     assert_eq!(record["files_count"], 0);
+}
+
+#[test]
+fn files_count_by_what_they_hold_and_not_by_how_they_are_encoded() {
+    let policy = tempfile::NamedTempFile::new().unwrap();
+    fs::write(policy.path(), "[run]\nfiles = {size = 3000}\n").unwrap();
+    let mut agent = Agent::start(&["--policy", policy.path().to_str().unwrap()]);
+    let mut put = |content: String| {
+        let file = json!({"path": "a", "content": content, "encoding": "base64"});
+        agent.call(json!({"code": "print(len(open('a').read()))", "files": [file]}))
+    };
+    assert_eq!(text_of(&put("AAAA".repeat(1000))), "3000\n");
+    let over = put("AAAA".repeat(1000) + "AA==");
+    failed(&over, "error");
+    assert_eq!(
+        over["_meta"]["sandbox/refusal"],
+        json!({"what": "files.size", "asked": "3001 bytes", "allowed": "at most 3000 bytes", "retry_after_s": null})
+    );
 }
 
 #[test]

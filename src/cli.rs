@@ -11,10 +11,11 @@ mod values;
 mod voice;
 
 use crate::audit::{Log, ROTATE};
+use crate::complaint::Complaint;
 use crate::confine::Level;
 use crate::doctor;
 use crate::files::{Get, Put};
-use crate::job::{Complaint, Language, Program, name, program_named, read_code, resolve};
+use crate::job::{Language, Program, name, program_named, read_code, resolve};
 use crate::limits::{BOOT_LIMIT, Limits};
 use crate::outcome::EXIT_OURS;
 use crate::policy::{Ask, Ceiling, Excess, Grant, Policy, Wish};

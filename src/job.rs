@@ -1,15 +1,20 @@
 //! From what the user named (a script, code, standard input) to the job that the guest gets.
 
-use crate::outcome::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_OURS};
+mod path;
+mod script;
+
+pub use path::{beneath, resolve};
+pub use script::read_code;
+
+use crate::complaint::Complaint;
+use crate::outcome::EXIT_OURS;
 use clap::ValueEnum;
 use guest::{File, Job, WORKDIR, handover, kind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
-use std::fmt;
-use std::io::{ErrorKind, Read};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Component, Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 const PYTHON: &[u8] = b"python3";
 const SHELL: &[u8] = b"bash";
@@ -20,9 +25,6 @@ const PRELOAD: &[u8] = b"LD_PRELOAD=";
 
 const SCRIPT_MODE: u32 = kind::FILE | 0o644;
 
-/// Bytes of a script at most.
-const SCRIPT_MAX: u64 = 56 << 20;
-
 /// What to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Program {
@@ -31,22 +33,6 @@ pub enum Program {
     /// Code from standard input.
     Stdin,
 }
-
-/// The user's mistake: what is wrong, what to do, and the exit code that says so.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Complaint {
-    pub what: String,
-    pub remedy: String,
-    pub exit_code: u8,
-}
-
-impl fmt::Display for Complaint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.what)
-    }
-}
-
-impl std::error::Error for Complaint {}
 
 /// What the program is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
@@ -185,39 +171,6 @@ impl Work {
     }
 }
 
-/// A path in the guest, from a directory's and one relative to it.
-pub fn beneath(directory: &[u8], path: &[u8]) -> Vec<u8> {
-    match (directory, path) {
-        (directory, []) => directory.into(),
-        (b"/", path) => [b"/", path].concat(),
-        (directory, path) => [directory, b"/", path].concat(),
-    }
-}
-
-/// A path in the guest as the user gave it, absolute and without `.`. The error: it has a `..`.
-pub fn resolve(workdir: &[u8], given: &OsStr) -> Result<Vec<u8>, Complaint> {
-    let mut names = PathBuf::new();
-    for component in Path::new(given).components() {
-        match component {
-            Component::Normal(name) => names.push(name),
-            Component::ParentDir => {
-                return Err(Complaint {
-                    what: format!("the path in the guest {} goes up with ..", given.display()),
-                    remedy: "give the path that it means".into(),
-                    exit_code: EXIT_OURS,
-                });
-            }
-            _ => {}
-        }
-    }
-    let start = if given.as_bytes().starts_with(b"/") {
-        b"/"
-    } else {
-        workdir
-    };
-    Ok(beneath(start, names.as_os_str().as_bytes()))
-}
-
 /// Makes the job; reads the script.
 pub fn make(
     program: &Program,
@@ -228,7 +181,7 @@ pub fn make(
     pids: u32,
     root: bool,
 ) -> Result<Work, Complaint> {
-    let mut script = None;
+    let mut file = None;
     let mut argv = match program {
         Program::Stdin => match language {
             Some(Language::Bash) => words(&[SHELL, b"-s", b"--"]),
@@ -240,11 +193,11 @@ pub fn make(
             _ => words(&[PYTHON, b"-c", code.as_bytes()]),
         },
         Program::Script(path) => {
-            let content = read_script(path)?;
-            let mut argv = interpreter_of(path, &content, language)?;
-            let (word, name) = guest_path(path);
+            let content = script::read(path)?;
+            let mut argv = script::interpreter(path, &content, language)?;
+            let (word, name) = path::of_script(path);
             argv.push(word);
-            script = Some(File {
+            file = Some(File {
                 path: name,
                 mode: SCRIPT_MODE,
                 content,
@@ -271,92 +224,13 @@ pub fn make(
     };
     Ok(Work {
         job,
-        script,
+        script: file,
         ..Work::default()
     })
 }
 
 fn words(words: &[&[u8]]) -> Vec<Vec<u8>> {
     words.iter().map(|word| word.to_vec()).collect()
-}
-
-/// The start of the command line that runs a script: of the language that was asked for, or else
-/// its name or its first line tells.
-fn interpreter_of(
-    path: &Path,
-    content: &[u8],
-    language: Option<Language>,
-) -> Result<Vec<Vec<u8>>, Complaint> {
-    let shebang = Shebang::of(content);
-    let is_shell = |shebang: &Shebang| matches!(shebang.name, b"sh" | b"bash");
-    let extension = path.extension().map(OsStr::as_bytes);
-    let language = match (language, extension, &shebang) {
-        (Some(language), ..) => language,
-        (None, Some(b"py"), _) => Language::Python,
-        (None, Some(b"sh"), _) => Language::Bash,
-        (None, _, None) => Language::Python,
-        (None, _, Some(shebang)) if is_shell(shebang) => Language::Bash,
-        (None, _, Some(shebang)) if shebang.name.starts_with(b"python") => Language::Python,
-        (None, _, Some(shebang)) => {
-            return Err(Complaint {
-                what: format!(
-                    "the script {} is for {}, which is not there",
-                    path.display(),
-                    String::from_utf8_lossy(shebang.name).escape_debug()
-                ),
-                remedy: "there are Python and Bash; say with --lang if it is one of them".into(),
-                exit_code: EXIT_NOT_FOUND,
-            });
-        }
-    };
-    Ok(match language {
-        Language::Python => words(&[PYTHON]),
-        Language::Bash => {
-            let options = shebang.filter(is_shell).and_then(|shebang| shebang.option);
-            [SHELL].into_iter().chain(options).map(Vec::from).collect()
-        }
-    })
-}
-
-/// The interpreter that a script's first line names (execve(2)).
-struct Shebang<'a> {
-    /// Without the directory.
-    name: &'a [u8],
-    /// What follows it, as one word.
-    option: Option<&'a [u8]>,
-}
-
-impl<'a> Shebang<'a> {
-    fn of(content: &'a [u8]) -> Option<Self> {
-        let line = content
-            .strip_prefix(b"#!")?
-            .split(|&byte| byte == b'\n')
-            .next()?;
-        let (path, option) = first_word(line)?;
-        match (last_name(path), option) {
-            (b"env", Some(rest)) => {
-                let (name, option) = first_word(rest.strip_prefix(b"-S").unwrap_or(rest))?;
-                Some(Self {
-                    name: last_name(name),
-                    option,
-                })
-            }
-            (name, option) => Some(Self { name, option }),
-        }
-    }
-}
-
-/// The first word of a line, and the others if there are any.
-fn first_word(line: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
-    let line = line.trim_ascii();
-    let end = line.iter().position(u8::is_ascii_whitespace);
-    let (word, rest) = line.split_at(end.unwrap_or(line.len()));
-    let rest = rest.trim_ascii();
-    (!word.is_empty()).then_some((word, (!rest.is_empty()).then_some(rest)))
-}
-
-fn last_name(path: &[u8]) -> &[u8] {
-    path.rsplit(|&byte| byte == b'/').next().unwrap_or(path)
 }
 
 /// The part of a variable before the `=`.
@@ -435,88 +309,6 @@ fn environment() -> Vec<Vec<u8>> {
     .into()
 }
 
-/// The script on the guest's command line, and its path relative to the working directory:
-/// as it was given where that stays inside, else its name alone.
-fn guest_path(path: &Path) -> (Vec<u8>, Vec<u8>) {
-    let inside = path
-        .components()
-        .all(|component| matches!(component, Component::Normal(_) | Component::CurDir));
-    let word = match (inside, path.file_name()) {
-        (false, Some(name)) => Path::new(name),
-        _ => path,
-    };
-    let plain: PathBuf = word
-        .components()
-        .filter(|component| matches!(component, Component::Normal(_)))
-        .collect();
-    let mut word = word.as_os_str().as_bytes().to_vec();
-    if word.starts_with(b"-") {
-        // Not an option of the interpreter's.
-        word.splice(..0, *b"./");
-    }
-    (word, plain.as_os_str().as_bytes().to_vec())
-}
-
-fn read_script(path: &Path) -> Result<Vec<u8>, Complaint> {
-    let shown = path.display();
-    let complaint = |what: String, remedy: &str, exit_code| Complaint {
-        what,
-        remedy: remedy.into(),
-        exit_code,
-    };
-    let unreadable = |error: std::io::Error| match error.kind() {
-        ErrorKind::NotFound | ErrorKind::NotADirectory => complaint(
-            format!("there is no script {shown}"),
-            "check the path; code goes after -c, or to standard input with -",
-            EXIT_NOT_FOUND,
-        ),
-        ErrorKind::PermissionDenied => complaint(
-            format!("you may not read the script {shown}"),
-            "give yourself permission to read it: chmod u+r",
-            EXIT_NOT_EXECUTABLE,
-        ),
-        _ => complaint(
-            format!("the script {shown} cannot be read: {error}"),
-            "check that it is a file with Python code",
-            EXIT_NOT_EXECUTABLE,
-        ),
-    };
-    let metadata = path.metadata().map_err(unreadable)?;
-    if metadata.is_dir() {
-        return Err(complaint(
-            format!("the script {shown} is a directory"),
-            "name the file in it that should run",
-            EXIT_NOT_EXECUTABLE,
-        ));
-    }
-    let mut content = Vec::new();
-    // Not by its size: a device or a pipe has none.
-    std::fs::File::open(path)
-        .and_then(|file| file.take(SCRIPT_MAX + 1).read_to_end(&mut content))
-        .map_err(unreadable)?;
-    if content.len() as u64 > SCRIPT_MAX {
-        return Err(complaint(
-            format!("the script {shown} is larger than {} MiB", SCRIPT_MAX >> 20),
-            "give the data to its standard input instead",
-            EXIT_NOT_EXECUTABLE,
-        ));
-    }
-    Ok(content)
-}
-
-/// Code that is to run as after -c.
-pub fn read_code(path: &Path) -> Result<OsString, Complaint> {
-    let code = read_script(path)?;
-    if code.contains(&0) {
-        return Err(Complaint {
-            what: format!("the code in {} has a NUL in it", path.display()),
-            remedy: "give Python code, which is text".into(),
-            exit_code: EXIT_NOT_EXECUTABLE,
-        });
-    }
-    Ok(OsString::from_vec(code))
-}
-
 /// What the user's words name: `-` is standard input.
 pub fn program_named(name: &OsStr) -> Program {
     if name == "-" {
@@ -536,41 +328,6 @@ mod tests {
     }
 
     #[test]
-    fn a_scripts_language_is_told_by_its_name_or_its_first_line() {
-        let python = ["python3"].as_slice();
-        let bash = ["bash"].as_slice();
-        for (name, line, words) in [
-            ("a.py", "", python),
-            ("a", "", python),
-            ("a", "# no #! line", python),
-            ("a", "#!/usr/bin/python3 -u", python),
-            ("a", "#! /usr/bin/env python3.11", python),
-            ("a.py", "#!/bin/sh", python),
-            ("a.sh", "", bash),
-            ("a.sh", "#!/usr/bin/perl", bash),
-            ("a", "#!/bin/sh", bash),
-            ("a", "#!/bin/bash -eu ", &["bash", "-eu"]),
-            ("a", "#!/usr/bin/env bash", bash),
-            ("a", "#!/usr/bin/env -S bash -e", &["bash", "-e"]),
-        ] {
-            let content = format!("{line}\nmore");
-            let argv = interpreter_of(Path::new(name), content.as_bytes(), None).unwrap();
-            let expected: Vec<Vec<u8>> = words.iter().map(|word| word.as_bytes().into()).collect();
-            assert_eq!(argv, expected, "{name} {line}");
-        }
-    }
-
-    #[test]
-    fn a_script_for_another_interpreter_runs_only_in_a_language_that_there_is() {
-        let of = |language| interpreter_of(Path::new("a"), b"#!/usr/bin/perl\n", language);
-        let complaint = of(None).unwrap_err();
-        assert_eq!(complaint.exit_code, EXIT_NOT_FOUND);
-        assert!(complaint.what.contains("is for perl"), "{complaint}");
-        assert_eq!(of(Some(Language::Bash)), Ok(words(&[SHELL])));
-        assert_eq!(of(Some(Language::Python)), Ok(words(&[PYTHON])));
-    }
-
-    #[test]
     fn a_library_of_the_users_is_loaded_beside_ours() {
         let mut work = code(None, &[b"LD_PRELOAD=/a.so".to_vec()]);
         assert_eq!(work.interpreter(), None);
@@ -579,22 +336,6 @@ mod tests {
         let expected: &[u8] = b"LD_PRELOAD=/usr/lib/sandbox/warm.so:/a.so";
         assert_eq!(env.last().unwrap(), expected);
         assert_eq!(env.len(), work.job.env.len());
-    }
-
-    #[test]
-    fn a_script_keeps_its_path_where_that_stays_inside_the_working_directory() {
-        for (given, word, inside) in [
-            ("hello.py", "hello.py", "hello.py"),
-            ("./hello.py", "./hello.py", "hello.py"),
-            ("a/b/hello.py", "a/b/hello.py", "a/b/hello.py"),
-            ("../hello.py", "hello.py", "hello.py"),
-            ("a/../../hello.py", "hello.py", "hello.py"),
-            ("/tmp/hello.py", "hello.py", "hello.py"),
-            ("/tmp/-v.py", "./-v.py", "-v.py"),
-        ] {
-            let expected = (word.into(), inside.into());
-            assert_eq!(guest_path(Path::new(given)), expected, "{given}");
-        }
     }
 
     #[test]
@@ -627,23 +368,6 @@ mod tests {
             let work = code(Some(Language::Bash), &[variable.into()]);
             assert!(work.suits_a_warm_interpreter(), "{variable}");
         }
-    }
-
-    #[test]
-    fn paths_in_the_guest_start_from_the_working_directory() {
-        for (workdir, given, path) in [
-            ("/work", "a", "/work/a"),
-            ("/work", "./a//b/.", "/work/a/b"),
-            ("/work", "/tmp/a/", "/tmp/a"),
-            ("/work", ".", "/work"),
-            ("/work", "", "/work"),
-            ("/work", "/", "/"),
-            ("/", "a", "/a"),
-        ] {
-            let resolved = resolve(workdir.as_bytes(), OsStr::new(given));
-            assert_eq!(resolved, Ok(path.into()), "{workdir} {given}");
-        }
-        assert!(resolve(b"/work", OsStr::new("a/../b")).is_err());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::entry::{End, Event, LINE_MAX, Link, Torn, Usage, line};
 use super::tail::{Rest, Tail};
-use crate::job::Complaint;
+use crate::complaint::Complaint;
 use crate::outcome::EXIT_OURS;
 use crate::record::{Anchor, Record};
 use anyhow::{Context, Result, ensure};

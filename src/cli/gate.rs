@@ -1,7 +1,8 @@
 //! What a run has to pass before anything is done for its program: the policy, and the log.
 
 use crate::audit::{Code, Event, Files, Limits, Log, Start};
-use crate::job::{Complaint, Work, name};
+use crate::complaint::Complaint;
+use crate::job::{Work, name};
 use crate::policy::{Ceiling, Excess};
 use crate::run::Request;
 use anyhow::{Context, Result};

@@ -1,7 +1,7 @@
 //! `sandbox man` and `sandbox completions`: from the same options that the parser goes by.
 
 use super::Cli;
-use crate::job::Complaint;
+use crate::complaint::Complaint;
 use crate::outcome::EXIT_OURS;
 use anyhow::Result;
 use clap::{Command, CommandFactory};

@@ -1,9 +1,9 @@
 //! The record of a run: made from what is known of it, and written where it was asked for.
 
 use super::voice::failure;
+use crate::complaint::Complaint;
 use crate::confine::Layer;
 use crate::files::{Fetched, Written};
-use crate::job::Complaint;
 use crate::outcome::{Crash, EXIT_OURS, Outcome};
 use crate::record::{
     Bytes, Encoding, Failure, File, Host, Limit, Memory, Path, Record, Status, Timings, Unusual,

@@ -1,8 +1,8 @@
 //! What we say to the user, on standard error.
 
+use crate::complaint::Complaint;
 use crate::confine::{self, Layer};
 use crate::files::Fetched;
-use crate::job::Complaint;
 use crate::outcome::{EXIT_OURS, Outcome};
 use crate::record::Failure;
 use crate::run::Report;

@@ -1,7 +1,8 @@
 //! Where on the host the guest's files are to go.
 
 use super::{Get, complaint};
-use crate::job::{Complaint, resolve};
+use crate::complaint::Complaint;
+use crate::job::resolve;
 use nix::unistd::{AccessFlags, access};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;

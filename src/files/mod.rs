@@ -16,7 +16,7 @@ pub use name::{Get, Put};
 pub use put::read;
 pub use unpacker::Unpacker;
 
-use crate::job::Complaint;
+use crate::complaint::Complaint;
 use crate::outcome::EXIT_OURS;
 
 /// Files and directories in one run at most, each way.

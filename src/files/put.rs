@@ -1,7 +1,8 @@
 //! Reads what is to go into the guest.
 
 use super::{COUNT_MAX, Put, complaint};
-use crate::job::{Complaint, beneath, resolve};
+use crate::complaint::Complaint;
+use crate::job::{beneath, resolve};
 use guest::{File, kind};
 use std::ffi::OsStr;
 use std::fs::{self, Metadata, OpenOptions};

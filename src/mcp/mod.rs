@@ -17,7 +17,7 @@ mod signals;
 mod stdio;
 mod tokens;
 
-use crate::job::Complaint;
+use crate::complaint::Complaint;
 use crate::outcome::EXIT_OURS;
 use anyhow::{Context, Result};
 use count::Count;

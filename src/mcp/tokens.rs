@@ -1,6 +1,6 @@
 //! Who may call over HTTP: a file with a name and the SHA-256 of a token on each line.
 
-use crate::job::Complaint;
+use crate::complaint::Complaint;
 use crate::mcp::random;
 use crate::outcome::EXIT_OURS;
 use anyhow::Result;

@@ -1,8 +1,9 @@
 //! What one run may use at most.
 
 use super::{Size, Time};
+use crate::complaint::Complaint;
 use crate::confine::Level;
-use crate::job::{Complaint, Language};
+use crate::job::Language;
 use crate::outcome::EXIT_OURS;
 use crate::units::format_size;
 use schemars::JsonSchema;

@@ -1,0 +1,100 @@
+//! Paths in the guest.
+
+use crate::complaint::Complaint;
+use crate::outcome::EXIT_OURS;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+/// A path in the guest, from a directory's and one relative to it.
+pub fn beneath(directory: &[u8], path: &[u8]) -> Vec<u8> {
+    match (directory, path) {
+        (directory, []) => directory.into(),
+        (b"/", path) => [b"/", path].concat(),
+        (directory, path) => [directory, b"/", path].concat(),
+    }
+}
+
+/// A path in the guest as the user gave it, absolute and without `.`. The error: it has a `..`.
+pub fn resolve(workdir: &[u8], given: &OsStr) -> Result<Vec<u8>, Complaint> {
+    let mut names = PathBuf::new();
+    for component in Path::new(given).components() {
+        match component {
+            Component::Normal(name) => names.push(name),
+            Component::ParentDir => {
+                return Err(Complaint {
+                    what: format!("the path in the guest {} goes up with ..", given.display()),
+                    remedy: "give the path that it means".into(),
+                    exit_code: EXIT_OURS,
+                });
+            }
+            _ => {}
+        }
+    }
+    let start = if given.as_bytes().starts_with(b"/") {
+        b"/"
+    } else {
+        workdir
+    };
+    Ok(beneath(start, names.as_os_str().as_bytes()))
+}
+
+/// The script on the guest's command line, and its path relative to the working directory:
+/// as it was given where that stays inside, else its name alone.
+pub fn of_script(path: &Path) -> (Vec<u8>, Vec<u8>) {
+    let inside = path
+        .components()
+        .all(|component| matches!(component, Component::Normal(_) | Component::CurDir));
+    let word = match (inside, path.file_name()) {
+        (false, Some(name)) => Path::new(name),
+        _ => path,
+    };
+    let plain: PathBuf = word
+        .components()
+        .filter(|component| matches!(component, Component::Normal(_)))
+        .collect();
+    let mut word = word.as_os_str().as_bytes().to_vec();
+    if word.starts_with(b"-") {
+        // Not an option of the interpreter's.
+        word.splice(..0, *b"./");
+    }
+    (word, plain.as_os_str().as_bytes().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_keeps_its_path_where_that_stays_inside_the_working_directory() {
+        for (given, word, inside) in [
+            ("hello.py", "hello.py", "hello.py"),
+            ("./hello.py", "./hello.py", "hello.py"),
+            ("a/b/hello.py", "a/b/hello.py", "a/b/hello.py"),
+            ("../hello.py", "hello.py", "hello.py"),
+            ("a/../../hello.py", "hello.py", "hello.py"),
+            ("/tmp/hello.py", "hello.py", "hello.py"),
+            ("/tmp/-v.py", "./-v.py", "-v.py"),
+        ] {
+            let expected = (word.into(), inside.into());
+            assert_eq!(of_script(Path::new(given)), expected, "{given}");
+        }
+    }
+
+    #[test]
+    fn paths_in_the_guest_start_from_the_working_directory() {
+        for (workdir, given, path) in [
+            ("/work", "a", "/work/a"),
+            ("/work", "./a//b/.", "/work/a/b"),
+            ("/work", "/tmp/a/", "/tmp/a"),
+            ("/work", ".", "/work"),
+            ("/work", "", "/work"),
+            ("/work", "/", "/"),
+            ("/", "a", "/a"),
+        ] {
+            let resolved = resolve(workdir.as_bytes(), OsStr::new(given));
+            assert_eq!(resolved, Ok(path.into()), "{workdir} {given}");
+        }
+        assert!(resolve(b"/work", OsStr::new("a/../b")).is_err());
+    }
+}

@@ -1,15 +1,19 @@
 //! What a run has to pass before anything is done for its program: the policy, and the log.
 
-use crate::audit::{Code, Event, Files, Limits, Log, Start};
+use super::options::RunArgs;
+use crate::audit::{Code, Event, Files, Limits, Log, ROTATE, Start};
 use crate::complaint::Complaint;
 use crate::job::{Work, name};
-use crate::policy::{Ceiling, Excess};
+use crate::outcome::EXIT_OURS;
+use crate::policy::{Ceiling, Excess, Policy};
 use crate::run::Request;
 use anyhow::{Context, Result};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::dup2_stdin;
+use std::env;
 use std::fs::File;
 use std::io::{PipeWriter, Read, Seek, Write, stdin};
+use std::path::Path;
 
 /// Who runs `sandbox run`.
 pub const CLIENT: &str = "cli";
@@ -105,6 +109,45 @@ impl Gate {
         dup2_stdin(&file).context("giving the program back")?;
         Ok(code)
     }
+}
+
+/// Who sets the environment of others binds them with it.
+fn keep_to_environment(option: &str, name: &str, given: Option<&Path>) -> Result<(), Complaint> {
+    match env::var_os(name) {
+        Some(set) if given != Some(Path::new(&set)) => Err(Complaint {
+            what: format!("{option} is not what {name} says: {}", set.display()),
+            remedy: format!("leave out {option}"),
+            exit_code: EXIT_OURS,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The policy, and the log with whether code goes into it, if there is to be one.
+pub fn prepare(args: &RunArgs) -> Result<(Policy, Option<(Log, bool)>)> {
+    keep_to_environment("--policy", "SANDBOX_POLICY", args.policy.as_deref())?;
+    keep_to_environment("--audit", "SANDBOX_AUDIT", args.audit.as_deref())?;
+    let policy = match &args.policy {
+        Some(path) => Policy::read(path)?,
+        None => Policy::default(),
+    };
+    let log = match (&policy.audit, &args.audit) {
+        (Some(audit), Some(path)) if *path != audit.file => {
+            return Err(Complaint {
+                what: format!("the policy has runs written to {}", audit.file.display()),
+                remedy: "leave out --audit, or name that file".into(),
+                exit_code: EXIT_OURS,
+            }
+            .into());
+        }
+        (Some(audit), _) => {
+            let rotate = audit.rotate.map_or(ROTATE, |rotate| rotate.0);
+            Some((Log::open(&audit.file, rotate, audit.sync)?, audit.code))
+        }
+        (None, Some(path)) => Some((Log::open(path, ROTATE, false)?, false)),
+        (None, None) => None,
+    };
+    Ok((policy, log))
 }
 
 fn names(variables: &[Vec<u8>]) -> Vec<String> {

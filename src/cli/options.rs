@@ -1,0 +1,111 @@
+//! The options of `sandbox run`.
+
+use crate::confine::Level;
+use crate::files::{Get, Put};
+use crate::job::Language;
+use crate::units::{Timeout, parse_memory, parse_size, parse_timeout};
+use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+/// Groups of options.
+const PROGRAM: &str = "The program";
+const LIMITS: &str = "Its limits";
+const FILES: &str = "Files in and out";
+const MACHINE: &str = "The machine";
+const TOLD: &str = "What is told";
+
+#[derive(Args)]
+pub struct RunArgs {
+    /// Code to run instead of a script
+    #[arg(short, value_name = "CODE", help_heading = PROGRAM)]
+    pub code: Option<OsString>,
+    /// The same, from a file
+    #[arg(long, value_name = "FILE", conflicts_with = "code", help_heading = PROGRAM)]
+    pub code_file: Option<PathBuf>,
+    /// The program's language; else a script's name or #! line tells, and it is Python
+    #[arg(short, long, value_enum, value_name = "LANGUAGE", help_heading = PROGRAM)]
+    pub lang: Option<Language>,
+    /// Guest memory, for example 512M or 1G
+    #[arg(short, long, env = "SANDBOX_MEMORY", value_name = "SIZE", default_value = "256M", value_parser = parse_memory, help_heading = LIMITS)]
+    pub memory: u64,
+    /// Wall-clock limit of the program: seconds, or with a unit (30s, 2m, 1h); 0 for none
+    #[arg(short, long, env = "SANDBOX_TIMEOUT", value_name = "DURATION", default_value = "60", value_parser = parse_timeout, help_heading = LIMITS)]
+    pub timeout: Timeout,
+    /// Most bytes delivered of each output stream; the rest is dropped and counted [default: 1G,
+    /// or 8M with --json]
+    #[arg(long, env = "SANDBOX_MAX_OUTPUT", value_name = "SIZE", value_parser = parse_size, help_heading = LIMITS)]
+    pub max_output: Option<u64>,
+    /// Most processes and threads at once
+    #[arg(long, env = "SANDBOX_PIDS_LIMIT", value_name = "N", default_value = "256", value_parser = clap::value_parser!(u32).range(1..), help_heading = LIMITS)]
+    pub pids_limit: u32,
+    /// Set a variable of the program's environment, or pass on the one with this name
+    #[arg(short, long, value_name = "NAME[=VALUE]", help_heading = PROGRAM)]
+    pub env: Vec<OsString>,
+    /// Set the variables in this file, one on each line
+    #[arg(long, value_name = "FILE", help_heading = PROGRAM)]
+    pub env_file: Vec<PathBuf>,
+    /// The program's arguments, each ending with a NUL, where no other user can see them
+    #[arg(long, value_name = "FILE", help_heading = PROGRAM)]
+    pub args_file: Option<PathBuf>,
+    /// Put a file, or a directory with all in it, into the guest: under its own name in the working
+    /// directory, or as GUEST (in GUEST, if that ends with a /). Links in it stay links
+    #[arg(long, value_name = "HOST[:GUEST]", value_parser = OsStringValueParser::new().try_map(|word| Put::parse(&word)), help_heading = FILES)]
+    pub put: Vec<Put>,
+    /// Fetch a file or directory that the program leaves: under its own name in the current
+    /// directory, or as HOST (in HOST, if that is a directory). Links in it are left out
+    #[arg(long, value_name = "GUEST[:HOST]", value_parser = OsStringValueParser::new().try_map(|word| Get::parse(&word)), help_heading = FILES)]
+    pub get: Vec<Get>,
+    /// Let --get replace files that are there
+    #[arg(long, help_heading = FILES)]
+    pub force: bool,
+    /// The program's working directory in the guest, made if it is missing
+    #[arg(short, long, value_name = "DIR", default_value = guest::WORKDIR, help_heading = PROGRAM)]
+    pub workdir: OsString,
+    /// Run the program as the guest's root
+    #[arg(long, help_heading = PROGRAM)]
+    pub root: bool,
+    /// Boot a machine for this run alone, instead of restoring a saved one
+    #[arg(long, env = "SANDBOX_FRESH", help_heading = MACHINE)]
+    pub fresh: bool,
+    /// Check all of the saved machine before it is restored
+    #[arg(long, env = "SANDBOX_VERIFY", help_heading = MACHINE)]
+    pub verify: bool,
+    /// Whether this process confines itself before the guest runs: as far as this kernel lets it,
+    /// or fully or not at all
+    #[arg(
+        long,
+        env = "SANDBOX_CONFINE",
+        value_enum,
+        value_name = "HOW",
+        default_value = "auto",
+        help_heading = MACHINE
+    )]
+    pub confine: Level,
+    /// Print one JSON object that tells how the run went, with the program's output in it
+    #[arg(long, conflicts_with = "json_status_fd", help_heading = TOLD)]
+    pub json: bool,
+    /// Write such an object, without the output, to this descriptor at the end
+    #[arg(long, value_name = "N", help_heading = TOLD)]
+    pub json_status_fd: Option<RawFd>,
+    /// Ask for no more than this file allows
+    #[arg(long, env = "SANDBOX_POLICY", value_name = "FILE", help_heading = LIMITS)]
+    pub policy: Option<PathBuf>,
+    /// Write down in this file who ran what, and what became of it
+    #[arg(long, env = "SANDBOX_AUDIT", value_name = "FILE", help_heading = TOLD)]
+    pub audit: Option<PathBuf>,
+    /// Show the guest kernel's log on standard error
+    #[arg(long, help_heading = TOLD)]
+    pub console: bool,
+    /// Say on standard error how the run went
+    #[arg(long, conflicts_with = "quiet", help_heading = TOLD)]
+    pub verbose: bool,
+    /// Say nothing beyond the program's own output
+    #[arg(short, long, help_heading = TOLD)]
+    pub quiet: bool,
+    /// A script (- for standard input), then the program's arguments
+    #[arg(value_name = "SCRIPT [ARGS]", trailing_var_arg = true)]
+    pub words: Vec<OsString>,
+}

@@ -1,0 +1,162 @@
+//! From the options of `sandbox run` to what is asked of a run.
+
+use super::gate::Gate;
+use super::options::RunArgs;
+use super::record::Writer;
+use super::values::{parse_variable, read_arguments, read_variables};
+use crate::complaint::Complaint;
+use crate::job::{Program, name, program_named, read_code, resolve};
+use crate::limits::{BOOT_LIMIT, Limits};
+use crate::outcome::EXIT_OURS;
+use crate::policy::{Ask, Ceiling, Excess, Grant, Wish};
+use crate::run::Request;
+use anyhow::Result;
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Bytes of an output stream that are passed on, unless told otherwise.
+const PASSED_ON: u64 = 1 << 30;
+/// And that are kept for a record: whoever reads that holds all of it at once.
+pub const CAPTURED: u64 = 8 << 20;
+
+/// Options of `sandbox run` that somebody gave, on the command line or in the environment.
+pub struct Given<'a>(pub Option<&'a ArgMatches>);
+
+impl Given<'_> {
+    fn ask<T>(&self, option: &str, value: T) -> Ask<T> {
+        let source = self.0.and_then(|matches| matches.value_source(option));
+        match source {
+            None | Some(ValueSource::DefaultValue) => Ask::Default(value),
+            Some(_) => Ask::Given(value),
+        }
+    }
+}
+
+/// What is asked for, as far as the policy allows it.
+fn grant(
+    args: &RunArgs,
+    given: &Given,
+    env: &[Vec<u8>],
+    ceiling: &Ceiling,
+) -> Result<Grant, Excess> {
+    let default_output = if args.json { CAPTURED } else { PASSED_ON };
+    ceiling.grant(&Wish {
+        memory: given.ask("memory", args.memory),
+        timeout: given.ask("timeout", args.timeout.0),
+        output: given.ask("max_output", args.max_output.unwrap_or(default_output)),
+        pids: given.ask("pids_limit", args.pids_limit),
+        confine: given.ask("confine", args.confine),
+        root: args.root,
+        // What the script says itself counts too.
+        language: None,
+        stdin: None,
+        environment: env.iter().map(|variable| name(variable)).collect(),
+    })
+}
+
+pub fn request(
+    args: RunArgs,
+    given: &Given,
+    kvm: PathBuf,
+    gate: &Gate,
+    writer: Option<&Writer>,
+) -> Result<Request> {
+    let env = environment(&args.env, &args.env_file)?;
+    let grant = grant(&args, given, &env, &gate.ceiling).map_err(|excess| gate.refuse(excess))?;
+    let (program, arguments) = program(&args)?;
+    let files = &gate.ceiling.files;
+    // That is then the code, which has a limit of its own.
+    let input = match program {
+        Program::Stdin => u64::MAX,
+        _ => grant.stdin,
+    };
+    Ok(Request {
+        program,
+        language: args.lang,
+        arguments,
+        env,
+        puts: args.put,
+        gets: args.get,
+        force: args.force,
+        workdir: resolve(guest::WORKDIR.as_bytes(), &args.workdir)?,
+        limits: Limits {
+            memory: grant.memory,
+            boot: BOOT_LIMIT,
+            timeout: grant.timeout,
+            max_output: grant.output,
+            input,
+            fetch_count: files.count.unwrap_or(u64::MAX),
+            fetch_size: files.size.map_or(u64::MAX, |size| size.0),
+            pids: grant.pids,
+        },
+        root: args.root,
+        kvm,
+        show_console: args.console,
+        fresh: args.fresh,
+        verify: args.verify,
+        confine: grant.confine,
+        capture: args.json,
+        record: writer.map(Writer::descriptor),
+        tells: false,
+    })
+}
+
+/// What to run, and its arguments.
+fn program(args: &RunArgs) -> Result<(Program, Vec<OsString>)> {
+    let mut words = args.words.iter().cloned();
+    let code = match &args.code_file {
+        Some(path) => Some(read_code(path)?),
+        None => args.code.clone(),
+    };
+    let mut arguments: Vec<_>;
+    let program = match (code, words.next()) {
+        (Some(code), first) => {
+            // With -c, every word is an argument.
+            arguments = first.into_iter().chain(words).collect();
+            Program::Code(code)
+        }
+        (None, Some(name)) => {
+            arguments = words.collect();
+            // It separates; the one after -c, clap has taken already.
+            if arguments.first().is_some_and(|word| word == "--") {
+                arguments.remove(0);
+            }
+            program_named(&name)
+        }
+        (None, None) => {
+            return Err(Complaint {
+                what: "there is nothing to run".into(),
+                remedy: "name a script, or give code after -c, or - to read it from standard input"
+                    .into(),
+                exit_code: EXIT_OURS,
+            }
+            .into());
+        }
+    };
+    if let Some(file) = &args.args_file {
+        arguments.extend(read_arguments(file)?);
+    }
+    Ok((program, arguments))
+}
+
+/// The variables given, those in files first.
+fn environment(given: &[OsString], files: &[PathBuf]) -> Result<Vec<Vec<u8>>, Complaint> {
+    let complaint = |what| Complaint {
+        what,
+        remedy: "give NAME=VALUE, or the NAME of a variable to pass on".into(),
+        exit_code: EXIT_OURS,
+    };
+    let mut words = Vec::new();
+    for file in files {
+        words.extend(read_variables(file).map_err(complaint)?);
+    }
+    words.extend_from_slice(given);
+    let variables: Result<Vec<_>, _> = words.iter().map(|word| parse_variable(word)).collect();
+    Ok(variables
+        .map_err(complaint)?
+        .into_iter()
+        .flatten()
+        .collect())
+}

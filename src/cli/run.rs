@@ -1,0 +1,92 @@
+//! `sandbox run`.
+
+use super::gate::{self, Gate};
+use super::options::RunArgs;
+use super::record::{self, Writer};
+use super::request::{CAPTURED, Given, request};
+use super::supervisor::{Side, Supervisor};
+use super::voice::{Progress, describe, explain, failure, say, tell};
+use crate::confine::Level;
+use crate::run::{Report, Request, prepare, run};
+use anyhow::Result;
+use clap::ArgMatches;
+use std::path::PathBuf;
+use std::time::Instant;
+
+pub fn run_verb(args: RunArgs, matches: &ArgMatches, kvm: PathBuf) -> Result<u8> {
+    let began = Instant::now();
+    let (json, memory, tells) = (
+        args.json,
+        args.memory,
+        args.json || args.json_status_fd.is_some(),
+    );
+    let writer = Writer::open(json, args.json_status_fd)?;
+    let given = Given(matches.subcommand_matches("run"));
+    let (gate, writer) = match gate::prepare(&args) {
+        Err(error) => (Err(error), writer),
+        Ok((policy, None)) => (
+            Ok(Gate {
+                ceiling: policy.run,
+                entrance: None,
+            }),
+            writer,
+        ),
+        Ok((policy, Some((log, keep_code)))) => match Supervisor::split(log, keep_code)? {
+            Side::Parent(supervisor) => {
+                let kept = args.max_output.unwrap_or(CAPTURED);
+                return supervisor.attend(writer, if json { kept } else { 0 }, memory);
+            }
+            Side::Child(entrance) => {
+                let writer = Writer::new(&entrance.parent)?;
+                let gate = Gate {
+                    ceiling: policy.run,
+                    entrance: Some(entrance),
+                };
+                (Ok(gate), Some(writer))
+            }
+        },
+    };
+    let result = gate.and_then(|gate| carry_out(args, &given, kvm, gate, writer.as_ref(), tells));
+    let code = match &result {
+        Ok(report) => report.exit_code(),
+        Err(error) if json => failure(error).1,
+        Err(error) => explain(error),
+    };
+    let Some(writer) = writer else {
+        return Ok(code);
+    };
+    let record = match result {
+        Ok(report) => record::of(report),
+        Err(error) => record::of_failure(&error, memory, began.elapsed()),
+    };
+    Ok(writer.write(&record)?.unwrap_or(code))
+}
+
+/// One run, from what the user asks to how it went.
+fn carry_out(
+    args: RunArgs,
+    given: &Given,
+    kvm: PathBuf,
+    gate: Gate,
+    writer: Option<&Writer>,
+    tells: bool,
+) -> Result<Report> {
+    let (verbose, quiet, json) = (args.verbose, args.quiet, args.json);
+    let request = Request {
+        tells,
+        ..request(args, given, kvm, &gate, writer)?
+    };
+    if request.confine == Level::Off && !json {
+        say("--confine=off: what escapes from the guest has all the rights of this user");
+    }
+    let prepared = prepare(&request)?;
+    gate.pass(&request, &prepared.work)?;
+    let report = run(&request, prepared, &mut Progress { quiet })?;
+    if !quiet && !json {
+        tell(&report);
+    }
+    if verbose {
+        describe(&report);
+    }
+    Ok(report)
+}

@@ -9,8 +9,10 @@ use base64::engine::general_purpose::STANDARD;
 use guest::{Record, Records, event, report};
 use serde_json::Value;
 
-/// Bytes of results and displays at most.
+/// Bytes of results and displays at most, how many displays, and forms of each: the smallest has its cost.
 const BUNDLES_MAX: u64 = 16 << 20;
+const DISPLAYS_MAX: usize = 1000;
+const FORMS_MAX: usize = 16;
 /// Of an exception: its texts are cut in the guest.
 const EXCEPTION_MAX: usize = 256 << 10;
 /// Of an event: a path.
@@ -96,7 +98,7 @@ impl Telling {
         match record.kind {
             report::EXCEPTION => self.told.exception = Some(exception(record)?),
             report::RESULT => self.told.result = Some(self.bundle(record)?),
-            report::DISPLAY => {
+            report::DISPLAY if self.told.displays.len() < DISPLAYS_MAX => {
                 let bundle = self.bundle(record)?;
                 self.told.displays.push(bundle);
             }
@@ -110,6 +112,10 @@ impl Telling {
         let mut bundle = Bundle::new();
         let mut fields = record.fields.into_iter();
         while let (Some(kind), Some(data)) = (fields.next(), fields.next()) {
+            if bundle.len() == FORMS_MAX {
+                self.told.omitted = true;
+                break;
+            }
             let form = mime_type(kind).and_then(|kind| Some((self.form(&kind, data)?, kind)));
             match form {
                 Some((value, kind)) => drop(bundle.insert(kind, value)),
@@ -121,7 +127,7 @@ impl Telling {
 
     fn form(&mut self, kind: &str, data: Vec<u8>) -> Option<Value> {
         let is_json = kind == "application/json" || kind.ends_with("+json");
-        let size = data.len() * if is_json { JSON_FACTOR } else { 1 };
+        let size = kind.len() + data.len() * if is_json { JSON_FACTOR } else { 1 };
         self.room = self.room.checked_sub(size)?;
         if is_json {
             return serde_json::from_slice(&data).ok();
@@ -254,6 +260,20 @@ mod tests {
             .map(|bundle| bundle["text/plain"].as_str());
         assert!(lengths.map(|text| text.unwrap().len()).eq([10, 20]));
         assert_eq!(told.exception.unwrap().traceback.len(), 500);
+        assert!(told.omitted);
+    }
+
+    #[test]
+    fn displays_and_forms_beyond_their_number_are_left_out_however_small_they_are() {
+        let empty = stream(report::DISPLAY, &[b"text/plain", b""]);
+        let told = reported(1 << 20, &vec![empty; DISPLAYS_MAX + 1]);
+        assert_eq!(told.displays.len(), DISPLAYS_MAX);
+        assert!(told.omitted);
+        let kinds: Vec<_> = (0..FORMS_MAX).map(|n| format!("text/x{n}")).collect();
+        let mut fields: Vec<&[u8]> = vec![b"text/plain", b""];
+        fields.extend(kinds.iter().flat_map(|kind| [kind.as_bytes(), b""]));
+        let told = reported(1 << 20, &[stream(report::RESULT, &fields)]);
+        assert_eq!(told.result.unwrap().len(), FORMS_MAX);
         assert!(told.omitted);
     }
 

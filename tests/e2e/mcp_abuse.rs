@@ -7,6 +7,8 @@ use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -169,20 +171,52 @@ fn a_client_that_reads_nothing_costs_no_more_than_a_few_answers() {
             )
             .map(|message| format!("{message}\n"))
             .collect();
-    let writer = thread::spawn(move || stdin.write_all(lines.as_bytes()).is_ok());
-    thread::sleep(Duration::from_secs(3));
+    let taken = Arc::new(AtomicUsize::new(0));
+    let (count, length) = (Arc::clone(&taken), lines.len());
+    let writer = thread::spawn(move || {
+        let mut rest = lines.as_bytes();
+        while let Ok(written @ 1..) = stdin.write(rest) {
+            rest = &rest[written..];
+            count.fetch_add(written, Ordering::Relaxed);
+        }
+    });
+    // Until it takes no more, however slow it is.
+    let mut before = None;
+    while before != Some(taken.load(Ordering::Relaxed)) || before == Some(0) {
+        before = Some(taken.load(Ordering::Relaxed));
+        thread::sleep(Duration::from_secs(2));
+    }
     println!("{} MiB", server.memory());
     assert!(server.memory() < 64);
-    assert!(!writer.is_finished(), "it went on listening");
+    assert!(before < Some(length), "it went on listening");
     drop(server);
     writer.join().unwrap();
 }
 
 #[test]
+fn a_program_that_displays_without_end_costs_no_more_than_a_few_answers() {
+    let mut agent = Agent::start(&[]);
+    let code =
+        "class Nothing:\n def __repr__(self): return ''\nfor _ in range(50000): display(Nothing())";
+    let result = agent.call(json!({"code": code}));
+    let record = &result["structuredContent"];
+    assert_eq!(
+        record["limits_hit"],
+        json!(["report"]),
+        "{}",
+        text_of(&result)
+    );
+    assert_eq!(record["displays"].as_array().unwrap().len(), 1000);
+    println!("{} MiB", agent.server.memory());
+    assert!(agent.server.memory() < 64);
+}
+
+#[test]
 fn calls_beyond_what_may_wait_are_refused_and_the_others_run() {
     let mut agent = Agent::start(&[]);
+    let code = "import time; time.sleep(0.2); print(1)";
     let ids: Vec<_> = (0..200)
-        .map(|_| agent.start_call(json!({"code": "print(1)"})))
+        .map(|_| agent.start_call(json!({"code": code})))
         .collect();
     let (mut ran, mut refused) = (0, 0);
     for id in ids {

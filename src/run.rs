@@ -192,8 +192,13 @@ pub fn prepare(request: &Request) -> Result<Prepared> {
     })
 }
 
-/// Runs one program in a virtual machine of its own.
-pub fn run(request: &Request, prepared: Prepared, listener: &mut dyn Listener) -> Result<Report> {
+/// Runs one program in a virtual machine of its own. Signals that ask us to stop are watched until
+/// the caller drops them.
+pub fn run(
+    request: &Request,
+    prepared: Prepared,
+    listener: &mut dyn Listener,
+) -> Result<(Report, Signals)> {
     let Prepared {
         began,
         work,
@@ -241,7 +246,6 @@ pub fn run(request: &Request, prepared: Prepared, listener: &mut dyn Listener) -
     let entered = Instant::now();
     let (vm, verdict) = watchdog.watch(&request.limits, &signals, &mut || {})?;
     let ended = Instant::now();
-    drop(signals);
     let (counters, unknown) = (vm.counters(), vm.unknown());
     let peak = usage.map(Usage::count).transpose()?;
     let last_words = last_words(&vm.console());
@@ -250,7 +254,7 @@ pub fn run(request: &Request, prepared: Prepared, listener: &mut dyn Listener) -
     let told = session.take_told();
     let (reported, output, marks) = session.into_result();
     let fetched = unpacker.map_or(Ok(Fetched::default()), Unpacker::finish)?;
-    Ok(Report {
+    let report = Report {
         path,
         template,
         outcome: verdict.outcome(reported),
@@ -266,7 +270,8 @@ pub fn run(request: &Request, prepared: Prepared, listener: &mut dyn Listener) -
         family,
         confinement,
         last_words,
-    })
+    };
+    Ok((report, signals))
 }
 
 /// If files are to be fetched: what the session is to do for that, and the process that takes them.

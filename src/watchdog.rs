@@ -51,11 +51,36 @@ impl Signals {
         Ok(self.read()?.map(|signal| signal.ssi_signo as u8))
     }
 
-    /// The same, if a process sent it: one of the terminal's has reached all of its processes.
-    pub fn take_sent(&self) -> Result<Option<Signal>> {
-        let signal = self.read()?;
-        let sent = signal.filter(|signal| signal.ssi_code <= 0);
-        Ok(sent.and_then(|signal| Signal::try_from(signal.ssi_signo as i32).ok()))
+    /// The same, and whether a process sent it: one of the terminal's has reached all of its processes.
+    pub fn take_with_sender(&self) -> Result<Option<(Signal, bool)>> {
+        let signal = self.read()?.and_then(|info| {
+            let signal = Signal::try_from(info.ssi_signo as i32).ok()?;
+            Some((signal, info.ssi_code <= 0))
+        });
+        Ok(signal)
+    }
+
+    /// Waits until the descriptor takes something. Signals that come while it does so at once are those that have
+    /// been obeyed, sent again (timeout(1) sends two); one that comes while nobody reads is obeyed as if it
+    /// were not watched.
+    pub fn until_writable(&self, fd: BorrowedFd) -> Result<()> {
+        loop {
+            let mut fds = [
+                PollFd::new(fd, PollFlags::POLLOUT),
+                PollFd::new(self.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Err(Errno::EINTR) => continue,
+                result => result.context("waiting for a reader")?,
+            };
+            let [writable, signal] =
+                fds.map(|fd| fd.revents().is_some_and(|events| !events.is_empty()));
+            match (writable, signal) {
+                (true, true) => drop(self.take()?),
+                (true, false) => return Ok(()),
+                (false, _) => self.mask.thread_unblock().context("unblocking signals")?,
+            }
+        }
     }
 
     fn read(&self) -> Result<Option<siginfo>> {

@@ -9,44 +9,52 @@ use crate::record::{
     Bytes, Encoding, Failure, File, Host, Limit, Memory, Path, Record, Status, Timings, Unusual,
 };
 use crate::run::{self, Report};
-use crate::session::{Sink, Totals};
+use crate::session::Totals;
 use crate::vm::host::Family;
-use anyhow::Result;
+use crate::watchdog::Signals;
+use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::write;
 use std::io::{self, BufWriter, Write, stdout};
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 /// Where a record goes.
-pub struct Writer(Sink);
+pub struct Writer(OwnedFd);
 
 impl Writer {
     /// To standard output, to the descriptor with this number, or nowhere.
     pub fn open(json: bool, descriptor: Option<RawFd>) -> Result<Option<Self>> {
-        let sink = match descriptor {
-            Some(number) => Sink::new(writable(number)?, u64::MAX)?,
-            None if json => Sink::new(stdout(), u64::MAX)?,
-            None => return Ok(None),
-        };
-        Ok(Some(Self(sink)))
+        match descriptor {
+            Some(number) => Self::new(writable(number)?).map(Some),
+            None if json => Self::new(stdout()).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// To this stream.
     pub fn new(stream: impl AsFd) -> Result<Self> {
-        Ok(Self(Sink::new(stream, u64::MAX)?))
+        let fd = stream.as_fd().try_clone_to_owned();
+        Ok(Self(fd.context("duplicating a descriptor")?))
     }
 
     pub fn descriptor(&self) -> RawFd {
-        self.0.descriptor().expect("it is not memory")
+        self.0.as_raw_fd()
     }
 
-    /// In one line. Gives the exit code if nobody reads it.
-    pub fn write(mut self, record: &Record) -> Result<Option<u8>> {
+    /// In one line. Gives the exit code if nobody reads it. `signals`: that ask us to stop, where
+    /// they are watched.
+    pub fn write(self, record: &Record, signals: Option<&Signals>) -> Result<Option<u8>> {
+        let pieces = Pieces {
+            fd: self.0.as_fd(),
+            signals,
+        };
         // Not as one string: it may hold a lot of output.
-        let mut writer = BufWriter::new(Pieces(&mut self.0));
+        let mut writer = BufWriter::new(pieces);
         let written = serde_json::to_writer(&mut writer, record)
             .map_err(io::Error::from)
             .and_then(|()| writer.write_all(b"\n"))
@@ -67,12 +75,28 @@ impl Writer {
     }
 }
 
-struct Pieces<'a>(&'a mut Sink);
+struct Pieces<'a> {
+    fd: BorrowedFd<'a>,
+    signals: Option<&'a Signals>,
+}
 
 impl Write for Pieces<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.deliver(bytes, || false)?;
-        Ok(bytes.len())
+        /// A pipe that takes anything takes so many bytes at once: pipe(7).
+        const PIECE: usize = libc::PIPE_BUF;
+        if let Some(signals) = self.signals {
+            signals.until_writable(self.fd).map_err(io::Error::other)?;
+        }
+        match write(self.fd, &bytes[..bytes.len().min(PIECE)]) {
+            Err(Errno::EAGAIN) => {
+                poll(
+                    &mut [PollFd::new(self.fd, PollFlags::POLLOUT)],
+                    PollTimeout::NONE,
+                )?;
+                Err(Errno::EINTR)?
+            }
+            result => Ok(result?),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -8,6 +8,7 @@ use super::supervisor::{Side, Supervisor};
 use super::voice::{Progress, describe, explain, failure, say, tell};
 use crate::confine::Level;
 use crate::run::{Report, Request, prepare, run};
+use crate::watchdog::Signals;
 use anyhow::Result;
 use clap::ArgMatches;
 use std::path::PathBuf;
@@ -48,21 +49,21 @@ pub fn run_verb(args: RunArgs, matches: &ArgMatches, kvm: PathBuf) -> Result<u8>
     };
     let result = gate.and_then(|gate| carry_out(args, &given, kvm, gate, writer.as_ref(), tells));
     let code = match &result {
-        Ok(report) => report.exit_code(),
+        Ok((report, _)) => report.exit_code(),
         Err(error) if json => failure(error).1,
         Err(error) => explain(error),
     };
     let Some(writer) = writer else {
         return Ok(code);
     };
-    let record = match result {
-        Ok(report) => record::of(report),
-        Err(error) => record::of_failure(&error, memory, began.elapsed()),
+    let (record, signals) = match result {
+        Ok((report, signals)) => (record::of(report), signals),
+        Err(error) => (record::of_failure(&error, memory, began.elapsed()), None),
     };
-    Ok(writer.write(&record)?.unwrap_or(code))
+    Ok(writer.write(&record, signals.as_ref())?.unwrap_or(code))
 }
 
-/// One run, from what the user asks to how it went.
+/// One run, from what the user asks to how it went; and the signals, where a record is to be written.
 fn carry_out(
     args: RunArgs,
     given: &Given,
@@ -70,7 +71,7 @@ fn carry_out(
     gate: Gate,
     writer: Option<&Writer>,
     tells: bool,
-) -> Result<Report> {
+) -> Result<(Report, Option<Signals>)> {
     let (verbose, quiet, json) = (args.verbose, args.quiet, args.json);
     let request = Request {
         tells,
@@ -81,12 +82,13 @@ fn carry_out(
     }
     let prepared = prepare(&request)?;
     gate.pass(&request, &prepared.work)?;
-    let report = run(&request, prepared, &mut Progress { quiet })?;
+    let (report, signals) = run(&request, prepared, &mut Progress { quiet })?;
+    let signals = writer.map(|_| signals);
     if !quiet && !json {
         tell(&report);
     }
     if verbose {
         describe(&report);
     }
-    Ok(report)
+    Ok((report, signals))
 }

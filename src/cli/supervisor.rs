@@ -35,8 +35,8 @@ pub struct Supervisor {
     told: PipeReader,
     signals: Signals,
     began: Instant,
-    /// A signal that was passed on.
-    passed_on: Option<Signal>,
+    /// A signal that asked for the end.
+    asked: Option<Signal>,
 }
 
 impl Supervisor {
@@ -58,7 +58,7 @@ impl Supervisor {
                 told,
                 signals,
                 began,
-                passed_on: None,
+                asked: None,
             }),
         })
     }
@@ -70,16 +70,23 @@ impl Supervisor {
         let told = self.listen(most)?;
         let ended = own::ended(self.child)?;
         let (run, record) = split(&told);
-        let cancelled = self.passed_on.map(|signal| signal as i32) == ended.status.err();
+        // Of a record that its process did not write.
+        let limits = |mut record: Record| {
+            record.memory.limit = memory;
+            record
+        };
+        let cancelled = self.asked.map(|signal| signal as i32) == ended.status.err();
         let (mut record, code) = match ended.status {
             Ok(code) => (
                 serde_json::from_slice(record)
-                    .unwrap_or_else(|_| failed("did not tell how it went".into())),
+                    .unwrap_or_else(|_| limits(failed("did not tell how it went".into()))),
                 u8::try_from(code).unwrap_or(EXIT_OURS),
             ),
-            Err(signal) if cancelled => (Record::empty(Status::Cancelled), 128 + signal as u8),
+            Err(signal) if cancelled => {
+                (limits(Record::empty(Status::Cancelled)), 128 + signal as u8)
+            }
             Err(signal) => (
-                failed(format!("was ended by {}", described(signal))),
+                limits(failed(format!("was ended by {}", described(signal)))),
                 EXIT_OURS,
             ),
         };
@@ -105,7 +112,7 @@ impl Supervisor {
         let Some(writer) = writer else {
             return Ok(code);
         };
-        Ok(writer.write(&record)?.unwrap_or(code))
+        Ok(writer.write(&record, Some(&self.signals))?.unwrap_or(code))
     }
 
     /// All that the child tells until it ends; passes on signals that are for it.
@@ -122,10 +129,12 @@ impl Supervisor {
                 result => result.context("waiting for a run")?,
             };
             let speaks = fds[0].revents().is_some_and(|events| !events.is_empty());
-            if let Some(signal) = self.signals.take_sent()? {
-                self.passed_on = Some(signal);
-                // It may have ended, and is not reaped before we end.
-                kill(self.child, signal).unwrap_or_default();
+            if let Some((signal, sent)) = self.signals.take_with_sender()? {
+                self.asked = Some(signal);
+                if sent {
+                    // It may have ended, and is not reaped before we end.
+                    kill(self.child, signal).unwrap_or_default();
+                }
             }
             if speaks {
                 match self.told.read(&mut piece).context("hearing from a run")? {

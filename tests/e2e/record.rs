@@ -1,6 +1,6 @@
 //! What a program is told of a run: one JSON object, for each way a run can end.
 
-use crate::common::{binary, exit_code, finish, sandbox, start, text};
+use crate::common::{Cache, binary, exit_code, finish, sandbox, start, text};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use nix::sys::signal::{Signal, kill};
@@ -164,6 +164,21 @@ fn a_signal_to_us_is_told_with_what_there_was() {
         let record = read(&output.stderr);
         assert_eq!(record.status, Status::Cancelled);
         assert_eq!(record.stdout_bytes.total, 3);
+    }
+}
+
+/// timeout(1) sends one to its child, and another to the group that both are in.
+#[test]
+fn a_signal_that_comes_twice_is_told_as_one_that_comes_once() {
+    for _ in 0..5 {
+        let code = "print('up', flush=True)\nwhile True: pass";
+        let mut command = Cache::growing().command("timeout");
+        command.args(["5", &binary(), "run", "--json", "-c", code]);
+        let output = finish(&mut command, b"");
+        assert_eq!(exit_code(output.status), 124);
+        let record = read(&output.stdout);
+        assert_eq!(record.status, Status::Cancelled);
+        assert_eq!(record.stdout.as_deref(), Some("up\n"));
     }
 }
 

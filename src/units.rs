@@ -39,15 +39,17 @@ pub fn format_size(size: u64) -> String {
 /// Bytes of memory of a guest at least.
 pub const MEMORY_MIN: u64 = 64 << 20;
 
+/// What a guest's memory is made of.
+pub const MEMORY_PIECE: u64 = 2 << 20;
+
 /// Memory in whole pieces of 2 MiB, within what a guest can have.
 pub fn parse_memory(text: &str) -> Result<u64, String> {
-    const PIECE: u64 = 2 << 20;
     const MOST: u64 = 64 << 30;
     let size = parse_size(text)?;
     if !(MEMORY_MIN..=MOST).contains(&size) {
         return Err("a guest has between 64M and 64G".into());
     }
-    Ok(size.next_multiple_of(PIECE))
+    Ok(size.next_multiple_of(MEMORY_PIECE))
 }
 
 /// timeout(1)'s grammar: a number, with an optional unit s, m, h or d.

@@ -102,6 +102,17 @@ impl Gate {
             .take(most.saturating_add(1))
             .read_to_end(&mut code)
             .context("reading the program from standard input")?;
+        if code.len() as u64 > CODE_MAX {
+            return Err(Complaint {
+                what: format!(
+                    "the program on standard input is larger than {} MiB",
+                    CODE_MAX >> 20
+                ),
+                remedy: "put its data into a file: --put FILE".into(),
+                exit_code: EXIT_OURS,
+            }
+            .into());
+        }
         let memory = memfd_create(c"code", MFdFlags::MFD_CLOEXEC).context("keeping the program")?;
         let mut file = File::from(memory);
         file.write_all(&code).context("keeping the program")?;
@@ -112,7 +123,11 @@ impl Gate {
 }
 
 /// Who sets the environment of others binds them with it.
-fn keep_to_environment(option: &str, name: &str, given: Option<&Path>) -> Result<(), Complaint> {
+pub fn keep_to_environment(
+    option: &str,
+    name: &str,
+    given: Option<&Path>,
+) -> Result<(), Complaint> {
     match env::var_os(name) {
         Some(set) if given != Some(Path::new(&set)) => Err(Complaint {
             what: format!("{option} is not what {name} says: {}", set.display()),

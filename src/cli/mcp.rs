@@ -1,5 +1,6 @@
 //! `sandbox mcp`.
 
+use super::gate::keep_to_environment;
 use crate::mcp::{self, HttpOptions, Options};
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -44,6 +45,8 @@ pub fn mcp_verb(args: McpArgs, kvm: PathBuf) -> Result<u8> {
         writeln!(stdout(), "token: {token}\nline:  {line}")?;
         return Ok(0);
     }
+    keep_to_environment("--policy", "SANDBOX_POLICY", args.policy.as_deref())?;
+    keep_to_environment("--audit", "SANDBOX_AUDIT", args.audit.as_deref())?;
     mcp::serve(Options {
         kvm,
         http: args.http.map(|address| HttpOptions {

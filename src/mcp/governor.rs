@@ -98,11 +98,8 @@ impl Governor {
     }
 
     pub fn memory_mib(&self, most: u64) -> (u64, u64) {
-        let most = self
-            .policy
-            .run
-            .memory
-            .map_or(most, |size| (size.0 >> 20).min(most));
+        let allowed = self.policy.run.memory_max();
+        let most = allowed.map_or(most, |size| (size >> 20).min(most));
         ((MEMORY >> 20).min(most), most)
     }
 

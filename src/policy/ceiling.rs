@@ -5,7 +5,7 @@ use crate::complaint::Complaint;
 use crate::confine::Level;
 use crate::job::Language;
 use crate::outcome::EXIT_OURS;
-use crate::units::format_size;
+use crate::units::{MEMORY_PIECE, format_size};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -173,7 +173,7 @@ impl Ceiling {
             seconds,
         )?;
         Ok(Grant {
-            memory: lower("memory", wish.memory, size(self.memory), format_size)?,
+            memory: lower("memory", wish.memory, self.memory_max(), format_size)?,
             timeout: (timeout < Duration::MAX).then_some(timeout),
             output: lower("output", wish.output, size(self.output), format_size)?,
             pids: lower("pids", wish.pids, self.pids, |pids| pids.to_string())?,
@@ -181,6 +181,11 @@ impl Ceiling {
             stdin,
             files: self.files,
         })
+    }
+
+    /// Bytes that a guest can have.
+    pub fn memory_max(&self) -> Option<u64> {
+        self.memory.map(|most| most.0 - most.0 % MEMORY_PIECE)
     }
 
     pub fn check_code(&self, bytes: u64) -> Result<(), Excess> {
@@ -440,7 +445,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_granted_is_ever_over_the_ceiling(
-            most in 1u64..1000, asked in 0u64..2000, is_given: bool
+            most in MEMORY_PIECE..1 << 30, asked in 0u64..2 << 30, is_given: bool
         ) {
             let ask = |value| if is_given { Ask::Given(value) } else { Ask::Default(value) };
             let mut wish = wish();
@@ -448,7 +453,8 @@ mod tests {
             let policy = Ceiling { memory: Some(Size(most)), ..Ceiling::default() };
             match policy.grant(&wish) {
                 Ok(grant) => prop_assert!(grant.memory <= most && grant.memory <= asked),
-                Err(_) => prop_assert!(is_given && asked > most),
+                // A machine's memory is in pieces.
+                Err(_) => prop_assert!(is_given && asked > most - MEMORY_PIECE),
             }
         }
     }

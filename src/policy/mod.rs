@@ -110,6 +110,9 @@ impl Policy {
                 return Err(format!("{key}: with 0 nothing ever runs"));
             }
         }
+        if self.run.pids == Some(0) {
+            return Err("run.pids: with 0 no program starts".into());
+        }
         if self.run.memory.is_some_and(|memory| memory.0 < MEMORY_MIN) {
             return Err("run.memory: no machine runs with less than 64M".into());
         }
@@ -194,6 +197,7 @@ mod tests {
             "[server.client]\nconcurrency = 0",
             "[audit]\nfile = 'audit.jsonl'",
             "[run]\nmemory = '32M'",
+            "[run]\npids = 0",
         ] {
             assert!(Policy::parse(text).is_err(), "{text}");
         }

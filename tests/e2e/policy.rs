@@ -225,9 +225,39 @@ fn the_policy_of_the_environment_holds_whatever_is_said_on_the_command_line() {
         write("strict", "[run]\nmemory = '128M'"),
         write("empty", ""),
     );
-    let mut command = sandbox(&["run", "--policy", empty.to_str().unwrap(), "-c", "print(1)"]);
-    let output = finish(command.env("SANDBOX_POLICY", &strict), b"");
+    let empty = empty.to_str().unwrap();
+    let run = ["run", "--policy", empty, "-c", "print(1)"];
+    for arguments in [&run[..], &["mcp", "--policy", empty]] {
+        let mut command = sandbox(arguments);
+        let output = finish(command.env("SANDBOX_POLICY", &strict), b"");
+        assert_eq!(exit_code(output.status), 125);
+        assert_eq!(text(&output.stdout), "");
+        assert!(text(&output.stderr).contains("SANDBOX_POLICY"));
+    }
+}
+
+#[test]
+fn memory_that_no_machine_has_exactly_is_the_next_smaller_one() {
+    let total = "print(open('/proc/meminfo').readline())";
+    let output = run_with("memory = 135000000", &["-c", total], b"");
+    assert_eq!(exit_code(output.status), 0, "{}", text(&output.stderr));
+    let output = run_with("memory = 135000000", &["-m", "130M", "-c", "pass"], b"");
     assert_eq!(exit_code(output.status), 125);
-    assert_eq!(text(&output.stdout), "");
-    assert!(text(&output.stderr).contains("SANDBOX_POLICY"));
+    assert!(
+        text(&output.stderr).contains("128 MiB"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
+fn code_on_standard_input_that_is_too_long_is_refused_and_not_cut() {
+    let code = vec![b'#'; (56 << 20) + 1];
+    let output = run_with("", &["--audit", "log", "-"], &code);
+    assert_eq!(exit_code(output.status), 125);
+    assert!(
+        text(&output.stderr).contains("larger than 56 MiB"),
+        "{}",
+        text(&output.stderr)
+    );
 }

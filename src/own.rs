@@ -15,8 +15,17 @@ use std::time::Duration;
 pub fn command() -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("sandbox");
-    // SAFETY: between fork and exec it makes one system call.
-    unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
+    let parent = getpid();
+    let tie = move || {
+        set_pdeathsig(Signal::SIGKILL)?;
+        // It may have died before.
+        match getppid() == parent {
+            true => Ok(()),
+            false => Err(Errno::ESRCH.into()),
+        }
+    };
+    // SAFETY: between fork and exec it makes two system calls.
+    unsafe { command.pre_exec(tie) };
     command
 }
 

@@ -1,5 +1,6 @@
 //! What the caller is told of a run: the record, and the same for people.
 
+use crate::mcp::child::Workspace;
 use crate::mcp::governor::Refused;
 use crate::mcp::kept::{Kept, Room};
 use crate::record::{Bundle, Encoding, Failure, Record, Status};
@@ -195,20 +196,22 @@ fn forms(label: &str, bundle: &Bundle) -> Vec<ContentBlock> {
 }
 
 /// Keeps what was fetched, and shows it. The record says then where each file is kept.
-pub fn files(
-    record: &mut Record,
+pub fn keep(
+    mut record: Record,
     kept: &Kept,
     client: &str,
-    workspace: &Path,
-) -> Vec<ContentBlock> {
+    workspace: Option<Workspace>,
+) -> (Record, Vec<ContentBlock>) {
     let mut content = Vec::new();
     let mut room = Room::new();
+    let mut left_out = record.files_count - (record.files.len() as u64).min(record.files_count);
     for file in &mut record.files {
         let host = mem::take(&mut file.host);
-        if !room.take(file.size) {
+        let Some(workspace) = workspace.as_ref().filter(|_| room.take(file.size)) else {
+            left_out += 1;
             continue;
-        }
-        match kept.keep(client, workspace, Path::new(&host), &file.path) {
+        };
+        match kept.keep(client, workspace.path(), Path::new(&host), &file.path) {
             Ok(entry) => {
                 file.host = entry.uri.clone();
                 content.push(entry.block());
@@ -219,11 +222,10 @@ pub fn files(
             }
         }
     }
-    if room.left_out > 0 {
+    if left_out > 0 {
         content.push(ContentBlock::text(format!(
-            "[cut] {} files are not kept: there are too many; let the program make an archive",
-            room.left_out
+            "[cut] {left_out} files are not kept: there are too many; let the program make an archive"
         )));
     }
-    content
+    (record, content)
 }

@@ -110,7 +110,10 @@ impl Arguments {
     pub fn parse(given: Option<JsonObject>) -> Result<Self, Wrong> {
         let given = Value::Object(given.unwrap_or_default());
         let arguments: Self = serde_path_to_error::deserialize(given).map_err(|error| Wrong {
-            argument: error.path().to_string(),
+            argument: match error.path().iter().next() {
+                Some(_) => error.path().to_string(),
+                None => "arguments".into(),
+            },
             failure: Failure {
                 message: format!("the arguments are wrong: {error}"),
                 remedy: "call the tool as its inputSchema says".into(),

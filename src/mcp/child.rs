@@ -9,22 +9,26 @@ use crate::own;
 use crate::policy::{Files, Grant};
 use crate::record::{Failure, Record, Status};
 use anyhow::{Context, Result};
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::{Pid, SysconfVar, sysconf};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::Pid;
+use std::env;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder, File};
-use std::io::{ErrorKind, Read};
-use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::process::ExitStatusExt;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{ErrorKind, Read, Seek, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::oneshot;
 
-/// Bytes of a record at most: far more than a run may put out.
-const RECORD_MAX: u64 = 256 << 20;
+/// Bytes of a record at most: far more than those of a run that keeps its limits.
+const RECORD_MAX: u64 = 64 << 20;
 /// Bytes of each output stream that are kept.
 pub const OUTPUT_MAX: u64 = 1 << 20;
 
@@ -75,6 +79,8 @@ impl Run {
             .name("run".into())
             .spawn(move || {
                 let spawned = command.spawn().context("starting a process");
+                // With what was handed on.
+                drop(command);
                 let child = match spawned {
                     Ok(child) => Arc::new(Mutex::new(child)),
                     Err(error) => {
@@ -132,9 +138,7 @@ fn attend(child: &Mutex<Child>, workspace: Workspace) -> Result<Ended> {
             .context("reading a record")?;
     }
     // Not under the lock, which whoever ends it needs.
-    waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
-        .context("waiting for a process")?;
-    let cpu = processor_time(pid)?;
+    let cpu = own::ended(pid)?.processor_time;
     let status = lock(child).wait().context("waiting for a process")?;
     let record = match status.code() {
         None => Record::empty(Status::Cancelled),
@@ -156,23 +160,11 @@ fn attend(child: &Mutex<Child>, workspace: Workspace) -> Result<Ended> {
     })
 }
 
-/// That a process used which is no more than an entry: proc_pid_stat(5), utime to cstime.
-fn processor_time(pid: Pid) -> Result<Duration> {
-    let stat =
-        fs::read_to_string(format!("/proc/{pid}/stat")).context("reading a process's times")?;
-    // The name may have spaces and parentheses in it.
-    let (_, fields) = stat.rsplit_once(')').context("a process without a name")?;
-    let times = fields.split_whitespace().skip(11).take(4);
-    let ticks: u64 = times.filter_map(|field| field.parse::<u64>().ok()).sum();
-    let frequency = sysconf(SysconfVar::CLK_TCK)?.context("a system without a clock")?;
-    Ok(Duration::from_secs_f64(ticks as f64 / frequency as f64))
-}
-
 fn lock(child: &Mutex<Child>) -> std::sync::MutexGuard<'_, Child> {
     child.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A private directory with what a run gets and what it leaves; removed when this is dropped.
+/// A private directory for what a run leaves; removed when this is dropped.
 pub struct Workspace {
     path: PathBuf,
 }
@@ -182,57 +174,34 @@ impl Workspace {
         &self.path
     }
 
-    pub fn create(path: PathBuf, arguments: &Arguments) -> Result<Self> {
+    pub fn create(path: PathBuf) -> Result<Self> {
         DirBuilder::new()
             .mode(0o700)
             .create(&path)
             .with_context(|| format!("making {}", path.display()))?;
-        let workspace = Self { path };
-        workspace.fill(arguments)?;
-        Ok(workspace)
+        Ok(Self { path })
     }
 
-    fn fill(&self, arguments: &Arguments) -> Result<()> {
-        let write = |name: &str, content: &[u8]| {
-            let path = self.path.join(name);
-            fs::write(&path, content).with_context(|| format!("writing {}", path.display()))
-        };
-        write("code", arguments.code.as_bytes())?;
-        write("stdin", arguments.stdin.as_bytes())?;
-        let variables = arguments.env.iter();
-        let variables: String = variables
-            .map(|(name, value)| format!("{name}={value}\0"))
-            .collect();
-        write("env", variables.as_bytes())?;
-        let words = arguments.args.iter();
-        let words: String = words.map(|word| format!("{word}\0")).collect();
-        write("args", words.as_bytes())?;
-        for (number, file) in arguments.files.iter().enumerate() {
-            if let Some(content) = &file.content {
-                write(&format!("put-{number}"), content)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// `sandbox run` with what is in here. What the caller gave is in files: anybody on this
-    /// machine may read a command line.
+    /// `sandbox run` with what the caller gave, which is in memory: anybody on this machine may
+    /// read a command line, and a file may outlive this server.
     fn command(&self, arguments: &Arguments, grant: &Grant, kvm: &Path) -> Result<Command> {
+        let mut given = Given::default();
         let confine = format!("{:?}", grant.confine).to_lowercase();
         let mut command = own::command();
+        // Those are the server's.
+        for (name, _) in env::vars_os().filter(|(name, _)| is_option(name)) {
+            command.env_remove(name);
+        }
         command
-            // The server's.
-            .env_remove("SANDBOX_POLICY")
-            .env_remove("SANDBOX_AUDIT")
             .arg("--kvm")
             .arg(kvm)
             .args(["run", "--json", "--quiet"])
             .arg("--code-file")
-            .arg(self.path.join("code"))
+            .arg(given.path(arguments.code.as_bytes())?)
             .arg("--env-file")
-            .arg(self.path.join("env"))
+            .arg(given.path(&ended_by_nul(&variables(arguments)))?)
             .arg("--args-file")
-            .arg(self.path.join("args"))
+            .arg(given.path(&ended_by_nul(&arguments.args))?)
             .args(["--memory", &grant.memory.to_string()])
             .args(["--max-output", &grant.output.to_string()])
             .args(["--pids-limit", &grant.pids.to_string()])
@@ -244,13 +213,11 @@ impl Workspace {
         }
         // What is fetched is known only there.
         if let Some(policy) = policy_of(&grant.files) {
-            let path = self.path.join("policy");
-            fs::write(&path, policy).with_context(|| format!("writing {}", path.display()))?;
-            command.arg("--policy").arg(path);
+            command.arg("--policy").arg(given.path(policy.as_bytes())?);
         }
         for (number, file) in arguments.files.iter().enumerate() {
-            if file.content.is_some() {
-                let put = self.path.join(format!("put-{number}"));
+            if let Some(content) = &file.content {
+                let put = given.path(content)?;
                 command.arg(option("--put=", pair(put.as_os_str(), &file.path)));
             }
             if file.is_fetched {
@@ -259,13 +226,68 @@ impl Workspace {
                 command.arg(option("--get=", pair(guest, get.as_os_str())));
             }
         }
-        let stdin = File::open(self.path.join("stdin")).context("opening its standard input")?;
         command
-            .stdin(stdin)
+            .stdin(in_memory(arguments.stdin.as_bytes())?)
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit());
+        given.hand_on(&mut command);
         Ok(command)
     }
+}
+
+/// Files without names, for a process to be started.
+#[derive(Default)]
+struct Given(Vec<File>);
+
+impl Given {
+    /// Where that process finds one with this content.
+    fn path(&mut self, content: &[u8]) -> Result<PathBuf> {
+        let file = in_memory(content)?;
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        self.0.push(file);
+        Ok(path.into())
+    }
+
+    fn hand_on(self, command: &mut Command) {
+        let hand_on = move || {
+            for file in &self.0 {
+                fcntl(file, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            }
+            Ok(())
+        };
+        // SAFETY: between fork and exec it makes system calls only.
+        unsafe { command.pre_exec(hand_on) };
+    }
+}
+
+fn in_memory(content: &[u8]) -> Result<File> {
+    let doing = "keeping what the caller gave";
+    let memory = memfd_create(c"given", MFdFlags::MFD_CLOEXEC).context(doing)?;
+    let mut file = File::from(memory);
+    // The mode of files that are put.
+    file.set_permissions(Permissions::from_mode(0o644))
+        .context(doing)?;
+    file.write_all(content).context(doing)?;
+    file.rewind().context(doing)?;
+    Ok(file)
+}
+
+fn is_option(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(b"SANDBOX_")
+}
+
+fn variables(arguments: &Arguments) -> Vec<String> {
+    let variables = arguments.env.iter();
+    variables
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect()
+}
+
+fn ended_by_nul(words: &[String]) -> Vec<u8> {
+    let words = words.iter();
+    words
+        .flat_map(|word| [word.as_bytes(), b"\0"].concat())
+        .collect()
 }
 
 impl Drop for Workspace {

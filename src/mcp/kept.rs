@@ -34,7 +34,6 @@ pub struct Entry {
 pub struct Room {
     count: usize,
     bytes: u64,
-    pub left_out: usize,
 }
 
 impl Room {
@@ -42,16 +41,14 @@ impl Room {
         Self {
             count: COUNT_MAX,
             bytes: FILES_MAX,
-            left_out: 0,
         }
     }
 
     /// Whether there was room for a file of that many bytes.
     pub fn take(&mut self, bytes: u64) -> bool {
         let left = self.bytes.checked_sub(bytes).filter(|_| self.count > 0);
-        match left {
-            Some(left) => (self.bytes, self.count) = (left, self.count - 1),
-            None => self.left_out += 1,
+        if let Some(left) = left {
+            (self.bytes, self.count) = (left, self.count - 1);
         }
         left.is_some()
     }

@@ -24,6 +24,7 @@ use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -99,16 +100,17 @@ impl Server {
         let mut ended = self.execute(client, arguments, &grant, context).await;
         answer::translate(&mut ended.record);
         governor.end(begun, &mut ended.record, ended.usage).await;
-        let files = match &ended.workspace {
-            Some(workspace) => answer::files(
-                &mut ended.record,
-                &self.shared.kept,
-                client.name(),
-                workspace.path(),
-            ),
-            None => Vec::new(),
-        };
-        Ok(answer::of(&ended.record, files))
+        let Ended {
+            record, workspace, ..
+        } = ended;
+        let (shared, name) = (Arc::clone(&self.shared), Arc::clone(client.name()));
+        // There may be many.
+        let kept = spawn_blocking(move || answer::keep(record, &shared.kept, &name, workspace));
+        let (record, files) = kept.await.map_err(|error| Failure {
+            message: format!("the server failed to keep the program's files: {error}"),
+            remedy: "call again".into(),
+        })?;
+        Ok(answer::of(&record, files))
     }
 
     /// A process to its end, or until nobody waits for it any more.
@@ -121,7 +123,7 @@ impl Server {
     ) -> Ended {
         let execution = async {
             let directory = self.shared.directory.join(random::name()?);
-            let workspace = Workspace::create(directory, arguments)?;
+            let workspace = Workspace::create(directory)?;
             let mut run = Run::start(workspace, arguments, grant, &self.shared.kvm).await?;
             tokio::select! {
                 ended = run.ended() => ended,

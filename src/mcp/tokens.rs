@@ -70,8 +70,12 @@ impl Tokens {
             }
             let (name, hash) =
                 parse_line(line).map_err(|what| format!("line {}: {what}", number + 1))?;
+            let twice = |what: &str| Err(format!("line {}: {what} is there twice", number + 1));
             if tokens.iter().any(|(other, _)| **other == *name) {
-                return Err(format!("line {}: {name} is there twice", number + 1));
+                return twice(name);
+            }
+            if let Some((other, _)) = tokens.iter().find(|(_, its)| *its == hash) {
+                return twice(&format!("the token of {other}"));
             }
             tokens.push((name.into(), hash));
         }
@@ -192,6 +196,7 @@ mod tests {
             format!("o ne:{}", "0".repeat(64)),
             format!("one:{digits}"),
             format!("{line}\n{line}"),
+            format!("{line}\n{}", line.replace("one", "two")),
         ] {
             assert!(Tokens::parse(&wrong).is_err(), "{wrong}");
         }

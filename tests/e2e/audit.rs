@@ -1,7 +1,8 @@
 //! The log of runs: what is in it, whatever happens to those who write it.
 
+use crate::agent::{Agent, gone, until};
 use crate::common::{Cache, exit_code, finish, start, text};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use sandbox::audit::{Sound, verify};
 use sandbox::record::{Record, Status};
@@ -9,6 +10,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output};
 use std::time::Duration;
@@ -239,6 +241,44 @@ fn a_signal_for_the_process_that_writes_ends_the_run() {
 }
 
 #[test]
+fn a_signal_for_all_processes_loses_nothing_of_what_there_was() {
+    let log = Log::new();
+    let mut command = log.command(&["--json"], WAIT);
+    let run = start(command.process_group(0));
+    let id = run.id();
+    // The child is confined once it is up.
+    until(|| {
+        fs::read_to_string(format!("/proc/{id}/task/{id}/children"))
+            .ok()
+            .filter(|list| {
+                let child = list.trim();
+                fs::read_to_string(format!("/proc/{child}/status"))
+                    .is_ok_and(|status| status.contains("Seccomp:\t2"))
+            })
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    killpg(Pid::from_raw(id as i32), Signal::SIGINT).unwrap();
+    let output = run.wait_with_output().unwrap();
+    assert_eq!(exit_code(output.status), 130);
+    let record: Record = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(record.status, Status::Cancelled);
+    assert_eq!(record.memory.limit, 256 << 20);
+    assert_eq!(record.stdout.as_deref(), Some("up\n"));
+    assert_eq!(log.entries()[1]["stdout_bytes"]["total"], 3);
+}
+
+#[test]
+fn a_run_of_an_agent_is_written_down_with_the_processor_time_it_took() {
+    let log = Log::new();
+    let path = log.0.path().join("audit.jsonl");
+    let mut agent = Agent::start(&["--audit", path.to_str().unwrap()]);
+    agent.call(serde_json::json!({"code": "print(1)"}));
+    let end = &log.entries()[1];
+    let used = end["process"]["cpu_ms"].as_f64().unwrap();
+    assert!(used > 0.0 && used % 10.0 != 0.0, "{used}");
+}
+
+#[test]
 fn the_end_of_a_process_that_was_taken_over_is_written_down_by_another() {
     let log = Log::new();
     let mut run = start(&mut log.command(&[], WAIT));
@@ -263,16 +303,23 @@ fn writers_that_are_killed_at_any_time_leave_a_log_that_goes_on() {
     for turn in 0..60 {
         let mut run = start(&mut log.command(&["--quiet"], "print('up', flush=True)"));
         std::thread::sleep(Duration::from_micros(turn * 500));
-        let writer = Pid::from_raw(run.id() as i32);
         let id = run.id();
-        kill(writer, Signal::SIGKILL).unwrap();
-        run.wait().unwrap();
         let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
-        assert!(children.is_err(), "{children:?}");
+        kill(Pid::from_raw(id as i32), Signal::SIGKILL).unwrap();
+        run.wait().unwrap();
+        let children = children.unwrap_or_default();
+        for child in children.split_whitespace() {
+            gone(child.parse().unwrap());
+        }
     }
+    // One that was certainly killed between its start and its end.
+    let mut run = start(&mut log.command(&["--quiet"], WAIT));
+    child_of(&mut run);
+    kill(Pid::from_raw(run.id() as i32), Signal::SIGKILL).unwrap();
+    run.wait().unwrap();
     log.run(&[], "pass");
     let sound = log.sound();
-    assert!(sound.entries >= 2);
+    assert!(!sound.open.is_empty(), "{sound:?}");
     println!("{sound:?}");
     let (code, said) = log.verify(&[]);
     assert_eq!(code, 0, "{said}");

@@ -6,6 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::fs;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -277,6 +278,9 @@ fn nothing_that_a_caller_gives_is_on_a_command_line_or_left_behind() {
         let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
         assert!(!text(&words).contains(canary), "{}", text(&words));
     }
+    let mut search = Command::new("grep");
+    let search = search.args(["-r", canary]).arg(agent.server.scratch.path());
+    assert_eq!(exit_code(search.status().unwrap()), 1);
     agent.tell("notifications/cancelled", json!({"requestId": id}));
     gone(guest);
     // Nothing but its directory, which is empty.
@@ -558,10 +562,10 @@ fn what_to_do_is_told_in_the_words_of_the_tool() {
 fn files_over_what_a_client_may_keep_take_no_place_of_others_of_their_run() {
     let mut agent = Agent::start(&[]);
     let code =
-        "import os\nos.mkdir('out')\nfor n in range(300): open(f'out/{n}', 'w').write(str(n))";
+        "import os\nos.mkdir('out')\nfor n in range(3000): open(f'out/{n}', 'w').write(str(n))";
     let result = agent.call(json!({"code": code, "files": [{"path": "out"}]}));
     assert!(
-        text_of(&result).contains("44 files are not kept"),
+        text_of(&result).contains("2744 files are not kept"),
         "{}",
         text_of(&result)
     );

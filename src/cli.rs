@@ -25,7 +25,7 @@ use voice::explain;
 const AFTERWARDS: &str = "\
 Exit codes: the program's own, or 128 and the number of the signal that ended it (137: also out of
 memory); 124 at the time limit; 125 if it could not be run; 126 and 127 if a script cannot be read or
-is not there; 130 after Ctrl-C. Only --json tells a program's own 124 from ours.
+is not there; 130 after Ctrl-C; 141 if nobody reads the output. Only --json tells a program's own 124 from ours.
 
 Examples:
   sandbox run hello.py                          a script
@@ -82,8 +82,8 @@ enum Verb {
     },
     /// Print the manual page, or that of a command: sandbox man run | man -l -
     Man {
-        /// One of these commands
-        command: Option<String>,
+        /// One of these commands, or one of its own
+        command: Vec<String>,
     },
 }
 
@@ -104,7 +104,7 @@ pub fn main() -> u8 {
         Verb::Audit(verb) => audit::audit_verb(verb),
         Verb::Doctor { json } => doctor::doctor(&cli.kvm, json),
         Verb::Completions { shell } => manual::completions(shell),
-        Verb::Man { command } => manual::manual(command.as_deref()),
+        Verb::Man { command } => manual::manual(&command),
     };
     result.unwrap_or_else(|error| explain(&error))
 }

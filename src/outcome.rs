@@ -155,7 +155,9 @@ fn no_files_remedy(errno: Errno) -> &'static str {
         Errno::EROFS => {
             "put them below /work, /tmp or /dev/shm: all else in the guest is read-only"
         }
-        Errno::EEXIST => "give each a path of its own: --put HOST:GUEST",
+        Errno::EEXIST => {
+            "give each a path of its own below /work, /tmp or /dev/shm, which nothing has yet: --put HOST:GUEST"
+        }
         _ => "give another path: --put HOST:GUEST",
     }
 }

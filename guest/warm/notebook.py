@@ -77,8 +77,8 @@ def offered(value, name, **options):
 
 
 def encoded(kind, data):
-    """Text as it is, also that of JSON; bytes in base64; as JSON, what that can hold."""
-    if is_a(data, bytes):
+    """Text as it is, also that of JSON; bytes, which are no text, in base64; as JSON, what that can hold."""
+    if is_a(data, bytes) and not kind.startswith('text/'):
         return binascii.b2a_base64(data, newline=False)
     if kind.endswith('json') and data is not None and not is_a(data, str):
         data = ''.join(_json.make_encoder({}, refuse, quote, None, ': ', ', ', False, False, False)(data, 0))

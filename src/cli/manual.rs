@@ -9,10 +9,10 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 use std::io::{self, Write, stdout};
 
-/// The page of the whole, or of one of its commands.
-pub fn manual(verb: Option<&str>) -> Result<u8> {
+/// The page of the whole, or of one of its commands, or of one of theirs.
+pub fn manual(verbs: &[String]) -> Result<u8> {
     let mut page = Vec::new();
-    let command = command(verb)?;
+    let command = command(verbs)?;
     let title = command.get_display_name().unwrap_or("sandbox").to_string();
     Man::new(command).title(title).render(&mut page)?;
     print(&page)
@@ -24,24 +24,25 @@ pub fn completions(shell: Shell) -> Result<u8> {
     print(&script)
 }
 
-fn command(verb: Option<&str>) -> Result<Command, Complaint> {
+fn command(verbs: &[String]) -> Result<Command, Complaint> {
     let mut whole = Cli::command();
     // Gives what is global to all of them.
     whole.build();
-    let Some(verb) = verb else {
-        return Ok(whole);
-    };
-    whole.find_subcommand(verb).cloned().ok_or_else(|| {
-        let verbs = whole.get_subcommands().map(Command::get_name);
-        Complaint {
-            what: format!("there is no command {verb}"),
-            remedy: format!(
-                "name one of these: {}",
-                verbs.collect::<Vec<_>>().join(", ")
-            ),
-            exit_code: EXIT_OURS,
-        }
-    })
+    let mut command = &whole;
+    for verb in verbs {
+        command = command.find_subcommand(verb).ok_or_else(|| {
+            let others = command.get_subcommands().map(Command::get_name);
+            Complaint {
+                what: format!("there is no command {}", verbs.join(" ")),
+                remedy: format!(
+                    "name one of these: {}",
+                    others.collect::<Vec<_>>().join(", ")
+                ),
+                exit_code: EXIT_OURS,
+            }
+        })?;
+    }
+    Ok(command.clone())
 }
 
 fn print(bytes: &[u8]) -> Result<u8> {

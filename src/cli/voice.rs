@@ -20,7 +20,7 @@ pub fn tell(report: &Report) {
     {
         if totals.total > limits.max_output {
             say(&format!(
-                "{name} was cut at {} of {} bytes\nallow more with --max-output",
+                "{name} was cut at {} of {} bytes\nallow more with --max-output, as far as a policy lets you",
                 totals.delivered, totals.total
             ));
         }

@@ -21,7 +21,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Complaint> {
     let unreadable = |error: std::io::Error| match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => complaint(
             format!("there is no script {shown}"),
-            "check the path; code goes after -c, or to standard input with -",
+            "check the path; code itself goes after -c, or to standard input: sandbox run -",
             EXIT_NOT_FOUND,
         ),
         ErrorKind::PermissionDenied => complaint(

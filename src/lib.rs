@@ -4,7 +4,7 @@
 //!
 //! | floor | modules | knows |
 //! |---|---|---|
-//! | 0 words | [`job`], [`complaint`], [`limits`], [`outcome`], [`record`], [`layout`], [`own`], [`units`] | plain data |
+//! | 0 words | [`job`], [`complaint`], [`limits`], [`outcome`], [`record`], [`layout`], [`own`], [`units`], [`clock`] | plain data |
 //! | 1 devices | [`devices`] | an interrupt line and a byte sink each; never KVM |
 //! | 2 vm | [`vm`] | KVM; the only place that does |
 //! | 3 session | [`session`] | the conversation with the agent |
@@ -21,6 +21,7 @@ pub mod assets;
 pub mod audit;
 pub mod cache;
 pub mod cli;
+pub mod clock;
 pub mod complaint;
 pub mod confine;
 pub mod devices;

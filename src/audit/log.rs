@@ -2,6 +2,7 @@
 
 use super::entry::{End, Event, LINE_MAX, Link, Torn, Usage, line};
 use super::tail::{Rest, Tail};
+use crate::clock::since_1970;
 use crate::complaint::Complaint;
 use crate::outcome::EXIT_OURS;
 use crate::record::{Anchor, Record};
@@ -14,7 +15,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
 
 /// Size at which a new file is begun, unless told otherwise.
 pub const ROTATE: u64 = 64 << 20;
@@ -153,7 +154,7 @@ impl Log {
             previous: tail.hash,
             torn,
         };
-        let now = SystemTime::now();
+        let now = UNIX_EPOCH + since_1970();
         let (mut text, mut hash) = line(&link, client, event, now);
         // Nobody could tell a longer one from one that was torn.
         ensure!(

@@ -132,7 +132,7 @@ mod tests {
             allowed: String::new(),
             retry_after_s: None,
         });
-        line(&link, "", &event, SystemTime::now())
+        line(&link, "", &event, SystemTime::UNIX_EPOCH)
     }
 
     fn tail(bytes: &[u8]) -> Option<Tail> {

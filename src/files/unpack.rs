@@ -8,6 +8,7 @@
 
 use super::Destination;
 use super::fetched::{Failure, Fetched, Written, visible};
+use crate::clock::since_1970;
 use crate::units::format_size;
 use guest::{Header, kind};
 use nix::errno::Errno;
@@ -21,7 +22,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Longest path of a record: what the guest's kernel takes (limits.h), one name more, which it
 /// does not and which is told, and the number of a place.
@@ -433,8 +433,7 @@ fn remove(parent: &OwnedFd, name: &OsStr) -> nix::Result<()> {
 
 /// Short, whatever the file is to be called, and not there: not even after a run that was killed.
 fn temporary_name() -> OsString {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now = now.unwrap_or_default().as_nanos();
+    let now = since_1970().as_nanos();
     format!(".sandbox-{}-{now:x}", std::process::id()).into()
 }
 

@@ -3,7 +3,8 @@
 use super::Lock;
 use super::format::{Header, MEMORY_OFFSET, file_length};
 use super::pages::{CHUNK, Digest, PAGE, is_zero};
-use super::store::{DRAFT, Found, Store, TEMPLATE, Template, now};
+use super::store::{DRAFT, Found, Store, TEMPLATE, Template};
+use crate::clock::since_1970;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -11,7 +12,7 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// A template that is being written, under a name that nobody reads. Dropped, it is gone.
 pub struct Draft<'a> {
@@ -35,7 +36,7 @@ impl Store {
     pub fn draft<'a>(&'a self, lock: &'a Lock, memory_size: u64) -> Result<Draft<'a>> {
         let length = file_length(memory_size).context("a memory of no sound length")?;
         // The lock is not enough: some network file systems have it do nothing between hosts.
-        let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
+        let nanoseconds = since_1970().as_nanos();
         let role = format!("{DRAFT}{}-{nanoseconds}", std::process::id());
         let path = self.path(&lock.key, &role);
         let file = OpenOptions::new()
@@ -134,7 +135,7 @@ impl Draft<'_> {
             memory_size: self.memory_size,
             memory_digest: std::mem::take(&mut self.digest).finish(),
             build_time,
-            created: now(),
+            created: since_1970().as_secs(),
         };
         let head = header.encode(state)?;
         self.complete(&head)

@@ -1,7 +1,8 @@
 //! What is in the store: to look at, and to remove.
 
 use super::Key;
-use super::store::{DRAFT, Found, LOCK, Store, TEMPLATE, Template, now};
+use super::store::{DRAFT, Found, LOCK, Store, TEMPLATE, Template};
+use crate::clock::since_1970;
 use anyhow::{Context, Result};
 use nix::fcntl::FlockArg;
 use std::collections::BTreeSet;
@@ -115,7 +116,7 @@ impl Template {
     fn about(self) -> About {
         About {
             description: self.header.description,
-            age: Duration::from_secs(now().saturating_sub(self.header.created)),
+            age: Duration::from_secs(since_1970().as_secs().saturating_sub(self.header.created)),
             build_time: self.build_time,
         }
     }

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 // What follows `KEY.` in the names of files.
 pub(super) const TEMPLATE: &str = "template";
@@ -126,12 +126,6 @@ impl Template {
         let digest = pages::digest(&self.memory, self.memory_offset, self.memory_size)?;
         Ok(digest == self.header.memory_digest)
     }
-}
-
-/// Seconds since 1970.
-pub(super) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

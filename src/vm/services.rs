@@ -25,11 +25,11 @@
 
 use super::memory::Memory;
 use super::paging::{Access, AddressSpace, PageFault};
+use crate::clock::since_1970;
 use crate::devices::Violation;
 use anyhow::{Context, Result};
 use kvm_bindings::{kvm_regs, kvm_sregs};
 use nix::errno::Errno;
-use std::time::{SystemTime, UNIX_EPOCH};
 use vm_memory::VolatileSlice;
 
 const FILL: u8 = 0;
@@ -117,8 +117,7 @@ pub fn serve(
                 return Ok(Ok(()));
             };
             regs.rcx -= put(&space, regs.rdi, &bytes);
-            let now = SystemTime::now().duration_since(UNIX_EPOCH);
-            regs.rax = now.context("the host's clock is before 1970")?.as_nanos() as u64;
+            regs.rax = since_1970().as_nanos() as u64;
         }
         EXIT => host.exited(operand),
         STDIN => host.wants_stdin(),

@@ -1,6 +1,8 @@
 //! End-to-end tests: the real binary, real virtual machines on the real KVM, the real kernel and
 //! CPython. Without KVM they fail, and say so.
 
+#![allow(clippy::disallowed_methods)] // clocks are compared
+
 mod age;
 mod agent;
 mod audit;

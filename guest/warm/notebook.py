@@ -38,7 +38,8 @@ METHODS = {
 
 def forms(value):
     """MIME type, data, MIME type, data and so on: what the value offers, as it is told."""
-    bundle = {}
+    # First: there is room for so many forms only.
+    bundle = {'text/plain': None}
     if not is_a(value, type) and offered(value, '_ipython_canary_method_should_not_exist_') is None:
         bundle.update((kind, offered(value, method)) for method, kind in METHODS.items())
         whole = offered(value, '_repr_mimebundle_', include=None, exclude=None)

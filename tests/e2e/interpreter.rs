@@ -252,6 +252,17 @@ fn what_is_too_much_is_left_out_and_said_to_be() {
 }
 
 #[test]
+fn of_more_forms_than_there_is_room_for_the_text_stays() {
+    let record = code(
+        "class Many:\n def _repr_mimebundle_(self, **_): return {f'text/x{n}': '' for n in range(20)}\nMany()",
+    );
+    let forms = record["result"].as_object().unwrap();
+    assert_eq!(forms.len(), 16);
+    assert!(forms.contains_key("text/plain"));
+    assert_eq!(record["limits_hit"], json!(["report"]));
+}
+
+#[test]
 fn a_program_that_tells_nonsense_harms_its_own_record_alone() {
     let record = code(
         r#"

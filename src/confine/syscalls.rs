@@ -70,8 +70,6 @@ const WRITER: &[c_long] = &[
     SYS_brk,
     SYS_mremap,
     SYS_munmap,
-    // Where the clock cannot be read without one: a file's temporary name.
-    SYS_clock_gettime,
     // Below the descriptors of its directories, and only where Landlock lets it.
     SYS_openat,
     SYS_mkdirat,

@@ -412,13 +412,12 @@ const JUSTIFIED: [&[i64]; 3] = [
     &[SYS_mmap, SYS_mremap, SYS_clock_gettime],
     // A lock that the other thread holds just then; the same clock; a stop while a reader is slow.
     &[SYS_futex, SYS_clock_gettime, SYS_restart_syscall],
-    // Memory for more, or longer, names; the same clock; file systems that cannot rename without
+    // Memory for more, or longer, names; file systems that cannot rename without
     // replacing, and a C library that renames with another call.
     &[
         SYS_brk,
         SYS_mmap,
         SYS_mremap,
-        SYS_clock_gettime,
         SYS_linkat,
         SYS_renameat,
         SYS_renameat2,

@@ -34,10 +34,10 @@ fn command(verbs: &[String]) -> Result<Command, Complaint> {
             let others = command.get_subcommands().map(Command::get_name);
             Complaint {
                 what: format!("there is no command {}", verbs.join(" ")),
-                remedy: format!(
-                    "name one of these: {}",
-                    others.collect::<Vec<_>>().join(", ")
-                ),
+                remedy: match others.collect::<Vec<_>>()[..] {
+                    [] => format!("leave out {verb}"),
+                    ref others => format!("name one of these: {}", others.join(", ")),
+                },
                 exit_code: EXIT_OURS,
             }
         })?;

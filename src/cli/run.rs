@@ -11,6 +11,8 @@ use crate::run::{Report, Request, prepare, run};
 use crate::watchdog::Signals;
 use anyhow::Result;
 use clap::ArgMatches;
+use std::io::stderr;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -47,6 +49,7 @@ pub fn run_verb(args: RunArgs, matches: &ArgMatches, kvm: PathBuf) -> Result<u8>
             }
         },
     };
+    let supervised = gate.as_ref().is_ok_and(|gate| gate.entrance.is_some());
     let result = gate.and_then(|gate| carry_out(args, &given, kvm, gate, writer.as_ref(), tells));
     let code = match &result {
         Ok((report, _)) => report.exit_code(),
@@ -60,7 +63,9 @@ pub fn run_verb(args: RunArgs, matches: &ArgMatches, kvm: PathBuf) -> Result<u8>
         Ok((report, signals)) => (record::of(report), signals),
         Err(error) => (record::of_failure(&error, memory, began.elapsed()), None),
     };
-    Ok(writer.write(&record, signals.as_ref())?.unwrap_or(code))
+    // A supervisor reads whatever comes, and may pass a signal on that has come already.
+    let obeyed = signals.as_ref().filter(|_| !supervised);
+    Ok(writer.write(&record, obeyed)?.unwrap_or(code))
 }
 
 /// One run, from what the user asks to how it went; and the signals, where a record is to be written.
@@ -84,6 +89,10 @@ fn carry_out(
     gate.pass(&request, &prepared.work)?;
     let (report, signals) = run(&request, prepared, &mut Progress { quiet })?;
     let signals = writer.map(|_| signals);
+    let speaks = verbose || (!quiet && !json);
+    if let Some(signals) = signals.as_ref().filter(|_| speaks) {
+        signals.until_writable(stderr().as_fd())?;
+    }
     if !quiet && !json {
         tell(&report);
     }

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::collections::BTreeSet;
 use std::io::{PipeReader, Read, pipe};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -35,8 +36,8 @@ pub struct Supervisor {
     told: PipeReader,
     signals: Signals,
     began: Instant,
-    /// A signal that asked for the end.
-    asked: Option<Signal>,
+    /// Signals that asked for the end.
+    asked: BTreeSet<Signal>,
 }
 
 impl Supervisor {
@@ -58,7 +59,7 @@ impl Supervisor {
                 told,
                 signals,
                 began,
-                asked: None,
+                asked: BTreeSet::new(),
             }),
         })
     }
@@ -75,7 +76,11 @@ impl Supervisor {
             record.memory.limit = memory;
             record
         };
-        let cancelled = self.asked.map(|signal| signal as i32) == ended.status.err();
+        let ended_by = ended
+            .status
+            .err()
+            .and_then(|number| Signal::try_from(number).ok());
+        let cancelled = ended_by.is_some_and(|signal| self.asked.contains(&signal));
         let (mut record, code) = match ended.status {
             Ok(code) => (
                 serde_json::from_slice(record)
@@ -130,7 +135,7 @@ impl Supervisor {
             };
             let speaks = fds[0].revents().is_some_and(|events| !events.is_empty());
             if let Some((signal, sent)) = self.signals.take_with_sender()? {
-                self.asked = Some(signal);
+                self.asked.insert(signal);
                 if sent {
                     // It may have ended, and is not reaped before we end.
                     kill(self.child, signal).unwrap_or_default();

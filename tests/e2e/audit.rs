@@ -1,6 +1,6 @@
 //! The log of runs: what is in it, whatever happens to those who write it.
 
-use crate::agent::{Agent, gone, until};
+use crate::agent::{Agent, gone};
 use crate::common::{Cache, exit_code, finish, start, text};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
@@ -243,27 +243,16 @@ fn a_signal_for_the_process_that_writes_ends_the_run() {
 #[test]
 fn a_signal_for_all_processes_loses_nothing_of_what_there_was() {
     let log = Log::new();
-    let mut command = log.command(&["--json"], WAIT);
-    let run = start(command.process_group(0));
-    let id = run.id();
-    // The child is confined once it is up.
-    until(|| {
-        fs::read_to_string(format!("/proc/{id}/task/{id}/children"))
-            .ok()
-            .filter(|list| {
-                let child = list.trim();
-                fs::read_to_string(format!("/proc/{child}/status"))
-                    .is_ok_and(|status| status.contains("Seccomp:\t2"))
-            })
-    });
-    std::thread::sleep(Duration::from_millis(500));
-    killpg(Pid::from_raw(id as i32), Signal::SIGINT).unwrap();
+    let mut command = log.command(&["--quiet", "--json-status-fd", "2"], WAIT);
+    let mut run = start(command.process_group(0));
+    child_of(&mut run);
+    killpg(Pid::from_raw(run.id() as i32), Signal::SIGINT).unwrap();
     let output = run.wait_with_output().unwrap();
     assert_eq!(exit_code(output.status), 130);
-    let record: Record = serde_json::from_slice(&output.stdout).unwrap();
+    let record: Record = serde_json::from_slice(&output.stderr).unwrap();
     assert_eq!(record.status, Status::Cancelled);
     assert_eq!(record.memory.limit, 256 << 20);
-    assert_eq!(record.stdout.as_deref(), Some("up\n"));
+    assert_eq!(record.stdout_bytes.total, 3);
     assert_eq!(log.entries()[1]["stdout_bytes"]["total"], 3);
 }
 

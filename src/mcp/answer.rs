@@ -2,7 +2,7 @@
 
 use crate::mcp::child::Workspace;
 use crate::mcp::governor::Refused;
-use crate::mcp::kept::{Kept, Room};
+use crate::mcp::kept::{COUNT_MAX, FILES_MAX, Kept, Room};
 use crate::record::{Bundle, Encoding, Failure, Record, Status};
 use rmcp::model::{CallToolResult, ContentBlock, MetaObject, ResourceContents};
 use serde_json::{Value, json};
@@ -224,7 +224,8 @@ pub fn keep(
     }
     if left_out > 0 {
         content.push(ContentBlock::text(format!(
-            "[cut] {left_out} files are not kept: there are too many; let the program make an archive"
+            "[cut] {left_out} files are not kept: one run may leave {COUNT_MAX} files and {} MiB; fetch fewer, or an archive",
+            FILES_MAX >> 20
         )));
     }
     (record, content)

@@ -16,8 +16,8 @@ const SHOWN: u64 = 64 << 10;
 /// Bytes of one file.
 const FILE_MAX: u64 = 16 << 20;
 /// Bytes of all files of a client, and how many.
-const FILES_MAX: u64 = 64 << 20;
-const COUNT_MAX: usize = 256;
+pub const FILES_MAX: u64 = 64 << 20;
+pub const COUNT_MAX: usize = 256;
 
 /// A file that is kept.
 #[derive(Debug, Clone)]
@@ -44,8 +44,12 @@ impl Room {
         }
     }
 
-    /// Whether there was room for a file of that many bytes.
+    /// Whether a file of that many bytes takes no room of others.
     pub fn take(&mut self, bytes: u64) -> bool {
+        if bytes > FILE_MAX {
+            // It is not kept anyway.
+            return true;
+        }
         let left = self.bytes.checked_sub(bytes).filter(|_| self.count > 0);
         if let Some(left) = left {
             (self.bytes, self.count) = (left, self.count - 1);

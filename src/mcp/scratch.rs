@@ -1,6 +1,7 @@
 //! A private directory for as long as this process lives. What a killed process left is removed by
 //! the next one.
 
+use crate::clock::since_1970;
 use crate::mcp::{random, say};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -64,11 +65,10 @@ fn sweep(parent: &Path) {
 /// A directory of this user, older than it takes to lock a new one, and not locked.
 fn is_abandoned(path: &Path) -> Result<bool> {
     let metadata = fs::symlink_metadata(path)?;
-    let old = metadata
-        .modified()?
-        .elapsed()
-        .is_ok_and(|age| age.as_secs() > 60);
-    if !metadata.is_dir() || metadata.uid() != getuid().as_raw() || !old {
+    let age = since_1970()
+        .as_secs()
+        .saturating_sub(metadata.mtime() as u64);
+    if !metadata.is_dir() || metadata.uid() != getuid().as_raw() || age <= 60 {
         return Ok(false);
     }
     match Flock::lock(File::open(path)?, FlockArg::LockExclusiveNonblock) {

@@ -10,7 +10,7 @@ use crate::mcp::governor::{Governor, Refused};
 use crate::mcp::kept::Kept;
 use crate::mcp::{random, say};
 use crate::policy::Grant;
-use crate::record::{self, Failure};
+use crate::record::{self, Failure, Record, Status};
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, Implementation, JsonObject,
     ListResourcesResult, ListToolsResult, PaginatedRequestParams, ProgressNotificationParam,
@@ -133,9 +133,9 @@ impl Server {
                     run.ended().await
                 }
                 () = overdue(grant) => {
-                    say("a run did not end at its time limit, and is ended");
                     run.kill();
-                    run.ended().await
+                    let ended = run.ended().await?;
+                    Ok(Ended { record: unending(), ..ended })
                 }
             }
         };
@@ -237,6 +237,16 @@ async fn overdue(grant: &Grant) {
     match grant.timeout {
         Some(timeout) => sleep(timeout + PREPARATION).await,
         None => std::future::pending().await,
+    }
+}
+
+fn unending() -> Record {
+    Record {
+        error: Some(Failure {
+            message: "the process that ran the program did not end at its time limit".into(),
+            remedy: "call again; if that happens again, please report it".into(),
+        }),
+        ..Record::empty(Status::Error)
     }
 }
 

@@ -19,9 +19,11 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{SFlag, fstat};
 use seccompiler::BpfProgram;
 use std::fmt;
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
+use vm_memory::mmap::{MmapRegion, MmapRegionError};
 
 /// What the user wants of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -269,7 +271,19 @@ fn limit_resources(memory: u64, record: Option<RawFd>) -> Result<()> {
     }
     lower(Resource::RLIMIT_CORE, 0)?;
     lower(Resource::RLIMIT_NOFILE, DESCRIPTORS)?;
-    lower(Resource::RLIMIT_AS, memory.saturating_add(OWN_MEMORY))
+    lower(Resource::RLIMIT_AS, memory.saturating_add(OWN_MEMORY))?;
+    find_room()
+}
+
+/// Whoever started us may have left too little address space for the stack of a thread and what
+/// both allocate from here on: that is told now, where it can be.
+fn find_room() -> Result<()> {
+    const ROOM: usize = 16 << 20;
+    let room = MmapRegion::<()>::new(ROOM).map_err(|error| match error {
+        MmapRegionError::Mmap(error) => error,
+        error => io::Error::other(error),
+    });
+    room.map(drop).context("finding memory for the run itself")
 }
 
 /// Both the limit and what it could be raised to.

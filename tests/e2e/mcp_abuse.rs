@@ -175,14 +175,17 @@ fn a_client_that_reads_nothing_costs_no_more_than_a_few_answers() {
     let (count, length) = (Arc::clone(&taken), lines.len());
     let writer = thread::spawn(move || {
         let mut rest = lines.as_bytes();
-        while let Ok(written @ 1..) = stdin.write(rest) {
+        // In pieces: one write returns when all of it is taken.
+        while let Ok(written @ 1..) = stdin.write(&rest[..rest.len().min(4096)]) {
             rest = &rest[written..];
             count.fetch_add(written, Ordering::Relaxed);
         }
     });
-    // Until it takes no more, however slow it is.
+    // It is up. From here on nothing is read, until it takes no more.
+    let stdout = server.child.stdout.as_mut().unwrap();
+    stdout.read_exact(&mut [0]).unwrap();
     let mut before = None;
-    while before != Some(taken.load(Ordering::Relaxed)) || before == Some(0) {
+    while before != Some(taken.load(Ordering::Relaxed)) {
         before = Some(taken.load(Ordering::Relaxed));
         thread::sleep(Duration::from_secs(2));
     }

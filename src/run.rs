@@ -243,7 +243,6 @@ pub fn run(
     let seal = Seal::process(request.confine, family, memory, request.record)?;
     let confinement = seal.layers.clone();
     let watchdog = Watchdog::start(vm, Arc::clone(&shared), seal)?;
-    let entered = Instant::now();
     let (vm, verdict) = watchdog.watch(&request.limits, &signals, &mut || {})?;
     let ended = Instant::now();
     let (counters, unknown) = (vm.counters(), vm.unknown());
@@ -257,13 +256,13 @@ pub fn run(
     let report = Report {
         path,
         template,
+        timings: Timings::between(began, verdict.entered, &marks, ended),
         outcome: verdict.outcome(reported),
         limits: request.limits.clone(),
         output,
         kept,
         told,
         fetched,
-        timings: Timings::between(began, entered, &marks, ended),
         counters,
         unknown,
         peak,
@@ -329,14 +328,15 @@ fn boot(
 impl Timings {
     fn between(began: Instant, entered: Instant, marks: &Marks, ended: Instant) -> Self {
         let between = |from: Option<Instant>, to: Option<Instant>| Some(to? - from?);
+        let now = Instant::now();
         Self {
-            total: began.elapsed(),
+            total: now - began,
             setup: entered - began,
             kernel: between(Some(entered), marks.connected),
             agent: between(marks.connected, marks.started),
             first_output: between(marks.started, marks.first_output),
             program: between(marks.started, Some(ended)),
-            teardown: ended.elapsed(),
+            teardown: now - ended,
         }
     }
 }

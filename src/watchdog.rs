@@ -113,8 +113,8 @@ fn is_ignored(signal: Signal) -> Result<bool> {
     Ok(unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN)
 }
 
-/// The machine, and why its vCPU thread left it.
-type Ended = (Vm<Session>, Result<Result<(), Crash>>);
+/// The machine; when its vCPU thread entered it, and why it left it.
+type Ended = (Vm<Session>, Result<(Instant, Result<(), Crash>)>);
 
 /// A vCPU thread at work.
 pub struct Watchdog {
@@ -136,7 +136,8 @@ impl Watchdog {
                 let result = vcpu_seal
                     .apply()
                     .and_then(|()| its_kicker.enlist())
-                    .and_then(|()| vm.run());
+                    // Here, as this thread may be far ahead of the one that started it.
+                    .and_then(|()| Ok((Instant::now(), vm.run()?)));
                 its_shared.end();
                 (vm, result)
             })
@@ -160,12 +161,15 @@ impl Watchdog {
     ) -> Result<(Vm<Session>, Verdict)> {
         let verdict = self.attend(limits, signals, pulse);
         // Whatever came of that: nobody else would stop the guest.
-        let (vm, result) = self.stop()?;
+        let (vm, ended) = self.stop()?;
+        let verdict = verdict?;
+        let (entered, result) = ended?;
         Ok((
             vm,
             Verdict {
-                verdict: verdict?,
-                result: result?,
+                entered,
+                verdict,
+                result,
             },
         ))
     }
@@ -230,6 +234,8 @@ impl Watchdog {
 
 /// What both threads say of the end.
 pub struct Verdict {
+    /// Just before the guest's first instruction.
+    pub entered: Instant,
     verdict: Option<Outcome>,
     result: Result<(), Crash>,
 }

@@ -10,7 +10,7 @@ use crate::session::{Collection, Console, Marks, Session, Shared, Sink, Told, To
 use crate::template::Key;
 use crate::vm::bus::Unknown;
 use crate::vm::host::{self, Family};
-use crate::vm::{BootImages, Config, Counters, Usage, Vm, allow_kicks};
+use crate::vm::{BootImages, Config, Counters, Saved, Usage, Vm, allow_kicks};
 use crate::warm::{self, Kind, Listener};
 use crate::watchdog::{Signals, Watchdog};
 use anyhow::{Context, Result};
@@ -213,29 +213,17 @@ pub fn run(
     allow_kicks()?;
     let path = request.path(&work);
     work.check_words(path == Path::Cold)?;
-    let (saved, template) = match path {
-        Path::Cold => None,
-        Path::Warm => Some(warm::saved(
-            &kvm,
-            family,
-            request.kind(),
-            request.verify,
-            listener,
-        )?),
-    }
-    .unzip();
+    let (saved, template) = saved(&kvm, family, request, path, listener)?.unzip();
     let signals = Signals::watch()?;
     let shared = Arc::new(Shared::new().context("making an eventfd")?);
-    let sinks = request.sinks()?;
+    let begin = match path {
+        Path::Warm => Session::warm,
+        Path::Cold => Session::cold,
+    };
+    let session = begin(work, request.sinks()?, Arc::clone(&shared)).collecting(collection);
     let vm = match saved {
-        Some(saved) => {
-            let session = Session::warm(work, sinks, Arc::clone(&shared)).collecting(collection);
-            Vm::restore(&kvm, family, &saved, session)?
-        }
-        None => {
-            let session = Session::cold(work, sinks, Arc::clone(&shared)).collecting(collection);
-            boot(&kvm, family, request, session, &shared)?
-        }
+        Some(saved) => Vm::restore(&kvm, family, &saved, session)?,
+        None => boot(&kvm, family, request, session, &shared)?,
     };
     drop(kvm);
     let usage = request.record.map(|_| vm.usage()).transpose()?;
@@ -299,6 +287,20 @@ fn descriptors(
 ) -> impl Iterator<Item = RawFd> {
     let collection = collection.iter().filter_map(Collection::descriptor);
     collection.chain(unpacker.iter().map(Unpacker::descriptor))
+}
+
+/// What the machine will be a clone of, unless it is to boot.
+fn saved(
+    kvm: &Kvm,
+    family: Family,
+    request: &Request,
+    path: Path,
+    listener: &mut dyn Listener,
+) -> Result<Option<(Saved, Key)>> {
+    match path {
+        Path::Cold => Ok(None),
+        Path::Warm => warm::saved(kvm, family, request.kind(), request.verify, listener).map(Some),
+    }
 }
 
 /// A machine that boots for this request alone.

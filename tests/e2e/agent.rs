@@ -106,14 +106,19 @@ fn has_guest(pid: u32) -> bool {
         .any(|name| name.trim() == "vcpu")
 }
 
-/// Waits until a process is gone, and says how long that took.
+/// Waits until a process has ended with all its threads, and says how long that took.
 pub fn gone(pid: u32) -> Duration {
     // What nobody has asked for yet is no more than an entry.
-    let is_entry = |stat: String| stat.rsplit(')').next().unwrap().trim().starts_with('Z');
+    let is_entry = |stat: &str| stat.rsplit(')').next().unwrap().trim().starts_with('Z');
     let began = Instant::now();
-    until(|| match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => is_entry(stat).then_some(()),
-        Err(_) => Some(()),
+    until(|| {
+        let threads = fs::read_dir(format!("/proc/{pid}/task"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let stats =
+            threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+        stats.into_iter().all(|stat| is_entry(&stat)).then_some(())
     });
     began.elapsed()
 }

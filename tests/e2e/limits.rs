@@ -1,11 +1,14 @@
 //! Limits hold, whatever the program does, and what it wrote before is there.
 
+use crate::agent::PATIENCE;
 use crate::common::{exit_code, finish, run, sandbox, start, text};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_settime};
 use nix::unistd::Pid;
 use std::io::{BufRead, BufReader};
 use std::process::Output;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Seconds in which CPython starts on any of our hosts.
 const ENOUGH_TO_START: &str = "25";
@@ -253,4 +256,51 @@ fn output_that_cannot_be_written_is_an_error_of_ours() {
     let stderr = text(&output.stderr);
     assert_eq!(exit_code(output.status), 125, "{stderr}");
     assert!(stderr.contains("No space left on device"), "{stderr}");
+}
+
+/// For the host that scripts/test-hardware-host emulates.
+#[test]
+#[ignore = "it sets the clock of its host"]
+fn a_clock_that_is_set_changes_no_limit_and_no_log() {
+    const LIMIT: Duration = Duration::from_secs(3);
+    const HOUR: i64 = 3600;
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("audit.jsonl");
+    let log = log.to_str().unwrap();
+    for step in [
+        HOUR,
+        -HOUR,
+        24 * HOUR,
+        -24 * HOUR,
+        10_000 * HOUR,
+        -10_000 * HOUR,
+    ] {
+        let began = Instant::now();
+        let code = "print('begun', flush=True)\nwhile True: pass";
+        let mut run = start(&mut sandbox(&[
+            "run", "--audit", log, "-t", "3", "-c", code,
+        ]));
+        let mut line = String::new();
+        BufReader::new(run.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        assert_eq!(line, "begun\n");
+        step_clock(step);
+        let status = run.wait().unwrap();
+        assert_eq!(exit_code(status), 124, "{step}");
+        let took = began.elapsed();
+        assert!(
+            (LIMIT..LIMIT + PATIENCE).contains(&took),
+            "{step}: {took:?}"
+        );
+    }
+    let verified = finish(&mut sandbox(&["audit", "verify", log]), b"");
+    assert_eq!(exit_code(verified.status), 0, "{}", text(&verified.stderr));
+}
+
+/// Seconds, forwards or backwards.
+fn step_clock(seconds: i64) {
+    let now = ClockId::CLOCK_REALTIME.now().unwrap();
+    let then = now + TimeSpec::new(seconds, 0);
+    clock_settime(ClockId::CLOCK_REALTIME, then).unwrap();
 }

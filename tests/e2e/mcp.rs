@@ -296,13 +296,18 @@ fn nothing_that_a_caller_gives_is_on_a_command_line_or_left_behind() {
 #[test]
 fn a_cancelled_call_ends_its_machine_at_once_and_is_not_answered() {
     let mut agent = Agent::start(&[]);
-    let id = agent.start_call(json!({"code": FOREVER}));
-    let guest = agent.server.guest();
-    agent.tell(
-        "notifications/cancelled",
-        json!({"requestId": id, "reason": "enough"}),
-    );
-    println!("gone after {:?}", gone(guest));
+    let at_once = Duration::from_millis(100);
+    // On a machine that does other things meanwhile, not each time.
+    let quick = (0..20).any(|_| {
+        let id = agent.start_call(json!({"code": FOREVER}));
+        let guest = agent.server.guest();
+        agent.tell(
+            "notifications/cancelled",
+            json!({"requestId": id, "reason": "enough"}),
+        );
+        gone(guest) <= at_once
+    });
+    assert!(quick);
     assert_eq!(agent.ask("ping", json!({}))["result"], json!({}));
     assert_eq!(agent.within(Duration::from_millis(100)), None);
 }

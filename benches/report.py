@@ -24,7 +24,11 @@ def write(results, directory):
     # A cold run is so far to the right that the others would all look the same.
     shown = {name: times for name, times in results.hello.items() if name != FRESH}
     (directory / "speed.svg").write_text(chart.strips(shown, BARE))
-    page = directory / "speed.md"
+    replace(directory / "speed.md", text)
+
+
+def replace(page, text):
+    """Puts this between the marks of a page, which need not exist."""
     before, _, rest = (page.read_text() if page.exists() else "").partition(BEGIN)
     after = rest.partition(END)[2] or "\n"
     page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
@@ -38,7 +42,7 @@ def markdown(results):
         others_table(results),
         many_table(results),
         time_table(results),
-        machine(results),
+        machine(results.machine),
     ])
 
 
@@ -113,8 +117,8 @@ def time_table(results):
     return table(["where the time of a warm hello goes", f"median of {results.told}"], rows)
 
 
-def machine(results):
-    facts = [f"{name}: {what}" for name, what in results.machine.items()]
+def machine(facts):
+    facts = [f"{name}: {what}" for name, what in facts.items()]
     return "\n".join([f"Measured on {datetime.date.today().isoformat()}:", "", *(f"- {fact}" for fact in facts)])
 
 

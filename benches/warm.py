@@ -5,10 +5,8 @@ Takes the wall clock of whole processes, from start to exit; prints tables and a
 Usage: warm.py REPOSITORY [--quick]: few runs, to see that it works, written to target/bench/.
 """
 
-import json
 import os
 import random
-import re
 import shutil
 import signal
 import statistics
@@ -20,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+import machine
 import report
 import verbose
 from process import Running, available_memory, private_memory
@@ -136,7 +135,7 @@ def measure(effort):
     fresh = Contender(report.FRESH, [*sandbox.prefix, "--fresh"], uncounted=0)
 
     results = SimpleNamespace(told=effort.told)
-    results.machine = describe_machine(sandbox, others)
+    results.machine = machine.describe(sandbox.prefix[0]) | describe_contenders(others)
     results.titles = {program: title for program, (title, _, _) in PROGRAMS.items()}
     results.first_ever = first_ever(sandbox)
     results.hello = interleave("hello", hello, effort.hello)
@@ -279,20 +278,12 @@ def medians(samples):
     return {name: statistics.median(sample[name] for sample in samples) for name in names}
 
 
-def describe_machine(sandbox, others):
-    """What was measured, and on what: names and what they are."""
+def describe_contenders(others):
+    """What was measured beside this product: names and what they are."""
     def output(*argv):
         return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
-    doctor = json.loads(output(sandbox.prefix[0], "doctor", "--json"))
-    found = {check["name"]: check["found"] for check in doctor["checks"]}
-    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    facts = {
-        "machine": f"{model[1] if model else 'unknown processor'}, {os.cpu_count()} cores, {doctor['host']} KVM, "
-                   f"Linux {os.uname().release}, load average {os.getloadavg()[0]:.1f} at the start",
-        "sandbox": f"{found['sandbox']}, in the guest {found['guest kernel']} and Python {found['guest Python']}",
-        "python3": output("/usr/bin/python3", "--version").strip(),
-    }
+    facts = {"python3": output("/usr/bin/python3", "--version").strip()}
     for contender in others:
         version = output(contender.prefix[0], "--version").splitlines()[0]
         command = " ".join(word.removeprefix("/usr/bin/") for word in contender.prefix)

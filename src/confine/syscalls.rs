@@ -80,7 +80,6 @@ const WRITER: &[c_long] = &[
     // The same, where the file system cannot leave alone what is there.
     SYS_linkat,
     SYS_unlinkat,
-    SYS_fchmod,
     SYS_fcntl,
     SYS_close,
     SYS_exit_group,

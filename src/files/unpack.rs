@@ -13,7 +13,7 @@ use crate::units::format_size;
 use guest::{Header, kind};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat2};
-use nix::sys::stat::{Mode, SFlag, fchmod, fstatat, mkdirat};
+use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -64,8 +64,6 @@ pub struct Rules {
     pub count_max: usize,
     /// Replace files that are there, and add to directories.
     pub force: bool,
-    /// Permission bits that nothing gets.
-    pub umask: Mode,
 }
 
 pub struct Unpack<R> {
@@ -76,8 +74,6 @@ pub struct Unpack<R> {
     count: usize,
     /// Of the file that is being written, in its own directory.
     temporary: OsString,
-    /// Directories that are to lose permissions, which we need until the end.
-    closed_later: Vec<(Target, Mode)>,
     fetched: Fetched,
     buffer: Vec<u8>,
 }
@@ -106,7 +102,6 @@ impl<R: Read> Unpack<R> {
             left: rules.size_max,
             count: 0,
             temporary: temporary_name(),
-            closed_later: Vec::new(),
             fetched: Fetched::default(),
             buffer: vec![0; PIECE],
         }
@@ -119,8 +114,7 @@ impl<R: Read> Unpack<R> {
     /// Until the end of the stream, or the first record that cannot or must not be followed.
     pub fn run(mut self) -> Fetched {
         // What a guest that is cut or refused made stays as it is: it may be much.
-        let result = self.records().and_then(|()| self.close_directories());
-        self.fetched.failure = result.err();
+        self.fetched.failure = self.records().err();
         self.fetched
     }
 
@@ -312,7 +306,7 @@ impl<R: Read> Unpack<R> {
 
     fn make_directory(&mut self, target: &Target, mode: Mode) -> Result<(), Failure> {
         let (directory, name) = self.parent(target)?;
-        let make = || mkdirat(&directory, name.as_os_str(), mode | Mode::S_IRWXU);
+        let make = || mkdirat(&directory, name.as_os_str(), mode);
         let made = match make() {
             Err(Errno::EEXIST) if self.rules.force => {
                 if is_directory(&directory, &name) {
@@ -323,20 +317,6 @@ impl<R: Read> Unpack<R> {
             result => result,
         };
         made.map_err(|errno| self.failed(target, errno))?;
-        if !mode.contains(Mode::S_IRWXU) {
-            self.closed_later.push((target.clone(), mode));
-        }
-        Ok(())
-    }
-
-    /// Gives directories their own modes, from the innermost on.
-    fn close_directories(&mut self) -> Result<(), Failure> {
-        for (target, mode) in std::mem::take(&mut self.closed_later).iter().rev() {
-            let (directory, name) = self.parent(target)?;
-            open_directory(&directory, &name, OFlag::O_RDONLY)
-                .and_then(|directory| fchmod(directory, *mode & !self.rules.umask))
-                .map_err(|errno| self.failed(target, errno))?;
-        }
         Ok(())
     }
 
@@ -412,8 +392,13 @@ fn malformed(why: &str) -> Failure {
     }
 }
 
+/// The program's choice, but that whoever gets it can read and remove it.
 fn mode(header: &Header) -> Mode {
-    Mode::from_bits_truncate(header.mode & 0o777)
+    let needed = match header.mode & kind::MASK {
+        kind::DIRECTORY => Mode::S_IRWXU,
+        _ => Mode::S_IRUSR,
+    };
+    Mode::from_bits_truncate(header.mode & 0o777) | needed
 }
 
 fn open_directory(parent: &OwnedFd, name: &OsStr, access: OFlag) -> nix::Result<OwnedFd> {

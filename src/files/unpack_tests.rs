@@ -4,11 +4,9 @@ use guest::FileStream;
 use proptest::prelude::*;
 use std::fs;
 use std::io::Cursor;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use tempfile::TempDir;
-
-const UMASK: u32 = 0o022;
 
 /// A directory, and in it one for the files; what is beside that must stay as it is.
 struct Host(TempDir);
@@ -42,7 +40,6 @@ impl Host {
             size_max: 1 << 20,
             count_max: COUNT_MAX,
             force,
-            umask: Mode::from_bits_truncate(UMASK),
         };
         let places = vec![place("first"), place("second")];
         let fetched = Unpack::new(stream, places, rules).run();
@@ -107,7 +104,7 @@ fn files_and_directories_arrive_with_their_modes() {
         record("0/closed", kind::DIRECTORY | 0o555, b""),
         file("0/closed/in", b"x"),
         record("0/empty", kind::DIRECTORY | 0o2700, b""),
-        record("1", kind::FILE | 0o600, b""),
+        record("1", kind::FILE | 0o200, b""),
     ]);
     assert_eq!(fetched.failure, None);
     assert_eq!(fetched.files.count, 3);
@@ -116,16 +113,15 @@ fn files_and_directories_arrive_with_their_modes() {
     }
     for (name, mode) in [
         ("first", 0o755),
-        ("first/closed", 0o555),
+        ("first/closed", 0o755),
         ("first/empty", 0o700),
         ("second", 0o600),
     ] {
         assert_eq!(mode_of(host.join(name)), mode, "{name}");
     }
-    // No set-user-ID bit; the rest is for the umask of the process.
+    // No set-user-ID bit; the rest is for the umask of the process. The user can remove all of it.
     assert_eq!(mode_of(host.join("first/run")) & 0o7700, 0o700);
     assert_eq!(fs::read(host.join("first/closed/in")).unwrap(), b"x");
-    fs::set_permissions(host.join("first/closed"), PermissionsExt::from_mode(0o755)).unwrap();
 }
 
 #[test]
@@ -353,7 +349,6 @@ fn a_full_file_system_is_told_and_leaves_no_half_file() {
         size_max: 1 << 20,
         count_max: COUNT_MAX,
         force,
-        umask: Mode::empty(),
     };
     let files = [
         directory("0"),

@@ -8,7 +8,6 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, Signal, signal};
-use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
 use std::fs::File;
@@ -51,7 +50,6 @@ impl Unpacker {
             count_max: usize::try_from(limits.fetch_count)
                 .map_or(COUNT_MAX, |most| most.min(COUNT_MAX)),
             force,
-            umask: current_umask(),
         };
         // SAFETY: there is no other thread that could hold a lock.
         match unsafe { fork() }.context("starting a process")? {
@@ -139,12 +137,6 @@ impl Unpacker {
             }
         }
     }
-}
-
-fn current_umask() -> Mode {
-    let mode = umask(Mode::empty());
-    umask(mode);
-    mode
 }
 
 /// In the new process.

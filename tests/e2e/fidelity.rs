@@ -206,8 +206,11 @@ print(subprocess.run(['sh', '-c', 'kill -9 $$']).returncode)
 import os, signal, time
 signal.signal(signal.SIGUSR1, lambda number, frame: print('got', number))
 os.kill(os.getpid(), signal.SIGUSR1)
-signal.signal(signal.SIGALRM, lambda *_: print('alarm'))
-signal.setitimer(signal.ITIMER_REAL, 0.05); signal.pause()
+alarms = []
+signal.signal(signal.SIGALRM, lambda *_: alarms.append(1))
+signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+while not alarms: signal.pause()
+signal.setitimer(signal.ITIMER_REAL, 0)
 x = [0.1 * n for n in range(1000)]
 signal.signal(signal.SIGPROF, lambda *_: None); signal.setitimer(signal.ITIMER_PROF, 0.01, 0.01)
 end = time.process_time() + 0.3

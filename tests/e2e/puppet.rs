@@ -115,13 +115,17 @@ impl Puppet {
         regs.orig_rax = u64::MAX;
         [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = arguments;
         ptrace::setregs(tid, regs).unwrap();
-        ptrace::step(tid, None).unwrap();
-        match self.wait(None) {
-            WaitStatus::Signaled(_, Signal::SIGSYS, _) => Fate::Killed,
-            WaitStatus::Stopped(_, Signal::SIGTRAP) => {
-                Fate::Made(ptrace::getregs(tid).unwrap().rax as i64)
+        loop {
+            ptrace::step(tid, None).unwrap();
+            match self.wait(None) {
+                WaitStatus::Signaled(_, Signal::SIGSYS, _) => return Fate::Killed,
+                WaitStatus::Stopped(_, Signal::SIGTRAP) => {
+                    return Fate::Made(ptrace::getregs(tid).unwrap().rax as i64);
+                }
+                // Of the other thread, which looks after this one now and then.
+                WaitStatus::Stopped(_, Signal::SIGUSR1) => {}
+                other => panic!("system call {number} of {thread:?}: {other:?}"),
             }
-            other => panic!("system call {number} of {thread:?}: {other:?}"),
         }
     }
 

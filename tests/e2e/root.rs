@@ -131,7 +131,7 @@ print('still here')
 #[test]
 fn a_program_that_stops_itself_is_stopped_at_its_limit() {
     let code = "import os, signal; print('up', flush=True); os.kill(os.getpid(), signal.SIGSTOP)";
-    let output = attack(&[], "2", code);
+    let output = attack(&[], "10", code);
     assert_ended(&output, 124, "time limit");
     assert_eq!(text(&output.stdout), "up\n");
 }
@@ -319,7 +319,7 @@ fn tiny_writes_without_end_all_arrive_until_the_limit() {
     let output = attack(&["--verbose"], "10", code);
     assert_ended(&output, 124, "time limit");
     println!("{} writes", output.stdout.len());
-    assert!(output.stdout.len() > 1000 && output.stdout.iter().all(|&byte| byte == b'x'));
+    assert!(output.stdout.len() > 100 && output.stdout.iter().all(|&byte| byte == b'x'));
 }
 
 /// Debian's stress-ng with its libraries, as a program that the guest's Python unpacks and runs.
@@ -358,7 +358,7 @@ os.execv(loader, [loader, '--library-path', '.', './stress-ng', *sys.argv[1:]])
 /// thousand times longer, some take longer than that to stop.
 fn stress(class: &str) {
     let before = Host::look();
-    let mut command = cache().sandbox(&["run", "--root", "--fresh", "-m", "512M", "-t", "150"]);
+    let mut command = cache().sandbox(&["run", "--root", "--fresh", "-m", "512M", "-t", "300"]);
     command.args(["--pids-limit", "1000", "--max-output", "1M"]);
     command.arg(stress_ng());
     let output = finish(
@@ -374,7 +374,7 @@ fn stress(class: &str) {
     );
     // Of stress-ng: all went well, some failed, lacked resources or are not there.
     let typed = match ended {
-        0 | 2 | 3 | 4 | 6 | 7 => true,
+        0..=4 | 6 | 7 => true,
         124 => stderr.contains("sandbox: the program was stopped at its time limit"),
         125 => stderr.contains("sandbox: the guest crashed: "),
         _ => ended > 128,

@@ -1,6 +1,8 @@
 //! What this process holds, as the kernel counts it (proc(5)).
 
 use std::fs;
+use std::thread::sleep;
+use std::time::Duration;
 
 /// Bytes that the allocator may keep.
 const DRIFT: u64 = 1 << 20;
@@ -25,13 +27,7 @@ impl Footprint {
         let footprint = Self {
             // The one that reads the directory is among them each time.
             descriptors: links.count(),
-            machines: fs::read_dir("/proc/self/task")
-                .expect("/proc")
-                .filter(|task| {
-                    let name = task.as_ref().expect("/proc").path().join("comm");
-                    fs::read_to_string(name).is_ok_and(|name| name == "vcpu\n")
-                })
-                .count(),
+            machines: machines(),
             memory: status("RssAnon:"),
             resident: status("VmRSS:"),
             peak: status("VmHWM:"),
@@ -73,4 +69,23 @@ fn status(field: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix(field));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
     kib.and_then(|kib| kib.parse::<u64>().ok()).expect(field) << 10
+}
+
+/// vCPU threads. One that was joined is there for a moment longer.
+fn machines() -> usize {
+    let mut count = 0;
+    for _ in 0..5000 {
+        let tasks = fs::read_dir("/proc/self/task").expect("/proc");
+        count = tasks
+            .filter(|task| {
+                let name = task.as_ref().expect("/proc").path().join("comm");
+                fs::read_to_string(name).is_ok_and(|name| name == "vcpu\n")
+            })
+            .count();
+        if count == 0 {
+            break;
+        }
+        sleep(Duration::from_millis(1));
+    }
+    count
 }

@@ -1,5 +1,6 @@
 //! Processes of this very binary.
 
+use crate::record::{Failure, Record};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;
@@ -54,6 +55,31 @@ pub struct Ended {
     pub status: Result<i32, i32>,
     /// That it and its own children used, and their guests.
     pub processor_time: Duration,
+}
+
+impl Ended {
+    /// What it told of its run, if it could; the error: what is known then.
+    pub fn record(&self, told: &[u8]) -> std::result::Result<Record, Failure> {
+        let how = match self.status {
+            Ok(_) => match serde_json::from_slice(told) {
+                Ok(record) => return Ok(record),
+                Err(_) => "did not tell how it went".into(),
+            },
+            Err(signal) => format!("was ended by {}", described(signal)),
+        };
+        Err(Failure {
+            message: format!("the process that ran the guest {how}"),
+            remedy: "run it again; if that happens again, please report it".into(),
+        })
+    }
+}
+
+fn described(signal: i32) -> String {
+    match Signal::try_from(signal) {
+        Ok(Signal::SIGSYS) => "SIGSYS: it made a system call that it had given up".into(),
+        Ok(signal) => signal.to_string(),
+        Err(_) => format!("signal {signal}"),
+    }
 }
 
 /// Waits for the end of a child. It remains to be reaped, so that its number is no other's.

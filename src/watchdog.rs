@@ -104,7 +104,8 @@ impl Drop for Signals {
     }
 }
 
-fn is_ignored(signal: Signal) -> Result<bool> {
+/// Whoever started us has set that, or nobody.
+pub fn is_ignored(signal: Signal) -> Result<bool> {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: without a new action, sigaction(2) only writes the present one, which has room.
     let result = unsafe { libc::sigaction(signal as i32, std::ptr::null(), action.as_mut_ptr()) };

@@ -38,6 +38,8 @@ pub enum Event {
     End(Box<End>),
     /// A run was refused.
     Refusal(Refusal),
+    /// Requests were turned away before anything was known of a run.
+    TurnedAway { why: String, times: u64 },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -94,7 +96,7 @@ pub struct Limits {
 
 /// What the process that ran the guest used, as its parent saw it: also where that process was
 /// taken over, and all else in an [`End`] is what it says.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Usage {
     pub wall_ms: f64,
     /// Processor time, the guest's included.

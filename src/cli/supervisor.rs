@@ -7,7 +7,7 @@ use super::voice::{explain, say};
 use crate::audit::{Log, Usage};
 use crate::outcome::EXIT_OURS;
 use crate::own::{self, Ended};
-use crate::record::{Failure, Record, Status};
+use crate::record::{Record, Status};
 use crate::watchdog::Signals;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -81,19 +81,18 @@ impl Supervisor {
             .err()
             .and_then(|number| Signal::try_from(number).ok());
         let cancelled = ended_by.is_some_and(|signal| self.asked.contains(&signal));
-        let (mut record, code) = match ended.status {
-            Ok(code) => (
-                serde_json::from_slice(record)
-                    .unwrap_or_else(|_| limits(failed("did not tell how it went".into()))),
-                u8::try_from(code).unwrap_or(EXIT_OURS),
-            ),
-            Err(signal) if cancelled => {
-                (limits(Record::empty(Status::Cancelled)), 128 + signal as u8)
-            }
-            Err(signal) => (
-                limits(failed(format!("was ended by {}", described(signal)))),
-                EXIT_OURS,
-            ),
+        let code = match ended.status {
+            Err(signal) if cancelled => 128 + signal,
+            status => status.unwrap_or(EXIT_OURS.into()),
+        };
+        let code = u8::try_from(code).unwrap_or(EXIT_OURS);
+        let mut record = match ended.record(record) {
+            Ok(record) => record,
+            Err(_) if cancelled => limits(Record::empty(Status::Cancelled)),
+            Err(failure) => limits(Record {
+                error: Some(failure),
+                ..Record::empty(Status::Error)
+            }),
         };
         if let (Err(_), false, None, Some(error)) =
             (ended.status, cancelled, &writer, &record.error)
@@ -172,25 +171,6 @@ fn split(told: &[u8]) -> (Option<u64>, &[u8]) {
         Some((Some(number), &told[end + 1..]))
     });
     begun.unwrap_or((None, told))
-}
-
-/// Of a process that ended otherwise than it should.
-fn failed(how: String) -> Record {
-    Record {
-        error: Some(Failure {
-            message: format!("the process that ran the guest {how}"),
-            remedy: "run it again; if that happens again, please report it".into(),
-        }),
-        ..Record::empty(Status::Error)
-    }
-}
-
-fn described(signal: i32) -> String {
-    match Signal::try_from(signal) {
-        Ok(Signal::SIGSYS) => "SIGSYS: it made a system call that it had given up".into(),
-        Ok(signal) => signal.to_string(),
-        Err(_) => format!("signal {signal}"),
-    }
 }
 
 #[cfg(test)]

@@ -2,9 +2,10 @@
 
 use crate::mcp::child::Workspace;
 use crate::mcp::governor::Refused;
-use crate::mcp::kept::{COUNT_MAX, FILES_MAX, Kept, Room};
+use crate::mcp::kept::{COUNT_MAX, FILES_MAX, Kept, Room, contents};
+use crate::mcp::visible::visible;
 use crate::record::{Bundle, Encoding, Failure, Record, Status};
-use rmcp::model::{CallToolResult, ContentBlock, MetaObject, ResourceContents};
+use rmcp::model::{CallToolResult, ContentBlock, MetaObject};
 use serde_json::{Value, json};
 use std::mem;
 use std::path::Path;
@@ -46,6 +47,7 @@ pub fn of(record: &Record, files: Vec<ContentBlock>) -> CallToolResult {
 pub fn refusal(refused: Refused) -> CallToolResult {
     let mut record = Record::empty(Status::Error);
     record.error = Some(refused.failure);
+    record.audit = refused.anchor;
     let mut result = of(&record, Vec::new());
     result.meta = refused.refusal.map(|refusal| {
         let mut meta = MetaObject::new();
@@ -152,26 +154,6 @@ fn shortened(text: &str) -> String {
     )
 }
 
-/// Without what makes a terminal act, or hides text from a reader.
-fn visible(text: &str) -> String {
-    let harmless = |c: char| matches!(c, '\n' | '\t') || !(c.is_control() || is_format(c));
-    text.chars()
-        .map(|c| match harmless(c) {
-            true => c.to_string(),
-            false => c.escape_default().to_string(),
-        })
-        .collect()
-}
-
-/// Characters that change the direction of text, break a line or are invisible: Unicode's general categories Cf,
-/// Zl and Zp, and selectors of variants, in which text can be hidden. But for those without which scripts and
-/// emoji are not written right: the joiners (U+200C, U+200D) and the selectors of text and emoji (U+FE0E, U+FE0F).
-fn is_format(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0d}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-        | '\u{e0000}'..='\u{e007f}' | '\u{e0100}'..='\u{e01ef}')
-}
-
 /// A value: its image if it has one, else its text.
 fn forms(label: &str, bundle: &Bundle) -> Vec<ContentBlock> {
     let text = |kind: &str| bundle.get(kind).and_then(Value::as_str);
@@ -189,7 +171,7 @@ fn forms(label: &str, bundle: &Bundle) -> Vec<ContentBlock> {
             "sandbox://value/{}",
             kind.rsplit('/').next().unwrap_or(kind)
         );
-        let contents = ResourceContents::text(text(kind)?, uri).with_mime_type(kind);
+        let contents = contents(text(kind)?.into(), &uri).with_mime_type(kind);
         Some(ContentBlock::resource(contents))
     });
     plain.into_iter().chain(rich).collect()

@@ -19,7 +19,7 @@ use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,6 +35,10 @@ pub const OUTPUT_MAX: u64 = 1 << 20;
 /// How a run ended.
 pub struct Ended {
     pub record: Record,
+    /// It is its process's own; else we say what is known.
+    is_told: bool,
+    /// Bytes of it as they were told.
+    pub size: u64,
     pub usage: Usage,
     /// What it left is in here until this is dropped.
     pub workspace: Option<Workspace>,
@@ -43,10 +47,10 @@ pub struct Ended {
 impl Ended {
     /// It never began.
     pub fn without_process(failure: Failure) -> Self {
-        let mut record = Record::empty(Status::Error);
-        record.error = Some(failure);
         Self {
-            record,
+            record: failed(failure),
+            is_told: false,
+            size: 0,
             usage: Usage {
                 wall_ms: 0.0,
                 cpu_ms: 0.0,
@@ -54,6 +58,27 @@ impl Ended {
             },
             workspace: None,
         }
+    }
+
+    /// Without what there is no room for, as its client does not read.
+    pub fn unread(self) -> Self {
+        let mut record = failed(Failure {
+            message: "the program has ended, but there is no room for its answer: others are not read yet".into(),
+            remedy: "read the answers that there are, and call again".into(),
+        });
+        record.audit = self.record.audit;
+        Self {
+            record,
+            workspace: None,
+            ..self
+        }
+    }
+}
+
+fn failed(failure: Failure) -> Record {
+    Record {
+        error: Some(failure),
+        ..Record::empty(Status::Error)
     }
 }
 
@@ -106,15 +131,20 @@ impl Run {
         (&mut self.ended).await.context("waiting for a thread")?
     }
 
-    /// Ends it now.
-    pub fn kill(&self) {
+    /// Ends it now, for the reason in this record.
+    pub async fn end(&mut self, record: Record) -> Result<Ended> {
         kill(&self.child);
+        let ended = self.ended().await?;
+        Ok(match ended.is_told {
+            true => ended,
+            false => Ended { record, ..ended },
+        })
     }
 }
 
 impl Drop for Run {
     fn drop(&mut self) {
-        self.kill();
+        kill(&self.child);
     }
 }
 
@@ -138,23 +168,18 @@ fn attend(child: &Mutex<Child>, workspace: Workspace) -> Result<Ended> {
             .context("reading a record")?;
     }
     // Not under the lock, which whoever ends it needs.
-    let cpu = own::ended(pid)?.processor_time;
-    let status = lock(child).wait().context("waiting for a process")?;
-    let record = match status.code() {
-        None => Record::empty(Status::Cancelled),
-        Some(code) => serde_json::from_slice(&told)
-            .with_context(|| format!("reading the record of a process that exited with {code}"))?,
-    };
+    let ended = own::ended(pid)?;
+    lock(child).wait().context("waiting for a process")?;
     let usage = Usage {
         wall_ms: began.elapsed().as_secs_f64() * 1000.0,
-        cpu_ms: cpu.as_secs_f64() * 1000.0,
-        exit: status
-            .code()
-            .or(status.signal().map(|signal| 128 + signal))
-            .unwrap_or_default(),
+        cpu_ms: ended.processor_time.as_secs_f64() * 1000.0,
+        exit: ended.status.unwrap_or_else(|signal| 128 + signal),
     };
+    let record = ended.record(&told);
     Ok(Ended {
-        record,
+        is_told: record.is_ok(),
+        record: record.unwrap_or_else(failed),
+        size: told.len() as u64,
         usage,
         workspace: Some(workspace),
     })

@@ -1,5 +1,6 @@
 //! Who calls.
 
+use crate::mcp::room::Share;
 use hyper::http::request::Parts;
 use rmcp::RoleServer;
 use rmcp::service::RequestContext;
@@ -12,13 +13,16 @@ pub struct Client {
     name: Arc<str>,
     /// Cancelled when nobody waits there any more.
     gone: CancellationToken,
+    answer: Share,
 }
 
 impl Client {
-    pub fn new(name: &str, gone: CancellationToken) -> Self {
+    /// Of one message, whose answer takes this share.
+    pub fn new(name: &str, gone: CancellationToken, answer: Share) -> Self {
         Self {
             name: name.into(),
             gone,
+            answer,
         }
     }
 
@@ -32,6 +36,11 @@ impl Client {
 
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// When there is room for an answer of so many bytes, as this client has read others.
+    pub async fn has_room(&self, bytes: u64) {
+        self.answer.take(bytes).await;
     }
 
     /// When it cancelled this request or is there no more.

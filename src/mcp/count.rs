@@ -1,4 +1,4 @@
-//! How many there are of something now.
+//! How much there is of something now.
 
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -6,20 +6,26 @@ use tokio::sync::watch;
 #[derive(Clone)]
 pub struct Count(Arc<watch::Sender<usize>>);
 
-/// One of them, until it is dropped.
-pub struct One(Arc<watch::Sender<usize>>);
+/// So much of it, until this is dropped.
+pub struct Part {
+    of: Arc<watch::Sender<usize>>,
+    count: usize,
+}
 
 impl Count {
     pub fn new() -> Self {
         Self(Arc::new(watch::Sender::new(0)))
     }
 
-    pub fn one(&self) -> One {
-        self.0.send_modify(|count| *count += 1);
-        One(Arc::clone(&self.0))
+    pub fn more(&self, count: usize) -> Part {
+        self.0.send_modify(|all| *all += count);
+        Part {
+            of: Arc::clone(&self.0),
+            count,
+        }
     }
 
-    /// When there are at most so many.
+    /// When there is at most so much.
     pub async fn at_most(&self, most: usize) {
         // It cannot fail: a sender is here.
         drop(self.0.subscribe().wait_for(|&count| count <= most).await);
@@ -30,8 +36,8 @@ impl Count {
     }
 }
 
-impl Drop for One {
+impl Drop for Part {
     fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
+        self.of.send_modify(|all| *all -= self.count);
     }
 }

@@ -9,7 +9,7 @@ use crate::mcp::say;
 use crate::policy::{
     Admission, Admitting, Ask, Audit, Busy, Excess, Grant, Policy, Quota, Shortage, Wish,
 };
-use crate::record::{Failure, Record};
+use crate::record::{Anchor, Failure, Record};
 use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,6 +34,8 @@ pub struct Refused {
     pub failure: Failure,
     /// What was over its limit or wrong, if that is why.
     pub refusal: Option<Refusal>,
+    /// Where that is in the log.
+    pub anchor: Option<Anchor>,
 }
 
 impl From<Failure> for Refused {
@@ -41,6 +43,7 @@ impl From<Failure> for Refused {
         Self {
             failure,
             refusal: None,
+            anchor: None,
         }
     }
 }
@@ -131,8 +134,16 @@ impl Governor {
         let refused = Refused {
             failure: wrong.failure,
             refusal: Some(refusal),
+            anchor: None,
         };
         self.refuse(client, refused).await
+    }
+
+    /// At a door.
+    pub async fn turned_away(&self, client: &Arc<str>, why: &str, times: u64) {
+        let why = why.into();
+        // If it cannot be written down, that has been said.
+        drop(self.append(client, Event::TurnedAway { why, times }).await);
     }
 
     /// Writes it down.
@@ -141,7 +152,7 @@ impl Governor {
             return refused;
         };
         match self.append(client, Event::Refusal(refusal)).await {
-            Ok(_) => refused,
+            Ok(anchor) => Refused { anchor, ..refused },
             Err(unwritten) => unwritten,
         }
     }
@@ -195,7 +206,10 @@ impl Governor {
         Ok(Begun {
             admission,
             client: Arc::clone(client),
-            number: self.append(client, event).await?,
+            number: self
+                .append(client, event)
+                .await?
+                .map(|anchor| anchor.sequence),
         })
     }
 
@@ -222,15 +236,15 @@ impl Governor {
         }
     }
 
-    /// The number of the entry. What cannot be written down does not happen.
-    async fn append(&self, client: &Arc<str>, event: Event) -> Result<Option<u64>, Refused> {
+    /// Where the entry is. What cannot be written down does not happen.
+    async fn append(&self, client: &Arc<str>, event: Event) -> Result<Option<Anchor>, Refused> {
         let Some(log) = self.log.clone() else {
             return Ok(None);
         };
         let name = Arc::clone(client);
         let written = spawn_blocking(move || log.append(&name, &event)).await;
         match written.map_err(Into::into).and_then(|written| written) {
-            Ok(anchor) => Ok(Some(anchor.sequence)),
+            Ok(anchor) => Ok(Some(anchor)),
             Err(error) => {
                 say(&format!("{error:#}"));
                 let failure = Failure {
@@ -265,6 +279,7 @@ fn excessive(excess: &Excess) -> Refused {
             remedy: "ask for no more than that".into(),
         },
         refusal: Some(excess.into()),
+        anchor: None,
     }
 }
 
@@ -285,5 +300,6 @@ fn too_soon(busy: &Busy) -> Refused {
             allowed: busy.limit.to_string(),
             retry_after_s: Some(busy.seconds()),
         }),
+        anchor: None,
     }
 }

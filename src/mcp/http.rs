@@ -2,13 +2,15 @@
 
 use crate::mcp::client::Client;
 use crate::mcp::plausible;
+use crate::mcp::room::{Room, Share};
 use crate::mcp::say;
 use crate::mcp::server::{Server, Shared};
 use crate::mcp::sessions::Sessions;
 use crate::mcp::tokens::Tokens;
+use crate::mcp::turned_away::TurnedAway;
 use anyhow::{Context as _, Result};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::{
     AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
@@ -30,9 +32,12 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::DropGuard;
 
+const MIB: usize = 1 << 20;
 const PATH: &str = "/mcp";
+/// Who has no token.
+const UNKNOWN: &str = "unknown";
 const SESSION: &str = "mcp-session-id";
 const CONNECTIONS_MAX: usize = 1024;
 /// Requests of a client's at once, streams included.
@@ -60,13 +65,14 @@ pub struct Door {
     sessions: Sessions,
     tokens: Option<Tokens>,
     clients: Mutex<HashMap<Arc<str>, Arc<Bounds>>>,
-    stop: CancellationToken,
+    shared: Arc<Shared>,
 }
 
 /// How much of this server a client may hold.
 struct Bounds {
     requests: Arc<Semaphore>,
     reading: Arc<Semaphore>,
+    answers: Room,
 }
 
 impl Bounds {
@@ -74,6 +80,7 @@ impl Bounds {
         Self {
             requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
             reading: Arc::new(Semaphore::new(READING_MAX_MIB)),
+            answers: Room::new(),
         }
     }
 }
@@ -129,8 +136,7 @@ impl Door {
         config.allowed_hosts.push(options.address.ip().to_string());
         config.allowed_hosts.extend(options.hosts);
         config.sse_retry = None;
-        let stop = shared.stop.clone();
-        let server = Server::new(shared);
+        let server = Server::new(Arc::clone(&shared));
         let service =
             StreamableHttpService::new(move || Ok(server.clone()), sessions.manager(), config);
         Self {
@@ -138,15 +144,24 @@ impl Door {
             sessions,
             tokens,
             clients: Mutex::default(),
-            stop,
+            shared,
         }
     }
 
     /// One connection to its end.
     async fn attend(self: &Arc<Self>, stream: TcpStream) {
         let service = service_fn(|request| async {
-            let answer = self.answer(request).await;
-            Ok::<_, Infallible>(answer.unwrap_or_else(|refusal| *refusal))
+            let client = self.authenticate(&request);
+            let name = client.as_ref().map_or(UNKNOWN.into(), Arc::clone);
+            let answer = match client {
+                Ok(client) => self.answer(&client, request).await,
+                Err(refusal) => Err(refusal),
+            };
+            let answer = answer.unwrap_or_else(|refusal| *refusal);
+            if let Some(why) = turned_away(answer.status()) {
+                TurnedAway::count(&self.shared, &name, why);
+            }
+            Ok::<_, Infallible>(answer)
         });
         let mut server = http1::Builder::new();
         server
@@ -156,13 +171,16 @@ impl Door {
         drop(server.serve_connection(TokioIo::new(stream), service).await);
     }
 
-    /// One request on one screen: who → whose session → message → answer.
-    async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Box<Answer>> {
+    /// One request on one screen: whose session → message → answer.
+    async fn answer(
+        &self,
+        client: &Arc<str>,
+        request: Request<Incoming>,
+    ) -> Result<Answer, Box<Answer>> {
         if request.uri().path() != PATH {
             return Err(refusal(StatusCode::NOT_FOUND, "the endpoint is /mcp"));
         }
-        let name = self.authenticate(&request)?;
-        let bounds = self.bounds(&name);
+        let bounds = self.bounds(client);
         let busy = |_| {
             refusal(
                 StatusCode::TOO_MANY_REQUESTS,
@@ -174,30 +192,34 @@ impl Door {
             .map_err(busy)?;
         let session = session_of(request.headers().get(SESSION))?;
         if let Some(session) = &session
-            && !self.sessions.belongs(session, &name).await
+            && !self.sessions.belongs(session, client).await
         {
             return Err(refusal(StatusCode::NOT_FOUND, "there is no such session"));
         }
         let (parts, body) = request.into_parts();
         let (message, reading) = read(body, &parts.headers, &bounds.reading).await?;
         if parts.method == Method::POST && session.is_none() && begins_a_session(&message) {
-            self.sessions.make_room(&name).await;
+            self.sessions.make_room(client).await;
         }
         // Whoever waits for the answer is there until the answer's body is done with.
-        let gone = self.stop.child_token();
+        let gone = self.shared.stop.child_token();
         let attention = gone.clone().drop_guard();
+        let share = bounds.answers.share();
         let mut request = Request::from_parts(parts, Full::new(message));
-        request.extensions_mut().insert(Client::new(&name, gone));
+        request
+            .extensions_mut()
+            .insert(Client::new(client, gone, share.clone()));
         let response = self.service.handle(request).await;
         drop(reading);
         if let Some(begun) = session_of(response.headers().get(SESSION))? {
-            self.sessions.add(&begun, &name).await;
+            self.sessions.add(&begun, client).await;
         }
         Ok(response.map(|body| {
             BodyExt::boxed(Attended {
                 body,
                 _attention: attention,
                 _place: place,
+                _share: share,
             })
         }))
     }
@@ -239,49 +261,59 @@ impl Door {
 
 /// A whole message within its bounds, and its share of what is being read.
 async fn read(
-    body: Incoming,
+    mut body: Incoming,
     headers: &HeaderMap,
     reading: &Arc<Semaphore>,
 ) -> Result<(Bytes, OwnedSemaphorePermit), Box<Answer>> {
     let length = headers
         .get(CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse().ok());
-    let most = match (length, body.is_end_stream()) {
-        (Some(length), _) => length,
-        (None, true) => 0,
-        (None, false) => plausible::MESSAGE_MAX,
-    };
+        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     let too_long = || {
         refusal(
             StatusCode::PAYLOAD_TOO_LARGE,
             &plausible::too_long().message,
         )
     };
-    if most > plausible::MESSAGE_MAX {
+    if length.is_some_and(|length| length > plausible::MESSAGE_MAX) {
         return Err(too_long());
     }
-    let busy = |_| {
+    let room = |bytes: usize| {
+        let permits = Arc::clone(reading).try_acquire_many_owned((bytes >> 20) as u32);
+        permits.map_err(|_| {
+            refusal(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too much of this client is being read",
+            )
+        })
+    };
+    // All of it at once where its length is told.
+    let mut share = room(length.unwrap_or_default() + MIB)?;
+    let reading = async {
+        let mut message = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame =
+                frame.map_err(|_| refusal(StatusCode::BAD_REQUEST, "the message is not whole"))?;
+            let data = frame.into_data().unwrap_or_default();
+            if message.len() + data.len() > plausible::MESSAGE_MAX {
+                return Err(too_long());
+            }
+            message.extend_from_slice(&data);
+            let taken = share.num_permits() << 20;
+            share.merge(room(
+                message.len().saturating_sub(taken).next_multiple_of(MIB),
+            )?);
+        }
+        Ok(Bytes::from(message))
+    };
+    let late = |_| {
         refusal(
-            StatusCode::TOO_MANY_REQUESTS,
-            "too much of this client is being read",
+            StatusCode::REQUEST_TIMEOUT,
+            "the message did not come in time",
         )
     };
-    let share = Arc::clone(reading)
-        .try_acquire_many_owned((most >> 20) as u32 + 1)
-        .map_err(busy)?;
-    let body = match timeout(PATIENCE, Limited::new(body, most).collect()).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_long()),
-        Ok(Err(_)) => return Err(refusal(StatusCode::BAD_REQUEST, "the message is not whole")),
-        Err(_) => {
-            return Err(refusal(
-                StatusCode::REQUEST_TIMEOUT,
-                "the message did not come in time",
-            ));
-        }
-    };
-    match plausible::check(&body) {
-        Ok(()) => Ok((body, share)),
+    let message = timeout(PATIENCE, reading).await.map_err(late)??;
+    match plausible::check(&message) {
+        Ok(()) => Ok((message, share)),
         Err(error) => Err(refusal(StatusCode::BAD_REQUEST, &error.message)),
     }
 }
@@ -302,6 +334,17 @@ fn session_of(header: Option<&HeaderValue>) -> Result<Option<String>, Box<Answer
     }
 }
 
+/// In a word, whether it was: a request that is none is its client's affair.
+fn turned_away(status: StatusCode) -> Option<&'static str> {
+    match status {
+        StatusCode::UNAUTHORIZED => Some("token"),
+        StatusCode::FORBIDDEN => Some("host or origin"),
+        StatusCode::PAYLOAD_TOO_LARGE => Some("length"),
+        StatusCode::TOO_MANY_REQUESTS => Some("requests"),
+        _ => None,
+    }
+}
+
 fn refusal(status: StatusCode, why: &str) -> Box<Answer> {
     let mut answer = Response::new(Full::new(format!("{why}\n").into()).boxed());
     *answer.status_mut() = status;
@@ -318,6 +361,7 @@ struct Attended {
     body: BoxBody<Bytes, Infallible>,
     _attention: DropGuard,
     _place: OwnedSemaphorePermit,
+    _share: Share,
 }
 
 impl Body for Attended {

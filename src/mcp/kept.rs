@@ -2,6 +2,7 @@
 //! were. The oldest go first.
 
 use crate::mcp::random;
+use crate::mcp::visible::is_plain;
 use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -118,14 +119,10 @@ impl Kept {
     }
 
     /// None: the client has no such file, or not any more.
-    pub fn read(&self, client: &str, uri: &str) -> Option<ResourceContents> {
-        let entry = self
-            .clients()
-            .get(client)?
-            .iter()
-            .find(|entry| entry.uri == uri)?
-            .clone();
-        entry.contents().ok()
+    pub fn find(&self, client: &str, uri: &str) -> Option<Entry> {
+        let clients = self.clients();
+        let mut entries = clients.get(client)?.iter();
+        entries.find(|entry| entry.uri == uri).cloned()
     }
 
     fn clients(&self) -> MutexGuard<'_, HashMap<String, VecDeque<Entry>>> {
@@ -151,14 +148,22 @@ impl Entry {
             .with_size(self.size)
     }
 
-    fn contents(&self) -> Result<ResourceContents> {
-        let contents = match String::from_utf8(fs::read(&self.host)?) {
-            Ok(text) => ResourceContents::text(text, &self.uri),
-            Err(error) => {
-                ResourceContents::blob(BASE64_STANDARD.encode(error.as_bytes()), &self.uri)
-            }
-        };
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub fn contents(&self) -> Result<ResourceContents> {
+        let contents = contents(fs::read(&self.host)?, &self.uri);
         Ok(contents.with_mime_type(mime_type(&self.path)))
+    }
+}
+
+/// As text if it is one in which nothing is hidden, and in base64 otherwise.
+pub fn contents(bytes: Vec<u8>, uri: &str) -> ResourceContents {
+    match String::from_utf8(bytes) {
+        Ok(text) if is_plain(&text) => ResourceContents::text(text, uri),
+        Ok(text) => ResourceContents::blob(BASE64_STANDARD.encode(text), uri),
+        Err(error) => ResourceContents::blob(BASE64_STANDARD.encode(error.as_bytes()), uri),
     }
 }
 

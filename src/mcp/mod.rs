@@ -10,12 +10,15 @@ mod http;
 mod kept;
 mod plausible;
 mod random;
+mod room;
 mod scratch;
 mod server;
 mod sessions;
 mod signals;
 mod stdio;
 mod tokens;
+mod turned_away;
+mod visible;
 
 use crate::complaint::Complaint;
 use crate::outcome::EXIT_OURS;
@@ -36,9 +39,10 @@ use tokens::Tokens;
 pub use tokens::new_line as new_token;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use turned_away::TurnedAway;
 
 /// For the runs of a server that stops to be written down.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// What the operator asked for.
 #[derive(Debug, Clone)]
@@ -63,7 +67,7 @@ pub fn serve(options: Options) -> Result<u8> {
     let governor = Governor::new(
         options.policy.as_deref(),
         options.audit.clone(),
-        options.http.is_none(),
+        options.http.is_none() || tokens.is_none(),
     )?;
     // One thread: what takes long, runs, are processes.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -89,6 +93,7 @@ async fn serve_until_the_end(
         kept: Kept::new(directory.path().into()),
         governor,
         calls: Count::new(),
+        turned_away: TurnedAway::default(),
         stop: stop.clone(),
     });
     let mut signals = Signals::watch()?;

@@ -1,17 +1,24 @@
 //! Signals that ask this server to stop.
 
+use crate::watchdog::is_ignored;
 use anyhow::{Context, Result};
+use std::future::pending;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// Nothing for one that whoever started this server has ignored: it stays so.
 pub struct Signals {
-    hangup: Signal,
-    interrupt: Signal,
-    terminate: Signal,
+    hangup: Option<Signal>,
+    interrupt: Option<Signal>,
+    terminate: Option<Signal>,
 }
 
 impl Signals {
     pub fn watch() -> Result<Self> {
-        let watch = |kind| signal(kind).context("watching for a signal");
+        let watch = |kind: SignalKind| {
+            let number = kind.as_raw_value().try_into()?;
+            let watched = (!is_ignored(number)?).then(|| signal(kind));
+            watched.transpose().context("watching for a signal")
+        };
         Ok(Self {
             hangup: watch(SignalKind::hangup())?,
             interrupt: watch(SignalKind::interrupt())?,
@@ -22,10 +29,17 @@ impl Signals {
     /// The number of the one that comes.
     pub async fn next(&mut self) -> u8 {
         let kind = tokio::select! {
-            _ = self.hangup.recv() => SignalKind::hangup(),
-            _ = self.interrupt.recv() => SignalKind::interrupt(),
-            _ = self.terminate.recv() => SignalKind::terminate(),
+            () = come(&mut self.hangup) => SignalKind::hangup(),
+            () = come(&mut self.interrupt) => SignalKind::interrupt(),
+            () = come(&mut self.terminate) => SignalKind::terminate(),
         };
         kind.as_raw_value() as u8
+    }
+}
+
+async fn come(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => pending().await,
     }
 }

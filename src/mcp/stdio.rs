@@ -3,7 +3,9 @@
 use crate::mcp::client::Client;
 use crate::mcp::count::Count;
 use crate::mcp::plausible;
+use crate::mcp::room::{Room, Share};
 use crate::mcp::server::{Server, Shared};
+use crate::mcp::turned_away::TurnedAway;
 use rmcp::RoleServer;
 use rmcp::model::{
     ClientJsonRpcMessage, ClientNotification, ErrorData, JsonRpcMessage, RequestId,
@@ -13,21 +15,24 @@ use rmcp::service::{ServerInitializeError, serve_server};
 use rmcp::transport::Transport;
 use rmcp::transport::io::{StdioReader, StdioWriter, stdio_pipes};
 use serde_json::Value;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio_util::sync::CancellationToken;
 
+const CLIENT: &str = "stdio";
 /// Requests at work at once; more are refused.
 const REQUESTS_MAX: usize = 64;
-/// Answers that the client has not read; then it is not listened to until it has.
-const UNREAD_MAX: usize = 16;
+/// Bytes of answers that the client has not read; with more it is not listened to until it has.
+const UNREAD_MAX: usize = 32 << 20;
+/// What an answer counts at least.
+const UNREAD_MIN: usize = 2 << 20;
 
 /// Serves the client until it goes.
 pub async fn serve(shared: Arc<Shared>) {
-    let door = Door::open(shared.stop.child_token());
+    let door = Door::open(Arc::clone(&shared));
     let server = Server::new(shared);
     loop {
         match serve_server(server.clone(), door.clone()).await {
@@ -46,21 +51,27 @@ pub async fn serve(shared: Arc<Shared>) {
 /// Both standard streams.
 #[derive(Clone)]
 struct Door {
+    shared: Arc<Shared>,
     lines: Arc<tokio::sync::Mutex<Lines>>,
     writer: Arc<tokio::sync::Mutex<StdioWriter>>,
     /// Answers on their way.
     unread: Count,
-    at_work: Arc<Mutex<HashSet<RequestId>>>,
+    room: Room,
+    /// With what each one's answer takes.
+    at_work: Arc<Mutex<HashMap<RequestId, Share>>>,
     gone: CancellationToken,
 }
 
 impl Door {
-    fn open(gone: CancellationToken) -> Self {
+    fn open(shared: Arc<Shared>) -> Self {
+        let gone = shared.stop.child_token();
         let (reader, writer) = stdio_pipes();
         Self {
+            shared,
             lines: Arc::new(tokio::sync::Mutex::new(Lines::new(reader))),
             writer: Arc::new(tokio::sync::Mutex::new(writer)),
             unread: Count::new(),
+            room: Room::new(),
             at_work: Arc::default(),
             gone,
         }
@@ -77,12 +88,12 @@ impl Door {
                 () = self.gone.cancelled() => return None,
             };
             match message.and_then(|message| self.admit(message)) {
-                Ok(mut message) => {
-                    message.insert_extension(Client::new("stdio", self.gone.clone()));
+                Ok((mut message, share)) => {
+                    message.insert_extension(Client::new(CLIENT, self.gone.clone(), share));
                     return Some(message);
                 }
                 Err(answer) => {
-                    tokio::spawn(self.answer(*answer));
+                    tokio::spawn(self.answer(*answer, None));
                 }
             }
         }
@@ -92,19 +103,21 @@ impl Door {
     fn admit(
         &self,
         message: ClientJsonRpcMessage,
-    ) -> Result<ClientJsonRpcMessage, Box<ServerJsonRpcMessage>> {
+    ) -> Result<(ClientJsonRpcMessage, Share), Box<ServerJsonRpcMessage>> {
+        let share = self.room.share();
         let mut at_work = self.at_work();
         match &message {
             JsonRpcMessage::Request(request) => {
-                let refused = if at_work.contains(&request.id) {
+                let refused = if at_work.contains_key(&request.id) {
                     Some("a request with this id is at work")
                 } else if at_work.len() >= REQUESTS_MAX {
                     Some("too many requests are at work; call again when one of them is answered")
                 } else {
-                    at_work.insert(request.id.clone());
+                    at_work.insert(request.id.clone(), share.clone());
                     None
                 };
                 if let Some(why) = refused {
+                    TurnedAway::count(&self.shared, CLIENT, "requests");
                     let error = ErrorData::invalid_request(why, None);
                     return Err(Box::new(JsonRpcMessage::error(
                         error,
@@ -123,19 +136,22 @@ impl Door {
             }
             _ => {}
         }
-        Ok(message)
+        Ok((message, share))
     }
 
     /// Not before it is polled, but counted from now on.
     fn answer(
         &self,
         message: ServerJsonRpcMessage,
+        share: Option<Share>,
     ) -> impl Future<Output = io::Result<()>> + Send + 'static {
         let (writer, gone) = (Arc::clone(&self.writer), self.gone.clone());
-        let one = self.unread.one();
+        let line = serde_json::to_vec(&message);
+        let length = line.as_ref().map_or(0, Vec::len);
+        let unread = self.unread.more(length.max(UNREAD_MIN));
         async move {
-            let _one = one;
-            let mut line = serde_json::to_vec(&message)?;
+            let _until_it_is_read = (unread, share);
+            let mut line = line?;
             line.push(b'\n');
             let mut writer = writer.lock().await;
             let result = match writer.write_all(&line).await {
@@ -150,7 +166,7 @@ impl Door {
         }
     }
 
-    fn at_work(&self) -> std::sync::MutexGuard<'_, HashSet<RequestId>> {
+    fn at_work(&self) -> std::sync::MutexGuard<'_, HashMap<RequestId, Share>> {
         self.at_work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -167,10 +183,8 @@ impl Transport<RoleServer> for Door {
             JsonRpcMessage::Error(error) => error.id.as_ref(),
             _ => None,
         };
-        if let Some(id) = answered {
-            self.at_work().remove(id);
-        }
-        self.answer(message)
+        let share = answered.and_then(|id| self.at_work().remove(id));
+        self.answer(message, share)
     }
 
     async fn receive(&mut self) -> Option<ClientJsonRpcMessage> {

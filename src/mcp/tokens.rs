@@ -19,7 +19,7 @@ const TOKEN_MIN: usize = 32;
 const DIFFERENT_MIN: usize = 8;
 const NAME_MAX: usize = 64;
 /// Who else the log speaks of.
-const NAMES_TAKEN: [&str; 3] = ["cli", "local", "stdio"];
+const NAMES_TAKEN: [&str; 4] = ["cli", "local", "stdio", "unknown"];
 /// What stands in examples; a token of at least that length, for the sake of it.
 const PLACEHOLDERS: [&str; 6] = [
     "changeme",
@@ -200,7 +200,7 @@ mod tests {
         ] {
             assert!(Tokens::parse(&wrong).is_err(), "{wrong}");
         }
-        for name in ["a:b", "", "cli", "stdio", "local"] {
+        for name in ["a:b", "", "cli", "stdio", "local", "unknown"] {
             assert!(new_line(name).is_err(), "{name}");
         }
     }

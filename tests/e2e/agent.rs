@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -141,8 +141,20 @@ impl Agent {
         agent
     }
 
-    pub fn connect(mut server: Server) -> Self {
-        let (sender, messages) = channel();
+    /// One that reads a message only when it waits for one, but for the first.
+    pub fn that_reads_late(arguments: &[&str]) -> Self {
+        let mut agent = Self::connect_with(Server::start(arguments), 0);
+        agent.initialize();
+        agent
+    }
+
+    pub fn connect(server: Server) -> Self {
+        Self::connect_with(server, 1 << 16)
+    }
+
+    /// `ahead`: messages that are read before they are waited for.
+    fn connect_with(mut server: Server, ahead: usize) -> Self {
+        let (sender, messages) = sync_channel(ahead);
         let stdout = BufReader::new(server.child.stdout.take().unwrap());
         thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
@@ -378,7 +390,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    fn read(stream: TcpStream) -> Self {
+    pub fn read(stream: TcpStream) -> Self {
         let mut body = BufReader::new(stream);
         let mut line = String::new();
         body.read_line(&mut line).unwrap();

@@ -2,10 +2,11 @@
 
 use super::agent::*;
 use super::common::*;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -266,6 +267,84 @@ fn what_would_hide_text_or_move_a_cursor_is_shown_not_done() {
 }
 
 #[test]
+fn what_is_hidden_in_files_and_markup_comes_in_base64() {
+    let mut agent = Agent::start(&[]);
+    let code = "
+class Page:
+    def _repr_html_(self): return 'a\\x1b[2J\\u202eb'
+for name, text in {'plain.csv': 'a,b\\r\\n', 'moves.txt': 'a\\x1b[2J', 'tags.txt': 'a\\U000e0041'}.items():
+    open(name, 'w', newline='').write(text)
+Page()";
+    let files = ["plain.csv", "moves.txt", "tags.txt"].map(|path| json!({"path": path}));
+    let result = agent.call(json!({"code": code, "files": files}));
+    let blocks = result["content"].as_array().unwrap();
+    let embedded = blocks.iter().map(|block| &block["resource"]);
+    let embedded: Vec<_> = embedded.filter(|resource| resource.is_object()).collect();
+    assert_eq!(embedded.len(), 2, "{blocks:?}");
+    assert_eq!(embedded[0]["blob"], "YRtbMkrigK5i");
+    assert_eq!(embedded[1]["text"], "a,b\r\n");
+    let links: Vec<_> = blocks
+        .iter()
+        .filter(|block| block["type"] == "resource_link")
+        .collect();
+    assert_eq!(links.len(), 2, "{blocks:?}");
+    let read = agent.ask("resources/read", json!({"uri": links[0]["uri"]}));
+    assert_eq!(read["result"]["contents"][0]["blob"], "YRtbMko=");
+}
+
+#[test]
+fn a_machine_that_somebody_else_ends_is_told_as_that_and_its_time_counts() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    let mut agent = Agent::start(&["--audit", log.to_str().unwrap()]);
+    let disturb: [&dyn Fn(u32); 2] = [
+        &|guest| kill(Pid::from_raw(guest as i32), Signal::SIGKILL).unwrap(),
+        // As what has taken it over could.
+        &|guest| fs::write(format!("/proc/{guest}/fd/1"), "x").unwrap(),
+    ];
+    let code = "import time\nwhile time.process_time() < 1: pass";
+    for (disturb, words, exit) in [
+        (disturb[0], "was ended by SIGKILL", 137),
+        (disturb[1], "did not tell how it went", 0),
+    ] {
+        let id = agent.start_call(json!({"code": code}));
+        disturb(agent.server.guest());
+        let result = agent.answer(id)["result"].clone();
+        failed(&result, "error");
+        assert!(text_of(&result).contains(words), "{}", text_of(&result));
+        let entries = fs::read_to_string(&log).unwrap();
+        let end: Value = serde_json::from_str(entries.lines().last().unwrap()).unwrap();
+        assert_eq!(end["status"], "error");
+        assert_eq!(end["process"]["exit"], exit);
+        let used = end["process"]["cpu_ms"].as_f64().unwrap();
+        assert!(used > 0.0, "{end}");
+    }
+}
+
+#[test]
+fn a_signal_that_is_ignored_where_a_server_starts_does_not_end_it() {
+    let mut command = Cache::growing().sandbox(&["mcp"]);
+    let ignore = || {
+        // SAFETY: signal(2) is async-signal-safe, and this one runs no code.
+        unsafe { signal(Signal::SIGHUP, SigHandler::SigIgn) }?;
+        Ok(())
+    };
+    // SAFETY: the same.
+    unsafe { command.pre_exec(ignore) };
+    let scratch = tempfile::tempdir().unwrap();
+    let child = start(command.env("TMPDIR", scratch.path()));
+    let mut agent = Agent::connect(Server { child, scratch });
+    agent.initialize();
+    kill(
+        Pid::from_raw(agent.server.child.id() as i32),
+        Signal::SIGHUP,
+    )
+    .unwrap();
+    let result = agent.call(json!({"code": "print('still here')"}));
+    assert_eq!(text_of(&result), "still here\n");
+}
+
+#[test]
 fn nothing_that_a_caller_gives_is_on_a_command_line_or_left_behind() {
     let mut agent = Agent::start(&[]);
     let canary = "canary-5f1d";
@@ -508,6 +587,14 @@ fn runs_and_refusals_are_in_the_log_and_the_record_says_where() {
     );
     assert_eq!(entries[3]["status"], "cancelled");
     assert_eq!(entries[0]["client"], "stdio");
+    let refused = agent.call(json!({"code": 7}));
+    let anchor = &refused["structuredContent"]["audit"];
+    assert_eq!(anchor["sequence"], 5);
+    let entries = fs::read_to_string(&log).unwrap();
+    assert!(
+        entries.contains(anchor["hash"].as_str().unwrap()),
+        "{entries}"
+    );
     // A server that is told to stop writes down how its runs ended.
     agent.start_call(json!({"code": FOREVER}));
     agent.server.guest();
@@ -567,10 +654,10 @@ fn what_to_do_is_told_in_the_words_of_the_tool() {
 fn files_over_what_a_client_may_keep_take_no_place_of_others_of_their_run() {
     let mut agent = Agent::start(&[]);
     let code =
-        "import os\nos.mkdir('out')\nfor n in range(3000): open(f'out/{n}', 'w').write(str(n))";
+        "import os\nos.mkdir('out')\nfor n in range(1000): open(f'out/{n}', 'w').write(str(n))";
     let result = agent.call(json!({"code": code, "files": [{"path": "out"}]}));
     assert!(
-        text_of(&result).contains("2744 files are not kept"),
+        text_of(&result).contains("744 files are not kept"),
         "{}",
         text_of(&result)
     );

@@ -196,6 +196,60 @@ fn a_client_that_reads_nothing_costs_no_more_than_a_few_answers() {
     writer.join().unwrap();
 }
 
+/// Waits until a server's memory stays as it is.
+fn settled(server: &Server) -> u64 {
+    let mut before = 0;
+    loop {
+        thread::sleep(Duration::from_secs(1));
+        let now = server.memory();
+        if now <= before + 1 {
+            return now;
+        }
+        before = now;
+    }
+}
+
+#[test]
+fn large_answers_that_nobody_reads_cost_no_more_than_a_few() {
+    let mut agent = Agent::that_reads_late(&[]);
+    let code = "open('large', 'wb').write(b'\"' * (16 << 20))";
+    let made = agent.call(json!({"code": code, "files": [{"path": "large"}]}));
+    let uri = &made["structuredContent"]["files"][0]["host"];
+    let ids: Vec<_> = (0..60)
+        .map(|_| agent.request("resources/read", json!({"uri": uri})))
+        .collect();
+    let unread = settled(&agent.server);
+    println!("{unread} MiB with large files unread");
+    assert!(unread < MEMORY);
+    for id in ids {
+        let answer = agent.answer(id);
+        let text = answer["result"]["contents"][0]["text"].as_str();
+        assert_eq!(text.map(str::len), Some(16 << 20));
+        agent.forget();
+    }
+    let code = "import sys\nfor stream in sys.stdout, sys.stderr: stream.write('\\1' * (1 << 20))";
+    let ids: Vec<_> = (0..16)
+        .map(|_| agent.start_call(json!({"code": code})))
+        .collect();
+    let unread = settled(&agent.server);
+    println!("{unread} MiB with large output unread");
+    assert!(unread < MEMORY);
+    let (mut whole, mut refused) = (0, 0);
+    for id in ids {
+        let record = agent.answer(id)["result"]["structuredContent"].clone();
+        match record["stdout_bytes"]["captured"].as_u64() {
+            Some(0) => refused += 1,
+            captured => {
+                assert_eq!(captured, Some(1 << 20), "{}", record["error"]);
+                whole += 1;
+            }
+        }
+    }
+    println!("{whole} came, {refused} were refused");
+    assert!(whole > 0);
+    works(&mut agent);
+}
+
 #[test]
 fn a_program_that_displays_without_end_costs_no_more_than_a_few_answers() {
     let mut agent = Agent::start(&[]);

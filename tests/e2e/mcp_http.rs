@@ -3,6 +3,7 @@
 use super::agent::*;
 use super::common::*;
 use serde_json::json;
+use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
 
@@ -33,6 +34,94 @@ fn without_tokens_only_this_host_is_served() {
     let web = Web::start(&[]);
     let answer = web.ask("", "tools/call", call(json!({"code": "print(1)"})));
     assert_eq!(text_of(&answer.message()["result"]), "1\n");
+}
+
+#[test]
+fn without_tokens_all_places_are_the_one_clients() {
+    let mut policy = tempfile::NamedTempFile::new().unwrap();
+    policy.write_all(b"[server]\nconcurrency = 2\n").unwrap();
+    let web = Web::start(&["--policy", policy.path().to_str().unwrap()]);
+    let session = web.session("");
+    let calls = [1, 2].map(|id| web.post(&borrowed(&session), &calls(id, FOREVER)));
+    until(|| (web.server.runs().len() == 2).then_some(()));
+    drop(calls);
+}
+
+#[test]
+fn messages_whose_length_is_not_told_are_read_at_once() {
+    let (web, tokens) = web(&["one"]);
+    let message =
+        json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": meta()}})
+            .to_string();
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+         Accept: application/json, text/event-stream\r\nMCP-Protocol-Version: {NEW}\r\nMcp-Method: tools/list\r\n\
+         Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
+        web.address, tokens[0]
+    );
+    let (begin, end) = message.split_at(20);
+    let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
+    let mut streams: Vec<_> = (0..8)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&web.address).unwrap();
+            stream
+                .write_all(format!("{head}{}", chunk(begin)).as_bytes())
+                .unwrap();
+            stream
+        })
+        .collect();
+    for stream in &mut streams {
+        stream
+            .write_all(format!("{}0\r\n\r\n", chunk(end)).as_bytes())
+            .unwrap();
+    }
+    for stream in streams {
+        let answer = Answer::read(stream);
+        assert_eq!(answer.status, 200);
+        assert!(answer.text().contains("run_code"));
+    }
+}
+
+#[test]
+fn who_is_turned_away_is_in_the_log_but_not_each_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    let (file, tokens) = tokens(&["one"]);
+    let tokens_file = file.path().to_str().unwrap();
+    let web = Web::start(&["--tokens", tokens_file, "--audit", log.to_str().unwrap()]);
+    for _ in 0..200 {
+        assert_eq!(web.ask("wrong", "tools/list", json!({})).status, 401);
+    }
+    let right = format!("Bearer {}", tokens[0]);
+    let elsewhere = [
+        ("Authorization", right.as_str()),
+        ("Origin", "http://example.com"),
+    ];
+    assert_eq!(web.send("POST", &elsewhere, b"{}").status, 403);
+    let entries = || fs::read_to_string(&log).unwrap();
+    until(|| entries().contains("host or origin").then_some(()));
+    let entries = entries();
+    let entries: Vec<serde_json::Value> = entries
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let first = &entries[0];
+    assert_eq!(
+        [
+            &first["event"],
+            &first["client"],
+            &first["why"],
+            &first["times"]
+        ],
+        [
+            &json!("turned_away"),
+            &json!("unknown"),
+            &json!("token"),
+            &json!(1)
+        ]
+    );
+    assert_eq!(entries.last().unwrap()["client"], "one");
+    assert!(entries.len() < 20, "{entries:?}");
 }
 
 #[test]

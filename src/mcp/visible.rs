@@ -1,0 +1,30 @@
+//! Text of which a reader sees all.
+
+/// Without what makes a terminal act, or hides text from a reader.
+pub fn visible(text: &str) -> String {
+    text.chars()
+        .map(|c| match is_seen(c) {
+            true => c.to_string(),
+            false => c.escape_default().to_string(),
+        })
+        .collect()
+}
+
+/// Whether there is nothing of that kind in it.
+pub fn is_plain(text: &str) -> bool {
+    let mut lines = text.split("\r\n");
+    lines.all(|line| line.chars().all(is_seen))
+}
+
+fn is_seen(c: char) -> bool {
+    matches!(c, '\n' | '\t') || !(c.is_control() || is_format(c))
+}
+
+/// Characters that change the direction of text, break a line or are invisible: Unicode's general categories Cf,
+/// Zl and Zp, and selectors of variants, in which text can be hidden. But for those without which scripts and
+/// emoji are not written right: the joiners (U+200C, U+200D) and the selectors of text and emoji (U+FE0E, U+FE0F).
+fn is_format(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0d}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+        | '\u{e0000}'..='\u{e007f}' | '\u{e0100}'..='\u{e01ef}')
+}

@@ -310,6 +310,11 @@ impl Web {
     }
 
     pub fn send(&self, method: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        Answer::read(self.begin(method, headers, body))
+    }
+
+    /// Sends it, and reads nothing.
+    pub fn begin(&self, method: &str, headers: &[(&str, &str)], body: &[u8]) -> TcpStream {
         let mut head = format!(
             "{method} /mcp HTTP/1.1\r\nContent-Length: {}\r\n",
             body.len()
@@ -333,7 +338,7 @@ impl Web {
         stream
             .write_all(&[format!("{head}\r\n").as_bytes(), body].concat())
             .unwrap();
-        Answer::read(stream)
+        stream
     }
 
     /// Begins a session of 2025-11-25; gives its headers.

@@ -251,6 +251,39 @@ fn large_answers_that_nobody_reads_cost_no_more_than_a_few() {
 }
 
 #[test]
+fn large_answers_over_http_that_nobody_reads_cost_no_more_than_a_few() {
+    let (file, tokens) = tokens(&["one", "other"]);
+    let web = Web::start(&["--tokens", file.path().to_str().unwrap()]);
+    let code = "open('large', 'wb').write(b'\"' * (16 << 20))";
+    let arguments = json!({"code": code, "files": [{"path": "large"}]});
+    let made = web.ask(&tokens[0], "tools/call", call(arguments)).message();
+    let uri = &made["result"]["structuredContent"]["files"][0]["host"];
+    let message = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "resources/read", "params": {"uri": uri, "_meta": meta()}
+    });
+    let authorization = format!("Bearer {}", tokens[0]);
+    let headers = [
+        ("Authorization", authorization.as_str()),
+        ("MCP-Protocol-Version", NEW),
+        ("Mcp-Method", "resources/read"),
+        ("Mcp-Name", uri.as_str().unwrap()),
+    ];
+    let unread: Vec<_> = (0..50)
+        .map(|_| web.begin("POST", &headers, message.to_string().as_bytes()))
+        .collect();
+    let memory = settled(&web.server);
+    println!("{memory} MiB with large files unread");
+    assert!(memory < MEMORY);
+    assert!(latency(&web, &tokens[1]) > 0);
+    let readers = unread.into_iter().map(|mut stream| {
+        thread::spawn(move || std::io::copy(&mut stream, &mut std::io::sink()).unwrap())
+    });
+    for reader in readers.collect::<Vec<_>>() {
+        assert!(reader.join().unwrap() > 16 << 20);
+    }
+}
+
+#[test]
 fn a_program_that_displays_without_end_costs_no_more_than_a_few_answers() {
     let mut agent = Agent::start(&[]);
     let code =

@@ -108,6 +108,22 @@ fn options_and_values_that_do_not_exist() {
 }
 
 #[test]
+fn variables_of_options_that_are_on_or_off_say_so_in_any_usual_way() {
+    for option in ["SANDBOX_FRESH", "SANDBOX_VERIFY"] {
+        let run = |value| {
+            let mut command = sandbox(&["--kvm", "/dev/no-kvm", "run", "-c", "pass"]);
+            finish(command.env(option, value), b"")
+        };
+        for value in ["1", "0", "true", "false", "yes", "no", "on", "off"] {
+            assert_refused(&run(value), 125, "no /dev/no-kvm", "enable virtualisation");
+        }
+        let refused = run("perhaps");
+        assert_eq!(exit_code(refused.status), 125);
+        assert!(text(&refused.stderr).contains("perhaps"), "{refused:?}");
+    }
+}
+
+#[test]
 fn kvm_that_is_absent() {
     let output = finish(
         &mut sandbox(&["--kvm", "/dev/no-kvm", "run", "-c", "pass"]),

@@ -153,20 +153,27 @@ fn kvm_that_is_something_else() {
 
 #[test]
 fn kvm_that_is_forbidden() {
+    /// Debian's group with this number.
+    const DAEMON: u32 = 1;
     let directory = tempfile::tempdir().unwrap();
     let device = directory.path().join("kvm");
     fs::write(&device, "").unwrap();
-    fs::set_permissions(&device, Permissions::from_mode(0o000)).unwrap();
-    let mut command = Command::new(copy_of_the_binary(directory.path()));
-    as_nobody(&mut command, directory.path());
-    let output = finish(
-        command
-            .arg("--kvm")
-            .arg(&device)
-            .args(["run", "-c", "pass"]),
-        b"",
-    );
-    assert_refused(&output, 125, "you may not open", "usermod -aG kvm");
+    let binary = copy_of_the_binary(directory.path());
+    let refused = |mode, remedy| {
+        fs::set_permissions(&device, Permissions::from_mode(mode)).unwrap();
+        let mut command = Command::new(&binary);
+        as_nobody(&mut command, directory.path());
+        command.arg("--kvm").arg(&device);
+        let output = finish(command.args(["run", "-c", "pass"]), b"");
+        assert_refused(&output, 125, "you may not open", remedy);
+    };
+    refused(0o000, "sudo setfacl -m u:$USER:rw ");
+    if nix::unistd::geteuid().is_root() {
+        refused(0o660, "sudo setfacl -m u:$USER:rw ");
+        std::os::unix::fs::chown(&device, None, Some(DAEMON)).unwrap();
+        refused(0o660, "sudo usermod -aG daemon $USER");
+        refused(0o600, "sudo setfacl -m u:$USER:rw ");
+    }
 }
 
 #[test]

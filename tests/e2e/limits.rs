@@ -258,6 +258,13 @@ fn output_that_cannot_be_written_is_an_error_of_ours() {
     assert!(stderr.contains("No space left on device"), "{stderr}");
 }
 
+#[test]
+fn confinement_that_is_off_is_told_beside_a_record() {
+    let output = run(&["--json", "--confine=off"], "pass");
+    assert_eq!(exit_code(output.status), 0);
+    assert!(text(&output.stderr).contains("--confine=off"), "{output:?}");
+}
+
 /// For the host that scripts/test-hardware-host emulates.
 #[test]
 #[ignore = "it sets the clock of its host"]

@@ -69,6 +69,23 @@ fn a_manual_page_names_every_option_of_its_command() {
 }
 
 #[test]
+fn a_manual_page_names_every_variable_that_stands_for_an_option() {
+    for command in [&["run"][..], &["mcp"], &["template", "build"]] {
+        let help = printed(&[command, &["--help"]].concat());
+        let page = printed(&[&["man"], command].concat());
+        // A line may end before the name.
+        let variables = help.split("[env:").skip(1);
+        let mut count = 0;
+        for variable in variables {
+            let (name, _) = variable.trim_start().split_once('=').unwrap();
+            assert!(page.contains(name), "{name}: {page}");
+            count += 1;
+        }
+        assert!(count > 2, "{count}");
+    }
+}
+
+#[test]
 fn a_manual_page_of_nothing_is_refused_with_what_there_is() {
     let output = finish(&mut sandbox(&["man", "nothing"]), b"");
     assert_eq!(exit_code(output.status), 125);

@@ -21,11 +21,12 @@ use clap_complete::Shell;
 use std::path::PathBuf;
 use voice::explain;
 
-/// After all options of run.
+/// After all options of run. Paragraphs are wrapped where they are printed.
 const AFTERWARDS: &str = "\
-Exit codes: the program's own, or 128 and the number of the signal that ended it (137: also out of
-memory); 124 at the time limit; 125 if it could not be run; 126 and 127 if a script cannot be read or
-is not there; 130 after Ctrl-C; 141 if nobody reads the output. Only --json tells a program's own 124 from ours.
+Exit codes: the program's own, or 128 and the number of the signal that ended it (137: also out of \
+memory); 124 at the time limit; 125 if it could not be run; 126 and 127 if a script cannot be read \
+or is not there; 130 after Ctrl-C; 141 if nobody reads the output. Only --json tells a program's own \
+124 from ours.
 
 Examples:
   sandbox run hello.py                          a script

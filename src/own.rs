@@ -7,6 +7,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, Pid, getpid, getppid};
 use std::mem::MaybeUninit;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, exit};
 use std::time::Duration;
@@ -46,6 +47,15 @@ pub fn fork() -> Result<Option<Pid>> {
             Ok(None)
         }
     }
+}
+
+/// A descriptor that can be read from once the child has ended.
+pub fn descriptor(child: Pid) -> Result<OwnedFd> {
+    // SAFETY: pidfd_open(2) takes numbers only.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.as_raw(), 0) };
+    let fd = Errno::result(fd).context("watching a process")?;
+    // SAFETY: it is new, and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
 /// How a process ended.

@@ -6,6 +6,9 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Timeout(pub Option<Duration>);
 
+/// The shortest limit.
+const LEAST: Duration = Duration::from_nanos(1);
+
 /// Bytes with an optional binary unit: `1048576`, `1024K`, `1M`, `1G`, `1MiB`.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text
@@ -52,7 +55,8 @@ pub fn parse_memory(text: &str) -> Result<u64, String> {
     Ok(size.next_multiple_of(MEMORY_PIECE))
 }
 
-/// timeout(1)'s grammar: a number, with an optional unit s, m, h or d.
+/// timeout(1)'s grammar: a number, with an optional unit s, m, h or d. What is more than 0 is a
+/// limit, however little it is.
 pub fn parse_timeout(text: &str) -> Result<Timeout, String> {
     let wrong = || "give seconds, or a number with s, m, h or d".to_string();
     let (number, unit) = match text.char_indices().last() {
@@ -66,9 +70,12 @@ pub fn parse_timeout(text: &str) -> Result<Timeout, String> {
         'd' => 86400.0,
         _ => return Err(wrong()),
     };
-    let number: f64 = number.parse().map_err(|_| wrong())?;
-    let limit = Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())?;
-    Ok(Timeout((!limit.is_zero()).then_some(limit)))
+    let value: f64 = number.parse().map_err(|_| wrong())?;
+    let limit = Duration::try_from_secs_f64(value * seconds).map_err(|_| wrong())?;
+    // By its digits: both types round.
+    let digits = number.split(['e', 'E']).next().unwrap_or_default();
+    let is_zero = digits.bytes().all(|byte| !matches!(byte, b'1'..=b'9'));
+    Ok(Timeout((!is_zero).then(|| limit.max(LEAST))))
 }
 
 #[cfg(test)]
@@ -87,6 +94,11 @@ mod tests {
             ("1d", seconds(86400.0)),
             ("0", Ok(Timeout(None))),
             ("0s", Ok(Timeout(None))),
+            ("0.00", Ok(Timeout(None))),
+            ("0e5", Ok(Timeout(None))),
+            ("1e-10", Ok(Timeout(Some(LEAST)))),
+            ("0.0000000001d", seconds(0.00000864)),
+            ("1e-999s", Ok(Timeout(Some(LEAST)))),
         ] {
             assert_eq!(parse_timeout(text), expected, "{text}");
         }

@@ -342,6 +342,18 @@ fn what_is_in_the_way_of_a_full_file_is_not_replaced() {
 }
 
 #[test]
+fn what_is_no_regular_file_is_not_read_and_not_waited_for() {
+    let place = Place::with(&LOG.0);
+    let fifo = place.beside("7");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for (path, opened) in [(&place.path(), &fifo), (&fifo, &fifo)] {
+        let error = format!("{:#}", verify(path, &[]).unwrap_err());
+        assert!(error.contains(opened.to_str().unwrap()), "{error}");
+        assert!(error.ends_with("it is not a regular file"), "{error}");
+    }
+}
+
+#[test]
 fn many_writers_make_one_chain() {
     let place = Place::new();
     std::thread::scope(|scope| {

@@ -2,13 +2,13 @@
 
 use super::entry::{GENESIS, LINE_MAX, Link, Torn, parse};
 use crate::record::Anchor;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::fcntl::{Flock, FlockArg};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// A log in which nothing is wrong.
@@ -76,7 +76,7 @@ struct Part {
 /// In their order.
 fn parts(path: &Path) -> Result<Vec<Part>> {
     let doing = || format!("opening the audit log {}", path.display());
-    let file = File::open(path).with_context(doing)?;
+    let file = open(path).with_context(doing)?;
     // For a moment, so that no line is half written. What comes later is not looked at.
     let file = Flock::lock(file, FlockArg::LockShared)
         .map_err(|(_, errno)| errno)
@@ -84,7 +84,7 @@ fn parts(path: &Path) -> Result<Vec<Part>> {
     let mut parts = BTreeMap::new();
     let mut seen = BTreeSet::from([file.metadata().with_context(doing)?.ino()]);
     for (number, path) in numbered(path).with_context(doing)? {
-        let file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
+        let file = open(&path).with_context(|| format!("opening {}", path.display()))?;
         let metadata = file.metadata().with_context(doing)?;
         // One that was killed while it began a new file left the same under two names.
         if seen.insert(metadata.ino()) {
@@ -109,6 +109,16 @@ fn parts(path: &Path) -> Result<Vec<Part>> {
         size,
     };
     Ok(parts.into_values().chain([last]).collect())
+}
+
+fn open(path: &Path) -> Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        // Not waiting: a FIFO would until somebody writes to it.
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    ensure!(file.metadata()?.is_file(), "it is not a regular file");
+    Ok(file)
 }
 
 /// The files that were full.

@@ -13,6 +13,7 @@ use nix::unistd::dup2_stdin;
 use std::env;
 use std::fs::File;
 use std::io::{PipeWriter, Read, Seek, Write, stdin};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// Who runs `sandbox run`.
@@ -71,7 +72,12 @@ impl Gate {
         };
         self.ceiling
             .check_language(work.language())
-            .and_then(|()| self.ceiling.check_code(code.len() as u64))
+            .and_then(|()| {
+                let arguments = request.arguments.iter().map(|word| word.as_bytes());
+                let variables = request.env.iter().map(Vec::as_slice);
+                let size = code.len() as u64;
+                self.ceiling.check_program(size, arguments, variables)
+            })
             .and_then(|()| self.ceiling.check_files(files.count, files.bytes))
             .map_err(|excess| self.refuse(excess))?;
         let Some(mut entrance) = self.entrance else {

@@ -5,7 +5,7 @@ use crate::files::{Get, Put};
 use crate::job::Language;
 use crate::units::{Timeout, parse_memory, parse_size, parse_timeout};
 use clap::Args;
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::builder::{BoolishValueParser, OsStringValueParser, TypedValueParser};
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -68,10 +68,10 @@ pub struct RunArgs {
     #[arg(long, help_heading = PROGRAM)]
     pub root: bool,
     /// Boot a machine for this run alone, instead of restoring a saved one
-    #[arg(long, env = "SANDBOX_FRESH", help_heading = MACHINE)]
+    #[arg(long, env = "SANDBOX_FRESH", value_parser = BoolishValueParser::new(), help_heading = MACHINE)]
     pub fresh: bool,
     /// Check all of the saved machine before it is restored
-    #[arg(long, env = "SANDBOX_VERIFY", help_heading = MACHINE)]
+    #[arg(long, env = "SANDBOX_VERIFY", value_parser = BoolishValueParser::new(), help_heading = MACHINE)]
     pub verify: bool,
     /// Whether this process confines itself before the guest runs: as far as this kernel lets it,
     /// or fully or not at all

@@ -82,7 +82,7 @@ fn carry_out(
         tells,
         ..request(args, given, kvm, &gate, writer)?
     };
-    if request.confine == Level::Off && !json {
+    if request.confine == Level::Off {
         say("--confine=off: what escapes from the guest has all the rights of this user");
     }
     let prepared = prepare(&request)?;

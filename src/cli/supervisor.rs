@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 const TOLD_MAX: u64 = 64 << 20;
 /// What a byte of output may become in JSON.
 const ESCAPED: u64 = 6;
+/// How long a process may take to obey a signal.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 pub enum Side {
     /// Runs the guest.
@@ -119,22 +121,35 @@ impl Supervisor {
         Ok(writer.write(&record, Some(&self.signals))?.unwrap_or(code))
     }
 
-    /// All that the child tells until it ends; passes on signals that are for it.
+    /// All that the child tells until it has ended; passes on signals that are for it, and sees that
+    /// they are obeyed.
     fn listen(&mut self, most: u64) -> Result<Vec<u8>> {
+        let child = own::descriptor(self.child)?;
         let mut told = Vec::new();
         let mut piece = vec![0; 64 << 10];
+        // It may close its end and go on.
+        let mut may_speak = true;
+        let mut deadline: Option<Instant> = None;
         loop {
-            let mut fds = [
-                PollFd::new(self.told.as_fd(), PollFlags::POLLIN),
+            let mut fds = vec![
+                PollFd::new(child.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             ];
-            match poll(&mut fds, PollTimeout::NONE) {
+            if may_speak {
+                fds.push(PollFd::new(self.told.as_fd(), PollFlags::POLLIN));
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let wait = left.map_or(Ok(PollTimeout::NONE), PollTimeout::try_from);
+            match poll(&mut fds, wait.unwrap_or(PollTimeout::MAX)) {
                 Err(Errno::EINTR) => continue,
                 result => result.context("waiting for a run")?,
             };
-            let speaks = fds[0].revents().is_some_and(|events| !events.is_empty());
+            let is_ready = |fd: &PollFd| fd.revents().is_some_and(|events| !events.is_empty());
+            let has_ended = fds.first().is_some_and(is_ready);
+            let speaks = fds.get(2).is_some_and(is_ready);
             if let Some((signal, sent)) = self.signals.take_with_sender()? {
                 self.asked.insert(signal);
+                deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
                 if sent {
                     // It may have ended, and is not reaped before we end.
                     kill(self.child, signal).unwrap_or_default();
@@ -142,13 +157,17 @@ impl Supervisor {
             }
             if speaks {
                 match self.told.read(&mut piece).context("hearing from a run")? {
-                    0 => return Ok(told),
+                    0 => may_speak = false,
                     count => told.extend_from_slice(&piece[..count]),
                 }
+            } else if has_ended {
+                return Ok(told);
             }
-            if told.len() as u64 > most {
+            let is_late = left == Some(Duration::ZERO);
+            if is_late || told.len() as u64 > most {
                 // It was taken over.
                 kill(self.child, Signal::SIGKILL).unwrap_or_default();
+                self.asked.extend(is_late.then_some(Signal::SIGKILL));
                 return Ok(told);
             }
         }
@@ -176,6 +195,59 @@ fn split(told: &[u8]) -> (Option<u64>, &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::ROTATE;
+    use nix::sys::signal::raise;
+    use std::process::Command;
+
+    /// What becomes of a process that does this once it has closed its pipe, and is asked to stop.
+    fn stopped(script: &str) -> Result<i32, i32> {
+        let directory = tempfile::tempdir().unwrap();
+        let (told, writer) = pipe().unwrap();
+        let (mut up, its_up) = pipe().unwrap();
+        let mut child = Command::new("sh")
+            .args(["-c", script])
+            .stdout(writer)
+            .stderr(its_up)
+            .spawn()
+            .unwrap();
+        let mut supervisor = Supervisor {
+            log: Log::open(&directory.path().join("log"), ROTATE, false).unwrap(),
+            child: Pid::from_raw(child.id() as i32),
+            told,
+            signals: Signals::watch().unwrap(),
+            began: Instant::now(),
+            asked: BTreeSet::new(),
+        };
+        up.read_exact(&mut [0]).unwrap();
+        // To this thread, which has blocked it.
+        raise(Signal::SIGTERM).unwrap();
+        assert_eq!(supervisor.listen(100).unwrap(), b"told");
+        let ended = own::ended(supervisor.child).unwrap().status;
+        assert!(supervisor.asked.contains(&Signal::SIGTERM));
+        if let Err(signal) = ended {
+            assert!(supervisor.asked.iter().any(|&asked| asked as i32 == signal));
+        }
+        child.wait().unwrap();
+        ended
+    }
+
+    #[test]
+    fn signals_are_for_a_process_that_says_nothing_more_too() {
+        let script = "printf told; exec >&-; echo up >&2; exec sleep 100";
+        assert_eq!(stopped(script), Err(Signal::SIGTERM as i32));
+    }
+
+    #[test]
+    fn a_process_that_obeys_no_signal_is_ended() {
+        let script = "trap '' TERM; printf told; exec >&-; echo up >&2; exec sleep 100";
+        assert_eq!(stopped(script), Err(Signal::SIGKILL as i32));
+    }
+
+    #[test]
+    fn what_a_process_says_of_its_end_is_heard() {
+        let script = "trap 'printf told; exit 3' TERM; echo up >&2; while :; do :; done";
+        assert_eq!(stopped(script), Ok(3));
+    }
 
     #[test]
     fn a_run_that_has_begun_has_a_number() {

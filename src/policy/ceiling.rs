@@ -23,7 +23,7 @@ pub struct Ceiling {
     pub output: Option<Size>,
     /// Bytes of standard input.
     pub stdin: Option<Size>,
-    /// Bytes of the code or script.
+    /// Bytes of the code or script, with its arguments and variables.
     pub code: Option<Size>,
     /// Files and directories that are put into the guest, and likewise those that are fetched.
     pub files: Files,
@@ -192,6 +192,25 @@ impl Ceiling {
         within("code", bytes, self.code)
     }
 
+    /// Code with what its process gets beside it: variables are `NAME=VALUE`. Each of those words
+    /// has a byte more, for its end, so that there is an end to empty ones too.
+    pub fn check_program<'a>(
+        &self,
+        code: u64,
+        arguments: impl IntoIterator<Item = &'a [u8]>,
+        variables: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<(), Excess> {
+        self.check_code(code)?;
+        let (arguments, variables) = (bytes(arguments), bytes(variables));
+        within("code", code + arguments + variables, self.code).map_err(|excess| Excess {
+            asked: format!(
+                "{} (code {code}, arguments {arguments}, variables {variables})",
+                excess.asked
+            ),
+            ..excess
+        })
+    }
+
     /// Those that go in, or those that are to come out.
     pub fn check_files(&self, count: u64, bytes: u64) -> Result<(), Excess> {
         match self.files.count {
@@ -273,6 +292,10 @@ fn lower<T: Ord + Copy>(
 
 fn within(what: &'static str, size: u64, most: Option<Size>) -> Result<(), Excess> {
     lower(what, Ask::Given(size), most.map(|most| most.0), format_size).map(|_| ())
+}
+
+fn bytes<'a>(words: impl IntoIterator<Item = &'a [u8]>) -> u64 {
+    words.into_iter().map(|word| word.len() as u64 + 1).sum()
 }
 
 fn at_most(what: String) -> String {
@@ -440,6 +463,33 @@ mod tests {
         assert!(policy.check_code(10).is_ok() && policy.check_code(11).is_err());
         assert!(policy.check_files(2, 100).is_ok());
         assert!(policy.check_files(3, 0).is_err() && policy.check_files(0, 101).is_err());
+    }
+
+    #[test]
+    fn arguments_and_variables_count_with_the_code() {
+        let policy = ceiling("code = 10");
+        let word = |text: &'static str| [text.as_bytes()];
+        assert!(policy.check_program(3, word("aa"), word("A=1")).is_ok());
+        for (code, argument, variable, asked) in [
+            (11, "", "", "11 bytes"),
+            (
+                4,
+                "aa",
+                "A=1",
+                "11 bytes (code 4, arguments 3, variables 4)",
+            ),
+            (
+                1,
+                "aaaaaaaa",
+                "",
+                "11 bytes (code 1, arguments 9, variables 1)",
+            ),
+        ] {
+            let excess = policy.check_program(code, word(argument), word(variable));
+            assert_eq!(excess, Err(Excess::new("code", asked, "at most 10 bytes")));
+        }
+        assert!(policy.check_program(0, [b"".as_slice(); 11], []).is_err());
+        assert!(Ceiling::default().check_program(1 << 40, [], []).is_ok());
     }
 
     proptest! {

@@ -61,7 +61,7 @@ pub enum Problem {
     Absent(PathBuf),
     Forbidden {
         path: PathBuf,
-        in_group: Membership,
+        way: Way,
     },
     NotKvm(PathBuf),
     Unopenable {
@@ -77,12 +77,15 @@ pub enum Problem {
     NoVm(i32),
 }
 
-/// Whether the user is in the group that owns the device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Membership {
-    No,
-    /// /etc/group says so, but this login session began before.
-    NotInThisSession,
+/// How the user comes to be let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
+    /// Into the group of this name, which the device lets in.
+    Join(String),
+    /// /etc/group says that the user is in that group, but this login session began before.
+    LogIn(String),
+    /// The device lets no group in that one could be in.
+    Permit,
 }
 
 /// Opens KVM and checks that it has what we need.
@@ -188,7 +191,7 @@ fn open_device(path: &Path) -> Result<Kvm, Problem> {
             }
             (ErrorKind::PermissionDenied, _) => Problem::Forbidden {
                 path: path.into(),
-                in_group: membership(path),
+                way: way(path),
             },
             (ErrorKind::IsADirectory, _) => Problem::NotKvm(path.into()),
             _ => unopenable(errno),
@@ -197,16 +200,23 @@ fn open_device(path: &Path) -> Result<Kvm, Problem> {
 }
 
 /// Looks the user up in the group database. Not through libc, whose look-ups load libraries
-/// into a process that has none; a user whom only a directory service knows counts as no.
-fn membership(path: &Path) -> Membership {
-    let listed = || {
-        let user = field_where("/etc/passwd", 2, nix::unistd::geteuid().as_raw(), 0)?;
-        let members = field_where("/etc/group", 2, path.metadata().ok()?.gid(), 3)?;
-        Some(members.split(',').any(|member| member == user))
+/// into a process that has none; a user whom only a directory service knows counts as no member.
+fn way(path: &Path) -> Way {
+    const ROOT: u32 = 0;
+    const READ_AND_WRITE: u32 = 0o060;
+    let group = path.metadata().ok().and_then(|device| {
+        let lets_in = device.mode() & READ_AND_WRITE == READ_AND_WRITE && device.gid() != ROOT;
+        lets_in.then(|| device.gid())
+    });
+    let field = |wanted| field_where("/etc/group", 2, group?, wanted);
+    let Some(name) = field(0) else {
+        return Way::Permit;
     };
-    match listed() {
-        Some(true) => Membership::NotInThisSession,
-        _ => Membership::No,
+    let user = field_where("/etc/passwd", 2, nix::unistd::geteuid().as_raw(), 0);
+    let members = field(3).unwrap_or_default();
+    match user.is_some_and(|user| members.split(',').any(|member| member == user)) {
+        true => Way::LogIn(name),
+        false => Way::Join(name),
     }
 }
 
@@ -228,16 +238,22 @@ impl Problem {
                  virtualisation if this is a virtual machine; in a container, pass the device in \
                  (--device /dev/kvm); then load the module (modprobe kvm_intel or kvm_amd)"
                 .into(),
-            Self::Forbidden {
-                in_group: Membership::NotInThisSession,
-                ..
-            } => "you are in its group, but this login session began before: log in again, or run \
-                 newgrp kvm"
-                .into(),
-            Self::Forbidden { path, .. } => format!(
-                "join its group and log in again: sudo usermod -aG kvm $USER (ls -l {})",
-                path.display()
-            ),
+            Self::Forbidden { path, way } => {
+                let path = path.display();
+                match way {
+                    Way::Join(group) => format!(
+                        "join its group and log in again: sudo usermod -aG {group} $USER (ls -l {path})"
+                    ),
+                    Way::LogIn(group) => format!(
+                        "you are in its group, but this login session began before: log in again, \
+                         or run newgrp {group}"
+                    ),
+                    Way::Permit => format!(
+                        "no group lets you in (ls -l {path}): sudo setfacl -m u:$USER:rw {path}, and \
+                         for good a udev rule: KERNEL==\"kvm\", GROUP=\"kvm\", MODE=\"0660\""
+                    ),
+                }
+            }
             Self::NotKvm(_) => "name the real device, usually /dev/kvm".into(),
             Self::Unopenable { errno, .. } | Self::NoVm(errno) => remedy(*errno)
                 .unwrap_or("run sandbox doctor, and report what it prints")

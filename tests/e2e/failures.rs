@@ -108,6 +108,22 @@ fn options_and_values_that_do_not_exist() {
 }
 
 #[test]
+fn variables_of_options_that_are_on_or_off_say_so_in_any_usual_way() {
+    for option in ["SANDBOX_FRESH", "SANDBOX_VERIFY"] {
+        let run = |value| {
+            let mut command = sandbox(&["--kvm", "/dev/no-kvm", "run", "-c", "pass"]);
+            finish(command.env(option, value), b"")
+        };
+        for value in ["1", "0", "true", "false", "yes", "no", "on", "off"] {
+            assert_refused(&run(value), 125, "no /dev/no-kvm", "enable virtualisation");
+        }
+        let refused = run("perhaps");
+        assert_eq!(exit_code(refused.status), 125);
+        assert!(text(&refused.stderr).contains("perhaps"), "{refused:?}");
+    }
+}
+
+#[test]
 fn kvm_that_is_absent() {
     let output = finish(
         &mut sandbox(&["--kvm", "/dev/no-kvm", "run", "-c", "pass"]),
@@ -137,20 +153,27 @@ fn kvm_that_is_something_else() {
 
 #[test]
 fn kvm_that_is_forbidden() {
+    /// Debian's group with this number.
+    const DAEMON: u32 = 1;
     let directory = tempfile::tempdir().unwrap();
     let device = directory.path().join("kvm");
     fs::write(&device, "").unwrap();
-    fs::set_permissions(&device, Permissions::from_mode(0o000)).unwrap();
-    let mut command = Command::new(copy_of_the_binary(directory.path()));
-    as_nobody(&mut command, directory.path());
-    let output = finish(
-        command
-            .arg("--kvm")
-            .arg(&device)
-            .args(["run", "-c", "pass"]),
-        b"",
-    );
-    assert_refused(&output, 125, "you may not open", "usermod -aG kvm");
+    let binary = copy_of_the_binary(directory.path());
+    let refused = |mode, remedy| {
+        fs::set_permissions(&device, Permissions::from_mode(mode)).unwrap();
+        let mut command = Command::new(&binary);
+        as_nobody(&mut command, directory.path());
+        command.arg("--kvm").arg(&device);
+        let output = finish(command.args(["run", "-c", "pass"]), b"");
+        assert_refused(&output, 125, "you may not open", remedy);
+    };
+    refused(0o000, "sudo setfacl -m u:$USER:rw ");
+    if nix::unistd::geteuid().is_root() {
+        refused(0o660, "sudo setfacl -m u:$USER:rw ");
+        std::os::unix::fs::chown(&device, None, Some(DAEMON)).unwrap();
+        refused(0o660, "sudo usermod -aG daemon $USER");
+        refused(0o600, "sudo setfacl -m u:$USER:rw ");
+    }
 }
 
 #[test]

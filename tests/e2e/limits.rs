@@ -258,6 +258,41 @@ fn output_that_cannot_be_written_is_an_error_of_ours() {
     assert!(stderr.contains("No space left on device"), "{stderr}");
 }
 
+#[test]
+fn a_policys_limit_of_code_is_for_arguments_and_variables_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let policy = directory.path().join("policy.toml");
+    std::fs::write(&policy, "[run]\ncode = '1K'").unwrap();
+    let long = "x".repeat(2000);
+    for (options, told) in [
+        (
+            &["-c", "pass", &long][..],
+            "code 4, arguments 2001, variables 0",
+        ),
+        (
+            &["-e", &format!("A={long}"), "-c", "pass"],
+            "code 4, arguments 0, variables 2003",
+        ),
+    ] {
+        let mut command = sandbox(&["run", "--policy"]);
+        let output = finish(command.arg(&policy).args(options), b"");
+        let stderr = text(&output.stderr);
+        assert_eq!(exit_code(output.status), 125, "{stderr}");
+        assert!(
+            stderr.contains("run.code allows at most 1024 bytes"),
+            "{stderr}"
+        );
+        assert!(stderr.contains(told), "{stderr}");
+    }
+}
+
+#[test]
+fn confinement_that_is_off_is_told_beside_a_record() {
+    let output = run(&["--json", "--confine=off"], "pass");
+    assert_eq!(exit_code(output.status), 0);
+    assert!(text(&output.stderr).contains("--confine=off"), "{output:?}");
+}
+
 /// For the host that scripts/test-hardware-host emulates.
 #[test]
 #[ignore = "it sets the clock of its host"]

@@ -24,8 +24,26 @@ fn help_is_in_groups_and_tells_exit_codes_and_examples() {
     ] {
         assert!(help.contains(part), "{part}: {help}");
     }
-    let long = help.lines().find(|line| line.chars().count() > 100);
-    assert_eq!(long, None);
+}
+
+#[test]
+fn help_fits_its_terminal_and_fills_its_lines() {
+    for columns in [80, 100] {
+        let mut command = sandbox(&["run", "--help"]);
+        let output = finish(command.env("COLUMNS", columns.to_string()), b"");
+        let help = text(&output.stdout);
+        let width = |text: &str| text.chars().count();
+        let long = help.lines().find(|line| width(line) > columns);
+        assert_eq!(long, None);
+        let (_, codes) = help.split_once("Exit codes:").unwrap();
+        let paragraph: Vec<_> = codes.lines().take_while(|line| !line.is_empty()).collect();
+        assert!(paragraph.len() > 2, "{help}");
+        // The first one has the title before it.
+        for lines in paragraph[1..].windows(2) {
+            let next = lines[1].split(' ').next().unwrap();
+            assert!(width(lines[0]) + 1 + width(next) > columns, "{lines:?}");
+        }
+    }
 }
 
 #[test]
@@ -48,6 +66,23 @@ fn a_manual_page_names_every_option_of_its_command() {
     }
     assert!(count > 20, "{count}");
     assert!(printed(&["man"]).contains("template"));
+}
+
+#[test]
+fn a_manual_page_names_every_variable_that_stands_for_an_option() {
+    for command in [&["run"][..], &["mcp"], &["template", "build"]] {
+        let help = printed(&[command, &["--help"]].concat());
+        let page = printed(&[&["man"], command].concat());
+        // A line may end before the name.
+        let variables = help.split("[env:").skip(1);
+        let mut count = 0;
+        for variable in variables {
+            let (name, _) = variable.trim_start().split_once('=').unwrap();
+            assert!(page.contains(name), "{name}: {page}");
+            count += 1;
+        }
+        assert!(count > 2, "{count}");
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::watchdog::Signals;
 use anyhow::Result;
 use clap::ArgMatches;
 use std::io::stderr;
+use std::mem::forget;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -65,7 +66,12 @@ pub fn run_verb(args: RunArgs, matches: &ArgMatches, kvm: PathBuf) -> Result<u8>
     };
     // A supervisor reads whatever comes, and may pass a signal on that has come already.
     let obeyed = signals.as_ref().filter(|_| !supervised);
-    Ok(writer.write(&record, obeyed)?.unwrap_or(code))
+    let code = writer.write(&record, obeyed)?.unwrap_or(code);
+    if supervised {
+        // Nor is it to end us now, after all has been told.
+        forget(signals);
+    }
+    Ok(code)
 }
 
 /// One run, from what the user asks to how it went; and the signals, where a record is to be written.

@@ -24,7 +24,7 @@ const TOLD_MAX: u64 = 64 << 20;
 /// What a byte of output may become in JSON.
 const ESCAPED: u64 = 6;
 /// How long a process may take to obey a signal.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub enum Side {
     /// Runs the guest.

@@ -301,7 +301,8 @@ fn is_option(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b"SANDBOX_")
 }
 
-fn variables(arguments: &Arguments) -> Vec<String> {
+/// `NAME=value` each.
+pub fn variables(arguments: &Arguments) -> Vec<String> {
     let variables = arguments.env.iter();
     variables
         .map(|(name, value)| format!("{name}={value}"))

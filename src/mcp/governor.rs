@@ -4,7 +4,7 @@
 use crate::audit::{Code, Event, Files, Limits, Log, ROTATE, Refusal, Start, Usage, shortened};
 use crate::confine::Level;
 use crate::mcp::arguments::{Arguments, Wrong};
-use crate::mcp::child::OUTPUT_MAX;
+use crate::mcp::child::{OUTPUT_MAX, variables};
 use crate::mcp::say;
 use crate::policy::{
     Admission, Admitting, Ask, Audit, Busy, Excess, Grant, Policy, Quota, Shortage, Wish,
@@ -161,7 +161,12 @@ impl Governor {
         let run = &self.policy.run;
         let fetched = arguments.files.iter().filter(|file| file.is_fetched);
         let put = put(arguments);
-        run.check_code(arguments.code.len() as u64)?;
+        let variables = variables(arguments);
+        run.check_program(
+            arguments.code.len() as u64,
+            arguments.args.iter().map(String::as_bytes),
+            variables.iter().map(String::as_bytes),
+        )?;
         run.check_files(put.count, put.bytes)?;
         run.check_files(fetched.count() as u64, 0)?;
         run.grant(&Wish {

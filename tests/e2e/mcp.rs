@@ -518,6 +518,7 @@ fn a_policy_is_a_ceiling_and_what_is_over_it_is_told_with_what_is_allowed() {
         (json!({"language": "bash"}), "python"),
         (json!({"env": {"B": "1"}}), "environment"),
         (json!({"code": "#".repeat(101)}), "100 bytes"),
+        (json!({"args": ["a".repeat(100)]}), "arguments 101"),
         (
             json!({"files": [{"path": "a"}, {"path": "b"}]}),
             "at most 1",

@@ -17,7 +17,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes of console output that the machine keeps.
 pub const CONSOLE_MAX: usize = 64 << 10;
@@ -97,6 +97,21 @@ pub struct Report {
     pub counters: Counters,
     pub console: Vec<u8>,
     pub output: [Totals; 2],
+    /// From its start until its machine was back.
+    pub took: Duration,
+}
+
+impl Report {
+    /// Of a guest of which nothing more is known.
+    fn of(end: End) -> Self {
+        Self {
+            end,
+            counters: Counters::default(),
+            console: Vec::new(),
+            output: Default::default(),
+            took: Duration::ZERO,
+        }
+    }
 }
 
 static KVM: LazyLock<Kvm> = LazyLock::new(|| {
@@ -114,14 +129,7 @@ pub fn run(images: &Images, patience: Duration) -> Report {
     let shared = Arc::new(Shared::new().expect("an eventfd"));
     let vm = match boot(images, &shared) {
         Ok(vm) => vm,
-        Err(error) => {
-            return Report {
-                end: End::Refused(format!("{error:#}")),
-                counters: Counters::default(),
-                console: Vec::new(),
-                output: Default::default(),
-            };
-        }
+        Err(error) => return Report::of(End::Refused(format!("{error:#}"))),
     };
     let limits = Limits {
         memory: MEMORY,
@@ -139,8 +147,10 @@ pub fn run(images: &Images, patience: Duration) -> Report {
         false => Seal::none(),
     };
     let watchdog = Watchdog::start(vm, shared, seal).expect("a vCPU thread");
+    let began = Instant::now();
     match watchdog.watch(&limits, &signals, &mut || {}) {
         Ok((vm, verdict)) => {
+            let took = began.elapsed();
             let (counters, console) = (vm.counters(), vm.console());
             let (reported, output, _) = vm.into_peer().into_result();
             assert!(output.iter().all(|of| of.delivered <= OUTPUT_MAX));
@@ -150,14 +160,10 @@ pub fn run(images: &Images, patience: Duration) -> Report {
                 counters,
                 console,
                 output,
+                took,
             }
         }
-        Err(error) => Report {
-            end: End::Failed(format!("{error:#}")),
-            counters: Counters::default(),
-            console: Vec::new(),
-            output: Default::default(),
-        },
+        Err(error) => Report::of(End::Failed(format!("{error:#}"))),
     }
 }
 

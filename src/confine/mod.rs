@@ -337,25 +337,65 @@ fn deny_files(directories: &[BorrowedFd]) -> Result<Option<i32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::signal::Signal;
+    use nix::sys::signal::{Signal, kill};
     use nix::sys::wait::{WaitStatus, waitpid};
-    use nix::unistd::{ForkResult, fork};
+    use nix::unistd::{ForkResult, fork, getppid, truncate};
     use std::fs::File;
+    use std::net::TcpListener;
     use std::os::fd::AsFd;
+    use std::os::unix::process::CommandExt;
     use std::path::Path;
+    use std::process::Command;
 
-    /// How a writer ends that does this, having confined itself to a directory; 0: as it should.
-    fn ends(directory: &Path, act: impl FnOnce() -> bool) -> WaitStatus {
-        let directory = File::open(directory).unwrap();
+    /// How a process ends that confines itself like this and then does that; 0: as it should.
+    fn ends_confined(
+        confine: impl FnOnce() -> Result<()>,
+        act: impl FnOnce() -> bool,
+    ) -> WaitStatus {
         // SAFETY: the child confines itself, acts, and exits.
         match unsafe { fork() }.unwrap() {
             ForkResult::Child => {
-                let confined = confine_writer(Level::Require, &[directory.as_fd()], &[]);
-                let status = i32::from(confined.is_err() || !act());
+                let status = i32::from(confine().is_err() || !act());
                 // SAFETY: it ends the process, which has nothing to clean up.
                 unsafe { libc::_exit(status) }
             }
             ForkResult::Parent { child } => waitpid(child, None).unwrap(),
+        }
+    }
+
+    /// The same of a writer, which confines itself to a directory.
+    fn ends(directory: &Path, act: impl FnOnce() -> bool) -> WaitStatus {
+        let directory = File::open(directory).unwrap();
+        let confine = || confine_writer(Level::Require, &[directory.as_fd()], &[]);
+        ends_confined(confine, act)
+    }
+
+    /// What a run does not call any more: seccomp(2) is not in force yet.
+    #[test]
+    fn landlock_denies_a_run_files_ports_and_signals_beneath_seccomp() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        std::fs::write(&file, "content").unwrap();
+        let attempts: [(&str, &dyn Fn() -> io::Result<()>); 5] = [
+            ("reading", &|| File::open(&file).map(drop)),
+            ("writing", &|| Ok(truncate(&file, 1)?)),
+            ("executing", &|| Err(Command::new("/bin/true").exec())),
+            ("listening", &|| TcpListener::bind("127.0.0.1:0").map(drop)),
+            ("signals", &|| Ok(kill(getppid(), None)?)),
+        ];
+        let seal = || Seal::process(Level::Require, Family::detect(), u64::MAX, None).map(drop);
+        for (what, attempt) in attempts {
+            let as_it_was = ends_confined(|| Ok(()), || attempt().is_ok());
+            let confined = ends_confined(seal, || {
+                // The number of standard input, else that there is none would be why it fails.
+                // SAFETY: nothing in this process uses it.
+                unsafe { libc::close(libc::STDIN_FILENO) };
+                attempt().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+            });
+            for status in [as_it_was, confined] {
+                let ended = matches!(status, WaitStatus::Exited(_, 0));
+                assert!(ended, "{what}: {as_it_was:?}, {confined:?}");
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::agent::{Agent, gone};
 use crate::common::{Cache, exit_code, finish, start, text};
+use crate::record::UNUSUAL;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use sandbox::audit::{Sound, verify};
@@ -115,6 +116,16 @@ fn a_run_is_written_down_when_it_begins_and_when_it_has_ended() {
     let (code, said) = log.verify(&["--anchor", &anchor]);
     assert_eq!(code, 0, "{said}");
     assert!(said.contains(&anchor), "{said}");
+}
+
+#[test]
+fn what_no_guest_of_ours_does_is_written_down() {
+    let log = Log::new();
+    let output = log.run(&["--root", "--json"], UNUSUAL);
+    let told = record(&output).unusual;
+    assert!(told.unknown_ports > 0 && told.unknown_services > 0 && told.violations > 0);
+    let end = &log.entries()[1];
+    assert_eq!(end["unusual"], serde_json::to_value(told).unwrap());
 }
 
 #[test]

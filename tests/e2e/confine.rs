@@ -1,8 +1,9 @@
 //! What the process of a run has given up before its guest runs, looked at from outside, and
 //! tried by a VMM that an attacker has taken over.
 
-use crate::common::{binary, exit_code, finish, run, text};
+use crate::common::{binary, exit_code, finish, run, start, text};
 use crate::puppet::{Fate, Puppet, Thread};
+use caps::CapSet;
 use libc::*;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use sandbox::confine::syscalls::{allowed, of_writer};
@@ -137,6 +138,45 @@ fn both_threads_are_without_rights() {
         let values: Vec<_> = line.split_whitespace().take(2).collect();
         assert_eq!(values, [value, value], "{name}");
     }
+    // The guest's, what is mapped beside it, and a GiB for the process itself.
+    let space = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max address space"))
+        .unwrap();
+    for value in space.split_whitespace().take(2) {
+        let bytes: u64 = value.parse().unwrap_or(u64::MAX);
+        assert!((256 << 20..2 << 30).contains(&bytes), "{space}");
+    }
+}
+
+/// Whether another process of the same user may, which has none of root's rights.
+fn may_look_into(pid: u32) -> bool {
+    let look = move || {
+        // Of this thread alone.
+        caps::clear(None, CapSet::Effective).unwrap();
+        std::fs::read(format!("/proc/{pid}/environ")).is_ok()
+    };
+    std::thread::spawn(look).join().unwrap()
+}
+
+#[test]
+fn no_other_process_of_the_user_may_look_into_that_of_a_run() {
+    let puppet = Puppet::new(&[]);
+    assert!(!may_look_into(puppet.pid()));
+    // As it may into one that has given up the same rights.
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-all", "sh", "-c", "echo up; read line"]);
+    let mut other = start(&mut command);
+    let mut line = [0; 3];
+    other
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut line)
+        .unwrap();
+    assert!(may_look_into(other.id()));
+    drop(other.stdin.take());
+    other.wait().unwrap();
 }
 
 #[test]

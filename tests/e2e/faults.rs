@@ -3,9 +3,11 @@
 //! exit code of ours with what happened and what to do; never in a panic, a hang or a signal.
 
 use crate::common::{Cache, PYTHON, binary, exit_code, finish, start, text};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions, Permissions};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, PipeReader, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Child, Output, Stdio};
@@ -229,6 +231,58 @@ sys.exit(child.wait())
     let output = finish(command.args(["-c", code]), b"");
     assert_eq!(exit_code(output.status), 0, "{}", text(&output.stderr));
     assert!(text(&output.stdout) == expected);
+}
+
+/// A pipe of which each read gets a single byte of this (pipe(2), O_DIRECT).
+fn byte_by_byte(bytes: &[u8]) -> PipeReader {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_DIRECT)).unwrap();
+    let bytes = bytes.to_vec();
+    // A reader that is gone shows in what it lacks.
+    std::thread::spawn(move || bytes.chunks(1).try_for_each(|byte| writer.write_all(byte)));
+    reader
+}
+
+/// Of standard input, and of what options name.
+#[test]
+fn short_reads_lose_nothing() {
+    let words = |first: char| -> String { (0..500).map(|n| format!("{first}{n} ")).collect() };
+    let code = format!(
+        "import os, sys; print(sys.stdin.read(), os.environ['A'], *sys.argv[1:], '{}', sep='|')",
+        words('c')
+    );
+    let expected = ['s', 'e', 'a', 'c'].map(words).join("|") + "\n";
+    let pipes = [code.clone(), format!("A={}", words('e')), words('a') + "\0"]
+        .map(|content| byte_by_byte(content.as_bytes()));
+    let mut command = Cache::shared().sandbox(RUN);
+    for (option, pipe) in ["--code-file", "--env-file", "--args-file"]
+        .iter()
+        .zip(&pipes)
+    {
+        fcntl(pipe, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+        command.arg(format!("{option}=/dev/fd/{}", pipe.as_raw_fd()));
+    }
+    command.stdin(byte_by_byte(words('s').as_bytes()));
+    let output = command.output().unwrap();
+    assert_eq!(text(&output.stdout), expected, "{}", text(&output.stderr));
+
+    let (code, expected) = (format!("print('{}')", words('c')), words('c') + "\n");
+    let script = byte_by_byte(code.as_bytes());
+    fcntl(&script, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+    let log = tempfile::tempdir().unwrap();
+    let logged = format!("--audit={}", log.path().join("log").display());
+    for arguments in [
+        vec!["-".to_string()],
+        // We read it ourselves then.
+        vec![logged, "-".into()],
+        vec![format!("/dev/fd/{}", script.as_raw_fd())],
+    ] {
+        let mut command = Cache::shared().sandbox(RUN);
+        let stdin = byte_by_byte(code.as_bytes());
+        let output = command.args(&arguments).stdin(stdin).output().unwrap();
+        let stderr = text(&output.stderr);
+        assert_eq!(text(&output.stdout), expected, "{arguments:?}: {stderr}");
+    }
 }
 
 #[test]

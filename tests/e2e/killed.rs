@@ -11,6 +11,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const WAITING: &str = "sandbox: waiting for another process that builds the template\n";
 
+/// How many runs are killed; `SANDBOX_KILLS` asks for another number.
+const KILLED_RUNS: u32 = 200;
+
 /// Moments that another run can have again.
 struct Moments(u64);
 
@@ -127,13 +130,15 @@ fn a_builder_killed_at_any_moment_leaves_what_the_next_one_repairs() {
     let cache = Cache::empty();
     let mut moments = Moments::new();
     let share = Cache::shared().build_time().mul_f64(1.1) / KILLS;
+    let mut killed = 0;
     for number in 0..KILLS {
         let child = starts(&cache, "print('unharmed')");
         sleep(share * number + moments.next(share));
         send(&child, Signal::SIGKILL);
         let output = child.wait_with_output().unwrap();
-        if exit_code(output.status) != 137 {
-            assert_right(&output, "unharmed\n", "");
+        match exit_code(output.status) {
+            137 => killed += 1,
+            _ => assert_right(&output, "unharmed\n", ""),
         }
         assert_eq!(cache.processes(), [""; 0]);
         let lines = cache.list(&["--verify"]);
@@ -144,6 +149,8 @@ fn a_builder_killed_at_any_moment_leaves_what_the_next_one_repairs() {
             assert_eq!(exit_code(output.status), 0, "{}", text(&output.stderr));
         }
     }
+    // The first of them when no build can be over yet.
+    assert!(killed > 0, "none of {KILLS} was killed");
     assert_in_order(&cache);
 }
 
@@ -169,8 +176,9 @@ fn a_run_killed_at_any_moment_leaves_nothing() {
         began.elapsed()
     });
     let most = fastest.min().unwrap().mul_f64(1.2);
+    let kills = std::env::var("SANDBOX_KILLS").map_or(KILLED_RUNS, |count| count.parse().unwrap());
     let mut killed = 0;
-    for _ in 0..200 {
+    for _ in 0..kills {
         let child = starts(&cache, "print('unharmed')");
         sleep(moments.next(most));
         send(&child, Signal::SIGKILL);
@@ -180,7 +188,9 @@ fn a_run_killed_at_any_moment_leaves_nothing() {
             _ => assert_right(&output, "unharmed\n", ""),
         }
     }
-    println!("{killed} of 200 were killed, within {most:?}");
+    println!("{killed} of {kills} were killed, within {most:?}");
+    // Most, unless the machine was slower for the fastest run than for these.
+    assert!(killed >= kills / 10, "{killed} of {kills} were killed");
     assert_eq!(cache.processes(), [""; 0]);
     assert_eq!(cache.identities(), before);
     assert_in_order(&cache);

@@ -1,5 +1,5 @@
 //! Many machines at once, and many one after the other: each caller gets what is its own, and
-//! nothing is left. Two thousand processes in a row are in `killed`.
+//! nothing is left. Five thousand processes in a row are in `killed`.
 
 use crate::common::{Cache, exit_code, start, text};
 use sandbox::confine::Level;
@@ -12,6 +12,9 @@ use std::fs;
 use std::io::Write;
 use std::process::Command;
 use std::time::Duration;
+
+/// How many runs a parent starts in its own process; `SANDBOX_RUNS` asks for another number.
+const RUNS: &str = "5000";
 
 /// More machines than processors, each with a secret on its standard input, its command line and
 /// its streams.
@@ -153,7 +156,7 @@ fn a_parent_that_lives_long_does_not_grow() {
     let before = cache.identities();
     let mut parent: Command = cache.command(std::env::current_exe().unwrap().to_str().unwrap());
     parent.args(["--exact", "load::many_runs_in_one_process", "--nocapture"]);
-    let runs = std::env::var("SANDBOX_RUNS").unwrap_or("500".into());
+    let runs = std::env::var("SANDBOX_RUNS").unwrap_or(RUNS.into());
     let output = parent.env("SANDBOX_TEST_RUNS", runs).output().unwrap();
     let stdout = text(&output.stdout);
     assert!(stdout.contains("private memory grew by"), "{stdout}");

@@ -23,6 +23,7 @@ mod manual;
 mod mcp;
 mod mcp_abuse;
 mod mcp_http;
+mod options;
 mod policy;
 mod puppet;
 mod record;

@@ -1,7 +1,9 @@
 //! What a policy refuses, lowers and allows.
 
+use crate::agent::{Agent, Web, call, text_of, tokens};
 use crate::common::{Cache, exit_code, finish, sandbox, text};
 use sandbox::record::{Limit, Record, Status};
+use serde_json::{Value, json};
 use std::fs;
 use std::process::Output;
 
@@ -260,4 +262,94 @@ fn code_on_standard_input_that_is_too_long_is_refused_and_not_cut() {
         "{}",
         text(&output.stderr)
     );
+}
+
+/// A client of a server that is held to this.
+fn agent_with(policy: &str) -> Agent {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), policy).unwrap();
+    Agent::start(&["--policy", file.path().to_str().unwrap()])
+}
+
+/// That a call was refused with this, and to be made again within so many seconds.
+#[track_caller]
+fn assert_refused(result: &Value, what: &str, most: u64) {
+    let said = text_of(result);
+    assert_eq!(result["isError"], true, "{said}");
+    assert!(said.contains(what), "{said}");
+    let seconds = result["_meta"]["sandbox/retryAfterSeconds"].as_u64();
+    assert!(
+        seconds.is_some_and(|seconds| (1..=most).contains(&seconds)),
+        "{result}"
+    );
+    assert!(
+        said.contains(&format!("call again in {} s", seconds.unwrap())),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_client_that_had_its_runs_of_a_minute_is_told_when_to_call_again() {
+    let mut agent = agent_with("[server.client]\nruns_per_minute = 2\n");
+    // At once: a minute is not to pass between them.
+    let calls: Vec<_> = (0..5)
+        .map(|_| agent.start_call(json!({"code": "print('ran')"})))
+        .collect();
+    let answers = calls
+        .into_iter()
+        .map(|id| agent.answer(id)["result"].clone());
+    let (ran, refused): (Vec<_>, Vec<_>) = answers.partition(|result| text_of(result) == "ran\n");
+    assert_eq!((ran.len(), refused.len()), (2, 3));
+    for result in refused {
+        assert_refused(&result, "2 runs of a minute", 60);
+    }
+}
+
+#[test]
+fn processor_time_of_an_hour_is_each_clients_own() {
+    let policy = tempfile::NamedTempFile::new().unwrap();
+    fs::write(policy.path(), "[server.client]\ncpu_seconds_per_hour = 1\n").unwrap();
+    let (file, tokens) = tokens(&["busy", "other"]);
+    let web = Web::start(&[
+        "--tokens",
+        file.path().to_str().unwrap(),
+        "--policy",
+        policy.path().to_str().unwrap(),
+    ]);
+    let run = |token: &str, code: &str| {
+        let answer = web.ask(token, "tools/call", call(json!({"code": code})));
+        answer.message()["result"].clone()
+    };
+    let busy = "import time\nwhile time.process_time() < 0.5: pass";
+    // How much of the guest's time is the host's depends on the host.
+    let runs = (0..50).map(|_| run(&tokens[0], busy));
+    let mut refused = runs.skip_while(|result| result["isError"] != true);
+    assert_refused(
+        &refused.next().unwrap(),
+        "1 s of processor time of an hour",
+        3660,
+    );
+    assert_eq!(text_of(&run(&tokens[1], "print('ran')")), "ran\n");
+}
+
+#[test]
+fn output_and_input_of_a_call_are_held_to_the_policy() {
+    let mut agent = agent_with("[run]\noutput = 4\nstdin = 10\n");
+    let result = agent.call(json!({"code": "print('123456')"}));
+    let record = &result["structuredContent"];
+    assert_eq!(
+        (&record["stdout"], &record["limits_hit"]),
+        (&json!("1234"), &json!(["stdout"]))
+    );
+    assert!(text_of(&result).contains("first 4 of 7 bytes"), "{result}");
+
+    let read = "import sys; print(len(sys.stdin.read()))";
+    let refused = agent.call(json!({"code": read, "stdin": "x".repeat(11)}));
+    let said = text_of(&refused);
+    assert_eq!(refused["isError"], true, "{said}");
+    for told in ["run.stdin", "at most 10 bytes", "11 bytes"] {
+        assert!(said.contains(told), "{said}");
+    }
+    let result = agent.call(json!({"code": read, "stdin": "x".repeat(10)}));
+    assert_eq!(text_of(&result), "10\n");
 }

@@ -174,6 +174,10 @@ impl Puppet {
         }
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What `/proc` has under this name for a thread.
     pub fn proc(&self, thread: Thread, name: &str) -> String {
         let (pid, tid) = (self.child.id(), self.tid(thread));

@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sandbox::record::{Encoding, Limit, Path, Record, Status};
+use sandbox::record::{Encoding, Host, Limit, Path, Record, Status, Unusual};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -127,11 +127,10 @@ fn a_guest_that_crashes_is_told() {
     assert_eq!((record.exit_code, record.signal), (None, None));
 }
 
-/// Root may, and then what its program does shows.
-#[test]
-fn what_no_guest_of_ours_does_is_counted() {
-    let code = "
-import ctypes, mmap
+/// What only root may do, and no guest of ours does; and what a software KVM leaves to us.
+pub const UNUSUAL: &str = "
+import ctypes, mmap, os, signal
+signal.signal(15, lambda *_: None); os.kill(os.getpid(), 15)  # saves and restores vector registers
 assert ctypes.CDLL(None).iopl(3) == 0
 page = mmap.mmap(-1, 4096, prot=7)
 def call(code):
@@ -140,13 +139,32 @@ def call(code):
     ctypes.CFUNCTYPE(None)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()
 for _ in range(5): call('e6ed')          # out 0xed, al
 call('b0fe e7e4')                        # mov al, 0xfe; out 0xe4, eax
-print('done')";
-    let (record, _) = recorded(&["--root"], code);
+print('done', flush=True)
+call('b803090000 b90a000000 31f6 e7e4')  # mov eax, 0x903; mov ecx, 10; xor esi, esi; out 0xe4, eax
+";
+
+#[test]
+fn what_no_guest_of_ours_does_is_counted() {
+    let (record, code) = recorded(&["--root"], UNUSUAL);
+    assert_eq!((record.status, code), (Status::Crashed, 125));
     assert_eq!(record.stdout.as_deref(), Some("done\n"), "{record:?}");
-    assert_eq!(record.unusual.unknown_ports, 5);
-    assert_eq!(record.unusual.unknown_services, 1);
-    let unusual = recorded(&[], "print('hello')").0.unusual;
-    assert_eq!((unusual.unknown_ports, unusual.unknown_services), (0, 0));
+    let unusual = record.unusual;
+    let expected = Unusual {
+        unknown_ports: 5,
+        unknown_services: 1,
+        violations: 1,
+        assists: unusual.assists,
+        ..Unusual::default()
+    };
+    assert_eq!(unusual, expected);
+    let is_assisted = record.host == Some(Host::Software);
+    assert_eq!(unusual.assists > 0, is_assisted, "{unusual:?}");
+    let usual = recorded(&[], "print('hello')").0.unusual;
+    let expected = Unusual {
+        assists: usual.assists,
+        ..Unusual::default()
+    };
+    assert_eq!(usual, expected);
 }
 
 #[test]

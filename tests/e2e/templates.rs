@@ -1,8 +1,9 @@
 //! Templates: built when needed, used from then on, refused when they are not as they were saved,
 //! and with nothing of the host in them.
 
-use crate::common::{Cache, PYTHON, binary, copy, exit_code, finish, text};
+use crate::common::{Cache, PYTHON, binary, copy, exit_code, finish, start, text};
 use std::fs::{self, OpenOptions, Permissions};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -304,6 +305,24 @@ fn a_changed_memory_is_found_where_it_is_verified() {
         "{lines:?}"
     );
     assert_built_again(&cache, &["--verify"], "its memory is not what was saved");
+}
+
+#[test]
+fn the_environment_asks_for_verification_as_the_option_does() {
+    let cache = Cache::copied();
+    flip(&cache.template(), MEMORY_AT + (20 << 20));
+    for (verify, options) in [("true", &[][..]), ("false", &["--verify"])] {
+        let mut command = cache.sandbox(&["run"]);
+        command.env("SANDBOX_VERIFY", verify).args(options);
+        let mut child = start(command.args(["-c", "pass"]));
+        let mut told = String::new();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        stderr.read_line(&mut told).unwrap();
+        assert!(told.contains("its memory is not what"), "{verify}: {told}");
+        // Before there is another.
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }
 
 #[test]

@@ -15,6 +15,10 @@ pub const ENDS: Duration = Duration::from_secs(60);
 pub const STAYS: Duration = Duration::from_millis(150);
 /// Beyond its patience, a guest that is still there hangs us.
 const HANGS: Duration = Duration::from_secs(60);
+/// Beyond its patience, a guest is gone at the latest after this: the machine may be busy.
+const LATE: Duration = Duration::from_secs(10);
+/// And of those that are stopped, half are after this.
+const USUALLY_LATE: Duration = Duration::from_secs(1);
 
 /// Something that a hostile guest does.
 pub struct Behaviour {
@@ -49,7 +53,8 @@ impl Family {
         format!("HOSTILE_SEED={}:{seed}", self.name)
     }
 
-    fn check(&self, seed: u64) {
+    /// Gives how late it was gone, if its time was up.
+    fn check(&self, seed: u64) -> Option<Duration> {
         let behaviour = self.behaviour(seed);
         let report = self.run_variant(seed);
         if std::env::var_os("HOSTILE_SEED").is_some() {
@@ -61,6 +66,31 @@ impl Family {
             self.replay(seed),
             behaviour.name,
             report.end,
+        );
+        let late = report.took.checked_sub(behaviour.patience);
+        assert!(
+            late <= Some(LATE),
+            "{}: {} was gone {late:?} late",
+            self.replay(seed),
+            behaviour.name,
+        );
+        late
+    }
+
+    fn assert_usually_in_time(&self, mut late: Vec<Duration>) {
+        late.sort();
+        let Some(&median) = late.get(late.len() / 2) else {
+            return;
+        };
+        println!(
+            "{}: {} were stopped, {median:?} late",
+            self.name,
+            late.len()
+        );
+        assert!(
+            median <= USUALLY_LATE,
+            "{}: half of the guests were gone later than {median:?}",
+            self.name
         );
     }
 
@@ -83,10 +113,12 @@ impl Family {
         let first = base();
         // What stays once each behaviour has been seen twice is not a leak.
         let warm_up = 2 * self.behaviours.len() as u64;
-        (first..first + warm_up).for_each(|seed| self.check(seed));
+        let mut late = Vec::new();
+        late.extend((first..first + warm_up).filter_map(|seed| self.check(seed)));
         let before = Footprint::take();
-        (first + warm_up..first + variants).for_each(|seed| self.check(seed));
+        late.extend((first + warm_up..first + variants).filter_map(|seed| self.check(seed)));
         Footprint::take().assert_as_before(&before, self.peak);
+        self.assert_usually_in_time(late);
         machine::assert_runtime_is_intact();
     }
 }

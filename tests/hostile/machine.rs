@@ -9,6 +9,7 @@ use sandbox::limits::Limits;
 use sandbox::outcome::{Crash, Outcome};
 use sandbox::run::last_words;
 use sandbox::session::{Session, Shared, Sink, Totals};
+use sandbox::vm::bus::Unknown;
 use sandbox::vm::host::{self, Family};
 use sandbox::vm::{BootImages, Config, Counters, Vm, allow_kicks};
 use sandbox::watchdog::{Signals, Watchdog};
@@ -17,7 +18,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes of console output that the machine keeps.
 pub const CONSOLE_MAX: usize = 64 << 10;
@@ -97,6 +98,24 @@ pub struct Report {
     pub counters: Counters,
     pub console: Vec<u8>,
     pub output: [Totals; 2],
+    /// What it looked for that is not there.
+    pub unknown: Unknown,
+    /// From its start until its machine was back.
+    pub took: Duration,
+}
+
+impl Report {
+    /// Of a guest of which nothing more is known.
+    fn of(end: End) -> Self {
+        Self {
+            end,
+            counters: Counters::default(),
+            console: Vec::new(),
+            output: Default::default(),
+            unknown: Unknown::default(),
+            took: Duration::ZERO,
+        }
+    }
 }
 
 static KVM: LazyLock<Kvm> = LazyLock::new(|| {
@@ -109,19 +128,19 @@ pub fn is_confined() -> bool {
     std::env::var_os("HOSTILE_CONFINED").is_some()
 }
 
+/// How a guest gets its job: from its agent, or by asking for it.
+pub type Begin = fn(Work, [Sink; 2], Arc<Shared>) -> Session;
+
 /// Runs a guest until it ends, or `patience` is over.
 pub fn run(images: &Images, patience: Duration) -> Report {
+    run_session(Session::cold, images, patience)
+}
+
+pub fn run_session(begin: Begin, images: &Images, patience: Duration) -> Report {
     let shared = Arc::new(Shared::new().expect("an eventfd"));
-    let vm = match boot(images, &shared) {
+    let vm = match boot(begin, images, &shared) {
         Ok(vm) => vm,
-        Err(error) => {
-            return Report {
-                end: End::Refused(format!("{error:#}")),
-                counters: Counters::default(),
-                console: Vec::new(),
-                output: Default::default(),
-            };
-        }
+        Err(error) => return Report::of(End::Refused(format!("{error:#}"))),
     };
     let limits = Limits {
         memory: MEMORY,
@@ -139,8 +158,10 @@ pub fn run(images: &Images, patience: Duration) -> Report {
         false => Seal::none(),
     };
     let watchdog = Watchdog::start(vm, shared, seal).expect("a vCPU thread");
+    let began = Instant::now();
     match watchdog.watch(&limits, &signals, &mut || {}) {
         Ok((vm, verdict)) => {
+            let (took, unknown) = (began.elapsed(), vm.unknown());
             let (counters, console) = (vm.counters(), vm.console());
             let (reported, output, _) = vm.into_peer().into_result();
             assert!(output.iter().all(|of| of.delivered <= OUTPUT_MAX));
@@ -150,18 +171,15 @@ pub fn run(images: &Images, patience: Duration) -> Report {
                 counters,
                 console,
                 output,
+                unknown,
+                took,
             }
         }
-        Err(error) => Report {
-            end: End::Failed(format!("{error:#}")),
-            counters: Counters::default(),
-            console: Vec::new(),
-            output: Default::default(),
-        },
+        Err(error) => Report::of(End::Failed(format!("{error:#}"))),
     }
 }
 
-fn boot(images: &Images, shared: &Arc<Shared>) -> anyhow::Result<Vm<Session>> {
+fn boot(begin: Begin, images: &Images, shared: &Arc<Shared>) -> anyhow::Result<Vm<Session>> {
     let nowhere = File::options().write(true).open("/dev/null")?;
     let sinks = [
         Sink::new(&nowhere, OUTPUT_MAX)?,
@@ -174,7 +192,7 @@ fn boot(images: &Images, shared: &Arc<Shared>) -> anyhow::Result<Vm<Session>> {
         },
         ..Work::default()
     };
-    let session = Session::cold(work, sinks, Arc::clone(shared));
+    let session = begin(work, sinks, Arc::clone(shared));
     let config = Config {
         memory: MEMORY,
         runtime: RUNTIME.try_clone()?,

@@ -33,6 +33,11 @@ fn every_port_takes_every_width_in_both_directions() {
 }
 
 #[test]
+fn what_is_not_there_is_counted_from_a_guests_job_on() {
+    ports::counts();
+}
+
+#[test]
 fn any_use_of_ports_and_device_registers_ends_in_an_outcome() {
     ports::FAMILY.run(120);
 }

@@ -5,6 +5,8 @@ use crate::guest::{DATA, Guest, Images, MEMORY, Reg};
 use crate::machine::{self, Ends::*};
 use crate::random::Random;
 use sandbox::layout::*;
+use sandbox::session::Session;
+use sandbox::vm::bus::Unknown;
 
 pub const FAMILY: Family = Family {
     name: "io",
@@ -84,6 +86,44 @@ pub fn sweep() {
             assert_eq!(report.counters.port_io, PORTS + 1, "{what}");
         }
     }
+}
+
+/// Until a guest has its job, its kernel may look for devices that are not there.
+pub fn counts() {
+    const JOB: u8 = 4;
+    const NO_SERVICE: u8 = 0xfe;
+    let Some(_turn) = turn_of_all() else {
+        return;
+    };
+    let mut guest = Guest::new();
+    let looks = |guest: &mut Guest| {
+        for hole in [MEMORY, VSOCK_MMIO + VSOCK_MMIO_SIZE, IOAPIC - 4] {
+            guest.store(hole, 0);
+            guest.raw(&[0x8b, 0x07]); // mov eax, [rdi]
+        }
+        guest.out(SERIAL_PORT - 1, 1, 0);
+        guest.input(SERIAL_PORT - 1, 1);
+        guest.input(SERIAL_PORT - 1, 4);
+        guest.ask(NO_SERVICE, 0);
+    };
+    looks(&mut guest);
+    guest.service(
+        JOB,
+        0,
+        [(Reg::Rdi, DATA), (Reg::Rsi, DATA), (Reg::Rcx, 4096)],
+    );
+    looks(&mut guest);
+    let images = guest.survive();
+    let report = watched("counts", 2 * ENDS, || {
+        machine::run_session(Session::warm, &images, ENDS)
+    });
+    assert!(Survives.covers(&report.end), "{}", report.end);
+    let Unknown {
+        addresses,
+        ports,
+        services,
+    } = report.unknown;
+    assert_eq!((addresses, ports, services), (6, 3, 1));
 }
 
 /// Neither the reset line nor the services.

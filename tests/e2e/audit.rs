@@ -272,10 +272,17 @@ fn a_run_of_an_agent_is_written_down_with_the_processor_time_it_took() {
     let log = Log::new();
     let path = log.0.path().join("audit.jsonl");
     let mut agent = Agent::start(&["--audit", path.to_str().unwrap()]);
-    agent.call(serde_json::json!({"code": "print(1)"}));
-    let end = &log.entries()[1];
-    let used = end["process"]["cpu_ms"].as_f64().unwrap();
-    assert!(used > 0.0 && used % 10.0 != 0.0, "{used}");
+    for _ in 0..3 {
+        agent.call(serde_json::json!({"code": "print(1)"}));
+    }
+    let entries = log.entries();
+    let ends = entries.iter().filter(|entry| entry["event"] == "end");
+    let used: Vec<_> = ends
+        .map(|end| end["process"]["cpu_ms"].as_f64().unwrap())
+        .collect();
+    assert!(used.iter().all(|&used| used > 0.0), "{used:?}");
+    // By chance one of them is a number of ticks.
+    assert!(used.iter().any(|used| used % 10.0 != 0.0), "{used:?}");
 }
 
 #[test]

@@ -485,7 +485,7 @@ fn each_call_that_is_allowed_is_used() {
     });
     let busy = "print('x', flush=True)\nwhile True: pass";
     observed.watch(&[], busy, |child| signal(child, "TERM"));
-    observed.watch(&["--timeout=1"], busy, |_| {});
+    observed.watch(&["--timeout=5"], busy, |_| {});
     let directory = tempfile::tempdir().unwrap();
     let get = format!("--get=x:{}/x", directory.path().display());
     let file = "open('x', 'w').write('x'); print('x')";

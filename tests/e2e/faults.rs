@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// What runs a program here.
 const RUN: &[&str] = &["run"];
 /// Until `timeout` ends what hangs; then the exit code is 137.
-const PATIENCE: &str = "120";
+const PATIENCE: &str = "600";
 /// It needs random numbers, reads standard input, and writes to both streams.
 const PROGRAM: &str = "
 import os, sys
@@ -375,7 +375,7 @@ fn a_slow_reader_gets_everything() {
 fn the_time_limit_holds_though_nobody_reads() {
     for stream in ["stdout", "stderr"] {
         let code = format!("import sys\nwhile True: sys.{stream}.write('y' * 9999 + '\\n')");
-        let mut child = starts(&["-q", "-t", "2"], &code);
+        let mut child = starts(&["-q", "-t", "5"], &code);
         let began = Instant::now();
         assert_eq!(exit_code(child.wait().unwrap()), 124, "{stream}");
         assert!(began.elapsed() < Duration::from_secs(60));
@@ -437,7 +437,9 @@ fn a_terminal_that_hangs_up_is_an_output_that_cannot_be_written() {
 import os, pty, subprocess, sys
 master, slave = pty.openpty()
 child = subprocess.Popen(sys.argv[1:], stdin=slave, stdout=slave); os.close(slave)
-assert os.read(master, 4) == b'up\\r\\n'; os.close(master)
+seen = b''
+while len(seen) < 4: seen += os.read(master, 4 - len(seen))
+assert seen == b'up\\r\\n'; os.close(master)
 sys.exit(child.wait())
 ";
     let code = "import sys\nprint('up', flush=True); sys.stdin.read(); print('lost')";
@@ -592,11 +594,11 @@ fn limits_and_clocks_hold_where_the_monotonic_clock_is_another() {
     command
         .arg(binary())
         .args(RUN)
-        .args(["-t", "1", "-c", code]);
+        .args(["-t", "5", "-c", code]);
     let began = Instant::now();
     let output = finish(&mut command, b"");
     assert_eq!(exit_code(output.status), 124, "{}", text(&output.stderr));
-    assert!((1..60).contains(&began.elapsed().as_secs()));
+    assert!((5..65).contains(&began.elapsed().as_secs()));
     let guest: f64 = text(&output.stdout).trim().parse().unwrap();
     let host = std::time::SystemTime::now();
     let host = host.duration_since(std::time::UNIX_EPOCH).unwrap();

@@ -210,7 +210,10 @@ fn ctrl_c_ends_a_build_and_nothing_is_left() {
         assert_eq!(text(&output.stderr), "");
         let mut left = cache.kinds();
         left.retain(|kind| kind != "erofs" && kind != "lock");
-        assert_eq!(left, [""; 0], "{file}");
+        // It may have come when all was done.
+        let is_whole = || !cache.list(&["--verify"])[0].contains("refused");
+        let is_whole = file == "draft" && left == ["template"] && is_whole();
+        assert!(left.is_empty() || is_whole, "{file}: {left:?}");
     }
 }
 

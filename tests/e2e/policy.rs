@@ -113,7 +113,7 @@ fn what_is_within_the_policy_runs_as_without_one() {
 
 #[test]
 fn who_asks_for_nothing_gets_what_is_allowed() {
-    let policy = "timeout = '2s'\noutput = 4\nmemory = '128M'";
+    let policy = "timeout = '5s'\noutput = 4\nmemory = '128M'";
     let output = run_with(
         policy,
         &[

@@ -35,6 +35,16 @@ pub struct Family {
     pub peak: u64,
 }
 
+impl Behaviour {
+    /// How long nothing may be heard of it: a busy machine may hold up one that is to be heard of.
+    fn silence(&self) -> Duration {
+        match self.ends.iter().any(|end| matches!(end, Ends::Stays)) {
+            true => self.patience,
+            false => self.patience.max(ENDS),
+        }
+    }
+}
+
 impl Family {
     fn behaviour(&self, seed: u64) -> &Behaviour {
         &self.behaviours[(seed % self.behaviours.len() as u64) as usize]
@@ -45,7 +55,7 @@ impl Family {
         let behaviour = self.behaviour(seed);
         let images = (behaviour.guest)(&mut Random::new(self.name, seed));
         watched(&self.replay(seed), behaviour.patience + HANGS, || {
-            machine::run(&images, behaviour.patience)
+            machine::run(&images, behaviour.silence(), behaviour.patience)
         })
     }
 

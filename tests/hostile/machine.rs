@@ -131,12 +131,12 @@ pub fn is_confined() -> bool {
 /// How a guest gets its job: from its agent, or by asking for it.
 pub type Begin = fn(Work, [Sink; 2], Arc<Shared>) -> Session;
 
-/// Runs a guest until it ends, or `patience` is over.
-pub fn run(images: &Images, patience: Duration) -> Report {
-    run_session(Session::cold, images, patience)
+/// Runs a guest until it ends, or `patience` is over; `silence` before it is heard of.
+pub fn run(images: &Images, silence: Duration, patience: Duration) -> Report {
+    run_session(Session::cold, images, silence, patience)
 }
 
-pub fn run_session(begin: Begin, images: &Images, patience: Duration) -> Report {
+pub fn run_session(begin: Begin, images: &Images, silence: Duration, patience: Duration) -> Report {
     let shared = Arc::new(Shared::new().expect("an eventfd"));
     let vm = match boot(begin, images, &shared) {
         Ok(vm) => vm,
@@ -144,7 +144,7 @@ pub fn run_session(begin: Begin, images: &Images, patience: Duration) -> Report 
     };
     let limits = Limits {
         memory: MEMORY,
-        boot: patience,
+        boot: silence,
         timeout: Some(patience),
         max_output: OUTPUT_MAX,
         input: u64::MAX,

@@ -106,7 +106,7 @@ pub fn ten_gib() {
     let images = guest.survive();
     let before = Footprint::take();
     let report = watched("10 GiB of output", 5 * ENDS, || {
-        machine::run(&images, 2 * ENDS)
+        machine::run(&images, ENDS, 2 * ENDS)
     });
     assert!(Survives.covers(&report.end), "{}", report.end);
     assert_eq!(report.output[0].total, PIECE * PIECES);
@@ -125,7 +125,9 @@ pub fn full_console() {
     guest.repeat(CONSOLE_MAX as u64 + 100, |guest| guest.raw(&[0xee])); // out dx, al
     guest.out(SERIAL_PORT, 1, b'!'.into());
     let images = guest.survive();
-    let report = watched("a full console", 2 * ENDS, || machine::run(&images, ENDS));
+    let report = watched("a full console", 2 * ENDS, || {
+        machine::run(&images, ENDS, ENDS)
+    });
     assert!(Survives.covers(&report.end), "{}", report.end);
     assert_eq!(report.console.len(), CONSOLE_MAX);
     assert_eq!(report.console.last(), Some(&b'!'));

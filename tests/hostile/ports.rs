@@ -80,7 +80,7 @@ pub fn sweep() {
             });
             let images = guest.survive();
             let what = format!("{instruction:#x} of {width} bytes");
-            let report = watched(&what, 2 * ENDS, || machine::run(&images, ENDS));
+            let report = watched(&what, 2 * ENDS, || machine::run(&images, ENDS, ENDS));
             assert!(Survives.covers(&report.end), "{what}: {}", report.end);
             // Each of them, and the guest's last word.
             assert_eq!(report.counters.port_io, PORTS + 1, "{what}");
@@ -115,7 +115,7 @@ pub fn counts() {
     looks(&mut guest);
     let images = guest.survive();
     let report = watched("counts", 2 * ENDS, || {
-        machine::run_session(Session::warm, &images, ENDS)
+        machine::run_session(Session::warm, &images, ENDS, ENDS)
     });
     assert!(Survives.covers(&report.end), "{}", report.end);
     let Unknown {

@@ -67,11 +67,7 @@ impl Ended {
             remedy: "read the answers that there are, and call again".into(),
         });
         record.audit = self.record.audit;
-        Self {
-            record,
-            workspace: None,
-            ..self
-        }
+        Self { record, ..self }
     }
 }
 

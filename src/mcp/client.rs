@@ -1,6 +1,6 @@
 //! Who calls.
 
-use crate::mcp::room::Share;
+use crate::mcp::room::{Of, Share};
 use hyper::http::request::Parts;
 use rmcp::RoleServer;
 use rmcp::service::RequestContext;
@@ -38,9 +38,13 @@ impl Client {
         &self.name
     }
 
-    /// When there is room for an answer of so many bytes, as this client has read others.
-    pub async fn has_room(&self, bytes: u64) {
-        self.answer.take(bytes).await;
+    /// When there is room for an answer of so many bytes, as this client has read others. False: it
+    /// is there no more.
+    pub async fn has_room(&self, of: Of, bytes: u64, context: &RequestContext<RoleServer>) -> bool {
+        tokio::select! {
+            () = self.answer.take(of, bytes) => true,
+            () = self.gone(context) => false,
+        }
     }
 
     /// When it cancelled this request or is there no more.

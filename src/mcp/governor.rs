@@ -56,6 +56,14 @@ pub struct Begun {
     number: Option<u64>,
 }
 
+impl Begun {
+    /// Its place is another's from now on.
+    pub fn leave(self, usage: Usage) {
+        let processor_time = Duration::from_secs_f64(usage.cpu_ms / 1000.0);
+        self.admission.end(processor_time, Instant::now());
+    }
+}
+
 impl Governor {
     /// `alone`: there is but one client, and all places are its.
     pub fn new(policy: Option<&Path>, audit: Option<PathBuf>, alone: bool) -> Result<Self> {
@@ -219,20 +227,11 @@ impl Governor {
     }
 
     /// When its process is gone.
-    pub async fn end(&self, begun: Begun, record: &mut Record, usage: Usage) {
-        let Begun {
-            admission,
-            client,
-            number,
-        } = begun;
-        admission.end(
-            Duration::from_secs_f64(usage.cpu_ms / 1000.0),
-            Instant::now(),
-        );
-        let (Some(log), Some(number)) = (self.log.clone(), number) else {
+    pub async fn end(&self, begun: &Begun, record: &mut Record, usage: Usage) {
+        let (Some(log), Some(number)) = (self.log.clone(), begun.number) else {
             return;
         };
-        let told = record.clone();
+        let (client, told) = (Arc::clone(&begun.client), record.clone());
         let written = spawn_blocking(move || log.end(&client, number, &told, usage)).await;
         match written {
             Ok(Ok(anchor)) => record.audit = Some(anchor),

@@ -19,6 +19,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::sys::socket::{setsockopt, sockopt};
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use serde::Deserialize;
@@ -44,6 +45,8 @@ const CONNECTIONS_MAX: usize = 1024;
 const REQUESTS_MAX: usize = 64;
 /// MiB of messages of a client's that are being read.
 const READING_MAX_MIB: usize = 2 * (plausible::MESSAGE_MAX >> 20);
+/// For a client to take more of an answer.
+const UNREAD: Duration = Duration::from_secs(60);
 /// For a request's head, and for its body.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -151,6 +154,9 @@ impl Door {
     /// One connection to its end.
     async fn attend(self: &Arc<Self>, stream: TcpStream) {
         let service = service_fn(|request| async {
+            if request.uri().path() != PATH {
+                return Ok(*refusal(StatusCode::NOT_FOUND, "the endpoint is /mcp"));
+            }
             let client = self.authenticate(&request);
             let name = client.as_ref().map_or(UNKNOWN.into(), Arc::clone);
             let answer = match client {
@@ -167,6 +173,9 @@ impl Door {
         server
             .timer(TokioTimer::new())
             .header_read_timeout(PATIENCE);
+        // A client that reads nothing of an answer for so long is gone, or as good as that: tcp(7).
+        let unread = sockopt::TcpUserTimeout;
+        setsockopt(&stream, unread, &(UNREAD.as_millis() as u32)).unwrap_or_default();
         // What goes wrong with a connection is its client's affair.
         drop(server.serve_connection(TokioIo::new(stream), service).await);
     }
@@ -177,9 +186,6 @@ impl Door {
         client: &Arc<str>,
         request: Request<Incoming>,
     ) -> Result<Answer, Box<Answer>> {
-        if request.uri().path() != PATH {
-            return Err(refusal(StatusCode::NOT_FOUND, "the endpoint is /mcp"));
-        }
         let bounds = self.bounds(client);
         let busy = |_| {
             refusal(

@@ -8,7 +8,8 @@ use crate::mcp::child::{Ended, Run, Workspace};
 use crate::mcp::client::Client;
 use crate::mcp::count::Count;
 use crate::mcp::governor::{Governor, Refused};
-use crate::mcp::kept::{COUNT_MAX, Kept};
+use crate::mcp::kept::Kept;
+use crate::mcp::room::Of;
 use crate::mcp::turned_away::TurnedAway;
 use crate::mcp::{random, say};
 use crate::policy::Grant;
@@ -27,7 +28,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 const TOOL: &str = "run_code";
@@ -35,8 +36,8 @@ const TOOL: &str = "run_code";
 const PROGRESS: Duration = Duration::from_secs(1);
 /// What a run may take beside its program: another builds the template, fails, and it builds one itself.
 const PREPARATION: Duration = BOOT_LIMIT.saturating_mul(2);
-/// Bytes of a list of files: as many as there may be, with names of this length.
-const LIST_MAX: u64 = COUNT_MAX as u64 * 1024;
+/// Bytes of a file in a list, beside its names.
+const ENTRY: u64 = 256;
 /// For a client to read answers that it has, before it gets the next run's.
 const UNREAD: Duration = Duration::from_secs(10);
 const INSTRUCTIONS: &str = "run_code runs a program in a virtual machine that exists for that call only: \
@@ -105,20 +106,17 @@ impl Server {
             .begin(admission, client.name(), arguments, &grant)
             .await?;
         let mut ended = self.execute(client, arguments, &grant, context).await;
-        // Its place is not another's before that: so few records wait to be read.
-        let has_room = tokio::select! {
-            () = client.has_room(ended.size) => true,
-            () = client.gone(context) => false,
-            () = sleep(UNREAD) => false,
-        };
         answer::translate(&mut ended.record);
-        governor.end(begun, &mut ended.record, ended.usage).await;
+        governor.end(&begun, &mut ended.record, ended.usage).await;
+        // Its place is not another's before that: so few records wait to be read.
+        let has_room = client.has_room(Of::Run, ended.size, context);
+        if timeout(UNREAD, has_room).await.is_err() {
+            ended = ended.unread();
+        }
+        begun.leave(ended.usage);
         let Ended {
             record, workspace, ..
-        } = match has_room {
-            true => ended,
-            false => ended.unread(),
-        };
+        } = ended;
         let (shared, name) = (Arc::clone(&self.shared), Arc::clone(client.name()));
         // There may be many.
         let kept = spawn_blocking(move || answer::keep(record, &shared.kept, &name, workspace));
@@ -200,10 +198,13 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
         let client = Client::of(&context);
-        client.has_room(LIST_MAX).await;
-        Ok(ListResourcesResult::with_all_items(
-            self.shared.kept.list(client.name()),
-        ))
+        let files = self.shared.kept.list(client.name());
+        let bytes = files.iter().map(|file| file.uri.len() + file.name.len());
+        let bytes = bytes.map(|bytes| bytes as u64 + ENTRY).sum();
+        match client.has_room(Of::Files, bytes, &context).await {
+            true => Ok(ListResourcesResult::with_all_items(files)),
+            false => Err(nobody_waits()),
+        }
     }
 
     async fn read_resource(
@@ -217,7 +218,10 @@ impl ServerHandler for Server {
             ErrorData::resource_not_found(format!("there is no {uri}, or not any more"), None)
         };
         let find = || self.shared.kept.find(client.name(), &request.uri);
-        client.has_room(find().ok_or_else(missing)?.size()).await;
+        let size = find().ok_or_else(missing)?.size();
+        if !client.has_room(Of::Files, size, &context).await {
+            return Err(nobody_waits());
+        }
         // Others may have taken its place meanwhile.
         let entry = find().ok_or_else(missing)?;
         let contents = spawn_blocking(move || entry.contents()).await;
@@ -265,6 +269,10 @@ fn unending() -> Record {
         }),
         ..Record::empty(Status::Error)
     }
+}
+
+fn nobody_waits() -> ErrorData {
+    ErrorData::internal_error("nobody waits for the answer", None)
 }
 
 fn cancelled() -> Failure {

@@ -84,7 +84,13 @@ impl Door {
         loop {
             self.unread.at_most(UNREAD_MAX).await;
             let message = tokio::select! {
-                line = lines.next() => parse(line.ok().flatten()?),
+                line = lines.next() => {
+                    let line = line.ok().flatten()?;
+                    if matches!(line, Line::TooLong) {
+                        TurnedAway::count(&self.shared, CLIENT, "length");
+                    }
+                    parse(line)
+                }
                 () = self.gone.cancelled() => return None,
             };
             match message.and_then(|message| self.admit(message)) {

@@ -46,9 +46,14 @@ impl TurnedAway {
 }
 
 async fn write_down(shared: Arc<Shared>, kind: Kind) {
+    // A server that stops waits for what is to be written.
+    let _until_it_is_written = shared.calls.more(1);
     while let Some(times) = shared.turned_away.take(&kind) {
         let (client, why) = &kind;
         shared.governor.turned_away(client, why, times).await;
-        sleep(PERIOD).await;
+        tokio::select! {
+            () = sleep(PERIOD) => {}
+            () = shared.stop.cancelled() => {}
+        }
     }
 }

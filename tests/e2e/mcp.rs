@@ -302,10 +302,10 @@ fn a_machine_that_somebody_else_ends_is_told_as_that_and_its_time_counts() {
         // As what has taken it over could.
         &|guest| fs::write(format!("/proc/{guest}/fd/1"), "x").unwrap(),
     ];
-    let code = "import time\nwhile time.process_time() < 1: pass";
-    for (disturb, words, exit) in [
-        (disturb[0], "was ended by SIGKILL", 137),
-        (disturb[1], "did not tell how it went", 0),
+    let busy = "import time\nwhile time.process_time() < 10: pass";
+    for (disturb, code, words, exit) in [
+        (disturb[0], FOREVER, "was ended by SIGKILL", 137),
+        (disturb[1], busy, "did not tell how it went", 0),
     ] {
         let id = agent.start_call(json!({"code": code}));
         disturb(agent.server.guest());
@@ -400,6 +400,28 @@ fn a_client_that_hangs_up_ends_its_machines_and_the_server() {
     println!("gone after {:?}", gone(guest));
     assert_eq!(exit_code(agent.server.child.wait().unwrap()), 0);
     assert_eq!(agent.server.left().len(), 0);
+}
+
+#[test]
+fn calls_of_a_client_that_has_hung_up_are_told_as_cancelled() {
+    let mut told = 0;
+    for _ in 0..5 {
+        let mut agent = Agent::start(&[]);
+        let id = agent.start_call(json!({"code": FOREVER}));
+        let guest = agent.server.guest();
+        agent.hang_up();
+        gone(guest);
+        // It may still read.
+        if let Some(answer) = agent.within(PATIENCE) {
+            assert_eq!(answer["id"], id);
+            assert_eq!(
+                answer["result"]["structuredContent"]["status"], "cancelled",
+                "{answer}"
+            );
+            told += 1;
+        }
+    }
+    assert!(told > 0);
 }
 
 #[test]

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import multiprocessing
+import os
 import re
 import subprocess
 import sys
@@ -61,11 +62,19 @@ class Agent:
     def machine(self):
         """Waits until a machine runs, and gives its process."""
         while True:
-            for children in Path(f"/proc/{self.server.pid}/task").glob("*/children"):
-                for pid in read(children).split():
-                    if any(read(name) == "vcpu\n" for name in Path(f"/proc/{pid}/task").glob("*/comm")):
+            for thread in threads(self.server.pid):
+                for pid in read(thread / "children").split():
+                    if any(read(thread / "comm") == "vcpu\n" for thread in threads(pid)):
                         return pid
             time.sleep(0.001)
+
+
+def threads(pid):
+    directory = Path(f"/proc/{pid}/task")
+    try:
+        return [directory / name for name in os.listdir(directory)]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def read(path):
@@ -78,8 +87,10 @@ def read(path):
 
 def gone(pid):
     """Waits until a process has ended with all its threads, whether or not its parent knows."""
-    process = Path(f"/proc/{pid}")
-    while any(stat.rpartition(")")[2].split()[0] not in "ZX" for stat in map(read, process.glob("task/*/stat")) if stat):
+    def lives(stat):
+        return stat and stat.rpartition(")")[2].split()[0] not in "ZX"
+
+    while any(lives(read(thread / "stat")) for thread in threads(pid)):
         time.sleep(0.0002)
 
 

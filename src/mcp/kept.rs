@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A text of at most so many bytes is shown as it is.
-const SHOWN: u64 = 64 << 10;
+pub const SHOWN: u64 = 64 << 10;
 /// Bytes of one file.
 const FILE_MAX: u64 = 16 << 20;
 /// Bytes of all files of a client, and how many.

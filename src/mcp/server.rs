@@ -8,7 +8,7 @@ use crate::mcp::child::{Ended, Run, Workspace};
 use crate::mcp::client::Client;
 use crate::mcp::count::Count;
 use crate::mcp::governor::{Governor, Refused};
-use crate::mcp::kept::Kept;
+use crate::mcp::kept::{COUNT_MAX, Kept, SHOWN};
 use crate::mcp::room::Of;
 use crate::mcp::turned_away::TurnedAway;
 use crate::mcp::{random, say};
@@ -109,7 +109,8 @@ impl Server {
         answer::translate(&mut ended.record);
         governor.end(&begun, &mut ended.record, ended.usage).await;
         // Its place is not another's before that: so few records wait to be read.
-        let has_room = client.has_room(Of::Run, ended.size, context);
+        let files = ended.record.files.len().min(COUNT_MAX) as u64;
+        let has_room = client.has_room(Of::Run, ended.size + files * SHOWN, context);
         if timeout(UNREAD, has_room).await.is_err() {
             ended = ended.unread();
         }

@@ -9,6 +9,8 @@ repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # Build products live outside the checkout, each in a directory named after the hash of its inputs.
 cache=${SANDBOX_BUILD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sandbox-build}
 
+. "$repo/scripts/apt.sh"
+
 # End-to-end tests, one of each mechanism: streams, signals, processes, memory, the clock, limits, crashes, files,
 # confinement, refusals.
 one_of_each_mechanism=(
@@ -38,40 +40,18 @@ install_packages() {
     [ ${#missing[@]} = 0 ] && return
     command -v apt-get >/dev/null || fail "these Debian packages are needed: ${missing[*]}"
     say "installing ${missing[*]}"
-    update_package_lists
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
-}
-
-update_package_lists() {
     as_root apt-get update -qq
-}
-
-# fetch_deb NAME VERSION SHA256 ARCH: prints the path of the verified package file.
-fetch_deb() {
-    local name=$1 version=$2 sha256=$3 arch=$4
-    local dir=$cache/debs
-    local file=$dir/${name}_${version//:/%3a}_$arch.deb
-    if ! verified "$file" "$sha256"; then
-        mkdir -p "$dir"
-        local work
-        work=$(mktemp -d "$dir/fetch.XXXXXX")
-        # Without the option apt, as root, warns that its own user cannot write to the directory.
-        local download=(apt-get download -qq -o APT::Sandbox::User=root "$name:$arch=$version")
-        (cd "$work" && "${download[@]}" >&2) ||
-            (update_package_lists && cd "$work" && "${download[@]}" >&2) ||
-            { rm -rf "$work"; fail "cannot fetch $name $version: if the archive no longer has it, pin a newer one (scripts/pin)"; }
-        mv "$work"/*.deb "$file"
-        rm -rf "$work"
-        verified "$file" "$sha256" || fail "$file does not have the pinned sha256 $sha256"
-    fi
-    printf '%s\n' "$file"
-}
-
-verified() {
-    [ -f "$1" ] && [ "$(sha256sum <"$1")" = "$2  -" ]
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
 # hash_of FILE...: one hash of the contents, in the order given.
 hash_of() {
     cat "$@" | sha256sum | cut -c1-16
+}
+
+# replace FILE: writes standard input there, unless that is what it holds: an untouched file spares what depends on it.
+replace() {
+    local new=$1.$BASHPID
+    cat >"$new"
+    if cmp -s "$new" "$1"; then rm "$new"; else mv "$new" "$1"; fi
 }

@@ -13,7 +13,8 @@ fresh_minutes=10
 
 # fetch_deb NAME VERSION SHA256 ARCH [SUITE]: prints the path of the verified package file.
 fetch_deb() {
-    local name=$1 version=$2 sha256=$3 arch=$4 suite=${5:-$default_suite} file
+    local suite=${5:-$default_suite} name version sha256 arch file
+    read -r name version sha256 arch < <(taken_for "$suite" "${@:1:4}")
     file=$(deb_path "$name" "$version" "$arch")
     verified "$file" "$sha256" || download "$file" "$suite" "$name" "$version" "$sha256" "$arch"
     printf '%s\n' "$file"
@@ -45,11 +46,107 @@ deb_path() {
     printf '%s/debs/%s_%s_%s.deb\n' "$cache" "$1" "${2//:/%3a}" "$3"
 }
 
+# --- Pins that the archive has no longer. What is taken instead is noted, and holds until scripts/pin renews the pins.
+
 # suite_of LOCK: from its line "# suite NAME".
 suite_of() {
     local suite
     suite=$(sed -n 's/^# suite //p' "$1")
     printf '%s\n' "${suite:-$default_suite}"
+}
+
+# taken LOCK: prints the lock, with what is taken instead of pins that are gone.
+taken() {
+    local suite line pin
+    suite=$(suite_of "$1")
+    while IFS= read -r line; do
+        read -ra pin <<<"$line"
+        case $line in
+            '#'*) printf '%s\n' "$line" ;;
+            *) taken_for "$suite" "${pin[@]}" ;;
+        esac
+    done <"$1"
+}
+
+# taken_for SUITE NAME VERSION SHA256 ARCH: prints the pin, or what is taken instead.
+taken_for() {
+    local note
+    note=$(note_path "$1" "$2" "$3" "$5")
+    if [ -f "$note" ] && [ ! -f "$(deb_path "$2" "$3" "$5")" ]; then
+        cat "$note"
+    else
+        printf '%s\n' "${*:2}"
+    fi
+}
+
+# settle LOCK: finds out which pins are gone, decides what is taken instead, and says so, each time. It asks the archive
+# only about packages that are not in the cache. If the archive does not answer, the complaint is left to fetch_deb: what
+# is made of the packages may be there already.
+settle() {
+    local suite pin
+    suite=$(suite_of "$1")
+    while read -ra pin; do
+        settle_pin "$suite" "${pin[@]}" </dev/null
+    done < <(grep -v '^#' "$1")
+}
+
+# settle_pin SUITE NAME VERSION SHA256 ARCH
+settle_pin() {
+    local suite=$1 name=$2 version=$3 arch=$5 note
+    [ ! -f "$(deb_path "$name" "$version" "$arch")" ] || return 0
+    note=$(note_path "$suite" "$name" "$version" "$arch")
+    if ! noted_is_cached "$note"; then
+        (refresh_lists "$suite") 2>/dev/null || return 0
+        note_if_gone "$suite" "$name" "$version" "$note"
+    fi
+    [ ! -f "$note" ] || say_gone "$suite" "$name" "$version" "$note"
+}
+
+note_path() {
+    printf '%s/gone/%s_%s_%s\n' "$(apt_root "$1")" "$2" "${3//:/%3a}" "$4"
+}
+
+noted_is_cached() {
+    local name version arch
+    [ -f "$1" ] || return 1
+    read -r name version _ arch <"$1"
+    [ -f "$(deb_path "$name" "$version" "$arch")" ]
+}
+
+# note_if_gone SUITE NAME VERSION NOTE: by the lists, whose signature apt has checked.
+note_if_gone() {
+    local suite=$1 name=$2 version=$3 note=$4 current
+    rm -f "$note"
+    [ -z "$(describe "$suite" "$name=$version")" ] || return 0
+    current=$(describe "$suite" "$(successor "$suite" "$name")" | head -n 1)
+    # A package without a successor is an error, but fetch_deb's.
+    [ -n "$current" ] || return 0
+    printf '%s\n' "$current" >"$note.$$"
+    mv "$note.$$" "$note"
+}
+
+# successor SUITE NAME: the package that has taken another's place. A kernel's name holds a number that grows.
+successor() {
+    case $2 in
+        linux-image-*)
+            apt_in "$1" apt-cache pkgnames linux-image- |
+                { grep -xE "$(sed -E 's/\./\\./g; s/-[0-9]+-/-[0-9]+-/' <<<"$2")" || true; } | sort -V | tail -n 1
+            ;;
+        *) printf '%s\n' "$2" ;;
+    esac
+}
+
+say_gone() {
+    local suite=$1 name=$2 version=$3 note=$4 new_name new_version
+    read -r new_name new_version _ <"$note"
+    [ "$new_name" = "$name" ] || new_version="$new_name $new_version"
+    say "PINNED PACKAGE GONE: $suite no longer has $name $version; taking $new_version, which apt has verified." \
+        "Renew the pins with scripts/pin and commit them."
+}
+
+# forget_gone SUITE: asks the archive again next time.
+forget_gone() {
+    rm -rf "$(apt_root "$1")/gone"
 }
 
 # --- The apt root.

@@ -44,9 +44,19 @@ install_packages() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# hash_of FILE...: one hash of the contents, in the order given.
+# hash_of FILE...: one hash of the contents, in the order given. A *.lock counts as the packages that are really taken:
+# what is made of others than the pinned ones does not get the pins' name.
 hash_of() {
-    cat "$@" | sha256sum | cut -c1-16
+    local file
+    for file in "$@"; do
+        case $file in
+            *.lock)
+                settle "$file"
+                taken "$file"
+                ;;
+            *) cat "$file" ;;
+        esac
+    done | sha256sum | cut -c1-16
 }
 
 # replace FILE: writes standard input there, unless that is what it holds: an untouched file spares what depends on it.

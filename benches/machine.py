@@ -4,17 +4,38 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 
-def describe(sandbox):
+def describe(sandbox, mode=None):
     """Names and what they are."""
-    told = subprocess.run([sandbox, "doctor", "--json"], capture_output=True, check=True).stdout
+    environment = os.environ | ({"SANDBOX_KVM_MODE": mode} if mode else {})
+    told = subprocess.run([sandbox, "doctor", "--json"], capture_output=True, check=True, env=environment).stdout
     doctor = json.loads(told)
+    in_mode = doctor.get("kvm_mode")
+    if mode and in_mode != mode:
+        sys.exit(f"bench: guests were to run in mode {mode}, and {sandbox} says {in_mode or 'nothing of a mode'}")
     found = {check["name"]: check["found"] for check in doctor["checks"]}
-    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    family = f"{doctor['host']} KVM" + (f" in mode {in_mode}" if in_mode else "")
     return {
-        "machine": f"{model[1] if model else 'unknown processor'}, {os.cpu_count()} cores, {doctor['host']} KVM, "
-                   f"Linux {os.uname().release}, load average {os.getloadavg()[0]:.1f} at the start",
+        "machine": f"{processor()}, {os.cpu_count()} cores, {family}, Linux {os.uname().release}, "
+                   f"load average {' '.join(f'{load:.1f}' for load in os.getloadavg())} at the start",
         "sandbox": f"{found['sandbox']}, in the guest {found['guest kernel']} and Python {found['guest Python']}",
     }
+
+
+def describe_modes(variants):
+    """The same for each way to run `sandbox`."""
+    facts = {}
+    for variant in variants:
+        told = describe(variant.prefix[0], variant.environment.get("SANDBOX_KVM_MODE"))
+        facts |= told if len(variants) == 1 else {f"{name} ({variant.name})": what for name, what in told.items()}
+    return facts
+
+
+def processor():
+    """Its name and its maker."""
+    told = Path("/proc/cpuinfo").read_text()
+    name, maker = (re.search(rf"^{field}\s*: (.*)", told, re.M) for field in ("model name", "vendor_id"))
+    return f"{name[1] if name else 'unknown processor'} ({maker[1] if maker else 'unknown maker'})"

@@ -1,12 +1,26 @@
 """Starts processes, and takes their time and memory. A run that goes wrong ends the benchmark."""
 
+import contextlib
 import math
 import os
+import resource
 import signal
-import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
+
+
+class WentWrong(SystemExit):
+    """A run that failed. It ends the benchmark, unless somebody can go on without it."""
+
+
+@dataclass
+class Finished:
+    """A process from its start to its exit."""
+    seconds: float
+    errors: str
+    usage: resource.struct_rusage
 
 
 class Running:
@@ -14,7 +28,7 @@ class Running:
 
     alive = {}
 
-    def __init__(self, argv, expected):
+    def __init__(self, argv, expected, environment={}, processors=None):
         self.argv = argv
         self.expected = expected
         self.chunks = []
@@ -25,9 +39,11 @@ class Running:
             (os.POSIX_SPAWN_DUP2, output, 1),
             (os.POSIX_SPAWN_DUP2, self.errors.fileno(), 2),
         ]
-        self.began = time.perf_counter()
-        # No copy of this process is made, so its size does not matter.
-        self.pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=actions, setsigdef=[signal.SIGPIPE])
+        with on_processors(processors):
+            self.began = time.perf_counter()
+            # No copy of this process is made, so its size does not matter.
+            self.pid = os.posix_spawn(argv[0], argv, os.environ | environment, file_actions=actions,
+                                      setsigdef=[signal.SIGPIPE])
         Running.alive[self.pid] = self
         os.close(output)
 
@@ -35,10 +51,10 @@ class Running:
         self.chunks.append(os.read(self.output, 1 << 20))
 
     def finish(self):
-        """Seconds from its start to its exit, and what it wrote to standard error."""
+        """Waits for its exit."""
         while chunk := os.read(self.output, 1 << 20):
             self.chunks.append(chunk)
-        _, status = os.waitpid(self.pid, 0)
+        _, status, usage = os.wait4(self.pid, 0)
         seconds = time.perf_counter() - self.began
         del Running.alive[self.pid]
         os.close(self.output)
@@ -46,15 +62,16 @@ class Running:
             file.seek(0)
             errors = file.read().decode(errors="replace")
         self.check(os.waitstatus_to_exitcode(status), errors)
-        return seconds, errors
+        return Finished(seconds, errors, usage)
 
     def check(self, status, errors):
         output = b"".join(self.chunks)
         if status == 0 and output == self.expected:
             return
-        sys.exit(f"bench: this run failed: {' '.join(self.argv)}\n"
-                 f"exit status {status}, {len(output)} bytes of output where {len(self.expected)} were expected\n"
-                 f"output: {output[:200]!r}\n{errors}")
+        raise WentWrong(
+            f"bench: this run failed: {' '.join(self.argv)}\n"
+            f"exit status {status}, {len(output)} bytes of output where {len(self.expected)} were expected\n"
+            f"output: {output[:200]!r}\n{errors}")
 
     def has_ended(self):
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
@@ -64,6 +81,32 @@ class Running:
         for pid in cls.alive:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+
+
+@contextlib.contextmanager
+def on_processors(numbers):
+    """What starts here stays on these processors, as with taskset but without a process for it."""
+    if numbers is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, numbers)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextlib.contextmanager
+def empty_directory():
+    """Is in an empty directory in memory, where programs write as fast as in a guest."""
+    before = os.getcwd()
+    with tempfile.TemporaryDirectory(prefix="sandbox-bench-", dir="/dev/shm", ignore_cleanup_errors=True) as directory:
+        os.chdir(directory)
+        try:
+            yield
+        finally:
+            os.chdir(before)
 
 
 def private_memory(pids):

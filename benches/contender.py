@@ -15,7 +15,7 @@ from pathlib import Path
 
 import programs
 import verbose
-from process import Running, available_memory, private_memory
+from process import Running, WentWrong, available_memory, private_memory
 from programs import PROGRAMS
 
 
@@ -97,12 +97,8 @@ def interleave(program, contenders, rounds, at_most=math.inf, place=contextlib.n
     return runs
 
 
-def times(program, contenders, rounds):
-    """Seconds of each run, by contender."""
-    return walls(interleave(program, contenders, rounds))
-
-
 def walls(runs):
+    """Seconds of each run, by contender."""
     return {name: [run.seconds for run in its] for name, its in runs.items()}
 
 
@@ -142,7 +138,7 @@ def memory_while_waiting(contender, number, then=lambda: None):
     samples = [private_memory([running.pid for running in started]) for _ in range(5)]
     then()
     if any(running.has_ended() for running in started):
-        sys.exit(f"bench: this machine is too slow to look at {number} at once while they wait")
+        raise WentWrong(f"bench: this machine is too slow to look at {number} at once while they wait")
     for running in started:
         running.finish()
     return [max(values) for values in zip(*samples)]
@@ -158,6 +154,7 @@ def where_time_goes(sandbox, runs):
         durations.append(verbose.durations(run.errors) | {"whole process": run.seconds})
         counts.append(verbose.counts(run.errors) | {
             "page faults without reading": run.usage.ru_minflt, "page faults with reading": run.usage.ru_majflt,
+            "microseconds of processor time": round((run.usage.ru_utime + run.usage.ru_stime) * 1e6),
         })
     return medians(durations), medians(counts)
 

@@ -21,3 +21,19 @@ def ratio(value, base):
 
 def mib(size):
     return "not readable" if math.isnan(size) else f"{size / (1 << 20):.1f} MiB"
+
+
+def table(head, rows):
+    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
+    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+
+
+def aligned(head, rows):
+    """A table that is easy to read at a terminal too."""
+    columns = list(zip(head, *([str(cell) for cell in row] for row in rows)))
+    widths = [max(map(len, column)) for column in columns]
+
+    def pad(row):
+        return [str(row[0]).ljust(widths[0]), *(str(cell).rjust(width) for cell, width in zip(row[1:], widths[1:]))]
+
+    return table(pad(head), [pad(row) for row in rows])

@@ -20,7 +20,7 @@ def describe(sandbox, mode=None):
     family = f"{doctor['host']} KVM" + (f" in mode {in_mode}" if in_mode else "")
     return {
         "machine": f"{processor()}, {os.cpu_count()} cores, {family}, Linux {os.uname().release}, "
-                   f"load average {' '.join(f'{load:.1f}' for load in os.getloadavg())} at the start",
+                   f"load average {load()} at the start",
         "sandbox": f"{found['sandbox']}, in the guest {found['guest kernel']} and Python {found['guest Python']}",
     }
 
@@ -32,6 +32,26 @@ def describe_modes(variants):
         told = describe(variant.prefix[0], variant.environment.get("SANDBOX_KVM_MODE"))
         facts |= told if len(variants) == 1 else {f"{name} ({variant.name})": what for name, what in told.items()}
     return facts
+
+
+def afterwards():
+    """What would make the figures worth less."""
+    facts = {"load average at the end": load()}
+    if modules := compiled_each_time():
+        facts["not in the host's caches, so that its python3 is slower than it need be"] = ", ".join(modules)
+    return facts
+
+
+def load():
+    """Of the last minute, 5 and 15 minutes."""
+    return " ".join(f"{average:.1f}" for average in os.getloadavg())
+
+
+def compiled_each_time():
+    """Modules of the host's library that are compiled at each import, as where their files are newer than the cache."""
+    command = ["/usr/bin/python3", "-v", "-c", "import json, re, sqlite3, multiprocessing.pool, http.server"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    return re.findall(r"^# code object from '(.*\.py)'", told, re.M)
 
 
 def processor():

@@ -78,7 +78,8 @@ class Running:
 
     @classmethod
     def kill_all(cls):
-        for pid in cls.alive:
+        while cls.alive:
+            pid, _ = cls.alive.popitem()
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
 

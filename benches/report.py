@@ -4,10 +4,12 @@ import datetime
 from pathlib import Path
 
 import chart
-from figures import mib, percentile, ratio, seconds
+import worktable
+from figures import mib, percentile, ratio, seconds, table
+from rows import PYTHON
 
 BEGIN, END = "<!-- written by scripts/bench -->", "<!-- end -->"
-OURS, BARE, CLEAN, FRESH = "sandbox run", "python3", "python3 without add-ons", "sandbox run --fresh"
+OURS, BARE, CLEAN, FRESH = "sandbox run", PYTHON, "python3 without add-ons", "sandbox run --fresh"
 PARTS = {
     "setup": "set-up, to the guest's first instruction",
     "first output": "in the guest, to the program's first output",
@@ -39,6 +41,8 @@ def markdown(results):
         "![Wall clock of hello, a dot for each run](speed.svg)",
         hello_table(results),
         targets_table(results),
+        worktable.of(results.work, [results.ours]),
+        worktable.MEANING,
         others_table(results),
         many_table(results),
         time_table(results),
@@ -124,8 +128,3 @@ def machine(facts):
 
 def percentiles(times):
     return [seconds(percentile(times, percent)) for percent in (50, 95, 99)]
-
-
-def table(head, rows):
-    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
-    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)

@@ -10,15 +10,19 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import machine
 import report
-from contender import (Contender, at_once, available_memory_taken, memory, memory_while_waiting, say, times,
+import rows
+import work
+from contender import (Contender, at_once, available_memory_taken, interleave, memory, memory_while_waiting, say, walls,
                        where_time_goes, workshop)
+from figures import percentile
 from programs import PROGRAMS
+from work import Measured
 
 
 @dataclass
@@ -31,45 +35,47 @@ class Effort:
     back_to_back: int
     series: int
     at_once: dict
+    first: int  # with an empty cache
+    work: int | None  # of each other row of work; None: as many as its table says
     told: int  # with --verbose
     samples: int  # of memory
 
 
-FULL = Effort(hello=1000, gvisor_every=5, fresh=3,
-              others={"imports": 50, "compute": 25, "strings": 15, "output": 100},
-              back_to_back=200, series=3, at_once={2: 40, 8: 20, 32: 10}, told=50, samples=5)
+FULL = Effort(hello=1000, gvisor_every=5, fresh=20,
+              others={"imports": 50, "compute": 25, "strings": 25, "output": 100},
+              back_to_back=200, series=3, at_once={2: 40, 8: 20, 32: 10}, first=5, work=None, told=50, samples=5)
 QUICK = Effort(hello=20, gvisor_every=10, fresh=1,
                others={"imports": 2, "compute": 2, "strings": 2, "output": 3},
-               back_to_back=10, series=1, at_once={2: 2, 8: 1, 32: 1}, told=5, samples=1)
+               back_to_back=10, series=1, at_once={2: 2, 8: 1, 32: 1}, first=1, work=1, told=5, samples=1)
 
 
 def main():
     repository, quick = Path(sys.argv[1]), sys.argv[2:] == ["--quick"]
     target = repository / "target/bench" if quick else repository / "docs"
-    with workshop(repository / "target/sandbox") as work:
-        os.environ["XDG_CACHE_HOME"] = work
+    with workshop(repository / "target/sandbox") as directory:
+        os.environ["XDG_CACHE_HOME"] = directory
         results = measure(QUICK if quick else FULL)
     report.write(results, target)
 
 
 def measure(effort):
     sandbox = Contender(report.OURS, [os.path.abspath("sandbox.bin"), "run"])
-    python = Contender(report.BARE, ["/usr/bin/python3"])
+    python, isolated = work.host(rows.PYTHON), work.host(rows.ISOLATED)
     clean = Contender(report.CLEAN, [os.path.abspath("python/bin/python3")])
     others = [other for other in (find_bwrap(), find_gvisor(effort.gvisor_every)) if other]
-    hello = [sandbox, python, clean, *others]
+    hello = [sandbox, python, isolated, clean, *others]
     fresh = Contender(report.FRESH, [*sandbox.prefix, "--fresh"], uncounted=0)
 
-    results = SimpleNamespace(told=effort.told)
+    results = SimpleNamespace(told=effort.told, ours=sandbox)
     results.machine = machine.describe(sandbox.prefix[0]) | describe_contenders(others)
     results.titles = {name: program.title for name, program in PROGRAMS.items()}
-    results.first_ever = first_ever(sandbox)
-    results.hello = times("hello", hello, effort.hello)
-    results.hello |= times("hello", [fresh], effort.fresh)
+    first = [work.first_ever(sandbox) for _ in range(effort.first)]
+    results.first_ever = percentile(first, 50)
+    results.hello = walls(interleave("hello", hello, effort.hello))
+    results.hello |= walls(interleave("hello", [fresh], effort.fresh, at_most=60))
     results.memory = {contender.name: memory(contender, effort.samples) for contender in [*hello, fresh]}
-    results.others = {
-        program: times(program, [sandbox, python], rounds) for program, rounds in effort.others.items()
-    }
+    runs = {program: interleave(program, [sandbox, python], rounds) for program, rounds in effort.others.items()}
+    results.others = {program: walls(its) for program, its in runs.items()}
     results.back_to_back = effort.back_to_back, back_to_back([sandbox, python], effort.back_to_back, effort.series)
     results.at_once = {
         number: at_once([sandbox, python], number, batches) for number, batches in effort.at_once.items()
@@ -78,7 +84,23 @@ def measure(effort):
     results.memory_at_once = {number: memory_while_waiting(sandbox, number) for number in effort.at_once}
     results.available = available_memory_taken(sandbox, max(effort.at_once))
     results.parts, results.counts = where_time_goes(sandbox, effort.told)
+    measured = {program: work.measured_of(its) for program, its in runs.items()} | {
+        "hello": Measured(results.hello),
+        "fresh": Measured({sandbox.name: results.hello[fresh.name]}),
+        "first": Measured({sandbox.name: first}),
+        "memory": Measured({name: [private] for name, (private, _) in results.memory.items()}),
+        "at-once": Measured({name: [rate] for name, rate in results.at_once[32].items()}),
+    }
+    results.work = all_rows(sandbox, measured, effort.work)
+    results.machine |= machine.afterwards()
     return results
+
+
+def all_rows(sandbox, measured, rounds):
+    """Of work, those that are not measured yet too; in order."""
+    work.make_files(os.getcwd())
+    patient = replace(sandbox, environment=work.PATIENCE)
+    return {key: measured.get(key) or work.measure(row, [patient], rounds) for key, row in rows.ROWS.items()}
 
 
 def find_bwrap():
@@ -108,12 +130,6 @@ def first_that_works(name, commands, every=1):
         problem = run.stderr.decode(errors="replace").strip()
     say(f"{name} does not run here, and is left out: {problem}")
     return None
-
-
-def first_ever(sandbox):
-    """Seconds of a run with an empty cache: it unpacks the runtime image and builds a template."""
-    say("a run with an empty cache")
-    return sandbox.run("hello").seconds
 
 
 def back_to_back(contenders, number, series):

@@ -5,21 +5,18 @@ Whole processes from start to exit, medians. `scripts/bench work --help` has the
 """
 
 import argparse
-import json
-import math
 import os
 import re
-import subprocess
-import sys
+import shutil
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import machine
 import report
 import worktable
 from contender import Contender, at_once, interleave, memory, say, walls, where_time_goes, workshop
-from process import WentWrong, empty_directory
+from process import Running, WentWrong, empty_directory
 from rows import COMMANDS, PYTHON_ON_ONE, ROWS, WITHOUT
 
 # A guest whose kernel is emulated may need minutes for what the host does in milliseconds.
@@ -30,7 +27,7 @@ PATIENCE = {"SANDBOX_TIMEOUT": "600"}
 class Measured:
     """What a row's contenders needed: values of each run by name, in seconds, bytes, or runs a second."""
     values: dict
-    inside: dict  # seconds in the program, after its imports; empty where it does not tell
+    inside: dict = field(default_factory=dict)  # seconds in the program, after its imports; empty where it does not tell
 
 
 def main():
@@ -40,14 +37,17 @@ def main():
         facts = machine.describe_modes(ours)
         if any(key.startswith("put-") for key in options.only):
             make_files(work)
-        measured = {key: measure(ROWS[key], ours, options.rounds, options.limit, work) for key in options.only}
+        measured = {}
+        for key in options.only:
+            measured[key] = measure(ROWS[key], ours, options.rounds, options.limit)
+            say(worktable.brief(key, measured[key], ours))
         print(worktable.of(measured, ours, titles=False), end="\n\n")
         print(worktable.MEANING, end="\n\n")
         if "hello" in measured:
             print(worktable.hello(measured["hello"], ours), end="\n\n")
             runs = min(options.rounds or 50, 50)
             print(worktable.counts({variant.name: counts(variant, runs) for variant in ours}, runs), end="\n\n")
-        print(report.machine(facts))
+        print(report.machine(facts | machine.afterwards()))
 
 
 def arguments():
@@ -61,7 +61,8 @@ def arguments():
     parser.add_argument("--sandbox", type=Path, help="this binary instead of the one that scripts/build made")
     parser.add_argument("--beside", type=Path, help="this binary too, to compare two builds")
     options = parser.parse_args()
-    options.sandbox = options.sandbox or options.repository / "target/sandbox"
+    options.sandbox = (options.sandbox or options.repository / "target/sandbox").absolute()
+    options.beside = options.beside and options.beside.absolute()
     options.only = [key for keys in options.only for key in keys.split(",") if key]
     if unknown := [key for key in options.only if key not in ROWS]:
         parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(ROWS)}")
@@ -72,13 +73,13 @@ def variants(options):
     """The ways to run `sandbox` that are compared: a binary or two, in a mode or two."""
     binaries = {report.OURS: os.path.abspath("sandbox.bin")}
     if options.beside:
-        binaries["beside"] = str(options.beside.absolute())
+        binaries["beside"] = shutil.copy(options.beside, os.path.abspath("beside.bin"))
     ours = []
     for name, binary in binaries.items():
         for mode in (options.modes or "").split(","):
-            in_mode = f"{name}, {mode}" if mode else name
             more = {"SANDBOX_KVM_MODE": mode} if mode else {}
-            ours.append(Contender(in_mode, [binary, "run"], environment=PATIENCE | more))
+            known_as = f"{name}, {mode}" if mode and options.beside else mode or name
+            ours.append(Contender(known_as, [binary, "run"], environment=PATIENCE | more))
     return ours
 
 
@@ -91,31 +92,36 @@ def make_files(work):
     Path(work, "put-bytes").write_bytes(os.urandom(1_000_000) * 100)
 
 
-def measure(row, ours, rounds=None, limit=math.inf, work="."):
+def measured_of(runs):
+    return Measured(walls(runs), {name: inside(its) for name, its in runs.items() if inside(its)})
+
+
+def measure(row, ours, rounds=None, at_most=60):
     """None of it where a run goes wrong: the other rows are still worth having."""
     rounds = rounds or row.rounds
     try:
         if row.how == "first":
-            return Measured({variant.name: [first_ever(variant) for _ in range(rounds)] for variant in ours}, {})
+            return Measured({variant.name: [first_ever(variant) for _ in range(rounds)] for variant in ours})
         hosts = [host(limit.base) for limit in row.limits if limit.base in COMMANDS]
         if row.how == "memory":
-            return Measured({one.name: [memory(one, rounds)[0]] for one in [*ours, *hosts]}, {})
+            return Measured({one.name: [memory(one, rounds)[0]] for one in [*ours, *hosts]})
         if row.how == "rate":
-            return Measured({name: [rate] for name, rate in at_once([*ours, *hosts], 32, rounds).items()}, {})
-        runs = interleave(row.program, [*with_options(row, ours, work), *hosts], rounds, limit, empty_directory)
+            return Measured({name: [rate] for name, rate in at_once([*ours, *hosts], 32, rounds).items()})
+        runs = interleave(row.program, [*with_options(row, ours), *hosts], rounds, at_most, empty_directory)
     except WentWrong as problem:
+        Running.kill_all()
         say(f"left out, since {str(problem).removeprefix('bench: ')}")
-        return Measured({}, {})
-    return Measured(walls(runs), {name: inside(its) for name, its in runs.items() if inside(its)})
+        return Measured({})
+    return measured_of(runs)
 
 
 def host(base):
     return Contender(base, COMMANDS[base], processors={0} if base == PYTHON_ON_ONE else None)
 
 
-def with_options(row, ours, work):
+def with_options(row, ours):
     """The row's runs of the sandbox, and those without its options where these are the base."""
-    options = [option.format(work=work) for option in row.options]
+    options = [option.format(work=os.getcwd()) for option in row.options]
     contenders = [replace(variant, prefix=[*variant.prefix, *options]) for variant in ours]
     if any(limit.base == WITHOUT for limit in row.limits):
         contenders += [replace(variant, name=worktable.without(variant)) for variant in ours]

@@ -1,7 +1,6 @@
 """The table of what work in a guest takes beside the same on the host."""
 
-from figures import mib, percentile, ratio, seconds
-from report import table
+from figures import aligned, mib, percentile, ratio, seconds, table
 from rows import ROWS, WITHOUT
 
 NO_FIGURE = "–"
@@ -14,10 +13,11 @@ UNITS = {"seconds": seconds, "first": seconds, "memory": mib, "rate": "{:.0f}".f
 
 def of(measured, ours, titles=True):
     """A line for each limit of each row. `titles`: whether with what each row is, or with its short name."""
-    many = len(ours) > 1
-    head = ["work" if titles else "row", "beside", "that"]
-    for variant in ours:
-        head += [variant.name, *(["ratio"] if many else ["ratio", "its quartiles", "inside"])]
+    head = ["work" if titles else "row", "beside", "that", ours[0].name, "ratio"]
+    if len(ours) == 1:
+        head += ["its quartiles", "inside"]
+    for variant in ours[1:]:
+        head += [variant.name, "ratio", "quartiles to the first"]
     head += ["must", "goal", "", "runs"]
     lines = [line(key, limit, its, ours, titles) for key, its in measured.items() for limit in ROWS[key].limits]
     return aligned(head, lines) if not titles else table(head, lines)
@@ -27,15 +27,26 @@ def line(key, limit, its, ours, titles):
     row, unit = ROWS[key], UNITS[ROWS[key].how]
     bases = [its.values.get(base_of(limit, variant)) for variant in ours]
     cells = [row.title if titles else key, limit.base or NO_FIGURE, middle(bases[0], unit)]
-    for variant, base in zip(ours, bases):
-        values = its.values.get(variant.name)
-        cells += [middle(values, unit), compared(values, base)]
-        if len(ours) == 1:
-            cells += [quartiles(values, base), inside(its, limit, variant)]
     first = its.values.get(ours[0].name)
+    cells += [middle(first, unit), compared(first, bases[0])]
+    if len(ours) == 1:
+        cells += [quartiles(first, bases[0]), inside(its, limit, ours[0])]
+    for variant, base in zip(ours[1:], bases[1:]):
+        values = its.values.get(variant.name)
+        cells += [middle(values, unit), compared(values, base), quartiles(values, first)]
     bound = unit if limit.itself else "{:g} ×".format
     cells += [NO_FIGURE if value is None else bound(value) for value in (limit.must, limit.goal)]
     return [*cells, verdict(row, limit, first, bases[0]), len(first or [])]
+
+
+def brief(key, its, ours):
+    """For who waits for the table."""
+    limit, unit = ROWS[key].limits[0], UNITS[ROWS[key].how]
+    told = []
+    for variant in ours:
+        values, base = its.values.get(variant.name), its.values.get(base_of(limit, variant))
+        told.append(f"{variant.name} {middle(values, unit)}, {compared(values, base)}")
+    return f"{key}: {'; '.join(told)}"
 
 
 def base_of(limit, variant):
@@ -98,13 +109,3 @@ def counts(counted, runs):
     rows = [[name, *(f"{its.get(name, 0):.10g}" for its in counted.values())] for name in names]
     return aligned([f"counts of a hello, medians of {runs}", *counted], rows)
 
-
-def aligned(head, rows):
-    """A table that is easy to read at a terminal too."""
-    columns = list(zip(*[head, *([str(cell) for cell in row] for row in rows)]))
-    widths = [max(map(len, column)) for column in columns]
-
-    def pad(row):
-        return [str(row[0]).ljust(widths[0]), *(str(cell).rjust(width) for cell, width in zip(row[1:], widths[1:]))]
-
-    return table(pad(head), [pad(row) for row in rows])

@@ -14,6 +14,7 @@ mod values;
 mod voice;
 
 use crate::doctor;
+use crate::kvm_mode::{Choice, Device};
 use crate::outcome::EXIT_OURS;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -48,6 +49,17 @@ struct Cli {
         value_name = "PATH"
     )]
     kvm: PathBuf,
+    /// How guests' kernels run on a software KVM: as fast as works here, or natively or emulated
+    /// and in no other way
+    #[arg(
+        long,
+        global = true,
+        env = "SANDBOX_KVM_MODE",
+        value_enum,
+        default_value = "auto",
+        value_name = "MODE"
+    )]
+    kvm_mode: Choice,
     #[command(subcommand)]
     command: Verb,
 }
@@ -98,12 +110,16 @@ pub fn main() -> u8 {
         Ok(parsed) => parsed,
         Err(error) => return refuse(&error),
     };
+    let kvm = Device {
+        path: cli.kvm,
+        choice: cli.kvm_mode,
+    };
     let result = match cli.command {
-        Verb::Run(args) => run::run_verb(*args, &matches, cli.kvm),
-        Verb::Template(verb) => template::template_verb(verb, &cli.kvm),
-        Verb::Mcp(args) => mcp::mcp_verb(args, cli.kvm),
+        Verb::Run(args) => run::run_verb(*args, &matches, kvm),
+        Verb::Template(verb) => template::template_verb(verb, &kvm),
+        Verb::Mcp(args) => mcp::mcp_verb(args, kvm),
         Verb::Audit(verb) => audit::audit_verb(verb),
-        Verb::Doctor { json } => doctor::doctor(&cli.kvm, json),
+        Verb::Doctor { json } => doctor::doctor(&kvm, json),
         Verb::Completions { shell } => manual::completions(shell),
         Verb::Man { command } => manual::manual(&command),
     };

@@ -1,12 +1,12 @@
 //! `sandbox doctor`: whether this host can run sandboxes, and what to do where it cannot.
 
 use crate::assets;
+use crate::kvm_mode::Device;
 use crate::outcome::EXIT_OURS;
 use crate::vm::host::{self, Family, NEEDED, Problem};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::io::{Write, stdout};
-use std::path::Path;
 
 /// One thing looked at.
 struct Check {
@@ -17,8 +17,8 @@ struct Check {
 }
 
 /// Prints what was found. The exit code says whether all is well.
-pub fn doctor(kvm: &Path, as_json: bool) -> Result<u8> {
-    let checks = checks(kvm);
+pub fn doctor(device: &Device, as_json: bool) -> Result<u8> {
+    let checks = checks(device);
     let well = checks.iter().all(|check| check.remedy.is_none());
     let text = if as_json {
         format!("{:#}\n", to_json(&checks, well))
@@ -31,16 +31,16 @@ pub fn doctor(kvm: &Path, as_json: bool) -> Result<u8> {
     Ok(if well { 0 } else { EXIT_OURS })
 }
 
-fn checks(kvm: &Path) -> Vec<Check> {
+fn checks(device: &Device) -> Vec<Check> {
     let good = |name: &str, found: String| Check {
         name: name.into(),
         found,
         remedy: None,
     };
     let mut checks = vec![good("sandbox", env!("CARGO_PKG_VERSION").into())];
-    match host::open(kvm).and_then(|opened| host::create_vm(&opened)) {
+    match host::open(&device.path).and_then(|opened| host::create_vm(&opened)) {
         Ok(_) => {
-            checks.push(good("KVM", format!("{} works", kvm.display())));
+            checks.push(good("KVM", format!("{} works", device.path.display())));
             checks.push(good("host family", family().into()));
             let names: Vec<_> = NEEDED.iter().map(|(name, _, _)| *name).collect();
             checks.push(good("capabilities", names.join(", ")));

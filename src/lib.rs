@@ -13,7 +13,7 @@
 //! | 4 template | [`template`] | files; never an ioctl |
 //! | 4 confine | [`confine`] | what this process gives up before the guest runs |
 //! | 4 policy | [`policy`], [`audit`] | what callers may ask for, and what became of it |
-//! | 5 story | [`run`], [`warm`], [`watchdog`], [`doctor`] | one run on one screen |
+//! | 5 story | [`run`], [`warm`], [`watchdog`], [`doctor`], [`kvm_mode`] | one run on one screen |
 //! | 5 other doors | [`mcp`] | agents; each run in a process of its own |
 //! | 6 door | [`cli`] | arguments in, exit code out |
 
@@ -28,6 +28,7 @@ pub mod devices;
 pub mod doctor;
 pub mod files;
 pub mod job;
+pub mod kvm_mode;
 pub mod layout;
 pub mod limits;
 pub mod mcp;

@@ -4,12 +4,14 @@ use crate::assets;
 use crate::confine::{self, Layer, Level, Seal};
 use crate::files::{self, Fetched, Get, Put, Unpacker};
 use crate::job::{self, Language, Program, Work};
+use crate::kvm_mode::{self, Device};
 use crate::limits::Limits;
 use crate::outcome::{EXIT_OURS, Outcome};
 use crate::session::{Collection, Console, Marks, Session, Shared, Sink, Told, Totals};
 use crate::template::Key;
 use crate::vm::bus::Unknown;
-use crate::vm::host::{self, Family};
+use crate::vm::host;
+use crate::vm::mode::Mode;
 use crate::vm::{BootImages, Config, Counters, Saved, Usage, Vm, allow_kicks};
 use crate::warm::{self, Kind, Listener};
 use crate::watchdog::{Signals, Watchdog};
@@ -18,7 +20,6 @@ use kvm_ioctls::Kvm;
 use std::ffi::OsString;
 use std::io::{Write, stderr, stdout};
 use std::os::fd::RawFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,7 @@ pub struct Request {
     pub limits: Limits,
     /// As the guest's root.
     pub root: bool,
-    pub kvm: PathBuf,
+    pub kvm: Device,
     pub show_console: bool,
     /// Boot a machine of its own for it.
     pub fresh: bool,
@@ -123,7 +124,7 @@ pub struct Report {
     pub unknown: Unknown,
     /// Bytes of guest memory that were ever used, if a record was wanted.
     pub peak: Option<u64>,
-    pub family: Family,
+    pub mode: Mode,
     /// What this process gave up before the guest ran.
     pub confinement: Vec<Layer>,
     /// The last lines on the guest's console, with control characters escaped.
@@ -208,12 +209,12 @@ pub fn run(
     let memory = request.memory(&work);
     let kept = descriptors(&collection, &unpacker);
     confine::prepare(request.confine, kept.chain(request.record).collect())?;
-    let kvm = host::open(&request.kvm)?;
-    let family = Family::detect();
+    let kvm = host::open(&request.kvm.path)?;
+    let mode = kvm_mode::choose(request.kvm.choice)?;
     allow_kicks()?;
     let path = request.path(&work);
     work.check_words(path == Path::Cold)?;
-    let (saved, template) = saved(&kvm, family, request, path, listener)?.unzip();
+    let (saved, template) = saved(&kvm, mode, request, path, listener)?.unzip();
     let signals = Signals::watch()?;
     let shared = Arc::new(Shared::new().context("making an eventfd")?);
     let begin = match path {
@@ -222,13 +223,13 @@ pub fn run(
     };
     let session = begin(work, request.sinks()?, Arc::clone(&shared)).collecting(collection);
     let vm = match saved {
-        Some(saved) => Vm::restore(&kvm, family, &saved, session)?,
-        None => boot(&kvm, family, request, session, &shared)?,
+        Some(saved) => Vm::restore(&kvm, mode, &saved, session)?,
+        None => boot(&kvm, mode, request, session, &shared)?,
     };
     drop(kvm);
     let usage = request.record.map(|_| vm.usage()).transpose()?;
 
-    let seal = Seal::process(request.confine, family, memory, request.record)?;
+    let seal = Seal::process(request.confine, mode.family(), memory, request.record)?;
     let confinement = seal.layers.clone();
     let watchdog = Watchdog::start(vm, Arc::clone(&shared), seal)?;
     let (vm, verdict) = watchdog.watch(&request.limits, &signals, &mut || {})?;
@@ -254,7 +255,7 @@ pub fn run(
         counters,
         unknown,
         peak,
-        family,
+        mode,
         confinement,
         last_words,
     };
@@ -292,21 +293,21 @@ fn descriptors(
 /// What the machine will be a clone of, unless it is to boot.
 fn saved(
     kvm: &Kvm,
-    family: Family,
+    mode: Mode,
     request: &Request,
     path: Path,
     listener: &mut dyn Listener,
 ) -> Result<Option<(Saved, Key)>> {
     match path {
         Path::Cold => Ok(None),
-        Path::Warm => warm::saved(kvm, family, request.kind(), request.verify, listener).map(Some),
+        Path::Warm => warm::saved(kvm, mode, request.kind(), request.verify, listener).map(Some),
     }
 }
 
 /// A machine that boots for this request alone.
 fn boot(
     kvm: &Kvm,
-    family: Family,
+    mode: Mode,
     request: &Request,
     session: Session,
     shared: &Arc<Shared>,
@@ -324,7 +325,7 @@ fn boot(
         },
         console,
     };
-    Vm::boot(kvm, family, config, session)
+    Vm::boot(kvm, mode, config, session)
 }
 
 impl Timings {

@@ -8,7 +8,8 @@ use crate::limits::{BOOT_LIMIT, Limits};
 use crate::outcome::Outcome;
 use crate::session::{Session, Shared, Sink};
 use crate::template::{Draft, Found, Key, Lock, PAGE, Store, Template};
-use crate::vm::host::{self, Family};
+use crate::vm::host;
+use crate::vm::mode::Mode;
 use crate::vm::{BootImages, Config, Pages, Saved, SavedMemory, State, Vm};
 use crate::watchdog::{Signals, Watchdog};
 use anyhow::{Context, Result, bail};
@@ -45,11 +46,11 @@ pub trait Listener {
 
 impl Kind {
     /// Changes with everything that the saved machine depends on.
-    fn key(&self, family: Family) -> Result<Key> {
+    fn key(&self, mode: Mode) -> Result<Key> {
         Ok(Key::of(&[
             env!("SANDBOX_BUILD").as_bytes(),
             &host::fingerprint()?,
-            family.name().as_bytes(),
+            mode.name().as_bytes(),
             &self.memory.to_le_bytes(),
             &self.pids.to_le_bytes(),
             &[self.root.into()],
@@ -94,13 +95,13 @@ pub struct Content {
 /// `verify`: all of its memory is read and checked.
 pub fn saved(
     kvm: &Kvm,
-    family: Family,
+    mode: Mode,
     kind: Kind,
     verify: bool,
     listener: &mut dyn Listener,
 ) -> Result<(Saved, Key)> {
-    let key = kind.key(family)?;
-    let template = template(kvm, family, kind, &key, verify, listener)?;
+    let key = kind.key(mode)?;
+    let template = template(kvm, mode, kind, &key, verify, listener)?;
     let content: Content =
         postcard::from_bytes(&template.state).context("decoding the template")?;
     let saved = Saved {
@@ -118,7 +119,7 @@ pub fn saved(
 
 fn template(
     kvm: &Kvm,
-    family: Family,
+    mode: Mode,
     kind: Kind,
     key: &Key,
     verify: bool,
@@ -138,7 +139,7 @@ fn template(
     if let Ok(template) = find(&store, key, verify)? {
         return Ok(template);
     }
-    build(&store, &lock, kvm, family, kind, listener)
+    build(&store, &lock, kvm, mode, kind, listener)
 }
 
 /// The template; or why there is none, if there is a file that must not be used.
@@ -157,14 +158,14 @@ fn build(
     store: &Store,
     lock: &Lock,
     kvm: &Kvm,
-    family: Family,
+    mode: Mode,
     kind: Kind,
     listener: &mut dyn Listener,
 ) -> Result<Template> {
     let began = Instant::now();
     let last = store.last_build_time();
     let signals = Signals::watch()?;
-    let mut vm = warm_up(kvm, family, kind, &signals, &mut |stage| {
+    let mut vm = warm_up(kvm, mode, kind, &signals, &mut |stage| {
         listener.building(stage, began.elapsed(), last);
     })?;
     listener.building("saving", began.elapsed(), last);
@@ -184,7 +185,7 @@ fn build(
         runtime: assets::runtime()?,
     };
     let content = Content {
-        working_set: rehearse(kvm, family, kind, &saved, &signals)?,
+        working_set: rehearse(kvm, mode, kind, &saved, &signals)?,
         filled: saved.memory.filled,
         state: saved.state,
     };
@@ -222,7 +223,7 @@ fn write_memory(memory: &GuestMemoryMmap, draft: &mut Draft) -> Result<Pages> {
 /// Runs the least of programs in a first clone, and sees which pages that takes.
 fn rehearse(
     kvm: &Kvm,
-    family: Family,
+    mode: Mode,
     kind: Kind,
     saved: &Saved,
     signals: &Signals,
@@ -241,7 +242,7 @@ fn rehearse(
         sinks,
         Arc::clone(&shared),
     );
-    let vm = Vm::restore(kvm, family, saved, session)?;
+    let vm = Vm::restore(kvm, mode, saved, session)?;
     let watchdog = Watchdog::start(vm, shared, Seal::none())?;
     let (vm, verdict) = watchdog.watch(&kind.limits(), signals, &mut || {})?;
     let written = vm.written()?;
@@ -269,7 +270,7 @@ impl std::error::Error for Interrupted {}
 /// Boots a machine up to an interpreter that asks for a job.
 fn warm_up(
     kvm: &Kvm,
-    family: Family,
+    mode: Mode,
     kind: Kind,
     signals: &Signals,
     progress: &mut dyn FnMut(&str),
@@ -291,7 +292,7 @@ fn warm_up(
         },
         console: None,
     };
-    let vm = Vm::boot(kvm, family, config, session)?;
+    let vm = Vm::boot(kvm, mode, config, session)?;
     let watchdog = Watchdog::start(vm, Arc::clone(&shared), Seal::none())?;
     let (vm, verdict) = watchdog.watch(&kind.limits(), signals, &mut || {
         progress(match shared.start_time() {

@@ -1,6 +1,7 @@
 //! `sandbox mcp`.
 
 use super::gate::keep_to_environment;
+use crate::kvm_mode::Device;
 use crate::mcp::{self, HttpOptions, Options};
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -39,7 +40,7 @@ enum Verb {
     Token { name: String },
 }
 
-pub fn mcp_verb(args: McpArgs, kvm: PathBuf) -> Result<u8> {
+pub fn mcp_verb(args: McpArgs, kvm: Device) -> Result<u8> {
     if let Some(Verb::Token { name }) = args.verb {
         let (line, token) = mcp::new_token(&name)?;
         writeln!(stdout(), "token: {token}\nline:  {line}")?;

@@ -179,7 +179,7 @@ pub fn of(report: Report) -> Record {
             run::Path::Cold => Path::Cold,
         }),
         template: report.template.map(|key| key.to_string()),
-        host: Some(match report.family {
+        host: Some(match report.mode.family() {
             Family::Hardware => Host::Hardware,
             Family::Software => Host::Software,
         }),

@@ -6,6 +6,7 @@ use super::record::Writer;
 use super::values::{parse_variable, read_arguments, read_variables};
 use crate::complaint::Complaint;
 use crate::job::{Program, name, program_named, read_code, resolve};
+use crate::kvm_mode::Device;
 use crate::limits::{BOOT_LIMIT, Limits};
 use crate::outcome::EXIT_OURS;
 use crate::policy::{Ask, Ceiling, Excess, Grant, Wish};
@@ -59,7 +60,7 @@ fn grant(
 pub fn request(
     args: RunArgs,
     given: &Given,
-    kvm: PathBuf,
+    kvm: Device,
     gate: &Gate,
     writer: Option<&Writer>,
 ) -> Result<Request> {

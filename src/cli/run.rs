@@ -7,6 +7,7 @@ use super::request::{CAPTURED, Given, request};
 use super::supervisor::{Side, Supervisor};
 use super::voice::{Progress, describe, explain, failure, say, tell};
 use crate::confine::Level;
+use crate::kvm_mode::Device;
 use crate::run::{Report, Request, prepare, run};
 use crate::watchdog::Signals;
 use anyhow::Result;
@@ -14,10 +15,9 @@ use clap::ArgMatches;
 use std::io::stderr;
 use std::mem::forget;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::time::Instant;
 
-pub fn run_verb(args: RunArgs, matches: &ArgMatches, kvm: PathBuf) -> Result<u8> {
+pub fn run_verb(args: RunArgs, matches: &ArgMatches, kvm: Device) -> Result<u8> {
     let began = Instant::now();
     let (json, memory, tells) = (
         args.json,
@@ -78,7 +78,7 @@ pub fn run_verb(args: RunArgs, matches: &ArgMatches, kvm: PathBuf) -> Result<u8>
 fn carry_out(
     args: RunArgs,
     given: &Given,
-    kvm: PathBuf,
+    kvm: Device,
     gate: Gate,
     writer: Option<&Writer>,
     tells: bool,

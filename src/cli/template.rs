@@ -2,15 +2,15 @@
 
 use super::voice::{Progress, say};
 use crate::assets;
+use crate::kvm_mode::{self, Device};
 use crate::template::Store;
 use crate::units::parse_memory;
 use crate::vm::allow_kicks;
-use crate::vm::host::{self, Family};
+use crate::vm::host;
 use crate::warm::{self, Kind};
 use anyhow::Result;
 use clap::Subcommand;
 use std::io::{self, Write, stdout};
-use std::path::Path;
 
 #[derive(Subcommand)]
 pub enum Verb {
@@ -36,14 +36,15 @@ pub enum Verb {
     Prune,
 }
 
-pub fn template_verb(verb: Verb, kvm: &Path) -> Result<u8> {
+pub fn template_verb(verb: Verb, device: &Device) -> Result<u8> {
     match verb {
         Verb::Build {
             memory,
             pids_limit,
             root,
         } => {
-            let kvm = host::open(kvm)?;
+            let kvm = host::open(&device.path)?;
+            let mode = kvm_mode::choose(device.choice)?;
             allow_kicks()?;
             let kind = Kind {
                 memory,
@@ -51,7 +52,7 @@ pub fn template_verb(verb: Verb, kvm: &Path) -> Result<u8> {
                 root,
             };
             let mut progress = Progress { quiet: false };
-            warm::saved(&kvm, Family::detect(), kind, true, &mut progress)?;
+            warm::saved(&kvm, mode, kind, true, &mut progress)?;
         }
         Verb::List { verify } => list(&Store::open()?, verify)?,
         Verb::Prune => {

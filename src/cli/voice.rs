@@ -63,10 +63,10 @@ pub fn describe(report: &Report) {
     };
     let (timings, counters) = (report.timings, report.counters);
     say(&format!(
-        "{:?}, {:?} on a {} KVM: setup {}, kernel {}, agent {}, first output {}, program {}, teardown {}",
+        "{:?}, {:?} on a {}: setup {}, kernel {}, agent {}, first output {}, program {}, teardown {}",
         report.outcome,
         report.path,
-        report.family.name(),
+        report.mode,
         seconds(Some(timings.setup)),
         seconds(timings.kernel),
         seconds(timings.agent),

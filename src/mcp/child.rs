@@ -2,6 +2,7 @@
 
 use crate::audit::Usage;
 use crate::job::Language;
+use crate::kvm_mode::Device;
 use crate::mcp::arguments::Arguments;
 use crate::mcp::say;
 use crate::outcome::EXIT_OURS;
@@ -91,7 +92,7 @@ impl Run {
         workspace: Workspace,
         arguments: &Arguments,
         grant: &Grant,
-        kvm: &Path,
+        kvm: &Device,
     ) -> Result<Self> {
         let mut command = workspace.command(arguments, grant, kvm)?;
         let (tell_started, started) = oneshot::channel();
@@ -205,7 +206,7 @@ impl Workspace {
 
     /// `sandbox run` with what the caller gave, which is in memory: anybody on this machine may
     /// read a command line, and a file may outlive this server.
-    fn command(&self, arguments: &Arguments, grant: &Grant, kvm: &Path) -> Result<Command> {
+    fn command(&self, arguments: &Arguments, grant: &Grant, kvm: &Device) -> Result<Command> {
         let mut given = Given::default();
         let confine = format!("{:?}", grant.confine).to_lowercase();
         let mut command = own::command();
@@ -215,7 +216,8 @@ impl Workspace {
         }
         command
             .arg("--kvm")
-            .arg(kvm)
+            .arg(&kvm.path)
+            .args(["--kvm-mode", kvm.choice.name()])
             .args(["run", "--json", "--quiet"])
             .arg("--code-file")
             .arg(given.path(arguments.code.as_bytes())?)

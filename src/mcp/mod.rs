@@ -21,6 +21,7 @@ mod turned_away;
 mod visible;
 
 use crate::complaint::Complaint;
+use crate::kvm_mode::Device;
 use crate::outcome::EXIT_OURS;
 use anyhow::{Context, Result};
 use count::Count;
@@ -47,7 +48,7 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 /// What the operator asked for.
 #[derive(Debug, Clone)]
 pub struct Options {
-    pub kvm: PathBuf,
+    pub kvm: Device,
     /// Not standard input and output, but this.
     pub http: Option<http::Options>,
     pub tokens: Option<PathBuf>,

@@ -1,6 +1,7 @@
 //! The tool, and the files that its runs left.
 
 use crate::audit::shortened;
+use crate::kvm_mode::Device;
 use crate::limits::BOOT_LIMIT;
 use crate::mcp::answer;
 use crate::mcp::arguments::{self, Arguments};
@@ -46,7 +47,7 @@ const INSTRUCTIONS: &str = "run_code runs a program in a virtual machine that ex
 
 /// What all connections share.
 pub struct Shared {
-    pub kvm: PathBuf,
+    pub kvm: Device,
     /// Private, and gone when this server ends.
     pub directory: PathBuf,
     pub kept: Kept,

@@ -1,6 +1,6 @@
 //! Lays out a fresh guest for the kernel's 64-bit entry (Documentation/arch/x86/boot.rst).
 
-use super::host::Family;
+use super::mode::Mode;
 use super::{initramfs, mp_table, services};
 use crate::layout::*;
 use anyhow::{Context, Result};
@@ -49,7 +49,7 @@ pub fn prepare(
 }
 
 /// Nothing of the user's is in it. `verbose`: the kernel's whole log goes to the console.
-pub fn command_line(family: Family, verbose: bool) -> Result<Cmdline> {
+pub fn command_line(mode: Mode, verbose: bool) -> Result<Cmdline> {
     let mut line = Cmdline::new(CMDLINE_MAX).context("making a command line")?;
     let mut add = |words: &str| line.insert_str(words).context("adding to the command line");
     // The log goes to the serial port; a panic or reboot pulls the reset line at once.
@@ -63,13 +63,15 @@ pub fn command_line(family: Family, verbose: bool) -> Result<Cmdline> {
     add("mhash_entries=256 mphash_entries=256")?;
     // One fault for as much anonymous memory as fits: an arena of Python's, a large array.
     add("thp_anon=16K-1M:always;2M:always")?;
-    if family == Family::Software {
-        add(SOFTWARE_KVM_OPTIONS)?;
+    match mode {
+        Mode::Hardware => {}
+        Mode::Native => add(NATIVE)?,
+        Mode::Emulated => add(EMULATED)?,
     }
     if !verbose {
         add("quiet")?;
     }
-    if !verbose && family == Family::Software {
+    if !verbose && mode == Mode::Emulated {
         // Not even formatted: thousands of instructions each.
         add("printk_drop")?;
     }
@@ -84,8 +86,15 @@ pub fn command_line(family: Family, verbose: bool) -> Result<Cmdline> {
 /// not speak. Its memory work it leaves to us (`vm::services`). A timer tick takes it 2 ms, so a busy
 /// program is interrupted every 100 ms, not 10. Remapping its text read-only, freeing the
 /// initramfs and making its root a tmpfs is work that protects nothing here.
-const SOFTWARE_KVM_OPTIONS: &str = "clearcpuid=smap,popcnt,cx16,erms,fsrm,395,rep_good,\
+const EMULATED: &str = "clearcpuid=smap,popcnt,cx16,erms,fsrm,395,rep_good,\
     xsaves,xsavec,xsaveopt bulk_memory tick_stretch=10 rodata=off retain_initrd rootfstype=ramfs";
+
+/// The kernel is to switch native mode on, in which the processor's own instructions work. It
+/// must leave alone what would keep it from its own pages, which are user mode's too (smap, smep);
+/// bits of CR4 that this mode does not take, at once on AMD (pcid), and what goes with them
+/// (invpcid); and, as above, XSAVE formats. The other three words as above.
+const NATIVE: &str = "pvm_native clearcpuid=smap,smep,pcid,invpcid,xsaves,xsavec,xsaveopt \
+    rodata=off retain_initrd rootfstype=ramfs";
 
 /// At the top of low RAM, where the kernel does not look for room of its own.
 fn load_initramfs(ram: &GuestMemoryMmap, agent: &[u8]) -> Result<(u64, u64)> {

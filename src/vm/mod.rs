@@ -9,7 +9,9 @@ mod instruction;
 mod kick;
 mod lost;
 pub mod memory;
+pub mod mode;
 mod mp_table;
+mod native;
 mod pages;
 mod paging;
 mod requests;
@@ -39,6 +41,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use memory::Memory;
+use mode::Mode;
 use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
@@ -54,7 +57,7 @@ pub struct Vm<P> {
     vm: VmFd,
     memory: Memory,
     bus: Bus<P>,
-    family: Family,
+    mode: Mode,
     /// The guest is in the middle of a request, which is to be served before it goes on.
     asks: bool,
     counters: Counters,
@@ -92,7 +95,7 @@ pub struct Saved {
 
 impl<P: Peer + Host> Vm<P> {
     /// A machine about to execute the kernel's first instruction.
-    pub fn boot(kvm: &Kvm, family: Family, config: Config, peer: P) -> Result<Self> {
+    pub fn boot(kvm: &Kvm, mode: Mode, config: Config, peer: P) -> Result<Self> {
         let memory = Memory::new(config.memory, config.runtime)?;
         let (vm, vcpu) = bare(kvm, &memory, &guest_cpuid(kvm)?)?;
         boot::prepare(
@@ -100,14 +103,14 @@ impl<P: Peer + Host> Vm<P> {
             memory.ram(),
             memory.runtime_size(),
             &config.images,
-            &boot::command_line(family, config.console.is_some())?,
+            &boot::command_line(mode, config.console.is_some())?,
         )?;
         Ok(Self {
             vcpu,
             vm,
             memory,
             bus: Bus::new(peer, config.console)?,
-            family,
+            mode,
             asks: false,
             counters: Counters::default(),
             kicked: Arc::default(),
@@ -115,7 +118,7 @@ impl<P: Peer + Host> Vm<P> {
     }
 
     /// A clone of a saved machine, whose guest gets first of all what it was asking for.
-    pub fn restore(kvm: &Kvm, family: Family, saved: &Saved, peer: P) -> Result<Self> {
+    pub fn restore(kvm: &Kvm, mode: Mode, saved: &Saved, peer: P) -> Result<Self> {
         let runtime = saved
             .runtime
             .try_clone()
@@ -127,7 +130,7 @@ impl<P: Peer + Host> Vm<P> {
             let helper = thread::Builder::new();
             let _ready = helper.spawn_scoped(scope, || memory.make_ready(&saved.working_set));
             let (vm, vcpu) = bare(kvm, &memory, &saved.state.cpuid()?)?;
-            state::restore(&vm, &vcpu, family, &saved.state)?;
+            state::restore(&vm, &vcpu, mode.family(), &saved.state)?;
             anyhow::Ok((vm, vcpu))
         })?;
         vcpu.set_regs(&saved.state.vcpu.regs)
@@ -137,7 +140,7 @@ impl<P: Peer + Host> Vm<P> {
             vm,
             memory,
             bus: Bus::from_state(saved.state.bus.clone(), peer)?,
-            family,
+            mode,
             asks: true,
             counters: Counters::default(),
             kicked: Arc::default(),
@@ -154,7 +157,7 @@ impl<P: Peer + Host> Vm<P> {
         }
         self.vcpu.set_kvm_immediate_exit(0);
         let bus = self.bus.state().context("the devices are not at rest")?;
-        State::read(kvm, &self.vm, &self.vcpu, bus)
+        State::read(kvm, &self.vm, &self.vcpu, self.mode, bus)
     }
 
     pub fn peer(&self) -> &P {
@@ -281,7 +284,7 @@ impl<P: Peer + Host> Vm<P> {
             }
             // Level-triggered interrupts would need this; all ours are edges.
             Ok(VcpuExit::IoapicEoi(_) | VcpuExit::IrqWindowOpen) => Ok(()),
-            Ok(VcpuExit::InternalError) if self.family == Family::Software => {
+            Ok(VcpuExit::InternalError) if self.mode.family() == Family::Software => {
                 self.counters.assists += 1;
                 return assist::complete(&self.vcpu, &self.memory);
             }
@@ -307,18 +310,30 @@ impl<P: Peer + Host> Vm<P> {
         if let Err(Violation(what)) = self.bus.vsock.process(self.memory.ram()) {
             return Ok(Err(Crash::Violation(what)));
         }
-        const RFLAGS_IF: u64 = 1 << 9;
         let state = self
             .vcpu
             .get_mp_state()
             .context("reading the vCPU's state")?;
-        if state.mp_state == KVM_MP_STATE_HALTED {
-            let regs = self.vcpu.get_regs().context("reading the registers")?;
-            if regs.rflags & RFLAGS_IF == 0 {
-                return Ok(Err(Crash::Halted));
-            }
+        if state.mp_state == KVM_MP_STATE_HALTED && !self.has_interrupts_on()? {
+            return Ok(Err(Crash::Halted));
         }
         Ok(Ok(()))
+    }
+
+    /// On any software KVM the guest may have switched native mode on, and has its flag in memory.
+    fn has_interrupts_on(&self) -> Result<bool> {
+        const RFLAGS_IF: u64 = 1 << 9;
+        let cell = match self.mode.family() {
+            Family::Software => native::cell(&self.vcpu)?,
+            Family::Hardware => None,
+        };
+        match cell {
+            Some(address) => Ok(native::has_interrupts_on(&self.memory, address)),
+            None => {
+                let regs = self.vcpu.get_regs().context("reading the registers")?;
+                Ok(regs.rflags & RFLAGS_IF != 0)
+            }
+        }
     }
 
     fn deliver_interrupts(&mut self) -> Result<()> {

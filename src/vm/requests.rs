@@ -3,7 +3,7 @@
 
 use super::host::Family;
 use kvm_bindings::*;
-use nix::{request_code_none, request_code_read, request_code_write};
+use nix::{request_code_none, request_code_read, request_code_readwrite, request_code_write};
 
 pub fn requests(family: Family) -> Vec<u64> {
     let mut requests = vec![
@@ -20,6 +20,8 @@ pub fn requests(family: Family) -> Vec<u64> {
     ];
     if family == Family::Software {
         requests.extend([
+            // KVM_GET_MSRS: where the interrupt flag is
+            request_code_readwrite!(KVMIO, 0x88, size_of::<kvm_msrs>()),
             // KVM_SET_SREGS, KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS: an exception, its address
             request_code_write!(KVMIO, 0x84, size_of::<kvm_sregs>()),
             request_code_read!(KVMIO, 0x9f, size_of::<kvm_vcpu_events>()),

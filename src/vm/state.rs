@@ -2,6 +2,8 @@
 
 use super::bus::BusState;
 use super::host::Family;
+use super::mode::Mode;
+use super::native;
 use anyhow::{Context, Result, ensure};
 use kvm_bindings::{
     CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_clock_data, kvm_cpuid_entry2, kvm_debugregs,
@@ -30,14 +32,14 @@ pub struct State {
 
 impl State {
     /// Of a vCPU that is not running and has completed its last exit.
-    pub fn read(kvm: &Kvm, vm: &VmFd, vcpu: &VcpuFd, bus: BusState) -> Result<Self> {
+    pub fn read(kvm: &Kvm, vm: &VmFd, vcpu: &VcpuFd, mode: Mode, bus: BusState) -> Result<Self> {
         Ok(Self {
             cpuid: vcpu
                 .get_cpuid2(KVM_MAX_CPUID_ENTRIES)
                 .context("reading CPUID")?
                 .as_slice()
                 .to_vec(),
-            vcpu: VcpuState::read(kvm, vcpu)?,
+            vcpu: VcpuState::read(kvm, vcpu, mode)?,
             bus,
             clock: vm.get_clock().context("reading kvm-clock")?.clock,
         })
@@ -65,7 +67,7 @@ pub struct VcpuState {
 }
 
 impl VcpuState {
-    fn read(kvm: &Kvm, vcpu: &VcpuFd) -> Result<Self> {
+    fn read(kvm: &Kvm, vcpu: &VcpuFd, mode: Mode) -> Result<Self> {
         let deadline = read_msr(vcpu, MSR_TSC_DEADLINE)?.unwrap_or(0);
         let tsc = read_msr(vcpu, MSR_TSC)?.context("the vCPU has no TSC")?;
         Ok(Self {
@@ -78,7 +80,7 @@ impl VcpuState {
                 .get_debug_regs()
                 .context("reading the debug registers")?,
             lapic: vcpu.get_lapic().context("reading the local APIC")?,
-            msrs: read_msrs(kvm, vcpu)?,
+            msrs: read_msrs(kvm, vcpu, mode)?,
             tsc,
             timer: (deadline != 0).then(|| deadline.saturating_sub(tsc)),
             events: vcpu.get_vcpu_events().context("reading the events")?,
@@ -88,7 +90,7 @@ impl VcpuState {
 
 /// The MSRs that this KVM can both read and set. The TSC and its deadline are apart: they go on
 /// from other values.
-fn read_msrs(kvm: &Kvm, vcpu: &VcpuFd) -> Result<Vec<kvm_msr_entry>> {
+fn read_msrs(kvm: &Kvm, vcpu: &VcpuFd, mode: Mode) -> Result<Vec<kvm_msr_entry>> {
     let list = kvm
         .get_msr_index_list()
         .context("reading the list of MSRs")?;
@@ -103,6 +105,9 @@ fn read_msrs(kvm: &Kvm, vcpu: &VcpuFd) -> Result<Vec<kvm_msr_entry>> {
             msrs.push(entry(index, data));
         }
     }
+    if mode == Mode::Native {
+        msrs.push(entry(native::MSR_VIF, native::state(vcpu)?));
+    }
     Ok(msrs)
 }
 
@@ -115,7 +120,7 @@ fn entry(index: u32, data: u64) -> kvm_msr_entry {
 }
 
 /// `None`: the vCPU has no such MSR.
-fn read_msr(vcpu: &VcpuFd, index: u32) -> Result<Option<u64>> {
+pub fn read_msr(vcpu: &VcpuFd, index: u32) -> Result<Option<u64>> {
     let mut msrs = Msrs::from_entries(&[entry(index, 0)]).context("listing MSRs")?;
     let count = vcpu
         .get_msrs(&mut msrs)

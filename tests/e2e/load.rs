@@ -5,6 +5,7 @@ use crate::agent::until;
 use crate::common::{Cache, exit_code, start, text};
 use sandbox::confine::Level;
 use sandbox::job::Program;
+use sandbox::kvm_mode::{Choice, Device};
 use sandbox::limits::{BOOT_LIMIT, Limits};
 use sandbox::outcome::Outcome;
 use sandbox::run::{Request, prepare, run};
@@ -128,7 +129,10 @@ fn many_runs_in_one_process() {
             pids: 256,
         },
         root: false,
-        kvm: "/dev/kvm".into(),
+        kvm: Device {
+            path: "/dev/kvm".into(),
+            choice: Choice::Auto,
+        },
         show_console: false,
         fresh: false,
         verify: false,

@@ -2,8 +2,9 @@
 
 use sandbox::devices::Violation;
 use sandbox::devices::vsock::Peer;
+use sandbox::kvm_mode::{self, Choice};
 use sandbox::outcome::Crash;
-use sandbox::vm::host::{self, Family};
+use sandbox::vm::host;
 use sandbox::vm::{BootImages, Config, Host, Vm, allow_kicks};
 use std::fs::File;
 use std::path::Path;
@@ -103,7 +104,8 @@ fn run_for(patience: u32, code: &[u8]) -> Result<(), Crash> {
         console: None,
     };
     let peer = Nobody(Arc::clone(&stop));
-    let mut vm = Vm::boot(&kvm, Family::detect(), config, peer).unwrap();
+    let mode = kvm_mode::choose(Choice::Auto).unwrap();
+    let mut vm = Vm::boot(&kvm, mode, config, peer).unwrap();
     let kicker = Arc::new(vm.kicker());
     let its_kicker = Arc::clone(&kicker);
     let thread = std::thread::spawn(move || {

@@ -4,6 +4,7 @@ use crate::guest::{Images, MEMORY, SURVIVED};
 use kvm_ioctls::Kvm;
 use sandbox::confine::{Level, Seal};
 use sandbox::job::Work;
+use sandbox::kvm_mode::{self, Choice};
 use sandbox::layout::RUNTIME_ALIGNMENT;
 use sandbox::limits::Limits;
 use sandbox::outcome::{Crash, Outcome};
@@ -202,7 +203,8 @@ fn boot(begin: Begin, images: &Images, shared: &Arc<Shared>) -> anyhow::Result<V
         },
         console: None,
     };
-    Vm::boot(&KVM, Family::detect(), config, session)
+    let mode = kvm_mode::choose(Choice::Auto)?;
+    Vm::boot(&KVM, mode, config, session)
 }
 
 /// The runtime image says so everywhere.

@@ -1,0 +1,42 @@
+//! The three ways in which a guest's kernel mode can run.
+
+use super::host::Family;
+use std::fmt;
+
+/// How a guest's kernel mode runs. Its user mode is native in all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// On VT-x or AMD-V: natively.
+    Hardware,
+    /// On a software KVM that lets a kernel which knows it run natively.
+    Native,
+    /// On a software KVM that emulates it, an instruction at a time.
+    Emulated,
+}
+
+impl Mode {
+    pub fn family(self) -> Family {
+        match self {
+            Self::Hardware => Family::Hardware,
+            Self::Native | Self::Emulated => Family::Software,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hardware => "hardware",
+            Self::Native => "native",
+            Self::Emulated => "emulated",
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hardware => "hardware KVM",
+            Self::Native => "software KVM, native kernel",
+            Self::Emulated => "software KVM, emulated kernel",
+        })
+    }
+}

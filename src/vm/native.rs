@@ -1,0 +1,35 @@
+//! The mode of a software KVM in which a guest's kernel runs natively: the state that it adds.
+
+use super::memory::Memory;
+use super::state::read_msr;
+use anyhow::{Result, ensure};
+use kvm_ioctls::VcpuFd;
+use vm_memory::Bytes;
+
+/// The page of the cell with the interrupt flag, and flags; writing it switches the mode on. In no
+/// list of MSRs. It holds all that the mode adds to a vCPU's state.
+pub const MSR_VIF: u32 = 0x4b56_4d10;
+const PAGE: u64 = !0xfff;
+
+/// [`MSR_VIF`] of a guest that has switched the mode on.
+pub fn state(vcpu: &VcpuFd) -> Result<u64> {
+    let state = read_msr(vcpu, MSR_VIF)?.unwrap_or(0);
+    ensure!(
+        state & PAGE != 0,
+        "the guest's kernel has not switched native mode on"
+    );
+    Ok(state)
+}
+
+/// Guest-physical address of the cell, if the guest has switched the mode on: any, of its choice.
+pub fn cell(vcpu: &VcpuFd) -> Result<Option<u64>> {
+    let page = read_msr(vcpu, MSR_VIF)?.unwrap_or(0) & PAGE;
+    Ok((page != 0).then_some(page))
+}
+
+/// Its first byte is the interrupt flag. Without memory there, no interrupt comes any more.
+pub fn has_interrupts_on(memory: &Memory, cell: u64) -> bool {
+    let flag = memory.slice(cell, 1, false);
+    let flag = flag.and_then(|slice| slice.read_obj::<u8>(0).ok());
+    flag.is_some_and(|flag| flag != 0)
+}

@@ -1,10 +1,14 @@
 //! `sandbox doctor`: whether this host can run sandboxes, and what to do where it cannot.
 
 use crate::assets;
-use crate::kvm_mode::Device;
+use crate::complaint::Complaint;
+use crate::kvm_mode::{self, Device};
 use crate::outcome::EXIT_OURS;
 use crate::vm::host::{self, Family, NEEDED, Problem};
+use crate::vm::mode::Mode;
+use crate::vm::{Verdict, allow_kicks};
 use anyhow::{Context, Result};
+use kvm_ioctls::Kvm;
 use serde_json::{Value, json};
 use std::io::{Write, stdout};
 
@@ -18,10 +22,10 @@ struct Check {
 
 /// Prints what was found. The exit code says whether all is well.
 pub fn doctor(device: &Device, as_json: bool) -> Result<u8> {
-    let checks = checks(device);
+    let (checks, mode) = checks(device);
     let well = checks.iter().all(|check| check.remedy.is_none());
     let text = if as_json {
-        format!("{:#}\n", to_json(&checks, well))
+        format!("{:#}\n", to_json(&checks, well, mode))
     } else {
         checks.iter().map(to_text).collect()
     };
@@ -31,17 +35,16 @@ pub fn doctor(device: &Device, as_json: bool) -> Result<u8> {
     Ok(if well { 0 } else { EXIT_OURS })
 }
 
-fn checks(device: &Device) -> Vec<Check> {
-    let good = |name: &str, found: String| Check {
-        name: name.into(),
-        found,
-        remedy: None,
-    };
+/// And the mode in which guests run, if they do.
+fn checks(device: &Device) -> (Vec<Check>, Option<Mode>) {
+    let mut mode = None;
     let mut checks = vec![good("sandbox", env!("CARGO_PKG_VERSION").into())];
-    match host::open(&device.path).and_then(|opened| host::create_vm(&opened)) {
-        Ok(_) => {
+    match host::open(&device.path).and_then(|kvm| host::create_vm(&kvm).map(|_| kvm)) {
+        Ok(kvm) => {
             checks.push(good("KVM", format!("{} works", device.path.display())));
-            checks.push(good("host family", family().into()));
+            let (check, known) = family(&kvm, device);
+            checks.push(check);
+            mode = known;
             let names: Vec<_> = NEEDED.iter().map(|(name, _, _)| *name).collect();
             checks.push(good("capabilities", names.join(", ")));
         }
@@ -60,14 +63,48 @@ fn checks(device: &Device) -> Vec<Check> {
             remedy: Some("free space there, or name another place with XDG_CACHE_HOME".into()),
         },
     });
-    checks
+    (checks, mode)
 }
 
-fn family() -> &'static str {
-    match Family::detect() {
-        Family::Hardware => "hardware (VT-x or AMD-V)",
-        Family::Software => "software (kernel mode of guests is emulated: cold boots are slow)",
+fn good(name: &str, found: String) -> Check {
+    Check {
+        name: name.into(),
+        found,
+        remedy: None,
     }
+}
+
+/// By trying it, whatever is remembered.
+fn family(kvm: &Kvm, device: &Device) -> (Check, Option<Mode>) {
+    const NAME: &str = "host family";
+    let found = allow_kicks()
+        .and_then(|()| kvm_mode::try_anew(kvm, device))
+        .and_then(|verdict| Ok((kvm_mode::decide(&verdict, device.choice)?, verdict)));
+    match found {
+        Ok((mode, verdict)) => (good(NAME, describe(mode, &verdict)), Some(mode)),
+        Err(error) => {
+            let complaint = error.downcast_ref::<Complaint>();
+            let remedy = complaint.map(|complaint| complaint.remedy.clone());
+            let check = Check {
+                name: NAME.into(),
+                found: format!("{error:#}"),
+                remedy: remedy.or_else(|| Some("try again, and report what this prints".into())),
+            };
+            (check, None)
+        }
+    }
+}
+
+fn describe(mode: Mode, verdict: &Verdict) -> String {
+    let more = match (mode, verdict) {
+        (Mode::Hardware, _) => " (VT-x or AMD-V)".into(),
+        (Mode::Emulated, Verdict::Emulated(why)) => {
+            format!(" (native mode refused: {why}; everything works, more slowly)")
+        }
+        (Mode::Emulated, _) => " (as --kvm-mode says; native mode works)".into(),
+        (Mode::Native, _) => String::new(),
+    };
+    format!("{mode}{more}")
 }
 
 fn failing(problem: &Problem) -> Check {
@@ -85,7 +122,7 @@ fn to_text(check: &Check) -> String {
     }
 }
 
-fn to_json(checks: &[Check], well: bool) -> Value {
+fn to_json(checks: &[Check], well: bool, mode: Option<Mode>) -> Value {
     let checks: Vec<_> = checks
         .iter()
         .map(|check| {
@@ -97,5 +134,12 @@ fn to_json(checks: &[Check], well: bool) -> Value {
             })
         })
         .collect();
-    json!({ "ok": well, "host": Family::detect().name(), "checks": checks })
+    // Without a KVM to try, the host's modules tell.
+    let family = mode.map_or_else(Family::detect, Mode::family);
+    json!({
+        "ok": well,
+        "host": family.name(),
+        "kvm_mode": mode.map(Mode::name),
+        "checks": checks,
+    })
 }

@@ -47,6 +47,8 @@ pub struct Record {
     pub template: Option<String>,
     /// The family of the host's KVM.
     pub host: Option<Host>,
+    /// How the guest's kernel ran: what the host's KVM can do, or what `--kvm-mode` forced.
+    pub kvm_mode: Option<KvmMode>,
     /// What the process that ran the guest had given up before.
     pub confinement: Vec<String>,
     pub memory: Memory,
@@ -84,6 +86,7 @@ impl Record {
             path: None,
             template: None,
             host: None,
+            kvm_mode: None,
             confinement: Vec::new(),
             memory: Memory::default(),
             unusual: Unusual::default(),
@@ -211,6 +214,17 @@ pub enum Path {
 pub enum Host {
     Hardware,
     Software,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KvmMode {
+    /// Natively, on VT-x or AMD-V.
+    Hardware,
+    /// Natively, on a software KVM.
+    Native,
+    /// An instruction at a time, on a software KVM.
+    Emulated,
 }
 
 /// Bytes of the guest's memory.

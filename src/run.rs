@@ -210,8 +210,8 @@ pub fn run(
     let kept = descriptors(&collection, &unpacker);
     confine::prepare(request.confine, kept.chain(request.record).collect())?;
     let kvm = host::open(&request.kvm.path)?;
-    let mode = kvm_mode::choose(request.kvm.choice)?;
     allow_kicks()?;
+    let mode = kvm_mode::choose(&kvm, &request.kvm)?;
     let path = request.path(&work);
     work.check_words(path == Path::Cold)?;
     let (saved, template) = saved(&kvm, mode, request, path, listener)?.unzip();

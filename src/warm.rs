@@ -49,7 +49,7 @@ impl Kind {
     fn key(&self, mode: Mode) -> Result<Key> {
         Ok(Key::of(&[
             env!("SANDBOX_BUILD").as_bytes(),
-            &host::fingerprint()?,
+            host::fingerprint()?,
             mode.name().as_bytes(),
             &self.memory.to_le_bytes(),
             &self.pids.to_le_bytes(),

@@ -5,7 +5,8 @@
 
 use crate::policy::Excess;
 use crate::record::{
-    Bytes, Event as GuestEvent, Host, Limit, Memory, Path, Record, Status, Timings, Unusual,
+    Bytes, Event as GuestEvent, Host, KvmMode, Limit, Memory, Path, Record, Status, Timings,
+    Unusual,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -122,6 +123,7 @@ pub struct End {
     pub path: Option<Path>,
     pub template: Option<String>,
     pub host: Option<Host>,
+    pub kvm_mode: Option<KvmMode>,
     pub confinement: Vec<String>,
     pub memory: Memory,
     pub unusual: Unusual,
@@ -179,6 +181,7 @@ impl End {
             path: record.path,
             template: record.template.as_deref().map(shortened),
             host: record.host,
+            kvm_mode: record.kvm_mode,
             confinement: record
                 .confinement
                 .iter()

@@ -6,11 +6,13 @@ use crate::confine::Layer;
 use crate::files::{Fetched, Written};
 use crate::outcome::{Crash, EXIT_OURS, Outcome};
 use crate::record::{
-    Bytes, Encoding, Failure, File, Host, Limit, Memory, Path, Record, Status, Timings, Unusual,
+    Bytes, Encoding, Failure, File, Host, KvmMode, Limit, Memory, Path, Record, Status, Timings,
+    Unusual,
 };
 use crate::run::{self, Report};
 use crate::session::Totals;
 use crate::vm::host::Family;
+use crate::vm::mode::Mode;
 use crate::watchdog::Signals;
 use anyhow::{Context, Result};
 use base64::Engine;
@@ -182,6 +184,11 @@ pub fn of(report: Report) -> Record {
         host: Some(match report.mode.family() {
             Family::Hardware => Host::Hardware,
             Family::Software => Host::Software,
+        }),
+        kvm_mode: Some(match report.mode {
+            Mode::Hardware => KvmMode::Hardware,
+            Mode::Native => KvmMode::Native,
+            Mode::Emulated => KvmMode::Emulated,
         }),
         confinement: report.confinement.iter().map(Layer::to_string).collect(),
         memory: Memory {

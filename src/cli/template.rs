@@ -44,8 +44,8 @@ pub fn template_verb(verb: Verb, device: &Device) -> Result<u8> {
             root,
         } => {
             let kvm = host::open(&device.path)?;
-            let mode = kvm_mode::choose(device.choice)?;
             allow_kicks()?;
+            let mode = kvm_mode::choose(&kvm, device)?;
             let kind = Kind {
                 memory,
                 pids: pids_limit,

@@ -229,7 +229,7 @@ fn write_identity_map(ram: &GuestMemoryMmap) -> Result<()> {
     (0..512).try_for_each(|i| write(i << 21 | HUGE | PRESENT_WRITABLE, BOOT_PD + i * 8))
 }
 
-fn flat_segment(index: u16, type_: u8, code: bool) -> kvm_segment {
+pub fn flat_segment(index: u16, type_: u8, code: bool) -> kvm_segment {
     kvm_segment {
         limit: u32::MAX,
         selector: index * 8,

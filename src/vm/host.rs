@@ -12,6 +12,7 @@ use std::io::{self, ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// How the host runs a guest's kernel mode. User mode is native on both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// A software KVM registers as a module of its own; it needs no processor feature.
+    /// By the host's modules, where no KVM can be tried: a software KVM registers as one of its own.
     pub fn detect() -> Self {
         if Path::new("/sys/module/kvm_pvm").exists() {
             Self::Software
@@ -106,7 +107,15 @@ pub fn open(path: &Path) -> Result<Kvm, Problem> {
 }
 
 /// What a saved machine depends on beside our own build: the host's processor and kernel.
-pub fn fingerprint() -> anyhow::Result<Vec<u8>> {
+pub fn fingerprint() -> anyhow::Result<&'static [u8]> {
+    static FINGERPRINT: OnceLock<Vec<u8>> = OnceLock::new();
+    match FINGERPRINT.get() {
+        Some(known) => Ok(known),
+        None => read_fingerprint().map(|bytes| &**FINGERPRINT.get_or_init(|| bytes)),
+    }
+}
+
+fn read_fingerprint() -> anyhow::Result<Vec<u8>> {
     let kernel = nix::sys::utsname::uname().context("asking for the kernel's name")?;
     let mut bytes = kernel.release().as_bytes().to_vec();
     bytes.extend(kernel.version().as_bytes());

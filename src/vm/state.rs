@@ -111,7 +111,7 @@ fn read_msrs(kvm: &Kvm, vcpu: &VcpuFd, mode: Mode) -> Result<Vec<kvm_msr_entry>>
     Ok(msrs)
 }
 
-fn entry(index: u32, data: u64) -> kvm_msr_entry {
+pub fn entry(index: u32, data: u64) -> kvm_msr_entry {
     kvm_msr_entry {
         index,
         data,
@@ -129,7 +129,7 @@ pub fn read_msr(vcpu: &VcpuFd, index: u32) -> Result<Option<u64>> {
 }
 
 /// Whether all of them could be set.
-fn set_msrs(vcpu: &VcpuFd, entries: &[kvm_msr_entry]) -> Result<bool> {
+pub fn set_msrs(vcpu: &VcpuFd, entries: &[kvm_msr_entry]) -> Result<bool> {
     let msrs = Msrs::from_entries(entries).context("listing MSRs")?;
     let count = vcpu.set_msrs(&msrs).context("setting the MSRs")?;
     Ok(count == entries.len())

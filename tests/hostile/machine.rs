@@ -1,17 +1,19 @@
 //! One guest in the real machine: its VMM, its watchdog, its session.
 
 use crate::guest::{Images, MEMORY, SURVIVED};
+use clap::ValueEnum;
 use kvm_ioctls::Kvm;
 use sandbox::confine::{Level, Seal};
 use sandbox::job::Work;
-use sandbox::kvm_mode::{self, Choice};
+use sandbox::kvm_mode::{self, Choice, Device};
 use sandbox::layout::RUNTIME_ALIGNMENT;
 use sandbox::limits::Limits;
 use sandbox::outcome::{Crash, Outcome};
 use sandbox::run::last_words;
 use sandbox::session::{Session, Shared, Sink, Totals};
 use sandbox::vm::bus::Unknown;
-use sandbox::vm::host::{self, Family};
+use sandbox::vm::host;
+use sandbox::vm::mode::Mode;
 use sandbox::vm::{BootImages, Config, Counters, Vm, allow_kicks};
 use sandbox::watchdog::{Signals, Watchdog};
 use std::fmt;
@@ -124,6 +126,16 @@ static KVM: LazyLock<Kvm> = LazyLock::new(|| {
     host::open(Path::new("/dev/kvm")).expect("these tests need KVM")
 });
 
+/// As for a run: by what works here, or by `SANDBOX_KVM_MODE`.
+static MODE: LazyLock<Mode> = LazyLock::new(|| {
+    let word = std::env::var("SANDBOX_KVM_MODE").unwrap_or("auto".into());
+    let device = Device {
+        path: "/dev/kvm".into(),
+        choice: Choice::from_str(&word, false).expect("a mode"),
+    };
+    kvm_mode::choose(&KVM, &device).expect("that mode")
+});
+
 /// Whether this process is for one guest, and confines itself as that of a run.
 pub fn is_confined() -> bool {
     std::env::var_os("HOSTILE_CONFINED").is_some()
@@ -155,7 +167,7 @@ pub fn run_session(begin: Begin, images: &Images, silence: Duration, patience: D
     };
     let signals = Signals::watch().expect("a signalfd");
     let seal = match is_confined() {
-        true => Seal::process(Level::Require, Family::detect(), MEMORY, None).expect("all layers"),
+        true => Seal::process(Level::Require, MODE.family(), MEMORY, None).expect("all layers"),
         false => Seal::none(),
     };
     let watchdog = Watchdog::start(vm, shared, seal).expect("a vCPU thread");
@@ -203,8 +215,7 @@ fn boot(begin: Begin, images: &Images, shared: &Arc<Shared>) -> anyhow::Result<V
         },
         console: None,
     };
-    let mode = kvm_mode::choose(Choice::Auto)?;
-    Vm::boot(&KVM, mode, config, session)
+    Vm::boot(&KVM, *MODE, config, session)
 }
 
 /// The runtime image says so everywhere.

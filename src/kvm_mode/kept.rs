@@ -1,0 +1,178 @@
+//! What was found out of a host, remembered in the user's cache: a run has no time to try.
+//!
+//! A file that is missing, damaged, or of another host, kernel, module or build counts for nothing.
+
+use crate::cache::{self, Opened};
+use crate::clock::since_1970;
+use crate::template::Key;
+use crate::vm::{Verdict, host};
+use anyhow::{Context, Result};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// In the cache directory.
+pub const NAME: &str = "kvm-mode";
+/// Bytes of the file at most.
+const LENGTH_MAX: u64 = 1024;
+/// How many seconds a refusal counts: it may have been one of the moment.
+const PATIENCE: i64 = 600;
+/// The module's parameter that allows native mode. Not every host lets it be read.
+const PARAMETER: &str = "/sys/module/kvm_pvm/parameters/pvm_native";
+
+/// What is remembered of one device of one host.
+pub struct Kept {
+    /// All that the verdict depends on.
+    host: &'static [u8],
+    device: [u8; 8],
+    parameter: Vec<u8>,
+}
+
+impl Kept {
+    /// Of the KVM device at this path, which is open.
+    pub fn of(device: &Path) -> Result<Self> {
+        let metadata = device.metadata().context("looking at the KVM device")?;
+        Ok(Self {
+            host: host::fingerprint()?,
+            device: metadata.rdev().to_le_bytes(),
+            parameter: fs::read(PARAMETER).unwrap_or_default(),
+        })
+    }
+
+    /// The verdict, if it still counts.
+    pub fn read(&self) -> Option<Verdict> {
+        let path = cache::directory().ok()?.join(NAME);
+        let Ok(Opened::Trusted(file, length)) = cache::open_trusted(&path) else {
+            return None;
+        };
+        if length > LENGTH_MAX {
+            return None;
+        }
+        let verdict = self.decode(&content(&file)?)?;
+        let counts = !matches!(verdict, Verdict::Emulated(_)) || is_young(&file);
+        counts.then_some(verdict)
+    }
+
+    /// Writes to a name of its own, then renames: whoever reads it meanwhile finds all or nothing.
+    pub fn write(&self, verdict: &Verdict) -> Result<()> {
+        let directory = cache::directory()?;
+        let temporary = directory.join(format!(".{NAME}-{}", std::process::id()));
+        let written = self
+            .write_to(&temporary, verdict)
+            .and_then(|()| Ok(fs::rename(&temporary, directory.join(NAME))?));
+        if written.is_err() {
+            // If it never came to be, there is nothing to remove.
+            fs::remove_file(&temporary).unwrap_or_default();
+        }
+        written
+    }
+
+    fn write_to(&self, path: &PathBuf, verdict: &Verdict) -> Result<()> {
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o400)
+            .open(path)?;
+        Ok(file.write_all(self.encode(verdict).as_bytes())?)
+    }
+
+    /// The verdict under a hash of it and of all that it depends on.
+    fn encode(&self, verdict: &Verdict) -> String {
+        let text = match verdict {
+            Verdict::Hardware => "hardware".into(),
+            Verdict::Native => "native".into(),
+            Verdict::Emulated(why) => format!("emulated: {why}"),
+        };
+        format!("{}\n{text}", self.seal(&text))
+    }
+
+    fn decode(&self, content: &str) -> Option<Verdict> {
+        let (seal, text) = content.split_once('\n')?;
+        if seal != self.seal(text).as_str() {
+            return None;
+        }
+        match text {
+            "hardware" => Some(Verdict::Hardware),
+            "native" => Some(Verdict::Native),
+            _ => Some(Verdict::Emulated(text.strip_prefix("emulated: ")?.into())),
+        }
+    }
+
+    fn seal(&self, text: &str) -> Key {
+        Key::of(&[
+            env!("SANDBOX_BUILD").as_bytes(),
+            self.host,
+            &self.device,
+            &self.parameter,
+            text.as_bytes(),
+        ])
+    }
+}
+
+fn content(mut file: &File) -> Option<String> {
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+/// A file from the future is not.
+fn is_young(file: &File) -> bool {
+    let Ok(metadata) = file.metadata() else {
+        return false;
+    };
+    let now = since_1970().as_secs() as i64;
+    (0..PATIENCE).contains(&(now - metadata.mtime()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(host: &'static [u8], device: u8, parameter: &[u8]) -> Kept {
+        Kept {
+            host,
+            device: [device; 8],
+            parameter: parameter.into(),
+        }
+    }
+
+    #[test]
+    fn a_verdict_is_read_back_as_it_was() {
+        let kept = kept(b"host", 1, b"Y\n");
+        let refusal = Verdict::Emulated("signature: 0x0\ninstead of 0x1".into());
+        for verdict in [Verdict::Hardware, Verdict::Native, refusal] {
+            assert_eq!(kept.decode(&kept.encode(&verdict)), Some(verdict));
+        }
+    }
+
+    #[test]
+    fn a_verdict_on_another_host_device_or_module_counts_for_nothing() {
+        let content = kept(b"host", 1, b"Y\n").encode(&Verdict::Native);
+        for other in [
+            kept(b"tsoh", 1, b"Y\n"),
+            kept(b"host", 2, b"Y\n"),
+            kept(b"host", 1, b"N\n"),
+            kept(b"host", 1, b""),
+        ] {
+            assert_eq!(other.decode(&content), None);
+        }
+    }
+
+    #[test]
+    fn a_damaged_verdict_counts_for_nothing() {
+        let kept = kept(b"host", 1, b"Y\n");
+        let content = kept.encode(&Verdict::Emulated("why".into()));
+        for length in 0..content.len() {
+            assert_eq!(kept.decode(&content[..length]), None, "{length}");
+        }
+        for index in 0..content.len() {
+            let mut bytes = content.clone().into_bytes();
+            bytes[index] ^= 1;
+            let damaged = String::from_utf8(bytes).unwrap();
+            assert_eq!(kept.decode(&damaged), None, "{damaged}");
+        }
+        assert_eq!(kept.decode(&format!("{content} ")), None);
+    }
+}

@@ -25,14 +25,17 @@ pub struct BootImages<'a> {
     pub agent: &'a [u8],
 }
 
-/// Fills guest memory and sets the vCPU's registers so that it enters the kernel.
+/// Fills guest memory and sets the vCPU's registers so that it enters the kernel. `verbose`: its
+/// whole log goes to the console.
 pub fn prepare(
     vcpu: &VcpuFd,
     ram: &GuestMemoryMmap,
     runtime_size: u64,
     images: &BootImages,
-    cmdline: &Cmdline,
+    mode: Mode,
+    verbose: bool,
 ) -> Result<()> {
+    let cmdline = command_line(mode, verbose)?;
     let kernel = Elf::load(
         ram,
         None,
@@ -40,16 +43,16 @@ pub fn prepare(
         Some(GuestAddress(HIGH_MEMORY)),
     )
     .context("loading the kernel")?;
-    load_cmdline(ram, GuestAddress(CMDLINE), cmdline).context("loading the command line")?;
+    load_cmdline(ram, GuestAddress(CMDLINE), &cmdline).context("loading the command line")?;
     mp_table::write(ram)?;
     write_random_seed(ram)?;
     let initramfs = load_initramfs(ram, images.agent)?;
-    write_boot_params(ram, runtime_size, cmdline, initramfs)?;
+    write_boot_params(ram, runtime_size, mode, &cmdline, initramfs)?;
     enter_long_mode(vcpu, ram, kernel.kernel_load.raw_value())
 }
 
-/// Nothing of the user's is in it. `verbose`: the kernel's whole log goes to the console.
-pub fn command_line(mode: Mode, verbose: bool) -> Result<Cmdline> {
+/// Nothing of the user's is in it.
+fn command_line(mode: Mode, verbose: bool) -> Result<Cmdline> {
     let mut line = Cmdline::new(CMDLINE_MAX).context("making a command line")?;
     let mut add = |words: &str| line.insert_str(words).context("adding to the command line");
     // The log goes to the serial port; a panic or reboot pulls the reset line at once.
@@ -89,11 +92,11 @@ pub fn command_line(mode: Mode, verbose: bool) -> Result<Cmdline> {
 const EMULATED: &str = "clearcpuid=smap,popcnt,cx16,erms,fsrm,395,rep_good,\
     xsaves,xsavec,xsaveopt bulk_memory tick_stretch=10 rodata=off retain_initrd rootfstype=ramfs";
 
-/// The kernel is to switch native mode on, in which the processor's own instructions work. It
-/// must leave alone what would keep it from its own pages, which are user mode's too (smap, smep);
-/// bits of CR4 that this mode does not take, at once on AMD (pcid), and what goes with them
-/// (invpcid); and, as above, XSAVE formats. The other three words as above.
-const NATIVE: &str = "pvm_native clearcpuid=smap,smep,pcid,invpcid,xsaves,xsavec,xsaveopt \
+/// In native mode the processor's own instructions work, and the kernel must leave alone only what
+/// would keep it from its own pages, which are user mode's too (smap, smep); a bit of CR4 that the
+/// mode does not take on AMD (pcid), and what goes with it (invpcid); and XSAVE formats, as above.
+/// The other three words as above.
+const NATIVE: &str = "clearcpuid=smap,smep,pcid,invpcid,xsaves,xsavec,xsaveopt \
     rodata=off retain_initrd rootfstype=ramfs";
 
 /// At the top of low RAM, where the kernel does not look for room of its own.
@@ -126,6 +129,7 @@ fn write_random_seed(ram: &GuestMemoryMmap) -> Result<()> {
 fn write_boot_params(
     ram: &GuestMemoryMmap,
     runtime_size: u64,
+    mode: Mode,
     cmdline: &Cmdline,
     (initramfs, initramfs_size): (u64, u64),
 ) -> Result<()> {
@@ -133,6 +137,10 @@ fn write_boot_params(
     const HEADER: u32 = u32::from_le_bytes(*b"HdrS");
     const UNKNOWN_LOADER: u8 = 0xff;
     const KERNEL_ALIGNMENT: u32 = 16 << 20;
+    /// What needs interrupts, page tables and control registers to be handled in another way
+    /// than a PC's. Ours is not in the document: the signature of the software KVM, "PVM".
+    const SUBARCH_PC: u32 = 0;
+    const SUBARCH_PVM: u32 = 0x4d_5650;
     let mut params = boot_params::default();
     params.hdr.boot_flag = BOOT_FLAG;
     params.hdr.header = HEADER;
@@ -143,6 +151,10 @@ fn write_boot_params(
     params.hdr.ramdisk_image = initramfs as u32;
     params.hdr.ramdisk_size = initramfs_size as u32;
     params.hdr.setup_data = RNG_SEED;
+    params.hdr.hardware_subarch = match mode {
+        Mode::Native => SUBARCH_PVM,
+        Mode::Hardware | Mode::Emulated => SUBARCH_PC,
+    };
     for (entry, range) in params
         .e820_table
         .iter_mut()

@@ -105,7 +105,8 @@ impl<P: Peer + Host> Vm<P> {
             memory.ram(),
             memory.runtime_size(),
             &config.images,
-            &boot::command_line(mode, config.console.is_some())?,
+            mode,
+            config.console.is_some(),
         )?;
         Ok(Self {
             vcpu,

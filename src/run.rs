@@ -229,7 +229,7 @@ pub fn run(
     drop(kvm);
     let usage = request.record.map(|_| vm.usage()).transpose()?;
 
-    let seal = Seal::process(request.confine, mode.family(), memory, request.record)?;
+    let seal = Seal::process(request.confine, mode, memory, request.record)?;
     let confinement = seal.layers.clone();
     let watchdog = Watchdog::start(vm, Arc::clone(&shared), seal)?;
     let (vm, verdict) = watchdog.watch(&request.limits, &signals, &mut || {})?;

@@ -6,7 +6,7 @@
 
 pub mod syscalls;
 
-use crate::vm::host::Family;
+use crate::vm::mode::Mode;
 use anyhow::{Context, Result, bail, ensure};
 use caps::{CapSet, Capability};
 use landlock::{
@@ -162,12 +162,7 @@ impl Seal {
 
     /// `memory`: bytes that are mapped for the guest, or needed for its output. `record`: an output
     /// beside the standard ones, open.
-    pub fn process(
-        level: Level,
-        family: Family,
-        memory: u64,
-        record: Option<RawFd>,
-    ) -> Result<Self> {
+    pub fn process(level: Level, mode: Mode, memory: u64, record: Option<RawFd>) -> Result<Self> {
         if level == Level::Off {
             return Ok(Self::none());
         }
@@ -192,7 +187,7 @@ impl Seal {
         let filters = match syscalls::are_filtered() {
             true => Some(Filters {
                 main: syscalls::main_thread()?,
-                vcpu: syscalls::vcpu_thread(family)?,
+                vcpu: syscalls::vcpu_thread(mode)?,
             }),
             false if level == Level::Require => bail!(Missing("seccomp")),
             false => None,
@@ -383,7 +378,7 @@ mod tests {
             ("listening", &|| TcpListener::bind("127.0.0.1:0").map(drop)),
             ("signals", &|| Ok(kill(getppid(), None)?)),
         ];
-        let seal = || Seal::process(Level::Require, Family::detect(), u64::MAX, None).map(drop);
+        let seal = || Seal::process(Level::Require, Mode::Emulated, u64::MAX, None).map(drop);
         for (what, attempt) in attempts {
             let as_it_was = ends_confined(|| Ok(()), || attempt().is_ok());
             let confined = ends_confined(seal, || {

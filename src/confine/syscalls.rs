@@ -3,7 +3,7 @@
 //! `tests/e2e/confine.rs` shows that every other call kills, and that each of these is used, but for
 //! those that say here when they are.
 
-use crate::vm::host::Family;
+use crate::vm::mode::Mode;
 use crate::vm::{KICK, requests};
 use anyhow::{Context, Result};
 use libc::*;
@@ -89,8 +89,8 @@ const WRITER: &[c_long] = &[
 type Call = (c_long, Vec<SeccompRule>);
 
 /// The numbers that each thread may call: the main thread's, the vCPU thread's.
-pub fn allowed(family: Family) -> Result<[Vec<c_long>; 2]> {
-    Ok([numbers(main_calls()?), numbers(vcpu_calls(family)?)])
+pub fn allowed(mode: Mode) -> Result<[Vec<c_long>; 2]> {
+    Ok([numbers(main_calls()?), numbers(vcpu_calls(mode)?)])
 }
 
 /// The same, of the process that writes files.
@@ -114,8 +114,8 @@ pub fn main_thread() -> Result<BpfProgram> {
     compile(main_calls()?)
 }
 
-pub fn vcpu_thread(family: Family) -> Result<BpfProgram> {
-    compile(vcpu_calls(family)?)
+pub fn vcpu_thread(mode: Mode) -> Result<BpfProgram> {
+    compile(vcpu_calls(mode)?)
 }
 
 pub fn writer() -> Result<BpfProgram> {
@@ -136,8 +136,8 @@ fn main_calls() -> Result<Vec<Call>> {
     Ok(calls)
 }
 
-fn vcpu_calls(family: Family) -> Result<Vec<Call>> {
-    let requests = requests(family).into_iter();
+fn vcpu_calls(mode: Mode) -> Result<Vec<Call>> {
+    let requests = requests(mode).into_iter();
     let requests: Result<_> = requests.map(|request| rule(&[(1, Eq, request)])).collect();
     let mut calls = any_arguments(BOTH, VCPU);
     calls.push(new_memory()?);

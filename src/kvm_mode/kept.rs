@@ -10,10 +10,10 @@ use anyhow::{Context, Result};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// In the cache directory.
-pub const NAME: &str = "kvm-mode";
+pub const NAME: &str = "kvm.mode";
 /// Bytes of the file at most.
 const LENGTH_MAX: u64 = 1024;
 /// How many seconds a refusal counts: it may have been one of the moment.
@@ -68,7 +68,8 @@ impl Kept {
         written
     }
 
-    fn write_to(&self, path: &PathBuf, verdict: &Verdict) -> Result<()> {
+    /// Into a new file.
+    pub fn write_to(&self, path: &Path, verdict: &Verdict) -> Result<()> {
         let mut options = OpenOptions::new();
         let mut file = options
             .write(true)

@@ -1,4 +1,5 @@
-//! Completes the instructions that a software KVM cannot emulate in kernel mode.
+//! Completes the instructions that a software KVM cannot emulate in kernel mode. Where that is native,
+//! none of them comes before the mode is on.
 //!
 //! A hostile guest can raise these at will: each costs it an exit, and touches nothing but
 //! its own memory and registers.

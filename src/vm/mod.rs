@@ -287,7 +287,7 @@ impl<P: Peer + Host> Vm<P> {
             }
             // Level-triggered interrupts would need this; all ours are edges.
             Ok(VcpuExit::IoapicEoi(_) | VcpuExit::IrqWindowOpen) => Ok(()),
-            Ok(VcpuExit::InternalError) if self.mode.family() == Family::Software => {
+            Ok(VcpuExit::InternalError) if self.mode == Mode::Emulated => {
                 self.counters.assists += 1;
                 return assist::complete(&self.vcpu, &self.memory);
             }

@@ -2,10 +2,11 @@
 //! its thread must be able to make.
 
 use super::host::Family;
+use super::mode::Mode;
 use kvm_bindings::*;
 use nix::{request_code_none, request_code_read, request_code_readwrite, request_code_write};
 
-pub fn requests(family: Family) -> Vec<u64> {
+pub fn requests(mode: Mode) -> Vec<u64> {
     let mut requests = vec![
         // KVM_RUN
         request_code_none!(KVMIO, 0x80),
@@ -18,10 +19,12 @@ pub fn requests(family: Family) -> Vec<u64> {
         // KVM_SIGNAL_MSI: interrupts
         request_code_write!(KVMIO, 0xa5, size_of::<kvm_msi>()),
     ];
-    if family == Family::Software {
+    if mode.family() == Family::Software {
+        // KVM_GET_MSRS: where the interrupt flag is, if the guest switched native mode on
+        requests.push(request_code_readwrite!(KVMIO, 0x88, size_of::<kvm_msrs>()));
+    }
+    if mode == Mode::Emulated {
         requests.extend([
-            // KVM_GET_MSRS: where the interrupt flag is
-            request_code_readwrite!(KVMIO, 0x88, size_of::<kvm_msrs>()),
             // KVM_SET_SREGS, KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS: an exception, its address
             request_code_write!(KVMIO, 0x84, size_of::<kvm_sregs>()),
             request_code_read!(KVMIO, 0x9f, size_of::<kvm_vcpu_events>()),

@@ -1,5 +1,7 @@
 //! What the end-to-end tests share: the real binary on the real KVM, and Debian's python3.
 
+use sandbox::kvm_mode::kept;
+use sandbox::vm::mode::Mode;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
@@ -53,6 +55,21 @@ pub fn exit_code(status: ExitStatus) -> i32 {
     status
         .code()
         .unwrap_or_else(|| 128 + status.signal().expect("neither code nor signal"))
+}
+
+/// In which mode guests run, by what `sandbox doctor` says with these options.
+pub fn mode_with(options: &[&str]) -> Mode {
+    let cache = Cache::empty();
+    let output = finish(cache.sandbox(&["doctor", "--json"]).args(options), b"");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let modes = [Mode::Hardware, Mode::Native, Mode::Emulated];
+    let named = |mode: &Mode| report["kvm_mode"] == mode.name();
+    modes.into_iter().find(named).expect("a mode")
+}
+
+pub fn mode() -> Mode {
+    static MODE: LazyLock<Mode> = LazyLock::new(|| mode_with(&[]));
+    *MODE
 }
 
 /// `sandbox run` on this code.
@@ -188,9 +205,21 @@ impl Cache {
         path.clone()
     }
 
+    /// What is remembered of this host.
+    pub fn verdict(&self) -> PathBuf {
+        self.0.path().join("sandbox").join(kept::NAME)
+    }
+
+    /// All of its files, but what is remembered of the host: any run may write that anew.
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files = files(self.0.path());
+        files.retain(|path| *path != self.verdict());
+        files
+    }
+
     /// What kinds of files are in it: what their names end with.
     pub fn kinds(&self) -> Vec<String> {
-        let files = files(self.0.path());
+        let files = self.files();
         let names = files.iter().map(|path| path.file_name().unwrap());
         let mut kinds: Vec<_> = names
             .map(|name| name.to_str().unwrap().rsplit('.').next().unwrap().into())
@@ -199,13 +228,13 @@ impl Cache {
         kinds
     }
 
-    /// All of its files.
+    /// All of [`Self::files`].
     pub fn identities(&self) -> BTreeSet<Identity> {
         let identity = |path: PathBuf| {
             let metadata = path.symlink_metadata().unwrap();
             (path, metadata.ino(), metadata.len(), metadata.ctime_nsec())
         };
-        files(self.0.path()).into_iter().map(identity).collect()
+        self.files().into_iter().map(identity).collect()
     }
 
     /// The processes that have it in their environment, by their command lines.

@@ -1,13 +1,14 @@
 //! What the process of a run has given up before its guest runs, looked at from outside, and
 //! tried by a VMM that an attacker has taken over.
 
-use crate::common::{binary, exit_code, finish, run, start, text};
+use crate::common::{binary, exit_code, finish, mode, run, start, text};
 use crate::puppet::{Fate, Puppet, Thread};
 use caps::CapSet;
 use libc::*;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use sandbox::confine::syscalls::{allowed, of_writer};
 use sandbox::vm::host::Family;
+use sandbox::vm::mode::Mode;
 use sandbox::vm::requests;
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -334,7 +335,7 @@ const PROBES: [i64; 2] = [335, 336];
 
 #[track_caller]
 fn assert_all_others_kill(thread: Thread) {
-    let lists = allowed(Family::detect()).unwrap();
+    let lists = allowed(mode()).unwrap();
     let list = &lists[(thread == Thread::Vcpu) as usize];
     let others = (0..=LAST).filter(|number| !list.contains(number) && !PROBES.contains(number));
     for number in others {
@@ -393,6 +394,19 @@ impl Observed {
         output.read_to_end(&mut Vec::new()).unwrap();
         child.wait().unwrap();
         self.read(&std::fs::read_to_string(trace.path()).unwrap());
+    }
+
+    #[track_caller]
+    fn assert_needed(&self, mode: Mode) {
+        let unused: Vec<_> = requests(mode)
+            .into_iter()
+            .filter(|request| !self.requests.contains(request) && *request != JUSTIFIED_REQUEST)
+            .map(|request| format!("{request:#x}"))
+            .collect();
+        assert!(
+            unused.is_empty(),
+            "the vCPU thread does not need {unused:?}"
+        );
     }
 
     /// `TID [NUMBER] NAME(ARGUMENTS…`
@@ -512,7 +526,7 @@ fn each_call_that_is_allowed_is_used() {
         signal.signal(15, print); os.kill(os.getpid(), 15)";
     observed.watch(&["--fresh"], handler, |_| {});
 
-    let [main, vcpu] = allowed(Family::detect()).unwrap();
+    let [main, vcpu] = allowed(mode()).unwrap();
     for (index, list) in [main, vcpu, of_writer().unwrap()].iter().enumerate() {
         let needed = |number: &i64| {
             observed.calls[index].contains(number) || JUSTIFIED[index].contains(number)
@@ -520,13 +534,10 @@ fn each_call_that_is_allowed_is_used() {
         let unused: Vec<_> = list.iter().filter(|number| !needed(number)).collect();
         assert!(unused.is_empty(), "number {index} does not need {unused:?}");
     }
-    let unused: Vec<_> = requests(Family::detect())
-        .into_iter()
-        .filter(|request| !observed.requests.contains(request) && *request != JUSTIFIED_REQUEST)
-        .map(|request| format!("{request:#x}"))
-        .collect();
-    assert!(
-        unused.is_empty(),
-        "the vCPU thread does not need {unused:?}"
-    );
+    observed.assert_needed(mode());
+    if mode().family() == Family::Software {
+        let emulated = ["--fresh", "--kvm-mode=emulated"];
+        observed.watch(&emulated, handler, |_| {});
+        observed.assert_needed(Mode::Emulated);
+    }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 /// Our refusals: nothing on standard output, two lines on standard error, no backtrace.
-fn assert_refused(output: &Output, code: i32, sentence: &str, remedy: &str) {
+pub fn assert_refused(output: &Output, code: i32, sentence: &str, remedy: &str) {
     let stderr = text(&output.stderr);
     assert_eq!(exit_code(output.status), code, "{stderr}");
     assert_eq!(text(&output.stdout), "");
@@ -260,6 +260,7 @@ fn the_binary_runs_alone_and_keeps_its_cache_private() {
         (cache.join("templates"), 0o700),
         ("erofs".into(), 0o400),
         ("lock".into(), 0o600),
+        ("mode".into(), 0o400),
         ("template".into(), 0o400),
     ];
     assert_eq!(modes, expected);

@@ -127,7 +127,7 @@ fn occurrences(log: &str) -> BTreeMap<&str, BTreeSet<usize>> {
         let count = counts.entry((name, thread)).or_default();
         *count += 1;
         begun |= arguments.contains("/dev/kvm");
-        // Without that directory, the host counts as one of another family.
+        // Without what is there, what is remembered of the host counts for nothing.
         if !begun || arguments.contains("/sys/module") {
             left_alone.insert(name, *count);
         }
@@ -298,7 +298,9 @@ fn a_template_that_fails_to_be_written_leaves_nothing() {
     ] {
         let cache = Cache::empty();
         fs::create_dir(cache.0.path().join("sandbox")).unwrap();
-        crate::common::copy(&shared.image(), &cache.0.path().join("sandbox"));
+        for file in [shared.image(), shared.verdict()] {
+            crate::common::copy(&file, &cache.0.path().join("sandbox"));
+        }
         let inject = format!("--inject={call}:error={errno}:when=1");
         let output = traced(&cache, &log, &[&format!("--trace={call}"), &inject]);
         let log = text(&fs::read(&log).unwrap());

@@ -1,8 +1,8 @@
 //! Guests of a few instructions and no kernel, in the real VM: each way to end has its name.
 
+use crate::common::mode;
 use sandbox::devices::Violation;
 use sandbox::devices::vsock::Peer;
-use sandbox::kvm_mode::{self, Choice, Device};
 use sandbox::outcome::Crash;
 use sandbox::vm::host;
 use sandbox::vm::{BootImages, Config, Host, Vm, allow_kicks};
@@ -104,12 +104,7 @@ fn run_for(patience: u32, code: &[u8]) -> Result<(), Crash> {
         console: None,
     };
     let peer = Nobody(Arc::clone(&stop));
-    let device = Device {
-        path: "/dev/kvm".into(),
-        choice: Choice::Auto,
-    };
-    let mode = kvm_mode::choose(&kvm, &device).unwrap();
-    let mut vm = Vm::boot(&kvm, mode, config, peer).unwrap();
+    let mut vm = Vm::boot(&kvm, mode(), config, peer).unwrap();
     let kicker = Arc::new(vm.kicker());
     let its_kicker = Arc::clone(&kicker);
     let thread = std::thread::spawn(move || {

@@ -16,6 +16,7 @@ mod files;
 mod guest;
 mod interpreter;
 mod killed;
+mod kvm_mode;
 mod limits;
 mod load;
 mod machine;

@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sandbox::record::{Encoding, Host, Limit, Path, Record, Status, Unusual};
+use sandbox::record::{Encoding, KvmMode, Limit, Path, Record, Status, Unusual};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -157,7 +157,7 @@ fn what_no_guest_of_ours_does_is_counted() {
         ..Unusual::default()
     };
     assert_eq!(unusual, expected);
-    let is_assisted = record.host == Some(Host::Software);
+    let is_assisted = record.kvm_mode == Some(KvmMode::Emulated);
     assert_eq!(unusual.assists > 0, is_assisted, "{unusual:?}");
     let usual = recorded(&[], "print('hello')").0.unusual;
     let expected = Unusual {

@@ -167,7 +167,7 @@ pub fn run_session(begin: Begin, images: &Images, silence: Duration, patience: D
     };
     let signals = Signals::watch().expect("a signalfd");
     let seal = match is_confined() {
-        true => Seal::process(Level::Require, MODE.family(), MEMORY, None).expect("all layers"),
+        true => Seal::process(Level::Require, *MODE, MEMORY, None).expect("all layers"),
         false => Seal::none(),
     };
     let watchdog = Watchdog::start(vm, shared, seal).expect("a vCPU thread");

@@ -107,6 +107,7 @@ pub const FAMILY: Family = Family {
         },
     ],
     peak: 72 << 20,
+    natively: &[],
 };
 
 fn spin(random: &mut Random) -> Images {

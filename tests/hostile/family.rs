@@ -1,7 +1,9 @@
 //! Families of behaviours: run by seed, and held against what the process was before.
 
 use crate::guest::Images;
-use crate::machine::{self, Ends, Report};
+use crate::kernel_log::KernelLog;
+use crate::machine::{self, End, Ends, Report};
+use crate::native;
 use crate::process::{self, Footprint};
 use crate::random::Random;
 use std::process::{Command, Stdio};
@@ -33,6 +35,17 @@ pub struct Family {
     pub behaviours: &'static [Behaviour],
     /// Bytes that the process may grow by while a guest runs, with what the guest touches.
     pub peak: u64,
+    /// How else behaviours may end of a guest whose kernel runs natively.
+    pub natively: &'static [(&'static str, &'static [Ends])],
+}
+
+/// How a software KVM runs a guest's kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// As a machine begins.
+    Usual,
+    /// Natively: the guest asks for that first of all.
+    Native,
 }
 
 impl Behaviour {
@@ -51,68 +64,119 @@ impl Family {
     }
 
     /// Runs one variant: the behaviour that its seed names, with the numbers that it decides.
-    pub fn run_variant(&self, seed: u64) -> Report {
+    fn run_variant(&self, mode: Mode, seed: u64) -> Report {
         let behaviour = self.behaviour(seed);
-        let images = (behaviour.guest)(&mut Random::new(self.name, seed));
-        watched(&self.replay(seed), behaviour.patience + HANGS, || {
+        let mut images = (behaviour.guest)(&mut Random::new(self.name, seed));
+        if mode == Mode::Native {
+            images = images.natively();
+        }
+        let what = self.replay(mode, seed);
+        watched(&what, behaviour.patience + HANGS, || {
             machine::run(&images, behaviour.silence(), behaviour.patience)
         })
     }
 
-    fn replay(&self, seed: u64) -> String {
-        format!("HOSTILE_SEED={}:{seed}", self.name)
+    fn label(&self, mode: Mode) -> String {
+        match mode {
+            Mode::Usual => self.name.into(),
+            Mode::Native => format!("{}-native", self.name),
+        }
+    }
+
+    fn replay(&self, mode: Mode, seed: u64) -> String {
+        format!("HOSTILE_SEED={}:{seed}", self.label(mode))
+    }
+
+    fn may_end(&self, behaviour: &Behaviour, mode: Mode, end: &End) -> bool {
+        let natively = self
+            .natively
+            .iter()
+            .filter(|(name, _)| mode == Mode::Native && *name == behaviour.name);
+        let ends = natively.flat_map(|(_, ends)| *ends);
+        behaviour
+            .ends
+            .iter()
+            .chain(ends)
+            .any(|ends| ends.covers(end))
     }
 
     /// Gives how late it was gone, if its time was up.
-    fn check(&self, seed: u64) -> Option<Duration> {
+    fn check(&self, mode: Mode, seed: u64, log: &mut KernelLog) -> Option<Duration> {
         let behaviour = self.behaviour(seed);
-        let report = self.run_variant(seed);
+        let report = self.run_variant(mode, seed);
+        let replay = self.replay(mode, seed);
+        log.assert_unhurt(&replay);
         if std::env::var_os("HOSTILE_SEED").is_some() {
             println!("{}: {}, {:?}", behaviour.name, report.end, report.counters);
         }
         assert!(
-            behaviour.ends.iter().any(|ends| ends.covers(&report.end)),
-            "{}: {} ended: {}",
-            self.replay(seed),
+            self.may_end(behaviour, mode, &report.end),
+            "{replay}: {} ended: {}",
             behaviour.name,
             report.end,
         );
         let late = report.took.checked_sub(behaviour.patience);
         assert!(
             late <= Some(LATE),
-            "{}: {} was gone {late:?} late",
-            self.replay(seed),
+            "{replay}: {} was gone {late:?} late",
             behaviour.name,
         );
         late
     }
 
-    fn assert_usually_in_time(&self, mut late: Vec<Duration>) {
+    fn assert_usually_in_time(&self, mode: Mode, mut late: Vec<Duration>) {
         late.sort();
         let Some(&median) = late.get(late.len() / 2) else {
             return;
         };
         println!(
             "{}: {} were stopped, {median:?} late",
-            self.name,
+            self.label(mode),
             late.len()
         );
         assert!(
             median <= USUALLY_LATE,
             "{}: half of the guests were gone later than {median:?}",
-            self.name
+            self.label(mode)
         );
     }
 
     /// Runs so many variants, or the one that HOSTILE_SEED names.
     pub fn run(&self, variants: u64) {
+        self.run_in(Mode::Usual, variants);
+    }
+
+    /// The same, of guests that first have their kernels run natively, where a host does that.
+    pub fn run_natively(&self, variants: u64) {
+        for (name, _) in self.natively {
+            assert!(self.behaviours.iter().any(|known| known.name == *name));
+        }
+        if is_replayed() || native::is_available() {
+            self.run_in(Mode::Native, variants);
+        }
+    }
+
+    /// The same, of guests that ask for that themselves.
+    pub fn run_where_native(&self, variants: u64) {
+        if is_replayed() || native::is_available() {
+            self.run(variants);
+        }
+    }
+
+    fn run_in(&self, mode: Mode, variants: u64) {
         let _turn = turn();
+        let mut log = match machine::is_confined() {
+            // Who started this process looks at it.
+            true => KernelLog::none(),
+            false => KernelLog::from_here(),
+        };
         if let Ok(replay) = std::env::var("HOSTILE_SEED") {
             if let Some(seed) = replay
-                .strip_prefix(self.name)
+                .strip_prefix(&self.label(mode))
                 .and_then(|s| s.strip_prefix(':'))
             {
-                self.check(seed.parse().expect("HOSTILE_SEED=family:number"));
+                let seed = seed.parse().expect("HOSTILE_SEED=family:number");
+                self.check(mode, seed, &mut log);
                 if machine::is_confined() {
                     // The rest of a test would need what was given up.
                     std::process::exit(0);
@@ -122,39 +186,56 @@ impl Family {
         }
         let first = base();
         // What stays once each behaviour has been seen twice is not a leak.
-        let warm_up = 2 * self.behaviours.len() as u64;
-        let mut late = Vec::new();
-        late.extend((first..first + warm_up).filter_map(|seed| self.check(seed)));
+        let warm_up = first + 2 * self.behaviours.len() as u64;
+        let mut check = |seed| self.check(mode, seed, &mut log);
+        let mut late: Vec<_> = (first..warm_up).filter_map(&mut check).collect();
         let before = Footprint::take();
-        late.extend((first + warm_up..first + variants).filter_map(|seed| self.check(seed)));
+        late.extend((warm_up..first + variants).filter_map(check));
         Footprint::take().assert_as_before(&before, self.peak);
-        self.assert_usually_in_time(late);
+        self.assert_usually_in_time(mode, late);
         machine::assert_runtime_is_intact();
     }
-}
 
-/// Runs each behaviour in a process of its own, which confines itself as that of a run.
-pub fn run_confined(families: &[&Family]) {
-    let Some(_turn) = turn_of_all() else {
-        return;
-    };
-    for family in families {
-        for seed in base()..base() + family.behaviours.len() as u64 {
+    /// Runs each behaviour in a process of its own, which confines itself as that of a run.
+    fn run_confined(&self, mode: Mode) {
+        let mut log = KernelLog::from_here();
+        for seed in base()..base() + self.behaviours.len() as u64 {
+            let replay = self.replay(mode, seed);
+            let (_, variant) = replay.split_once('=').expect("a variable");
             let child = Command::new(std::env::current_exe().expect("/proc"))
                 .args(["--nocapture", "--test-threads=1"])
                 .env("HOSTILE_CONFINED", "1")
-                .env("HOSTILE_SEED", format!("{}:{seed}", family.name))
+                .env("HOSTILE_SEED", variant)
                 // As `sandbox` does when it starts.
                 .env("MALLOC_ARENA_MAX", "1")
                 .stdin(Stdio::null())
                 .output()
                 .expect("a child");
-            let replay = family.replay(seed);
             let stdout = String::from_utf8_lossy(&child.stdout);
+            log.assert_unhurt(&replay);
             assert!(child.status.success(), "{replay}, confined: {child:?}");
-            assert!(stdout.contains(family.behaviour(seed).name), "{stdout}");
+            assert!(stdout.contains(self.behaviour(seed).name), "{stdout}");
         }
     }
+}
+
+pub fn run_confined(families: &[&Family]) {
+    if is_replayed() {
+        return;
+    }
+    let native = native::is_available();
+    let _turn = turn();
+    for family in families {
+        family.run_confined(Mode::Usual);
+        if native {
+            family.run_confined(Mode::Native);
+        }
+    }
+}
+
+/// Whether one variant is to run alone.
+fn is_replayed() -> bool {
+    std::env::var_os("HOSTILE_SEED").is_some()
 }
 
 /// The first seed of each family; HOSTILE_BASE explores others.
@@ -165,7 +246,7 @@ fn base() -> u64 {
 /// One test at a time: descriptors, threads and memory are the whole process's. `None`: another
 /// variant is to run alone.
 pub fn turn_of_all() -> Option<impl Drop> {
-    std::env::var_os("HOSTILE_SEED").is_none().then(turn)
+    (!is_replayed()).then(turn)
 }
 
 fn turn() -> MutexGuard<'static, ()> {

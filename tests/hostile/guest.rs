@@ -15,7 +15,15 @@ const IDT: u64 = 0x21_0000;
 const IDT_POINTER: u64 = 0x21_1000;
 const FAULT_HANDLER: u64 = 0x21_2000;
 /// Top of a stack for what faults.
-const STACK: u32 = 0x22_0000;
+pub const STACK: u32 = 0x22_0000;
+/// Page directory for the first GiB, which user mode may use too.
+const SHARED_DIRECTORY: u64 = 0x20_4000;
+/// Where a guest begins whose kernel is to run natively.
+const NATIVE_ENTRY: u64 = 0x21_3000;
+/// And the page where it keeps its interrupt flag.
+pub const CELL: u64 = 0x21_4000;
+/// Of an entry in a page table: present, writable, for user mode too.
+pub const SHARED: u64 = 7;
 /// Free for a guest's data, up to the end of its memory.
 pub const DATA: u64 = 0x30_0000;
 
@@ -31,6 +39,7 @@ pub enum Reg {
     Rsp = 4,
     Rsi = 6,
     Rdi = 7,
+    R11 = 11,
     R14 = 14,
     R15 = 15,
 }
@@ -48,24 +57,40 @@ impl Guest {
             code: Vec::new(),
             data: Vec::new(),
         };
+        guest.put(NATIVE_ENTRY, native_entry());
         guest.map_devices();
         guest
     }
 
     /// Continues the identity map of the 64-bit entry.
     fn map_devices(&mut self) {
-        const PRESENT_WRITABLE: u64 = 3;
         const HUGE: u64 = 0x80;
         const GIB: u64 = 1 << 30;
         let mut pointers = vec![0; 512];
-        for (index, start) in [GIB, 2 * GIB, 3 * GIB, RUNTIME].into_iter().enumerate() {
+        let starts = [GIB, 2 * GIB, 3 * GIB, RUNTIME, 0];
+        for (index, start) in starts.into_iter().enumerate() {
             let directory = DIRECTORIES + index as u64 * 4096;
-            pointers[(start / GIB) as usize] = directory | PRESENT_WRITABLE;
-            let entries = (0..512).map(|i| (start + (i << 21)) | HUGE | PRESENT_WRITABLE);
+            pointers[(start / GIB) as usize] = directory | SHARED;
+            let entries = (0..512).map(|i| (start + (i << 21)) | HUGE | SHARED);
             self.put(directory, bytes(entries));
         }
-        // The first entry is the VMM's.
+        // The first entry is the VMM's, until tables are shared.
         self.put(BOOT_PDPT + 8, bytes(pointers.into_iter().skip(1)));
+    }
+
+    /// Lets user mode use the tables: a kernel that runs natively is in the processor's user mode.
+    pub fn share_tables(&mut self) {
+        self.store(BOOT_PML4, (BOOT_PDPT | SHARED) as u32);
+        self.store(BOOT_PDPT, (SHARED_DIRECTORY | SHARED) as u32);
+        self.mov(Reg::Rax, BOOT_PML4);
+        self.raw(&[0x0f, 0x22, 0xd8]); // mov cr3, rax
+    }
+
+    /// Sets the registers with which `wrmsr` writes this.
+    pub fn msr(&mut self, index: u32, value: u64) {
+        self.mov(Reg::Rcx, index.into());
+        self.mov(Reg::Rax, value & 0xffff_ffff);
+        self.mov(Reg::Rdx, value >> 32);
     }
 
     /// Data that is there from the start.
@@ -163,7 +188,8 @@ impl Guest {
 
     /// From here on a fault goes on at R14 with interrupts off, instead of ending the guest.
     pub fn catch_faults(&mut self) {
-        const INTERRUPT_GATE: u64 = 0x8e00 << 32;
+        // Which user mode may use.
+        const INTERRUPT_GATE: u64 = 0xee00 << 32;
         const CODE_SELECTOR: u64 = 0x10 << 16;
         let gate = [
             FAULT_HANDLER & 0xffff | CODE_SELECTOR | INTERRUPT_GATE | (FAULT_HANDLER >> 16) << 48,
@@ -179,6 +205,11 @@ impl Guest {
         self.put(FAULT_HANDLER, handler);
         self.mov(Reg::Rdi, IDT_POINTER);
         self.raw(&[0x0f, 0x01, 0x1f]); // lidt [rdi]
+    }
+
+    /// Where faults go that are caught.
+    pub fn handler(&self) -> u64 {
+        FAULT_HANDLER
     }
 
     /// The last instruction of a guest that came so far.
@@ -213,6 +244,39 @@ impl Guest {
 pub struct Images {
     pub kernel: Vec<u8>,
     pub agent: Vec<u8>,
+}
+
+impl Images {
+    /// The same guest, which first of all has its kernel run natively. What is no guest of ours
+    /// stays as it is.
+    pub fn natively(mut self) -> Self {
+        const ENTRY: std::ops::Range<usize> = 24..32;
+        match self.kernel.get_mut(ENTRY) {
+            Some(entry) if *entry == CODE.to_le_bytes() => {
+                entry.copy_from_slice(&NATIVE_ENTRY.to_le_bytes());
+            }
+            _ => {}
+        }
+        self
+    }
+}
+
+/// The MSR by which a kernel asks to be run natively: where its interrupt flag is, and flags.
+pub const NATIVE_MSR: u32 = 0x4b56_4d10;
+/// All flags: as our own kernel asks for it.
+const NATIVE_FLAGS: u64 = 0x7f;
+
+fn native_entry() -> Vec<u8> {
+    let mut guest = Guest {
+        code: Vec::new(),
+        data: Vec::new(),
+    };
+    guest.share_tables();
+    guest.msr(NATIVE_MSR, CELL | NATIVE_FLAGS);
+    guest.raw(&[0x0f, 0x30]); // wrmsr
+    guest.mov(Reg::Rax, CODE);
+    guest.raw(&[0xff, 0xe0]); // jmp rax
+    guest.code
 }
 
 pub fn bytes(words: impl IntoIterator<Item = u64>) -> Vec<u8> {

@@ -11,9 +11,11 @@ mod cpu;
 mod driver;
 mod family;
 mod guest;
+mod kernel_log;
 mod loader;
 mod machine;
 mod memory;
+mod native;
 mod output;
 mod ports;
 mod process;
@@ -80,6 +82,21 @@ fn any_request_for_a_service_ends_in_an_outcome() {
 #[test]
 fn any_images_end_in_an_outcome() {
     loader::FAMILY.run(120);
+}
+
+#[test]
+fn the_log_of_the_hosts_kernel_is_read() {
+    kernel_log::is_read();
+}
+
+#[test]
+fn a_kernel_that_asks_to_run_natively_does_or_is_refused() {
+    native::is_given_or_refused();
+}
+
+#[test]
+fn any_kernel_that_runs_natively_ends_in_an_outcome() {
+    native::FAMILY.run_where_native(600);
 }
 
 #[test]

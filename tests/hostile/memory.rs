@@ -48,6 +48,7 @@ pub const FAMILY: Family = Family {
         },
     ],
     peak: 72 << 20,
+    natively: &[],
 };
 
 fn touch(random: &mut Random) -> Images {

@@ -60,6 +60,7 @@ pub const FAMILY: Family = Family {
         },
     ],
     peak: 8 << 20,
+    natively: &[],
 };
 
 /// 65,536 ports × 3 widths × 2 directions.

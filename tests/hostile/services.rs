@@ -1,7 +1,7 @@
 //! The services that we do in a guest kernel's place, asked for by no kernel (`vm::services`).
 
 use crate::family::{Behaviour, ENDS, Family, STAYS};
-use crate::guest::{DATA, Guest, Images, MEMORY, Reg, bytes};
+use crate::guest::{DATA, Guest, Images, MEMORY, Reg, SHARED, bytes};
 use crate::machine::Ends::*;
 use crate::random::Random;
 use sandbox::layout::*;
@@ -89,6 +89,7 @@ pub const FAMILY: Family = Family {
         },
     ],
     peak: 72 << 20,
+    natively: &[],
 };
 
 fn stream(random: &mut Random) -> u8 {
@@ -131,7 +132,6 @@ fn unknown(random: &mut Random) -> Images {
 
 /// Of which only the first 512 GiB are as they should be.
 fn page_tables(random: &mut Random) -> Images {
-    const PRESENT_WRITABLE: u64 = 3;
     let tables = DATA + 0x1_0000;
     let mut entries: Vec<_> = (0..4 * 512)
         .map(|_| {
@@ -143,7 +143,7 @@ fn page_tables(random: &mut Random) -> Images {
             target | random.below(0x100) | random.below(4)
         })
         .collect();
-    entries[0] = BOOT_PDPT | PRESENT_WRITABLE;
+    entries[0] = BOOT_PDPT | SHARED;
     let mut guest = Guest::new();
     guest.put(tables, bytes(entries));
     guest.mov(Reg::Rax, tables);

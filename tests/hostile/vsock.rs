@@ -92,6 +92,7 @@ pub const FAMILY: Family = Family {
         },
     ],
     peak: 24 << 20,
+    natively: &[],
 };
 
 fn ready() -> Packet {

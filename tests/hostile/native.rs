@@ -218,6 +218,8 @@ const TSS: u64 = 0x23_1000;
 /// With flag 1, user mode has the tables that begin a page further.
 const TABLES: u64 = 0x23_2000;
 const USER_TABLES: u64 = 0x23_3000;
+/// Where these map the first 512 GiB once more: a stack for events must be in this half.
+const UPPER_HALF: u64 = 0xffff_8000_0000_0000;
 const FRAMES: u64 = 0x24_0000;
 const USER_STACK: u64 = 0x2f_f000;
 const TSS_SELECTOR: u16 = 0x40;
@@ -334,9 +336,10 @@ fn usual() -> Guest {
     let mut pointer = 0xff_u16.to_le_bytes().to_vec();
     pointer.extend(GDT.to_le_bytes());
     guest.put(GDT_POINTER, pointer);
-    guest.put(TSS + 4, bytes([STACK.into()]));
+    guest.put(TSS + 4, bytes([UPPER_HALF + u64::from(STACK)]));
     for tables in [TABLES, USER_TABLES] {
         guest.put(tables, bytes([BOOT_PDPT | SHARED]));
+        guest.put(tables + 256 * 8, bytes([BOOT_PDPT | SHARED]));
     }
     guest.mov(Reg::Rdi, GDT_POINTER);
     guest.raw(&[0x0f, 0x01, 0x17]); // lgdt [rdi]
@@ -908,19 +911,27 @@ fn control_registers(random: &mut Random) -> Images {
     guest.survive()
 }
 
-/// Thousands of roots, which lead to the same tables.
+/// Thousands of roots, which lead to the same tables, and user mode under some of them.
 fn table_flood(random: &mut Random) -> Images {
-    let mut guest = native(flags(random) | 1);
+    let mut guest = native(ALL_FLAGS);
     let first = DATA + 0x10_0000;
     let last = MEMORY - 0x20_0000;
+    // Every so many roots.
+    let rarely = random.one_of(&[1, 16, 10_000]);
     guest.forever(|guest| {
         guest.mov(Reg::Rbx, first);
-        guest.repeat((last - first) / 0x1000, |guest| {
-            guest.mov(Reg::Rax, BOOT_PDPT | SHARED);
-            guest.raw(&[0x48, 0x89, 0x03]); // mov [rbx], rax
-            guest.mov(Reg::Rax, SET_CR3);
-            guest.attempt(HYPERCALL);
-            guest.raw(&[0x48, 0x81, 0xc3, 0, 0x10, 0, 0]); // add rbx, 4096
+        guest.repeat((last - first) / 0x2000 / rarely, |guest| {
+            for _ in 0..rarely.min(16) {
+                guest.mov(Reg::Rax, BOOT_PDPT | SHARED);
+                for offset in [0_u32, 256 * 8, 0x1000, 0x1000 + 256 * 8] {
+                    guest.raw(&[0x48, 0x89, 0x83]); // mov [rbx + offset], rax
+                    guest.raw(&offset.to_le_bytes());
+                }
+                guest.mov(Reg::Rax, SET_CR3);
+                guest.attempt(HYPERCALL);
+                guest.raw(&[0x48, 0x81, 0xc3, 0, 0x20, 0, 0]); // add rbx, 8192
+            }
+            user_mode(guest, RFLAGS, &[]);
         });
     });
     guest.images()

@@ -22,6 +22,12 @@ const SHARED_DIRECTORY: u64 = 0x20_4000;
 const NATIVE_ENTRY: u64 = 0x21_3000;
 /// And the page where it keeps its interrupt flag.
 pub const CELL: u64 = 0x21_4000;
+/// The root of its tables: user mode has that which begins a page further, and events switch back
+/// by clearing this bit.
+pub const TABLES: u64 = 0x21_6000;
+pub const USER_TABLES: u64 = TABLES | 0x1000;
+/// Where these map the first 512 GiB once more: a stack for events must be in this half.
+pub const UPPER_HALF: u64 = 0xffff_8000_0000_0000;
 /// Of an entry in a page table: present, writable, for user mode too.
 pub const SHARED: u64 = 7;
 /// Free for a guest's data, up to the end of its memory.
@@ -58,6 +64,10 @@ impl Guest {
             data: Vec::new(),
         };
         guest.put(NATIVE_ENTRY, native_entry());
+        for tables in [TABLES, USER_TABLES] {
+            guest.put(tables, bytes([BOOT_PDPT | SHARED]));
+            guest.put(tables + 256 * 8, bytes([BOOT_PDPT | SHARED]));
+        }
         guest.map_devices();
         guest
     }
@@ -80,9 +90,8 @@ impl Guest {
 
     /// Lets user mode use the tables: a kernel that runs natively is in the processor's user mode.
     pub fn share_tables(&mut self) {
-        self.store(BOOT_PML4, (BOOT_PDPT | SHARED) as u32);
         self.store(BOOT_PDPT, (SHARED_DIRECTORY | SHARED) as u32);
-        self.mov(Reg::Rax, BOOT_PML4);
+        self.mov(Reg::Rax, TABLES);
         self.raw(&[0x0f, 0x22, 0xd8]); // mov cr3, rax
     }
 

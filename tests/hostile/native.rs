@@ -4,6 +4,7 @@
 
 use crate::family::{Behaviour, ENDS, Family, STAYS, turn_of_all, watched};
 use crate::guest::*;
+use crate::kernel_log::KernelLog;
 use crate::machine::{
     self,
     Ends::{self, *},
@@ -189,6 +190,30 @@ pub const FAMILY: Family = Family {
             ends: &[Halts],
         },
         Behaviour {
+            name: "halts for ever with its cell on",
+            guest: long_halt,
+            patience: STAYS,
+            ends: &[Stays],
+        },
+        Behaviour {
+            name: "halts until its timer wakes it",
+            guest: woken,
+            patience: ENDS,
+            ends: &[Survives],
+        },
+        Behaviour {
+            name: "halts with its cell anywhere",
+            guest: halt_anywhere,
+            patience: STAYS,
+            ends: ANYHOW,
+        },
+        Behaviour {
+            name: "changes its cell and its tables under events",
+            guest: changing,
+            patience: STAYS,
+            ends: ANYHOW,
+        },
+        Behaviour {
             name: "steps through its kernel and its user mode",
             guest: steps,
             patience: STAYS,
@@ -298,6 +323,50 @@ pub fn is_given_or_refused() {
     };
     let refused = watched("a refusal", 2 * ENDS, asks_and_is_refused);
     assert_eq!(refused, !given);
+}
+
+/// Each combination of flags, and of those that the hypervisor reports: there and back in each way.
+pub fn sweep() {
+    /// Of the state that the hypervisor keeps in the same word: valid, in user mode.
+    const STATE: [u64; 4] = [0, 0x400, 0x800, 0xc00];
+    if !is_available() {
+        return;
+    }
+    let Some(_turn) = turn_of_all() else {
+        return;
+    };
+    let mut log = KernelLog::from_here();
+    let mut survivors = 0;
+    for flags in 0..=ALL_FLAGS {
+        for state in STATE {
+            let mut guest = usual();
+            for cell in [0, 1] {
+                switch(&mut guest, CELL | state | flags);
+                set_cell(&mut guest, cell);
+                for body in [&[0x0f, 0x05][..], UD2, &[0xcd, 0x80]] {
+                    user_mode(&mut guest, RFLAGS, body);
+                }
+                guest.mov(Reg::Rcx, guest.here() + 32);
+                guest.mov(Reg::R11, RFLAGS);
+                guest.attempt(&[SYSRET, UD2].concat());
+                hypercall(&mut guest, FLUSH, [0; 3]);
+                guest.attempt(UD2);
+                switch(&mut guest, 0);
+            }
+            let images = guest.survive();
+            let what = format!("flags {:#x}", state | flags);
+            let report = watched(&what, 2 * ENDS, || machine::run(&images, STAYS, STAYS));
+            log.assert_unhurt(&what);
+            let ended = ANYHOW.iter().any(|ends| ends.covers(&report.end));
+            assert!(ended, "{what}: {}", report.end);
+            survivors += u32::from(Survives.covers(&report.end));
+            // Those that our own kernel uses, in the ways in which it uses them.
+            if flags == ALL_FLAGS && state == 0 {
+                assert!(Survives.covers(&report.end), "{what}: {}", report.end);
+            }
+        }
+    }
+    println!("{survivors} of 512 came through");
 }
 
 /// A guest whose kernel runs natively from here on, with flags of anything. It catches faults, and
@@ -953,11 +1022,9 @@ fn interrupts(random: &mut Random) -> Images {
 
 /// As often as it can be had; in user mode, or in the kernel.
 fn timer_flood(random: &mut Random) -> Images {
+    const PERIODIC: u32 = 0x2_0000;
     let mut guest = native(flags(random));
-    enable_apic(&mut guest);
-    guest.store(LOCAL_APIC + 0x3e0, 0xb);
-    guest.store(LOCAL_APIC + 0x320, 0x2_0040);
-    guest.store(LOCAL_APIC + 0x380, 1 + random.below(1000) as u32);
+    set_timer(&mut guest, 1 + random.below(1000) as u32, PERIODIC);
     let body: &[u8] = random.one_of(&[&[0xeb, 0xfe], &[0x0f, 0x05]]);
     let in_user_mode = random.below(2) == 0;
     let halts = random.below(2) == 0;
@@ -982,6 +1049,87 @@ fn halt(random: &mut Random) -> Images {
         _ => {}
     }
     guest.halt()
+}
+
+fn halting(guest: &mut Guest, random: &mut Random) {
+    guest.mov(Reg::Rax, HALT);
+    guest.attempt(random.one_of(&[&[0xf4], HYPERCALL]));
+}
+
+/// Nothing will ever interrupt it.
+fn long_halt(random: &mut Random) -> Images {
+    let mut guest = native(flags(random));
+    set_cell(&mut guest, 1 + random.below(255) as u8);
+    guest.forever(|guest| halting(guest, random));
+    guest.images()
+}
+
+fn set_timer(guest: &mut Guest, nanoseconds: u32, mode: u32) {
+    const VECTOR: u32 = 0x40;
+    guest.store(LOCAL_APIC + 0xf0, 0x1ff);
+    // Divided by 1: a cycle of KVM's is a nanosecond.
+    guest.store(LOCAL_APIC + 0x3e0, 0xb);
+    guest.store(LOCAL_APIC + 0x320, mode | VECTOR);
+    guest.store(LOCAL_APIC + 0x380, nanoseconds);
+}
+
+/// Also after more than the second after which we look up.
+fn woken(random: &mut Random) -> Images {
+    let mut guest = native(ALL_FLAGS);
+    let milliseconds = random.one_of(&[0, 1, 10, 1200]);
+    set_timer(&mut guest, milliseconds * 1_000_000 + 1000, 0);
+    guest.mov(Reg::Rsp, DATA);
+    set_cell(&mut guest, 1);
+    // Whoever is woken goes on behind, at the handler's stack.
+    let halts = random.one_of(&[&[0xf4, 0xeb, 0xfd][..], &[0xeb, 0xfe]]);
+    guest.attempt(halts);
+    guest.require(Reg::Rsp, STACK.into());
+    guest.survive()
+}
+
+fn halt_anywhere(random: &mut Random) -> Images {
+    let mut guest = usual();
+    let cell = match random.below(2) {
+        0 => page(random),
+        _ => random.u64() & 0x000f_ffff_ffff_f000,
+    };
+    switch(&mut guest, cell | flags(random));
+    halting(&mut guest, random);
+    guest.halt()
+}
+
+/// With its timer at work, what an event needs is written to.
+fn changing(random: &mut Random) -> Images {
+    const PERIODIC: u32 = 0x2_0000;
+    let mut guest = native(flags(random));
+    set_timer(&mut guest, 200_000, PERIODIC);
+    for _ in 0..16 {
+        guest.store(LOCAL_APIC + 0xb0, 0);
+        set_cell(&mut guest, random.u8());
+        let place = random.one_of(&[
+            TABLES,
+            USER_TABLES,
+            TABLES + 256 * 8,
+            TSS + 4,
+            GDT + 0x40,
+            GDT + 0x10,
+            CELL,
+            CELL + 8,
+        ]);
+        let value = match random.below(3) {
+            0 => random.u64(),
+            1 => page(random) | SHARED,
+            _ => BOOT_PDPT | SHARED,
+        };
+        guest.mov(Reg::Rdi, place);
+        guest.mov(Reg::Rax, value);
+        guest.attempt(&[0x48, 0x87, 0x07]); // xchg [rdi], rax
+        use_cell(&mut guest, random);
+        // As it was, unless that fails.
+        guest.mov(Reg::Rdi, place);
+        guest.attempt(&[0x48, 0x87, 0x07]);
+    }
+    guest.survive()
 }
 
 fn steps(random: &mut Random) -> Images {

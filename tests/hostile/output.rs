@@ -213,7 +213,7 @@ fn unknown_frames(random: &mut Random) -> Images {
         0 => frames(&[Frame::Ready]),
         _ => Vec::new(),
     };
-    bytes.push(8 + random.below(248) as u8);
+    bytes.push(9 + random.below(247) as u8);
     bytes.extend([0; 4]);
     saying(&bytes).survive()
 }

@@ -197,11 +197,20 @@ impl Guest {
 
     /// From here on a fault goes on at R14 with interrupts off, instead of ending the guest.
     pub fn catch_faults(&mut self) {
+        self.catch_faults_on(0);
+    }
+
+    /// The same, on a stack of the TSS' interrupt stack table (SDM 3A, 6.14.5), or as it comes.
+    pub fn catch_faults_on(&mut self, stack: u64) {
         // Which user mode may use.
         const INTERRUPT_GATE: u64 = 0xee00 << 32;
         const CODE_SELECTOR: u64 = 0x10 << 16;
         let gate = [
-            FAULT_HANDLER & 0xffff | CODE_SELECTOR | INTERRUPT_GATE | (FAULT_HANDLER >> 16) << 48,
+            FAULT_HANDLER & 0xffff
+                | CODE_SELECTOR
+                | stack << 32
+                | INTERRUPT_GATE
+                | (FAULT_HANDLER >> 16) << 48,
             0,
         ];
         self.put(IDT, bytes([gate; 256].into_iter().flatten()));

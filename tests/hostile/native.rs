@@ -337,8 +337,8 @@ pub fn sweep() {
     };
     let mut log = KernelLog::from_here();
     for flags in 0..=ALL_FLAGS {
-        for state in STATE {
-            let mut guest = usual();
+        for (state, fault_stack) in STATE.into_iter().zip([0, 1, 1, 0]) {
+            let mut guest = prepared(fault_stack);
             for cell in [0, 1] {
                 switch(&mut guest, CELL | state | flags);
                 set_cell(&mut guest, cell);
@@ -361,18 +361,29 @@ pub fn sweep() {
     }
 }
 
-/// A guest whose kernel runs natively from here on, with flags of anything. It catches faults, and
-/// has what a user mode needs.
-fn native(flags: u64) -> Guest {
-    let mut guest = usual();
-    switch(&mut guest, CELL | flags);
+/// A guest whose kernel runs natively from here on, with flags of anything. It catches faults, on
+/// a stack of their own or as they come, and has what a user mode needs.
+fn native(random: &mut Random) -> Guest {
+    let mut guest = usual(random);
+    switch(&mut guest, CELL | flags(random));
+    guest
+}
+
+/// One with all flags.
+fn native_as_ours(random: &mut Random) -> Guest {
+    let mut guest = usual(random);
+    switch(&mut guest, CELL | ALL_FLAGS);
     guest
 }
 
 /// The same before it asks.
-fn usual() -> Guest {
+fn usual(random: &mut Random) -> Guest {
+    prepared(random.below(2))
+}
+
+fn prepared(fault_stack: u64) -> Guest {
     let mut guest = Guest::new();
-    guest.catch_faults();
+    guest.catch_faults_on(fault_stack);
     guest.share_tables();
     let handler = guest.handler();
     let descriptors = [
@@ -393,6 +404,7 @@ fn usual() -> Guest {
     pointer.extend(GDT.to_le_bytes());
     guest.put(GDT_POINTER, pointer);
     guest.put(TSS + 4, bytes([UPPER_HALF + u64::from(STACK)]));
+    guest.put(TSS + 0x24, bytes([UPPER_HALF + u64::from(STACK)]));
     guest.mov(Reg::Rdi, GDT_POINTER);
     guest.raw(&[0x0f, 0x01, 0x17]); // lgdt [rdi]
     guest.mov(Reg::Rax, TSS_SELECTOR.into());
@@ -464,7 +476,7 @@ fn set_cell(guest: &mut Guest, value: u8) {
 }
 
 fn unknown_hypercalls(random: &mut Random) -> Images {
-    let mut guest = native(flags(random));
+    let mut guest = native(random);
     for _ in 0..32 {
         let number = match random.below(4) {
             0 => random.below(FIRST),
@@ -484,7 +496,7 @@ fn unknown_hypercalls(random: &mut Random) -> Images {
 }
 
 fn hypercalls(random: &mut Random) -> Images {
-    let mut guest = native(flags(random));
+    let mut guest = native(random);
     for _ in 0..8 {
         let number = FIRST + random.below(LAST - FIRST + 1);
         let mut argument = || match random.below(4) {
@@ -500,7 +512,7 @@ fn hypercalls(random: &mut Random) -> Images {
 }
 
 fn flushes(random: &mut Random) -> Images {
-    let mut guest = native(ALL_FLAGS);
+    let mut guest = native_as_ours(random);
     let count = match random.below(3) {
         0 => random.u64(),
         1 => random.below(1 << 20),
@@ -520,7 +532,7 @@ fn flushes(random: &mut Random) -> Images {
 }
 
 fn any_mode(random: &mut Random) -> Images {
-    let mut guest = usual();
+    let mut guest = usual(random);
     for _ in 0..8 {
         let value = match random.below(4) {
             0 => random.u64(),
@@ -555,7 +567,7 @@ fn use_cell(guest: &mut Guest, random: &mut Random) {
 }
 
 fn cell_in_a_hole(random: &mut Random) -> Images {
-    let mut guest = usual();
+    let mut guest = usual(random);
     for _ in 0..4 {
         let hole = random.one_of(&[
             MEMORY,
@@ -578,7 +590,7 @@ fn cell_in_a_hole(random: &mut Random) -> Images {
 }
 
 fn cell_in_the_image(random: &mut Random) -> Images {
-    let mut guest = usual();
+    let mut guest = usual(random);
     let page = RUNTIME + (random.below(RUNTIME_ALIGNMENT) & !0xfff);
     switch(&mut guest, page | flags(random));
     use_cell(&mut guest, random);
@@ -586,7 +598,7 @@ fn cell_in_the_image(random: &mut Random) -> Images {
 }
 
 fn cell_in_tables(random: &mut Random) -> Images {
-    let mut guest = usual();
+    let mut guest = usual(random);
     let page = random.one_of(&[
         TABLES,
         USER_TABLES,
@@ -605,7 +617,7 @@ fn cell_in_tables(random: &mut Random) -> Images {
 
 /// Here, as far as its own tables go: the hypervisor goes by physical addresses.
 fn unmapped_cell(random: &mut Random) -> Images {
-    let mut guest = native(flags(random));
+    let mut guest = native(random);
     // From the first GiB everything is gone but the first, or second, 2 MiB.
     let tables = DATA + 0x1_0000;
     let keep = random.one_of(&[1, 3]);
@@ -627,7 +639,7 @@ fn unmapped_cell(random: &mut Random) -> Images {
 }
 
 fn back_and_forth(random: &mut Random) -> Images {
-    let mut guest = usual();
+    let mut guest = usual(random);
     let values = [0, CELL, CELL | flags(random), page(random) | flags(random)];
     for _ in 0..16 {
         let value = random.one_of(&values);
@@ -642,7 +654,7 @@ fn back_and_forth(random: &mut Random) -> Images {
 }
 
 fn round_trips(random: &mut Random) -> Images {
-    let mut guest = usual();
+    let mut guest = usual(random);
     for _ in 0..8 {
         switch(&mut guest, CELL | random.below(0x80));
         set_cell(&mut guest, random.u8());
@@ -661,7 +673,7 @@ fn round_trips(random: &mut Random) -> Images {
 /// Which makes it fault for ever.
 fn private_tables(random: &mut Random) -> Images {
     const PRIVATE: u64 = 3;
-    let mut guest = native(flags(random));
+    let mut guest = native(random);
     let entry = random.one_of(&[0_u64, 1, 2]);
     let tables = DATA + 0x1_0000;
     let rights = |level| if level == entry { PRIVATE } else { SHARED };
@@ -680,7 +692,8 @@ fn private_tables(random: &mut Random) -> Images {
 }
 
 fn user_tables(random: &mut Random) -> Images {
-    let mut guest = native(flags(random) | 1);
+    let mut guest = usual(random);
+    switch(&mut guest, CELL | flags(random) | 1);
     guest.mov(Reg::Rdi, USER_TABLES);
     let entry = match random.below(4) {
         0 => 0,
@@ -703,7 +716,7 @@ fn user_tables(random: &mut Random) -> Images {
 }
 
 fn frames(random: &mut Random) -> Images {
-    let mut guest = native(flags(random));
+    let mut guest = native(random);
     for _ in 0..8 {
         let start = guest.here() + 22;
         let mut frame = [start, USER_CODE, RFLAGS, USER_STACK, USER_DATA];
@@ -733,7 +746,7 @@ fn frames(random: &mut Random) -> Images {
 }
 
 fn system_returns(random: &mut Random) -> Images {
-    let mut guest = native(flags(random));
+    let mut guest = native(random);
     for _ in 0..8 {
         // Behind four instructions of 10 bytes, and the return of 2.
         let start = guest.here() + 42;
@@ -785,7 +798,7 @@ const FAULTS: [&[u8]; 26] = [
 ];
 
 fn user_faults(random: &mut Random) -> Images {
-    let mut guest = native(flags(random));
+    let mut guest = native(random);
     for _ in 0..8 {
         guest.mov(Reg::Rdi, random.one_of(&[DATA, MEMORY, LOCAL_APIC]));
         guest.mov(Reg::Rcx, random.below(0x1000));
@@ -799,7 +812,7 @@ fn user_faults(random: &mut Random) -> Images {
 }
 
 fn random_user(random: &mut Random) -> Images {
-    let mut guest = native(flags(random));
+    let mut guest = native(random);
     for _ in 0..16 {
         let length = 1 + random.below(64) as usize;
         user_mode(&mut guest, RFLAGS, &random.bytes(length));
@@ -808,22 +821,23 @@ fn random_user(random: &mut Random) -> Images {
 }
 
 fn privileged(random: &mut Random) -> Images {
-    let mut guest = native(flags(random));
+    let mut guest = native(random);
     for _ in 0..16 {
         guest.mov(Reg::Rdi, random.one_of(&[DATA, MEMORY, LOCAL_APIC]));
         guest.mov(Reg::Rcx, random.below(0x1000));
         guest.mov(Reg::Rax, random.below(0x1_0000));
         match random.one_of(&FAULTS) {
-            // That would be the end of it.
-            [0xf4] => {}
+            // That would be the end of it: it halts, or none emulates it.
+            [0xf4] | [0x0f, 0x01, 0xca | 0xcb] => {}
             instruction => guest.attempt(instruction),
         }
     }
+    guest.attempt(random.one_of(&FAULTS));
     guest.survive()
 }
 
 fn software_interrupts(random: &mut Random) -> Images {
-    let mut guest = native(flags(random));
+    let mut guest = native(random);
     for _ in 0..32 {
         guest.mov(Reg::Rax, random.u64());
         guest.mov(Reg::Rcx, random.address());
@@ -836,7 +850,7 @@ fn software_interrupts(random: &mut Random) -> Images {
 }
 
 fn cpuid(random: &mut Random) -> Images {
-    let mut guest = native(flags(random));
+    let mut guest = native(random);
     guest.mov(
         Reg::Rsi,
         random.one_of(&[0, 0x4000_0000, 0x8000_0000, 0xffff_ff00]),
@@ -852,7 +866,7 @@ fn cpuid(random: &mut Random) -> Images {
 }
 
 fn stacks(random: &mut Random) -> Images {
-    let mut guest = native(flags(random));
+    let mut guest = native(random);
     guest.mov(Reg::Rdi, TSS + 4);
     guest.mov(Reg::Rax, random.address());
     guest.raw(&[0x48, 0x89, 0x07]); // mov [rdi], rax
@@ -881,7 +895,7 @@ fn descriptor_tables(random: &mut Random) -> Images {
         &[0x0f, 0x01, 0x1f], // lidt [rdi]
         &[0x0f, 0x00, 0x17], // lldt [rdi]
     ];
-    let mut guest = native(flags(random));
+    let mut guest = native(random);
     let mut pointer = random.u16().to_le_bytes().to_vec();
     pointer.extend(random.address().to_le_bytes());
     guest.put(DATA, pointer);
@@ -916,7 +930,7 @@ fn entries(random: &mut Random) -> Images {
         0x174,
         0x176,
     ];
-    let mut guest = native(flags(random));
+    let mut guest = native(random);
     for _ in 0..8 {
         let value = match random.below(2) {
             0 => random.u64(),
@@ -942,7 +956,7 @@ fn control_registers(random: &mut Random) -> Images {
         &[0x0f, 0x22, 0xe0],       // mov cr4, rax
         &[0x44, 0x0f, 0x22, 0xc0], // mov cr8, rax
     ];
-    let mut guest = native(flags(random));
+    let mut guest = native(random);
     for _ in 0..4 {
         let value = match random.below(4) {
             0 => random.u64(),
@@ -965,7 +979,7 @@ fn control_registers(random: &mut Random) -> Images {
 
 /// Thousands of roots, which lead to the same tables, and user mode under some of them.
 fn table_flood(random: &mut Random) -> Images {
-    let mut guest = native(ALL_FLAGS);
+    let mut guest = native_as_ours(random);
     let first = DATA + 0x10_0000;
     let last = MEMORY - 0x20_0000;
     // Every so many roots.
@@ -996,7 +1010,7 @@ fn enable_apic(guest: &mut Guest) {
 }
 
 fn interrupts(random: &mut Random) -> Images {
-    let mut guest = native(flags(random));
+    let mut guest = native(random);
     enable_apic(&mut guest);
     for _ in 0..8 {
         set_cell(&mut guest, random.one_of(&[0, 1, 0xff]));
@@ -1015,7 +1029,7 @@ fn interrupts(random: &mut Random) -> Images {
 /// As often as it can be had; in user mode, or in the kernel.
 fn timer_flood(random: &mut Random) -> Images {
     const PERIODIC: u32 = 0x2_0000;
-    let mut guest = native(flags(random));
+    let mut guest = native(random);
     set_timer(&mut guest, 1 + random.below(1000) as u32, PERIODIC);
     let body: &[u8] = random.one_of(&[&[0xeb, 0xfe], &[0x0f, 0x05]]);
     let in_user_mode = random.below(2) == 0;
@@ -1033,7 +1047,7 @@ fn timer_flood(random: &mut Random) -> Images {
 }
 
 fn halt(random: &mut Random) -> Images {
-    let mut guest = native(flags(random));
+    let mut guest = native(random);
     set_cell(&mut guest, 0);
     match random.below(3) {
         0 => hypercall(&mut guest, HALT, [0; 3]),
@@ -1050,7 +1064,7 @@ fn halting(guest: &mut Guest, random: &mut Random) {
 
 /// Nothing will ever interrupt it.
 fn long_halt(random: &mut Random) -> Images {
-    let mut guest = native(flags(random));
+    let mut guest = native(random);
     set_cell(&mut guest, 1 + random.below(255) as u8);
     guest.forever(|guest| halting(guest, random));
     guest.images()
@@ -1067,7 +1081,7 @@ fn set_timer(guest: &mut Guest, nanoseconds: u32, mode: u32) {
 
 /// Also after more than the second after which we look up.
 fn woken(random: &mut Random) -> Images {
-    let mut guest = native(ALL_FLAGS);
+    let mut guest = native_as_ours(random);
     let milliseconds = random.one_of(&[0, 1, 10, 1200]);
     set_timer(&mut guest, milliseconds * 1_000_000 + 1000, 0);
     guest.mov(Reg::Rsp, DATA);
@@ -1080,7 +1094,7 @@ fn woken(random: &mut Random) -> Images {
 }
 
 fn halt_anywhere(random: &mut Random) -> Images {
-    let mut guest = usual();
+    let mut guest = usual(random);
     let cell = match random.below(2) {
         0 => page(random),
         _ => random.u64() & 0x000f_ffff_ffff_f000,
@@ -1093,7 +1107,7 @@ fn halt_anywhere(random: &mut Random) -> Images {
 /// With its timer at work, what an event needs is written to.
 fn changing(random: &mut Random) -> Images {
     const PERIODIC: u32 = 0x2_0000;
-    let mut guest = native(flags(random));
+    let mut guest = native(random);
     set_timer(&mut guest, 200_000, PERIODIC);
     for _ in 0..16 {
         guest.store(LOCAL_APIC + 0xb0, 0);
@@ -1126,7 +1140,7 @@ fn changing(random: &mut Random) -> Images {
 
 fn steps(random: &mut Random) -> Images {
     const TRAP: u64 = 0x100;
-    let mut guest = native(flags(random));
+    let mut guest = native(random);
     for _ in 0..8 {
         match random.below(4) {
             0 => user_mode(&mut guest, RFLAGS | TRAP, &[0x90, 0x0f, 0x05]),
@@ -1150,28 +1164,37 @@ fn steps(random: &mut Random) -> Images {
 
 /// What user mode may set, so that the host has to mind it.
 fn odd_processor(random: &mut Random) -> Images {
-    let mut guest = native(flags(random));
+    const SETS: [&[u8]; 11] = [
+        &[0x0f, 0x01, 0xef],             // wrpkru
+        &[0xf3, 0x48, 0x0f, 0xae, 0xd8], // wrgsbase rax
+        &[0xf3, 0x48, 0x0f, 0xae, 0xd0], // wrfsbase rax
+        &[0x0f, 0xae, 0x17],             // ldmxcsr [rdi]
+        &[0xd9, 0x2f],                   // fldcw [rdi]
+        // fninit; fldz; fld1; fdivrp; fwait
+        &[0xdb, 0xe3, 0xd9, 0xee, 0xd9, 0xe8, 0xde, 0xf1, 0x9b],
+        &[0xfd],                   // std
+        &[0x0f, 0xae, 0x0f],       // fxrstor [rdi]
+        &[0xc5, 0xfc, 0x77],       // vzeroall
+        &[0x66, 0x0f, 0xae, 0xf0], // tpause eax
+        &[0xf3, 0x0f, 0xae, 0xf0], // umonitor rax
+    ];
+    const TRAP: u64 = 0x100;
+    let mut guest = native(random);
+    guest.put(DATA, random.bytes(4096));
     for _ in 0..8 {
+        let anywhere = random.below(MEMORY);
+        guest.mov(Reg::Rdi, random.one_of(&[DATA, DATA + 1, anywhere]));
         guest.mov(Reg::Rax, random.u64());
         guest.mov(Reg::Rcx, 0);
         guest.mov(Reg::Rdx, 0);
-        let anywhere = random.below(MEMORY);
-        guest.mov(Reg::Rdi, random.one_of(&[DATA, DATA + 1, anywhere]));
-        guest.attempt(random.one_of(&[
-            &[0x0f, 0x01, 0xef][..],         // wrpkru
-            &[0xf3, 0x48, 0x0f, 0xae, 0xd8], // wrgsbase rax
-            &[0xf3, 0x48, 0x0f, 0xae, 0xd0], // wrfsbase rax
-            &[0x0f, 0xae, 0x17],             // ldmxcsr [rdi]
-            &[0xd9, 0x2f],                   // fldcw [rdi]
-            &[0xdb, 0xe3, 0xd9, 0xee, 0xd9, 0xe8, 0xde, 0xf1, 0x9b],
-            &[0xfd],                   // std
-            &[0x0f, 0xae, 0x0f],       // fxrstor [rdi]
-            &[0xc5, 0xfc, 0x77],       // vzeroall
-            &[0x66, 0x0f, 0xae, 0xf0], // tpause eax
-            &[0xf3, 0x0f, 0xae, 0xf0], // umonitor rax
-        ]));
+        let sets = random.one_of(&SETS);
+        match random.below(4) {
+            // A kernel that lacks one of them ends here.
+            0 => guest.attempt(sets),
+            _ => user_mode(&mut guest, RFLAGS, sets),
+        }
+        let rflags = random.below(1 << 22) & !TRAP;
         guest.mov(Reg::Rsp, u64::from(STACK) - 0x100);
-        let rflags = random.below(1 << 22) & !0x100;
         guest.mov(Reg::Rax, rflags);
         guest.attempt(&[0x50, 0x9d]); // push rax; popf
         match random.below(3) {
@@ -1194,7 +1217,7 @@ fn selectors(random: &mut Random) -> Images {
         &[0x0f, 0x00, 0xd8], // ltr ax
         &[0x48, 0xff, 0x2f], // jmp far [rdi]
     ];
-    let mut guest = native(flags(random));
+    let mut guest = native(random);
     for _ in 0..16 {
         let selector = match random.below(3) {
             0 => random.u16().into(),
@@ -1205,7 +1228,7 @@ fn selectors(random: &mut Random) -> Images {
         guest.mov(Reg::Rdi, DATA + 0x100 + selector);
         guest.mov(Reg::Rax, selector);
         let load = random.one_of(&LOADS);
-        match random.below(2) {
+        match random.below(4) {
             0 => guest.attempt(load),
             _ => user_mode(&mut guest, RFLAGS, load),
         }

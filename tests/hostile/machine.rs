@@ -150,8 +150,19 @@ pub fn run(images: &Images, silence: Duration, patience: Duration) -> Report {
 }
 
 pub fn run_session(begin: Begin, images: &Images, silence: Duration, patience: Duration) -> Report {
+    run_on(&RUNTIME, begin, images, silence, patience)
+}
+
+/// The same with another file for its runtime image.
+pub fn run_on(
+    runtime: &File,
+    begin: Begin,
+    images: &Images,
+    silence: Duration,
+    patience: Duration,
+) -> Report {
     let shared = Arc::new(Shared::new().expect("an eventfd"));
-    let vm = match boot(begin, images, &shared) {
+    let vm = match boot(runtime, begin, images, &shared) {
         Ok(vm) => vm,
         Err(error) => return Report::of(End::Refused(format!("{error:#}"))),
     };
@@ -192,7 +203,12 @@ pub fn run_session(begin: Begin, images: &Images, silence: Duration, patience: D
     }
 }
 
-fn boot(begin: Begin, images: &Images, shared: &Arc<Shared>) -> anyhow::Result<Vm<Session>> {
+fn boot(
+    runtime: &File,
+    begin: Begin,
+    images: &Images,
+    shared: &Arc<Shared>,
+) -> anyhow::Result<Vm<Session>> {
     let nowhere = File::options().write(true).open("/dev/null")?;
     let sinks = [
         Sink::new(&nowhere, OUTPUT_MAX)?,
@@ -208,7 +224,7 @@ fn boot(begin: Begin, images: &Images, shared: &Arc<Shared>) -> anyhow::Result<V
     let session = begin(work, sinks, Arc::clone(shared));
     let config = Config {
         memory: MEMORY,
-        runtime: RUNTIME.try_clone()?,
+        runtime: runtime.try_clone()?,
         images: BootImages {
             kernel: &images.kernel,
             agent: &images.agent,
@@ -222,12 +238,14 @@ fn boot(begin: Begin, images: &Images, shared: &Arc<Shared>) -> anyhow::Result<V
 pub const RUNTIME_CONTENT: &[u8; 16] = b"a runtime image ";
 
 /// One file for all guests.
-static RUNTIME: LazyLock<File> = LazyLock::new(|| {
+static RUNTIME: LazyLock<File> = LazyLock::new(runtime_image);
+
+pub fn runtime_image() -> File {
     let file = tempfile::tempfile().expect("a file");
     let written = file.write_all_at(&runtime_content(), 0);
     written.expect("room for an image");
     file
-});
+}
 
 fn runtime_content() -> Vec<u8> {
     RUNTIME_CONTENT.repeat(RUNTIME_ALIGNMENT as usize / RUNTIME_CONTENT.len())

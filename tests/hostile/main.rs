@@ -119,6 +119,11 @@ fn a_native_kernel_with_any_flags_ends_in_an_outcome() {
 }
 
 #[test]
+fn a_native_kernel_that_loses_its_cell_ends_in_an_outcome() {
+    native::lost_cell();
+}
+
+#[test]
 fn every_family_takes_a_kernel_that_runs_natively() {
     for (family, variants) in FAMILIES {
         family.run_natively(variants);

@@ -6,12 +6,15 @@ use crate::family::{Behaviour, ENDS, Family, STAYS, turn_of_all, watched};
 use crate::guest::*;
 use crate::kernel_log::KernelLog;
 use crate::machine::{
-    self,
+    self, End,
     Ends::{self, *},
 };
 use crate::random::Random;
 use sandbox::layout::*;
+use sandbox::outcome::{Crash, Outcome};
+use sandbox::session::Session;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 /// For guests of which only this is known: that they end, or time does.
 const ANYHOW: &[Ends] = &[
@@ -358,6 +361,43 @@ pub fn sweep() {
             log.assert_unhurt(&what);
             assert!(Survives.covers(&report.end), "{what}: {}", report.end);
         }
+    }
+}
+
+/// The page of the cell goes away under the guest, with the file behind it.
+pub fn lost_cell() {
+    const MEANWHILE: Duration = Duration::from_millis(50);
+    if !is_available() {
+        return;
+    }
+    let Some(_turn) = turn_of_all() else {
+        return;
+    };
+    let mut log = KernelLog::from_here();
+    for seed in 0..16 {
+        let random = &mut Random::new("lost", seed);
+        let mut guest = usual(random);
+        let page = RUNTIME + (random.below(RUNTIME_ALIGNMENT) & !0xfff);
+        switch(&mut guest, page | flags(random));
+        guest.forever(|guest| {
+            use_cell(guest, random);
+            guest.input(0, 1);
+        });
+        let images = guest.images();
+        let runtime = machine::runtime_image();
+        let what = format!("a lost cell, {seed}");
+        let report = watched(&what, 2 * ENDS, || {
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    std::thread::sleep(MEANWHILE);
+                    runtime.set_len(0).expect("a file");
+                });
+                machine::run_on(&runtime, Session::cold, &images, 2 * STAYS, 2 * STAYS)
+            })
+        });
+        log.assert_unhurt(&what);
+        let lost = matches!(report.end, End::Ended(Outcome::Crashed(Crash::MemoryLost)));
+        assert!(lost, "{what}: {}", report.end);
     }
 }
 

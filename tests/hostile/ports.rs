@@ -3,6 +3,7 @@
 use crate::family::{Behaviour, ENDS, Family, STAYS, turn_of_all, watched};
 use crate::guest::{DATA, Guest, Images, MEMORY, Reg};
 use crate::machine::{self, Ends::*};
+use crate::native::is_available;
 use crate::random::Random;
 use sandbox::layout::*;
 use sandbox::session::Session;
@@ -63,30 +64,38 @@ pub const FAMILY: Family = Family {
     natively: &[],
 };
 
-/// 65,536 ports × 3 widths × 2 directions.
+/// 65,536 ports × 3 widths × 2 directions; as often again by a kernel that runs natively.
 pub fn sweep() {
-    const PORTS: u64 = 1 << 16;
+    let native = is_available();
     let Some(_turn) = turn_of_all() else {
         return;
     };
     for width in [1, 2, 4] {
         for instruction in [0xec, 0xee] {
-            let mut guest = Guest::new();
-            guest.mov(Reg::Rdx, 0);
-            guest.repeat(PORTS, |guest| {
-                // Neither a service nor a reset.
-                guest.mov(Reg::Rax, 0x5a5a_5a5a);
-                guest.raw(&crate::guest::io(instruction, width));
-                guest.raw(&[0xff, 0xc2]); // inc edx
-            });
-            let images = guest.survive();
             let what = format!("{instruction:#x} of {width} bytes");
-            let report = watched(&what, 2 * ENDS, || machine::run(&images, ENDS, ENDS));
-            assert!(Survives.covers(&report.end), "{what}: {}", report.end);
-            // Each of them, and the guest's last word.
-            assert_eq!(report.counters.port_io, PORTS + 1, "{what}");
+            sweep_with(&what, instruction, width, |images| images);
+            if native {
+                sweep_with(&(what + ", natively"), instruction, width, Images::natively);
+            }
         }
     }
+}
+
+fn sweep_with(what: &str, instruction: u8, width: u8, mode: fn(Images) -> Images) {
+    const PORTS: u64 = 1 << 16;
+    let mut guest = Guest::new();
+    guest.mov(Reg::Rdx, 0);
+    guest.repeat(PORTS, |guest| {
+        // Neither a service nor a reset.
+        guest.mov(Reg::Rax, 0x5a5a_5a5a);
+        guest.raw(&crate::guest::io(instruction, width));
+        guest.raw(&[0xff, 0xc2]); // inc edx
+    });
+    let images = mode(guest.survive());
+    let report = watched(what, 2 * ENDS, || machine::run(&images, ENDS, ENDS));
+    assert!(Survives.covers(&report.end), "{what}: {}", report.end);
+    // Each of them, and the guest's last word.
+    assert_eq!(report.counters.port_io, PORTS + 1, "{what}");
 }
 
 /// Until a guest has its job, its kernel may look for devices that are not there.

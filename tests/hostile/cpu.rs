@@ -107,7 +107,6 @@ pub const FAMILY: Family = Family {
         },
     ],
     peak: 72 << 20,
-    natively: &[],
 };
 
 fn spin(random: &mut Random) -> Images {

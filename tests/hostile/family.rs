@@ -2,7 +2,7 @@
 
 use crate::guest::Images;
 use crate::kernel_log::KernelLog;
-use crate::machine::{self, End, Ends, Report};
+use crate::machine::{self, Ends, Report};
 use crate::native;
 use crate::process::{self, Footprint};
 use crate::random::Random;
@@ -35,8 +35,6 @@ pub struct Family {
     pub behaviours: &'static [Behaviour],
     /// Bytes that the process may grow by while a guest runs, with what the guest touches.
     pub peak: u64,
-    /// How else behaviours may end of a guest whose kernel runs natively.
-    pub natively: &'static [(&'static str, &'static [Ends])],
 }
 
 /// How a software KVM runs a guest's kernel.
@@ -87,19 +85,6 @@ impl Family {
         format!("HOSTILE_SEED={}:{seed}", self.label(mode))
     }
 
-    fn may_end(&self, behaviour: &Behaviour, mode: Mode, end: &End) -> bool {
-        let natively = self
-            .natively
-            .iter()
-            .filter(|(name, _)| mode == Mode::Native && *name == behaviour.name);
-        let ends = natively.flat_map(|(_, ends)| *ends);
-        behaviour
-            .ends
-            .iter()
-            .chain(ends)
-            .any(|ends| ends.covers(end))
-    }
-
     /// Gives how late it was gone, if its time was up.
     fn check(&self, mode: Mode, seed: u64, log: &mut KernelLog) -> Option<Duration> {
         let behaviour = self.behaviour(seed);
@@ -110,7 +95,7 @@ impl Family {
             println!("{}: {}, {:?}", behaviour.name, report.end, report.counters);
         }
         assert!(
-            self.may_end(behaviour, mode, &report.end),
+            behaviour.ends.iter().any(|ends| ends.covers(&report.end)),
             "{replay}: {} ended: {}",
             behaviour.name,
             report.end,
@@ -148,9 +133,6 @@ impl Family {
 
     /// The same, of guests that first have their kernels run natively, where a host does that.
     pub fn run_natively(&self, variants: u64) {
-        for (name, _) in self.natively {
-            assert!(self.behaviours.iter().any(|known| known.name == *name));
-        }
         if is_replayed() || native::is_available() {
             self.run_in(Mode::Native, variants);
         }

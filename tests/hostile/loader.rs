@@ -72,7 +72,6 @@ pub const FAMILY: Family = Family {
     ],
     // The largest agent, its archive, and the guest's copy of that.
     peak: 3 * MEMORY,
-    natively: &[],
 };
 
 /// File header and program headers of an image, at least the first.

@@ -48,7 +48,6 @@ pub const FAMILY: Family = Family {
         },
     ],
     peak: 72 << 20,
-    natively: &[],
 };
 
 fn touch(random: &mut Random) -> Images {

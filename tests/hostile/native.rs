@@ -235,7 +235,6 @@ pub const FAMILY: Family = Family {
             ends: ANYHOW,
         },
     ],
-    natively: &[],
     peak: 72 << 20,
 };
 
@@ -1182,7 +1181,7 @@ fn steps(random: &mut Random) -> Images {
     const TRAP: u64 = 0x100;
     let mut guest = native(random);
     for _ in 0..8 {
-        match random.below(4) {
+        match random.below(5) {
             0 => user_mode(&mut guest, RFLAGS | TRAP, &[0x90, 0x0f, 0x05]),
             1 => {
                 guest.mov(Reg::Rsp, u64::from(STACK) - 0x100);
@@ -1196,7 +1195,15 @@ fn steps(random: &mut Random) -> Images {
                 let call = random.one_of(&[HYPERCALL, CPUID, IRET, SYSRET]);
                 guest.attempt(&[&[0x50, 0x9d], call].concat());
             }
-            _ => guest.attempt(&[0xcc]),
+            3 => guest.attempt(&[0xcc]),
+            _ => {
+                // mov drN, rax; then of it all, mov dr7, rax
+                let number = random.below(4) as u8;
+                guest.mov(Reg::Rax, random.address());
+                guest.attempt(&[0x0f, 0x23, 0xc0 | number << 3]);
+                guest.mov(Reg::Rax, random.u32().into());
+                guest.attempt(&[0x0f, 0x23, 0xf8]);
+            }
         }
     }
     guest.survive()

@@ -89,7 +89,6 @@ pub const FAMILY: Family = Family {
         },
     ],
     peak: PEAK,
-    natively: &[],
 };
 
 /// 10 GiB of a program's output: delivered up to its limit, counted to the end.

@@ -61,7 +61,6 @@ pub const FAMILY: Family = Family {
         },
     ],
     peak: 8 << 20,
-    natively: &[],
 };
 
 /// 65,536 ports × 3 widths × 2 directions; as often again by a kernel that runs natively.

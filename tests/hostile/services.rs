@@ -89,7 +89,6 @@ pub const FAMILY: Family = Family {
         },
     ],
     peak: 72 << 20,
-    natively: &[],
 };
 
 fn stream(random: &mut Random) -> u8 {

@@ -77,7 +77,6 @@ pub const FAMILY: Family = Family {
         },
     ],
     peak: 24 << 20,
-    natively: &[],
 };
 
 /// The agent says that the program exited with status 7: that a device which still works is told.

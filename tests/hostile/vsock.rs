@@ -92,7 +92,6 @@ pub const FAMILY: Family = Family {
         },
     ],
     peak: 24 << 20,
-    natively: &[],
 };
 
 fn ready() -> Packet {

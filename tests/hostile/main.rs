@@ -110,7 +110,7 @@ fn a_kernel_that_asks_to_run_natively_does_or_is_refused() {
 
 #[test]
 fn any_kernel_that_runs_natively_ends_in_an_outcome() {
-    native::FAMILY.run_where_native(680);
+    native::FAMILY.run_where_native(700);
 }
 
 #[test]

@@ -223,6 +223,12 @@ pub const FAMILY: Family = Family {
             ends: ANYHOW,
         },
         Behaviour {
+            name: "looks for the kernel of its host",
+            guest: host_kernel,
+            patience: ENDS,
+            ends: &[Survives],
+        },
+        Behaviour {
             name: "leaves the processor as no program does",
             guest: odd_processor,
             patience: STAYS,
@@ -1205,6 +1211,42 @@ fn steps(random: &mut Random) -> Images {
                 guest.attempt(&[0x0f, 0x23, 0xf8]);
             }
         }
+    }
+    guest.survive()
+}
+
+/// Where Linux has its text, its memory, its stacks and its entries (Documentation/arch/x86/x86_64/mm.rst).
+/// The guest maps none of it, so each access is a fault of its own, to it.
+fn host_kernel(random: &mut Random) -> Images {
+    const PLACES: [(u64, u64); 9] = [
+        (0xffff_8880_0000_0000, 1 << 46),
+        (0xffff_c900_0000_0000, 1 << 45),
+        (0xffff_ea00_0000_0000, 1 << 40),
+        (0xffff_fe00_0000_0000, 1 << 14),
+        (0xffff_fe00_0000_0000, 1 << 39),
+        (0xffff_ffff_8000_0000, 1 << 29),
+        (0xffff_ffff_c000_0000, 1 << 29),
+        (0xffff_ffff_ff60_0000, 1 << 12),
+        (0xffff_ff80_0000_0000, 1 << 39),
+    ];
+    const ACCESSES: [&[u8]; 4] = [
+        &[0x48, 0x8b, 0x07],       // mov rax, [rdi]
+        &[0x48, 0x89, 0x07],       // mov [rdi], rax
+        &[0xf0, 0x48, 0x01, 0x07], // lock add [rdi], rax
+        &[0xff, 0xe7],             // jmp rdi
+    ];
+    let mut guest = native(random);
+    for _ in 0..32 {
+        let (start, size) = random.one_of(&PLACES);
+        let address = start + random.below(size);
+        guest.mov(Reg::Rdi, address);
+        // mov edi, 1: of one that came through.
+        let access = [random.one_of(&ACCESSES), &[0xbf, 1, 0, 0, 0]].concat();
+        match random.below(2) {
+            0 => guest.attempt(&access),
+            _ => user_mode(&mut guest, RFLAGS, &access),
+        }
+        guest.require(Reg::Rdi, address);
     }
     guest.survive()
 }

@@ -26,8 +26,11 @@ pub const CELL: u64 = 0x21_4000;
 /// by clearing this bit.
 pub const TABLES: u64 = 0x21_6000;
 pub const USER_TABLES: u64 = TABLES | 0x1000;
-/// Where these map the first 512 GiB once more: a stack for events must be in this half.
-pub const UPPER_HALF: u64 = 0xffff_8000_0000_0000;
+/// Where these map the first 512 GiB once more: a stack for events must be in the upper half. (Its
+/// first 512 GiB are the host's, whatever the guest's tables say.)
+pub const UPPER_HALF: u64 = 0xffff_8800_0000_0000;
+/// Their entry for that, in bytes.
+pub const UPPER_ENTRY: u64 = (UPPER_HALF >> 39 & 0x1ff) * 8;
 /// Of an entry in a page table: present, writable, for user mode too.
 pub const SHARED: u64 = 7;
 /// Free for a guest's data, up to the end of its memory.
@@ -66,7 +69,7 @@ impl Guest {
         guest.put(NATIVE_ENTRY, native_entry());
         for tables in [TABLES, USER_TABLES] {
             guest.put(tables, bytes([BOOT_PDPT | SHARED]));
-            guest.put(tables + 256 * 8, bytes([BOOT_PDPT | SHARED]));
+            guest.put(tables + UPPER_ENTRY, bytes([BOOT_PDPT | SHARED]));
         }
         guest.map_devices();
         guest

@@ -1034,9 +1034,9 @@ fn table_flood(random: &mut Random) -> Images {
         guest.repeat((last - first) / 0x2000 / rarely, |guest| {
             for _ in 0..rarely.min(16) {
                 guest.mov(Reg::Rax, BOOT_PDPT | SHARED);
-                for offset in [0_u32, 256 * 8, 0x1000, 0x1000 + 256 * 8] {
+                for offset in [0, UPPER_ENTRY, 0x1000, 0x1000 + UPPER_ENTRY] {
                     guest.raw(&[0x48, 0x89, 0x83]); // mov [rbx + offset], rax
-                    guest.raw(&offset.to_le_bytes());
+                    guest.raw(&(offset as u32).to_le_bytes());
                 }
                 guest.mov(Reg::Rax, SET_CR3);
                 guest.attempt(HYPERCALL);
@@ -1160,7 +1160,7 @@ fn changing(random: &mut Random) -> Images {
         let place = random.one_of(&[
             TABLES,
             USER_TABLES,
-            TABLES + 256 * 8,
+            TABLES + UPPER_ENTRY,
             TSS + 4,
             GDT + 0x40,
             GDT + 0x10,
@@ -1215,10 +1215,12 @@ fn steps(random: &mut Random) -> Images {
     guest.survive()
 }
 
-/// Where Linux has its text, its memory, its stacks and its entries (Documentation/arch/x86/x86_64/mm.rst).
-/// The guest maps none of it, so each access is a fault of its own, to it.
+/// Where the KVM has its own, and where Linux has its memory, text, stacks and entries
+/// (Documentation/arch/x86/x86_64/mm.rst). The guest maps none of it, so each access is a fault of its own, to it.
 fn host_kernel(random: &mut Random) -> Images {
-    const PLACES: [(u64, u64); 9] = [
+    const PLACES: [(u64, u64); 11] = [
+        (0xffff_8000_0000_0000, 1 << 39),
+        (0xffff_8000_0000_0000, 1 << 21),
         (0xffff_8880_0000_0000, 1 << 46),
         (0xffff_c900_0000_0000, 1 << 45),
         (0xffff_ea00_0000_0000, 1 << 40),

@@ -133,14 +133,14 @@ impl Family {
 
     /// The same, of guests that first have their kernels run natively, where a host does that.
     pub fn run_natively(&self, variants: u64) {
-        if is_replayed() || native::is_available() {
+        if native::is_available() {
             self.run_in(Mode::Native, variants);
         }
     }
 
     /// The same, of guests that ask for that themselves.
     pub fn run_where_native(&self, variants: u64) {
-        if is_replayed() || native::is_available() {
+        if native::is_available() {
             self.run(variants);
         }
     }
@@ -212,6 +212,9 @@ pub fn run_confined(families: &[&Family]) {
         if native {
             family.run_confined(Mode::Native);
         }
+    }
+    if native {
+        native::FAMILY.run_confined(Mode::Usual);
     }
 }
 

@@ -528,7 +528,7 @@ fn unknown_hypercalls(random: &mut Random) -> Images {
             1 => LAST + 1 + random.below(0x1000),
             2 => random.u64() | 1 << 63,
             // The low half is a number that there is.
-            _ => FIRST + random.below(LAST - FIRST) | 1 << (32 + random.below(31)),
+            _ => (FIRST + random.below(LAST - FIRST + 1)) | 1 << (32 + random.below(31)),
         };
         hypercall(
             &mut guest,

@@ -297,7 +297,7 @@ pub fn is_available() -> bool {
 
 /// In this mode, and in no other, a kernel finds itself in the processor's user mode.
 fn asks_and_gets_it() -> bool {
-    let mut guest = asking();
+    let mut guest = asking(NATIVE_MSR);
     guest.mov(Reg::Rax, 0);
     guest.raw(&[0x8c, 0xc8]); // mov eax, cs
     guest.raw(&[0x83, 0xe0, 3]); // and eax, 3
@@ -306,19 +306,19 @@ fn asks_and_gets_it() -> bool {
 }
 
 /// The MSR that is not there is refused as any other that is not there.
-fn asks_and_is_refused() -> bool {
-    let mut guest = asking();
+fn asks_and_is_refused(msr: u32) -> bool {
+    let mut guest = asking(msr);
     guest.require(Reg::Rsp, STACK.into());
     Survives.covers(&machine::run(&guest.survive(), ENDS, ENDS).end)
 }
 
 /// One whose stack pointer tells whether asking for the mode was a fault.
-fn asking() -> Guest {
+fn asking(msr: u32) -> Guest {
     let mut guest = Guest::new();
     guest.catch_faults();
     guest.share_tables();
     guest.mov(Reg::Rsp, DATA);
-    guest.msr(NATIVE_MSR, CELL | ALL_FLAGS);
+    guest.msr(msr, CELL | ALL_FLAGS);
     guest.attempt(WRMSR);
     guest
 }
@@ -329,8 +329,9 @@ pub fn is_given_or_refused() {
     let Some(_turn) = turn_of_all() else {
         return;
     };
-    let refused = watched("a refusal", 2 * ENDS, asks_and_is_refused);
-    assert_eq!(refused, !given);
+    let is_refused = |msr| watched("a refusal", 2 * ENDS, || asks_and_is_refused(msr));
+    assert_eq!(is_refused(NATIVE_MSR), !given);
+    assert!(is_refused(NATIVE_MSR + 0xf), "an MSR that there is not");
 }
 
 /// Each combination of flags, and of those that the hypervisor reports: there and back in each way.

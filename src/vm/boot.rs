@@ -74,10 +74,6 @@ fn command_line(mode: Mode, verbose: bool) -> Result<Cmdline> {
     if !verbose {
         add("quiet")?;
     }
-    if !verbose && mode == Mode::Emulated {
-        // Not even formatted: thousands of instructions each.
-        add("printk_drop")?;
-    }
     line.add_virtio_mmio_device(VSOCK_MMIO_SIZE, GuestAddress(VSOCK_MMIO), VSOCK_IRQ, None)
         .context("announcing the vsock device")?;
     Ok(line)
@@ -86,11 +82,10 @@ fn command_line(mode: Mode, verbose: bool) -> Result<Cmdline> {
 /// A software KVM does not filter CPUID, so the kernel is told what to leave alone:
 /// what is not emulated (smap, popcnt, cx16), what is emulated once per iteration (erms, fsrm,
 /// rep_good, and 395: FSRS, which has no name), and the XSAVE formats that KVM_SET_XSAVE does
-/// not speak. Its memory work it leaves to us (`vm::services`). A timer tick takes it 2 ms, so a busy
-/// program is interrupted every 100 ms, not 10. Remapping its text read-only, freeing the
-/// initramfs and making its root a tmpfs is work that protects nothing here.
+/// not speak. Remapping its text read-only, freeing the initramfs and making its root a tmpfs is
+/// work that protects nothing here.
 const EMULATED: &str = "clearcpuid=smap,popcnt,cx16,erms,fsrm,395,rep_good,\
-    xsaves,xsavec,xsaveopt bulk_memory tick_stretch=10 rodata=off retain_initrd rootfstype=ramfs";
+    xsaves,xsavec,xsaveopt rodata=off retain_initrd rootfstype=ramfs";
 
 /// In native mode the processor's own instructions work, and the kernel must leave alone only what
 /// would keep it from its own pages, which are user mode's too (smap, smep); a bit of CR4 that the

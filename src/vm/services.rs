@@ -1,9 +1,8 @@
 //! What we do for a guest kernel at its request, which is an `out` to [`HOST_SERVICES_PORT`].
 //!
-//! On a software KVM every instruction of the guest's kernel is emulated: there, clearing a page
-//! takes it thousands of times longer than us, and a byte of output that goes through a pipe, an
-//! agent and a socket takes it milliseconds. On a hardware KVM a request is merely as quick as
-//! any exit. Our kernel patches know it (`kernel-config/patches`).
+//! A byte of output that goes through a pipe, an agent and a socket takes the guest several wake-ups,
+//! and where its kernel is emulated milliseconds; a request is as quick as any exit. Our kernel
+//! patches know it (`kernel-config/patches`).
 //!
 //! AL names the service, addresses are guest-virtual, RCX is a length in bytes. As with a string
 //! instruction, RCX counts down what was done; at a page that is not mapped as it must be we
@@ -11,8 +10,6 @@
 //!
 //! | AL | service |
 //! |---|---|
-//! | 0 | fill RCX bytes at RDI with AH; RDI advances |
-//! | 1 | copy RCX bytes from RSI to RDI, which advance |
 //! | 2 | fill RCX bytes at RDI with random numbers |
 //! | 3 | take RCX bytes at RSI for stream AH ([`guest::stream`]) |
 //! | 4 | put up to RCX bytes of the job at RDI; RAX becomes nanoseconds since 1970 |
@@ -32,8 +29,6 @@ use kvm_bindings::{kvm_regs, kvm_sregs};
 use nix::errno::Errno;
 use vm_memory::VolatileSlice;
 
-const FILL: u8 = 0;
-const COPY: u8 = 1;
 const RANDOM: u8 = 2;
 const WRITE: u8 = 3;
 const JOB: u8 = 4;
@@ -42,9 +37,7 @@ const STDIN: u8 = 6;
 const FILES: u8 = 7;
 const NO_FILES: u8 = 8;
 
-/// Bytes done in one request at most, so that a time limit is never far away.
-const REQUEST_MAX: u64 = 16 << 20;
-/// The same, of what we must hold meanwhile.
+/// Bytes done in one request at most: we hold them meanwhile, and a time limit is never far away.
 const HELD_MAX: u64 = 1 << 20;
 
 /// Who is behind the services that are about the program.
@@ -75,26 +68,6 @@ pub fn serve(
     let space = AddressSpace::new(memory, sregs.cr3);
     let [service, operand, ..] = regs.rax.to_le_bytes();
     match service {
-        FILL => {
-            let done = each_page(&space, regs.rdi, regs.rcx, Access::Write, |page| {
-                fill(&page, operand);
-                Ok(page.len())
-            });
-            regs.rdi = regs.rdi.wrapping_add(done);
-            regs.rcx -= done;
-        }
-        COPY => {
-            let mut from = regs.rsi;
-            let done = each_page(&space, regs.rdi, regs.rcx, Access::Write, |target| {
-                let source = space.slice(from, target.len() as u64, Access::Read)?;
-                source.copy_to_volatile_slice(target);
-                from = from.wrapping_add(source.len() as u64);
-                Ok(source.len())
-            });
-            regs.rdi = regs.rdi.wrapping_add(done);
-            regs.rsi = from;
-            regs.rcx -= done;
-        }
         RANDOM => {
             let length = regs.rcx.min(HELD_MAX);
             regs.rcx -= put(&space, regs.rdi, &random(length as usize)?);
@@ -140,11 +113,10 @@ fn each_page<'a>(
     access: Access,
     mut step: impl FnMut(VolatileSlice<'a, ()>) -> Result<usize, PageFault>,
 ) -> u64 {
-    let wanted = length.min(REQUEST_MAX);
     let mut done = 0;
-    while done < wanted {
+    while done < length {
         let step = space
-            .slice(address.wrapping_add(done), wanted - done, access)
+            .slice(address.wrapping_add(done), length - done, access)
             .and_then(&mut step);
         match step {
             Ok(count) => done += count as u64,
@@ -162,12 +134,6 @@ fn put(space: &AddressSpace, address: u64, bytes: &[u8]) -> u64 {
         rest = tail;
         Ok(head.len())
     })
-}
-
-fn fill(page: &VolatileSlice<()>, value: u8) {
-    // SAFETY: a VolatileSlice is valid for writes of its length, and guest memory holds plain
-    // bytes.
-    unsafe { page.ptr_guard_mut().as_ptr().write_bytes(value, page.len()) };
 }
 
 /// From the host's kernel (getrandom(2)).

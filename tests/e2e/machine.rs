@@ -145,13 +145,13 @@ fn a_spin_with_interrupts_off_stops_when_told() {
 }
 
 #[test]
-fn bulk_memory_work_at_bad_addresses_does_nothing_and_says_so() {
+fn a_service_at_a_bad_address_does_nothing_and_says_so() {
     // Resets the machine if RCX and RDI are as they were, else faults.
     let code = [
         &[0x48, 0xc7, 0xc1, 0xff, 0xff, 0xff, 0xff][..], // mov $-1, %rcx
         &[0x48, 0xbf, 0, 0, 0, 0, 0x70, 0, 0, 0],        // mov $0x7000000000, %rdi
         &[0x48, 0x89, 0xfb],                             // mov %rdi, %rbx
-        &[0x31, 0xc0, 0xe7, 0xe4],                       // xor %eax, %eax; out %eax, $0xe4
+        &[0xb8, 2, 0, 0, 0, 0xe7, 0xe4],                 // mov $2, %eax; out %eax, $0xe4
         &[0x48, 0xff, 0xc1, 0x75, 0x09],                 // inc %rcx; jnz fault
         &[0x48, 0x39, 0xfb, 0x75, 0x04],                 // cmp %rdi, %rbx; jne fault
         &[0xb0, 0xfe, 0xe6, 0x64],                       // mov $0xfe, %al; out %al, $0x64

@@ -6,8 +6,6 @@ use crate::machine::Ends::*;
 use crate::random::Random;
 use sandbox::layout::*;
 
-const FILL: u8 = 0;
-const COPY: u8 = 1;
 const RANDOM: u8 = 2;
 const WRITE: u8 = 3;
 const JOB: u8 = 4;
@@ -16,7 +14,7 @@ const STDIN: u8 = 6;
 const FILES: u8 = 7;
 const NO_FILES: u8 = 8;
 /// Those that move memory.
-const MOVES: [u8; 6] = [FILL, COPY, RANDOM, WRITE, JOB, FILES];
+const MOVES: [u8; 4] = [RANDOM, WRITE, JOB, FILES];
 
 pub const FAMILY: Family = Family {
     name: "services",
@@ -52,7 +50,7 @@ pub const FAMILY: Family = Family {
             ends: &[Survives],
         },
         Behaviour {
-            name: "fills and copies over the end of its memory",
+            name: "asks for services over the end of its memory",
             guest: over_the_end,
             patience: ENDS,
             ends: &[Survives],
@@ -123,7 +121,7 @@ fn anywhere(random: &mut Random) -> Images {
 
 fn unknown(random: &mut Random) -> Images {
     let mut guest = Guest::new();
-    for service in NO_FILES + 1..=u8::MAX {
+    for service in (0..RANDOM).chain(NO_FILES + 1..=u8::MAX) {
         guest.ask(service, random.u8());
     }
     guest.survive()
@@ -154,7 +152,7 @@ fn page_tables(random: &mut Random) -> Images {
             (Reg::Rsi, above(random)),
             (Reg::Rcx, random.below(0x10_0000)),
         ];
-        let service = random.one_of(&[COPY, WRITE]);
+        let service = random.one_of(&[RANDOM, WRITE]);
         guest.service(service, stream(random), registers);
     }
     guest.survive()
@@ -163,14 +161,14 @@ fn page_tables(random: &mut Random) -> Images {
 /// None of it is done.
 fn write_to_the_image(random: &mut Random) -> Images {
     let mut guest = Guest::new();
-    for service in [FILL, COPY, RANDOM] {
+    for _ in 0..3 {
         let length = 1 + random.below(0x1000);
         let registers = [
             (Reg::Rdi, RUNTIME + random.below(RUNTIME_ALIGNMENT)),
             (Reg::Rsi, DATA),
             (Reg::Rcx, length),
         ];
-        guest.service(service, random.u8(), registers);
+        guest.service(RANDOM, random.u8(), registers);
         guest.require(Reg::Rcx, length);
     }
     guest.survive()
@@ -179,7 +177,7 @@ fn write_to_the_image(random: &mut Random) -> Images {
 /// None of it is done: they are no other names for its page tables.
 fn not_canonical(random: &mut Random) -> Images {
     let mut guest = Guest::new();
-    for service in [FILL, COPY, RANDOM, WRITE] {
+    for service in [RANDOM, WRITE] {
         let length = 1 + random.below(0x1_0000);
         let address = 1 << (48 + random.below(16)) | random.below(MEMORY);
         let registers = [(Reg::Rdi, address), (Reg::Rsi, address), (Reg::Rcx, length)];
@@ -192,7 +190,7 @@ fn not_canonical(random: &mut Random) -> Images {
 /// What fits is done, and the rest left in RCX.
 fn over_the_end(random: &mut Random) -> Images {
     let mut guest = Guest::new();
-    for service in [FILL, COPY, RANDOM, WRITE] {
+    for service in [RANDOM, WRITE] {
         let (inside, outside) = (1 + random.below(9000), 1 + random.below(9000));
         let registers = [
             (Reg::Rdi, MEMORY - inside),
@@ -252,7 +250,7 @@ fn widths(random: &mut Random) -> Images {
             (Reg::Rdi, DATA),
             (Reg::Rsi, DATA),
             (Reg::Rcx, random.below(100)),
-            (Reg::Rax, random.one_of(&MOVES[..3]).into()),
+            (Reg::Rax, random.one_of(&MOVES[..2]).into()),
         ] {
             guest.mov(register, value);
         }
@@ -261,16 +259,15 @@ fn widths(random: &mut Random) -> Images {
     guest.survive()
 }
 
-fn flood(random: &mut Random) -> Images {
+fn flood(_: &mut Random) -> Images {
     let mut guest = Guest::new();
-    let service = random.one_of(&[FILL, RANDOM]);
     guest.forever(|guest| {
         let registers = [
             (Reg::Rdi, DATA),
             (Reg::Rsi, DATA),
             (Reg::Rcx, MEMORY - DATA),
         ];
-        guest.service(service, 0xff, registers);
+        guest.service(RANDOM, 0xff, registers);
     });
     guest.images()
 }

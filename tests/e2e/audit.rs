@@ -1,7 +1,7 @@
 //! The log of runs: what is in it, whatever happens to those who write it.
 
 use crate::agent::{Agent, gone};
-use crate::common::{Cache, exit_code, finish, start, text};
+use crate::common::{Cache, exit_code, finish, start, text, with_ports};
 use crate::record::UNUSUAL;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
@@ -121,7 +121,7 @@ fn a_run_is_written_down_when_it_begins_and_when_it_has_ended() {
 #[test]
 fn what_no_guest_of_ours_does_is_written_down() {
     let log = Log::new();
-    let output = log.run(&["--root", "--json"], UNUSUAL);
+    let output = log.run(&[with_ports(), &["--root", "--json"]].concat(), UNUSUAL);
     let told = record(&output).unusual;
     assert!(told.unknown_ports > 0 && told.unknown_services > 0 && told.violations > 0);
     let end = &log.entries()[1];

@@ -72,6 +72,15 @@ pub fn mode() -> Mode {
     *MODE
 }
 
+/// Options that let the guest's root reach I/O ports. Not in native mode: user mode's page table
+/// has nothing of the kernel there, and so no bitmap that allows them.
+pub fn with_ports() -> &'static [&'static str] {
+    match mode() {
+        Mode::Native => &["--fresh", "--kvm-mode=emulated"],
+        Mode::Hardware | Mode::Emulated => &[],
+    }
+}
+
 /// `sandbox run` on this code.
 pub fn run(options: &[&str], code: &str) -> Output {
     let mut arguments = vec!["run"];

@@ -1,6 +1,6 @@
 //! What a program is told of a run: one JSON object, for each way a run can end.
 
-use crate::common::{Cache, binary, exit_code, finish, sandbox, start, text};
+use crate::common::{Cache, binary, exit_code, finish, sandbox, start, text, with_ports};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use nix::sys::signal::{Signal, kill};
@@ -145,7 +145,7 @@ call('b803090000 b90a000000 31f6 e7e4')  # mov eax, 0x903; mov ecx, 10; xor esi,
 
 #[test]
 fn what_no_guest_of_ours_does_is_counted() {
-    let (record, code) = recorded(&["--root"], UNUSUAL);
+    let (record, code) = recorded(&[with_ports(), &["--root"]].concat(), UNUSUAL);
     assert_eq!((record.status, code), (Status::Crashed, 125));
     assert_eq!(record.stdout.as_deref(), Some("done\n"), "{record:?}");
     let unusual = record.unusual;

@@ -1,7 +1,7 @@
 //! What a program may try that is root in its guest, with a whole Linux at hand: each attempt has
 //! an outcome, and nothing of it reaches the host. How it brings its machine down is in `limits`.
 
-use crate::common::{Cache, PYTHON, exit_code, finish, start, text};
+use crate::common::{Cache, PYTHON, exit_code, finish, start, text, with_ports};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -212,14 +212,14 @@ print('asking', flush=True)
 {services}"
         )
     };
-    let claim = attack(&[], "60", &code("ask(5, 7, 0, 0, 0)"));
+    let claim = attack(with_ports(), "60", &code("ask(5, 7, 0, 0, 0)"));
     assert_ended(&claim, 7, "");
     let all = "
 for al in 0, 1, 2, 3, 4, 6, 7, 9, 255:
     for address in 0, 1, 0x1000, 0x7fff_ffff_f000, 1 << 63, (1 << 64) - 1, ctypes.addressof(ctypes.c_char.from_buffer(page)) + 2048:
         for count in 0, 1, 4096, 1 << 32, (1 << 64) - 1: ask(al, 0, count, address, address)
 print('done')";
-    let output = attack(&[], "60", &code(all));
+    let output = attack(with_ports(), "60", &code(all));
     let ended = exit_code(output.status);
     assert!(
         [0, 124, 125, 132, 135, 139].contains(&ended),
@@ -227,7 +227,7 @@ print('done')";
         text(&output.stderr)
     );
     assert_ended(
-        &attack(&[], "60", &code("ask(3, 9, 10, 0, 0)")),
+        &attack(with_ports(), "60", &code("ask(3, 9, 10, 0, 0)")),
         125,
         "output to stream 9",
     );

@@ -377,7 +377,7 @@ fn a_full_disk_is_told_with_its_place_and_nothing_is_left_there() {
     let image_size = image.metadata().unwrap().len() >> 10;
     let image_name = image.file_name().unwrap().to_str().unwrap();
     let script = "\"$0\" run -c 'print(1)'; code=$?
-find \"$XDG_CACHE_HOME\" -type f ! -name '*.lock' -exec basename {} ';'
+find \"$XDG_CACHE_HOME\" -type f ! -name '*.lock' ! -name '*.mode' -exec basename {} ';'
 exit $code";
     for (size, told, left) in [
         (image_size / 2, "unpacking the runtime image", String::new()),

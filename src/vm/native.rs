@@ -33,3 +33,26 @@ pub fn has_interrupts_on(memory: &Memory, cell: u64) -> bool {
     let flag = flag.and_then(|slice| slice.read_obj::<u8>(0).ok());
     flag.is_some_and(|flag| flag != 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::{LOW_RAM_END, RUNTIME, RUNTIME_ALIGNMENT};
+    use vm_memory::GuestAddress;
+
+    #[test]
+    fn the_flag_is_looked_for_wherever_the_guest_says_and_is_off_where_nothing_is() {
+        const SIZE: u64 = 2 << 20;
+        let runtime = tempfile::tempfile().unwrap();
+        runtime.set_len(RUNTIME_ALIGNMENT).unwrap();
+        let memory = Memory::new(SIZE, runtime).unwrap();
+        let last = SIZE - 0x1000;
+        assert!(!has_interrupts_on(&memory, last));
+        memory.ram().write_obj(1u8, GuestAddress(last)).unwrap();
+        assert!(has_interrupts_on(&memory, last));
+        let end = RUNTIME + RUNTIME_ALIGNMENT;
+        for nowhere in [SIZE, LOW_RAM_END, RUNTIME - 0x1000, RUNTIME, end, PAGE] {
+            assert!(!has_interrupts_on(&memory, nowhere), "{nowhere:#x}");
+        }
+    }
+}

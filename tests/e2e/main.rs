@@ -16,6 +16,8 @@ mod files;
 mod guest;
 mod interpreter;
 mod kernel_memory;
+mod kernel_pages;
+mod kernel_signals;
 mod kernel_state;
 mod kernel_traps;
 mod killed;

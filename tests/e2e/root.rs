@@ -2,6 +2,7 @@
 //! an outcome, and nothing of it reaches the host. How it brings its machine down is in `limits`.
 
 use crate::common::{Cache, PYTHON, exit_code, finish, mode, start, text};
+use crate::lab::complaints;
 use sandbox::vm::mode::Mode;
 use std::fs;
 use std::io::Read;
@@ -371,33 +372,13 @@ fn stress(class: &str) {
     assert_eq!(Host::look(), before);
     // Emulated, it is too slow for its own watchdogs.
     if mode() != Mode::Emulated {
-        let complaints: Vec<_> = stderr.lines().filter(|line| complains(line)).collect();
+        let complaints = complaints(
+            stderr
+                .lines()
+                .filter(|line| !line.starts_with("stress-ng:")),
+        );
         assert!(complaints.is_empty(), "{class}: {complaints:#?}");
     }
-}
-
-/// Whether a line of the guest kernel's log says that something is wrong with it. That a program
-/// faulted, or was killed for its memory, is nothing wrong.
-fn complains(line: &str) -> bool {
-    !["stress-ng:", "sandbox:"]
-        .iter()
-        .any(|who| line.starts_with(who))
-        && [
-            "BUG",
-            "WARNING:",
-            "Oops",
-            "lockup",
-            "stall",
-            "blocked for more than",
-            "unhandled",
-            "general protection fault,",
-            "panic",
-            "Bad page",
-            "Call Trace",
-            "double fault",
-        ]
-        .iter()
-        .any(|complaint| line.contains(complaint))
 }
 
 #[test]

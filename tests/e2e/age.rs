@@ -106,6 +106,61 @@ print(wall, began, time.monotonic() - began)
     (next(), next(), next())
 }
 
+/// Every kind of timer, armed for 0.1 s, by what is left of it and by the clock it goes by.
+const TIMERS: &str = r#"
+import ctypes, os, select, signal, struct, threading, time
+libc = ctypes.CDLL(None, use_errno=True)
+SIGNALS = signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGUSR1
+signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+def ok(result): assert result >= 0, os.strerror(ctypes.get_errno()); return result
+def once(seconds): return struct.pack('qqqq', 0, 0, int(seconds), int(seconds % 1 * 1e9))
+def arrives(number):
+    while signal.sigtimedwait([number], 0) is None: pass
+def interval(which, number): signal.setitimer(which, 0.1); arrives(number)
+def descriptor(clock, flags):
+    timer = ok(libc.timerfd_create(clock, 0))
+    ok(libc.timerfd_settime(timer, flags, once(0.1 + (time.clock_gettime(clock) if flags else 0)), None))
+    assert os.read(timer, 8) == struct.pack('Q', 1)
+def posix(clock):
+    timer, event = ctypes.c_void_p(), struct.pack('QiiQ', 0, signal.SIGUSR1, 0, 0) + bytes(64)
+    ok(libc.timer_create(clock, event, ctypes.byref(timer)))
+    ok(libc.timer_settime(timer, 0, once(0.1), None)); arrives(signal.SIGUSR1)
+def until(clock):
+    now = time.clock_gettime(clock) + 0.1
+    assert libc.clock_nanosleep(clock, 1, struct.pack('qq', int(now), int(now % 1 * 1e9)), None) == 0
+def threaded():
+    done = threading.Event(); threading.Timer(0.1, done.set).start(); assert done.wait(60)
+WAITS = {
+    'sleep': lambda: time.sleep(0.1), 'poll': lambda: select.poll().poll(100), 'epoll': lambda: select.epoll().poll(0.1),
+    'a timer in a thread': threaded, 'sigtimedwait': lambda: signal.sigtimedwait([signal.SIGUSR1], 0.1),
+    'ITIMER_REAL': lambda: interval(signal.ITIMER_REAL, signal.SIGALRM), 'ITIMER_VIRTUAL': lambda: interval(signal.ITIMER_VIRTUAL, signal.SIGVTALRM),
+    'ITIMER_PROF': lambda: interval(signal.ITIMER_PROF, signal.SIGPROF),
+    **{f'timerfd, clock {clock}, flags {flags}': lambda clock=clock, flags=flags: descriptor(clock, flags) for clock in (0, 1, 7) for flags in (0, 1)},
+    **{f'timer_create, clock {clock}': lambda clock=clock: posix(clock) for clock in (0, 1, 7)},
+    **{f'clock_nanosleep, clock {clock}': lambda clock=clock: until(clock) for clock in (0, 1, 7)},
+}
+for name, wait in WAITS.items():
+    # By the wall clock too: it may have been set meanwhile, but not by this much.
+    wall, before = time.time(), time.monotonic(); wait()
+    took = time.monotonic() - before, time.time() - wall
+    # ITIMER_VIRTUAL counts whole ticks, and one that had begun.
+    assert 0.08 <= took[0] < 20 and 0.08 <= took[1] < 20, (name, took)
+    assert 'VIRTUAL' in name or 'PROF' in name or took[0] >= 0.0999, (name, took)
+print(len(WAITS), 'timers')
+"#;
+
+/// Has a clone wait for all of them.
+fn assert_timers(cache: &Path, when: &str) {
+    let mut command = sandbox(&["run", "--verbose", "-c", TIMERS]);
+    let output = finish(command.env("XDG_CACHE_HOME", cache), b"");
+    let stderr = text(&output.stderr);
+    assert_eq!(text(&output.stdout), "20 timers\n", "{when}: {stderr}");
+    assert!(
+        stderr.contains("Warm") && !stderr.contains("built again"),
+        "{stderr}"
+    );
+}
+
 #[test]
 fn a_clone_of_an_old_template_has_the_hosts_time_and_no_jump() {
     const TOLERANCE: f64 = 0.005;
@@ -140,5 +195,6 @@ fn a_clone_of_an_old_template_has_the_hosts_time_and_no_jump() {
             "after {hours} h: {monotonic}, when fresh {fresh_monotonic}"
         );
         assert!((0.1..10.0).contains(&slept), "after {hours} h: {slept}");
+        assert_timers(cache.path(), &format!("after {hours} h"));
     }
 }

@@ -72,7 +72,7 @@ for how in FAR, IRET:
             assert event.signal in (signal.SIGSEGV, signal.SIGBUS), (how, hex(selector), hex(place), event)
     for place in PLACES[1:]:
         event = told(how, 0x33, place)
-        assert event.signal == signal.SIGSEGV, (how, hex(place), event)
+        assert event.signal in (signal.SIGSEGV, signal.SIGILL if SLOW else signal.SIGSEGV), (how, hex(place), event)
 # 32-bit code may run where the processor lets it; there it has no way into the kernel either.
 memory_low = call(9, 0x10000000, 4096, 7, 0x32, -1, 0)
 assert memory_low == 0x10000000
@@ -113,17 +113,18 @@ def edited(where, what):
     os.kill(os.getpid(), signal.SIGUSR1)
     return 7
 def ended(where, what): return os.waitstatus_to_exitcode(child(edited, where, what))
-for address in 0xffffffff81000000, 0xffff888000000000, 1 << 47, 1 << 63, 0, WORD:
+few = slice(None, None, 3 if SLOW else 1)
+for address in (0xffffffff81000000, 0xffff888000000000, 1 << 47, 1 << 63, 0, WORD)[few]:
     assert ended(RIP, address) == -signal.SIGSEGV, hex(address)
     assert ended(RSP, address) in (-signal.SIGSEGV, -signal.SIGBUS), hex(address)
 # The host of a native kernel returns to 0x33 and 0x2b, whatever the frame says.
 REFUSED = {'hardware': [-signal.SIGSEGV], 'native': [7], 'emulated': [-signal.SIGSEGV, -signal.SIGBUS]}[MODE]
-for selector in 0, 8, 0x10, 0x13, 0x18, 0x1b, 0x2b, 0x38, 0x40, 0x7b, 0xffff:  # CS
+for selector in (0, 8, 0x10, 0x13, 0x18, 0x1b, 0x2b, 0x38, 0x40, 0x7b, 0xffff)[few]:  # CS
     assert ended(SEGMENTS, selector | 0x2b << 48) in REFUSED, hex(selector)
 assert ended(SEGMENTS, 0x33 | 0x2b << 48) == 7
-for selector in 8, 0x10, 0x33, 0x38, 0x40, 0xffff:  # SS, which the kernel mends where it can
+for selector in (8, 0x10, 0x33, 0x38, 0x40, 0xffff)[few]:  # SS, which the kernel mends where it can
     assert ended(SEGMENTS, 0x33 | selector << 48) in [7, *REFUSED], hex(selector)
-for flags in 0x202, 0, 0x3002, 0x20002, 0x180002, WORD & ~0x100, 0x4002, 0x40002:  # IF off, IOPL, VM, VIF and VIP, NT, AC
+for flags in (0x202, 0, 0x3002, 0x20002, 0x180002, WORD & ~0x100, 0x4002, 0x40002)[few]:  # IF off, IOPL, VM, VIF and VIP, NT, AC
     assert ended(FLAGS, flags) in (7, -signal.SIGBUS), hex(flags)
 assert ended(FLAGS, 0x302) == -signal.SIGTRAP
 "#;

@@ -239,6 +239,7 @@ fn turn() -> MutexGuard<'static, ()> {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         process::keep_no_large_blocks();
+        process::use_no_huge_pages();
         abort_on_panics_of_a_vcpu();
     });
     TURN.lock().unwrap_or_else(PoisonError::into_inner)

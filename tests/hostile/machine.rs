@@ -1,7 +1,6 @@
 //! One guest in the real machine: its VMM, its watchdog, its session.
 
 use crate::guest::{Images, MEMORY, SURVIVED};
-use clap::ValueEnum;
 use kvm_ioctls::Kvm;
 use sandbox::confine::{Level, Seal};
 use sandbox::job::Work;
@@ -12,7 +11,7 @@ use sandbox::outcome::{Crash, Outcome};
 use sandbox::run::last_words;
 use sandbox::session::{Session, Shared, Sink, Totals};
 use sandbox::vm::bus::Unknown;
-use sandbox::vm::host;
+use sandbox::vm::host::{self, Family};
 use sandbox::vm::mode::Mode;
 use sandbox::vm::{BootImages, Config, Counters, Vm, allow_kicks};
 use sandbox::watchdog::{Signals, Watchdog};
@@ -126,12 +125,16 @@ static KVM: LazyLock<Kvm> = LazyLock::new(|| {
     host::open(Path::new("/dev/kvm")).expect("these tests need KVM")
 });
 
-/// As for a run: by what works here, or by `SANDBOX_KVM_MODE`.
+/// Where kernel mode can be emulated it is, at first: guests that want to run natively go there
+/// themselves, and the others find all that the VMM does for an emulated kernel.
 static MODE: LazyLock<Mode> = LazyLock::new(|| {
-    let word = std::env::var("SANDBOX_KVM_MODE").unwrap_or("auto".into());
+    let choice = match Family::detect() {
+        Family::Hardware => Choice::Auto,
+        Family::Software => Choice::Emulated,
+    };
     let device = Device {
         path: "/dev/kvm".into(),
-        choice: Choice::from_str(&word, false).expect("a mode"),
+        choice,
     };
     kvm_mode::choose(&KVM, &device).expect("that mode")
 });

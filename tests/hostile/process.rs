@@ -64,6 +64,13 @@ pub fn keep_no_large_blocks() {
     assert_eq!(set, 1, "mallopt");
 }
 
+/// Counts what a guest touches in small pages: of a huge one, all would count.
+pub fn use_no_huge_pages() {
+    // SAFETY: it changes how this process gets its memory, and nothing else.
+    let set = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+    assert_eq!(set, 0, "PR_SET_THP_DISABLE");
+}
+
 fn status(field: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("/proc");
     let line = status.lines().find_map(|line| line.strip_prefix(field));

@@ -250,7 +250,7 @@ fn widths(random: &mut Random) -> Images {
             (Reg::Rdi, DATA),
             (Reg::Rsi, DATA),
             (Reg::Rcx, random.below(100)),
-            (Reg::Rax, random.one_of(&MOVES[..2]).into()),
+            (Reg::Rax, RANDOM.into()),
         ] {
             guest.mov(register, value);
         }

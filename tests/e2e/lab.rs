@@ -39,6 +39,8 @@ fn complaints_of_a_kernel_are_told_from_what_it_says_of_programs() {
         "<3>rcu: INFO: rcu_sched self-detected stall on CPU",
         "<6>traps: python3[39] general protection fault ip:7f error:0 in x",
         "<6>python3[40]: segfault at 10 ip 7f sp 7f error 4 likely on CPU 0",
+        "<4>python3 invoked oom-killer: gfp_mask=0x140dca, order=0, oom_score_adj=0",
+        "<4>Call Trace:",
         "<3>Out of memory: Killed process 41 (python3)",
     ];
     assert_eq!(complaints(lines.into_iter()), lines[..3]);

@@ -340,15 +340,24 @@ fn stress_ng() -> &'static Path {
     &PROGRAM.1
 }
 
-/// All stressors of a class at once for a minute. On a software KVM, where a system call takes a
-/// thousand times longer, some take longer than that to stop.
+/// Runs all stressors of a class at once for a minute. An emulated kernel takes longer than that to
+/// stop some of them. Root's stress-ng would keep its stressors from the out-of-memory killer, and
+/// with more of them than the memory holds the kernel could only panic: they may be killed.
 fn stress(class: &str) {
     let before = Host::look();
     let mut command = cache().sandbox(&["run", "--root", "--fresh", "-m", "512M", "-t", "300"]);
     command.args(["--pids-limit", "1000", "--max-output", "1M", "--console"]);
     command.arg(stress_ng());
     let output = finish(
-        command.args(["--class", class, "--all", "1", "--timeout", "60"]),
+        command.args([
+            "--class",
+            class,
+            "--all",
+            "1",
+            "--timeout",
+            "60",
+            "--oomable",
+        ]),
         b"",
     );
     let (ended, stderr) = (exit_code(output.status), text(&output.stderr));

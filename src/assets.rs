@@ -117,6 +117,10 @@ fn open_runtime(path: &Path, size: u64) -> Result<Option<File>> {
     })
 }
 
+/// How much of the image is written at once: a file system that can keeps it in one huge page,
+/// and guests then map it as one.
+const PIECE: usize = 2 << 20;
+
 /// Writes to a name of its own, then renames: the cache never holds a half-written image.
 fn unpack_runtime(directory: &Path, path: &Path, digest: &str) -> Result<()> {
     let temporary = directory.join(format!("{UNFINISHED}{}", std::process::id()));
@@ -135,14 +139,18 @@ fn write_runtime(path: &Path, digest: &str) -> Result<()> {
         .mode(0o400)
         .open(path)?;
     let mut unpacked = zstd::Decoder::new(RUNTIME)?;
-    let (mut hash, mut bytes) = (Sha256::new(), vec![0; 1 << 20]);
+    let (mut hash, mut piece) = (Sha256::new(), Vec::with_capacity(PIECE));
     loop {
-        let count = unpacked.read(&mut bytes)?;
-        if count == 0 {
+        piece.clear();
+        unpacked
+            .by_ref()
+            .take(PIECE as u64)
+            .read_to_end(&mut piece)?;
+        if piece.is_empty() {
             break;
         }
-        hash.update(&bytes[..count]);
-        file.write_all(&bytes[..count])?;
+        hash.update(&piece);
+        file.write_all(&piece)?;
     }
     if format!("{:x}", hash.finalize()) != digest {
         bail!("the image in this binary is damaged: get the binary again");

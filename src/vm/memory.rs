@@ -230,7 +230,9 @@ fn map_runtime(image: File) -> Result<MmapRegion> {
         "the runtime image is {size} bytes long, not a multiple of {RUNTIME_ALIGNMENT}"
     );
     let builder = MmapRegionBuilder::new(size as usize).with_file_offset(FileOffset::new(image, 0));
-    map(builder, 0, libc::MAP_SHARED | libc::MAP_NORESERVE)
+    let mapping = map(builder, 0, libc::MAP_SHARED | libc::MAP_NORESERVE)?;
+    ask_for_huge_pages(&mapping);
+    Ok(mapping)
 }
 
 fn map(builder: MmapRegionBuilder, write: i32, flags: i32) -> Result<MmapRegion> {

@@ -83,7 +83,8 @@ impl Draft<'_> {
         }
         self.digest.add(index, page);
         let adjacent = index == self.first + (self.pending.len() / PAGE) as u64;
-        if !adjacent || self.pending.len() >= CHUNK {
+        // What fills a huge page is written at once, so that a file system can keep it in one.
+        if !adjacent || (index * PAGE as u64).is_multiple_of(CHUNK as u64) {
             self.flush()?;
             self.first = index;
         }

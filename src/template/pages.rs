@@ -10,8 +10,8 @@ use std::os::unix::fs::FileExt;
 /// Bytes of a page.
 pub const PAGE: usize = 4096;
 
-/// How much is read or written at once.
-pub(super) const CHUNK: usize = 1 << 20;
+/// How much is read or written at once: a huge page.
+pub(super) const CHUNK: usize = 2 << 20;
 
 pub(super) fn is_zero(page: &[u8; PAGE]) -> bool {
     *page == [0; PAGE]

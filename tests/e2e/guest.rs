@@ -1,6 +1,7 @@
 //! What a program finds in its guest.
 
-use crate::common::{exit_code, run, text};
+use crate::common::{exit_code, finish, run, sandbox, text};
+use std::process::Command;
 
 /// Runs checks in the guest: each line of code that fails an assertion is told by its traceback.
 fn holds(options: &[&str], code: &str) {
@@ -139,5 +140,63 @@ fn guest_root_is_root_of_its_guest_only() {
     holds(
         &["--root"],
         "import os; assert os.getuid() == 0 and os.path.exists('/proc/1/exe')",
+    );
+}
+
+/// Four times as many faults would be the least in pages of 4 KiB: an erofs fault maps 32 of them.
+#[test]
+fn large_files_of_the_image_are_mapped_in_huge_pages() {
+    holds(
+        &[],
+        r#"
+import mmap, resource
+def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for path in '/usr/bin/python3.11', '/usr/lib/sandbox/modules':
+    with open(path, 'rb') as file: mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+    pieces, before = len(mapped) >> 21, faults()
+    for at in range(0, pieces << 21, 4096): mapped[at]
+    assert pieces >= 3 and faults() - before <= 4 * pieces, (path, pieces, faults() - before)
+"#,
+    );
+}
+
+#[test]
+fn the_interpreter_s_code_and_constants_are_one_mapping() {
+    holds(
+        &[],
+        r#"
+first = open('/proc/self/maps').readline().split()
+start, end = (int(at, 16) for at in first[0].split('-'))
+assert first[1:3] == ['r-xp', '00000000'] and start % (2 << 20) == 0 and end - start >= 4 << 20, first
+"#,
+    );
+}
+
+#[test]
+fn destructors_of_a_library_that_the_program_loads_run_at_its_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let (source, library) = (
+        directory.path().join("last.c"),
+        directory.path().join("last.so"),
+    );
+    let code = "#include <unistd.h>\n\
+        __attribute__((destructor)) static void last(void) { write(1, \"last\\n\", 5); }";
+    std::fs::write(&source, code).unwrap();
+    let compiler = Command::new("gcc")
+        .args(["-shared", "-fPIC", "-o"])
+        .args([&library, &source])
+        .status();
+    assert!(compiler.unwrap().success());
+    let mut command = sandbox(&["run", "--put"]);
+    command.arg(&library).args([
+        "-c",
+        "import ctypes; ctypes.CDLL('./last.so'); print('first')",
+    ]);
+    let output = finish(&mut command, b"");
+    assert_eq!(
+        text(&output.stdout),
+        "first\nlast\n",
+        "{}",
+        text(&output.stderr)
     );
 }

@@ -73,12 +73,18 @@ impl Sink {
     }
 
     /// Writes what the limit allows, drops and counts the rest. Blocks while the reader is slow,
-    /// until `stopped`. The error: nobody can read this any more.
+    /// until `stopped`. What comes later than that is written as far as the reader takes it at
+    /// once. The error: nobody can read this any more.
     pub fn deliver(&mut self, bytes: &[u8], stopped: impl Fn() -> bool) -> Result<(), Errno> {
         self.totals.total += bytes.len() as u64;
         let allowed = self.limit - self.totals.delivered;
         let mut rest = &bytes[..bytes.len().min(allowed.try_into().unwrap_or(usize::MAX))];
-        while !rest.is_empty() && !stopped() {
+        let is_late = stopped();
+        let goes_on = |target: &Target| match is_late {
+            true => target.is_ready(),
+            false => !stopped(),
+        };
+        while !rest.is_empty() && goes_on(&self.target) {
             let count = self.target.take(rest)?;
             self.totals.delivered += count as u64;
             rest = &rest[count..];
@@ -88,6 +94,17 @@ impl Sink {
 }
 
 impl Target {
+    /// Whether it takes anything at once. It may then wait with the rest, until a kick.
+    fn is_ready(&self) -> bool {
+        match self {
+            Self::Memory(_) => true,
+            Self::Descriptor(fd) => {
+                let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)];
+                poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+            }
+        }
+    }
+
     /// Some of the bytes, or none: says how many.
     fn take(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
         match self {

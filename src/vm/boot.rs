@@ -58,7 +58,11 @@ fn command_line(mode: Mode, verbose: bool) -> Result<Cmdline> {
     // The log goes to the serial port; a panic or reboot pulls the reset line at once.
     add("console=ttyS0 panic=-1 reboot=k")?;
     // We serve its program, whatever the host.
-    add("host_services")?;
+    add(match mode {
+        Mode::Hardware | Mode::Native => "host_services=buffered",
+        // There a copy takes longer than an exit.
+        Mode::Emulated => "host_services",
+    })?;
     // kvm-clock and no other clock: a restored guest's time must go on from its template's.
     add("clocksource=kvm-clock no-kvmapf no-steal-acc no_timer_check lpj=1000000")?;
     // Sized for one program, not for a server: each entry is an instruction or more at boot.

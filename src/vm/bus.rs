@@ -1,5 +1,6 @@
 //! Port I/O and memory-mapped I/O: which device answers at which address.
 
+use super::services;
 use crate::devices::Violation;
 use crate::devices::ioapic::Ioapic;
 use crate::devices::irq::IrqLines;
@@ -50,6 +51,8 @@ pub enum Effect {
     Reset,
     /// The guest asked for a service.
     Service,
+    /// For that of taking what is in the buffer.
+    Flush,
 }
 
 impl<P: Peer> Bus<P> {
@@ -120,6 +123,7 @@ impl<P: Peer> Bus<P> {
                 Ok(Effect::None)
             }
             (I8042_COMMAND, &[I8042_RESET]) => Ok(Effect::Reset),
+            (HOST_SERVICES_PORT, &[services::FLUSH, ..]) => Ok(Effect::Flush),
             (HOST_SERVICES_PORT, _) => Ok(Effect::Service),
             _ => {
                 self.unknown.ports += 1;

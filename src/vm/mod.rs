@@ -2,6 +2,7 @@
 
 mod assist;
 mod boot;
+pub mod buffer;
 pub mod bus;
 pub mod host;
 mod initramfs;
@@ -35,6 +36,7 @@ use crate::devices::vsock::Peer;
 use crate::layout::KVM_TSS;
 use crate::outcome::Crash;
 use anyhow::{Context, Result, bail};
+use buffer::Buffer;
 use bus::{Bus, Effect, Unknown};
 use host::Family;
 use kvm_bindings::{
@@ -60,6 +62,8 @@ pub struct Vm<P> {
     memory: Memory,
     bus: Bus<P>,
     mode: Mode,
+    /// Of the guest's output.
+    buffer: Buffer,
     /// The guest is in the middle of a request, which is to be served before it goes on.
     asks: bool,
     counters: Counters,
@@ -114,6 +118,7 @@ impl<P: Peer + Host> Vm<P> {
             memory,
             bus: Bus::new(peer, config.console)?,
             mode,
+            buffer: Buffer::default(),
             asks: false,
             counters: Counters::default(),
             kicked: Arc::default(),
@@ -144,6 +149,7 @@ impl<P: Peer + Host> Vm<P> {
             memory,
             bus: Bus::from_state(saved.state.bus.clone(), peer)?,
             mode,
+            buffer: Buffer::default(),
             asks: true,
             counters: Counters::default(),
             kicked: Arc::default(),
@@ -208,11 +214,12 @@ impl<P: Peer + Host> Vm<P> {
     /// Runs the guest until the peer wants nothing more of it, or it crashes.
     pub fn run(&mut self) -> Result<Result<(), Crash>> {
         let ended = self.run_guest();
+        let flushed = self.flush();
         // Whatever a guest did that lacks some of its memory: it was not its own doing.
         if self.memory.is_lost() {
             return Ok(Err(Crash::MemoryLost));
         }
-        ended
+        ended.map(|ended| ended.and(flushed.map_err(|Violation(what)| Crash::Violation(what))))
     }
 
     fn run_guest(&mut self) -> Result<Result<(), Crash>> {
@@ -251,10 +258,20 @@ impl<P: Peer + Host> Vm<P> {
             .get_sregs()
             .context("reading the system registers")?;
         let host = self.bus.vsock.peer_mut();
-        let unknown = &mut self.bus.unknown.services;
-        let served = services::serve(&mut regs, &sregs, &self.memory, host, unknown)?;
+        let (buffer, unknown) = (&mut self.buffer, &mut self.bus.unknown.services);
+        let served = services::serve(&mut regs, &sregs, &self.memory, host, buffer, unknown)?;
         self.vcpu.set_regs(&regs).context("setting the registers")?;
         Ok(served)
+    }
+
+    /// Takes what the guest's kernel has of its program's output.
+    fn flush(&mut self) -> Result<(), Violation> {
+        match self.buffer.take(&self.memory) {
+            Some((stream, bytes)) if !self.memory.has_seen_loss() => {
+                self.bus.vsock.peer_mut().output(stream, &bytes)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Enters the guest once and handles why it came back.
@@ -273,6 +290,10 @@ impl<P: Peer + Host> Vm<P> {
                     Ok(Effect::None) => Ok(()),
                     Ok(Effect::Reset) => return Ok(Err(Crash::Reset)),
                     Ok(Effect::Service) => self.serve()?,
+                    Ok(Effect::Flush) => {
+                        self.counters.services += 1;
+                        self.flush()
+                    }
                     Err(violation) => Err(violation),
                 }
             }

@@ -31,6 +31,7 @@ mod mcp;
 mod mcp_abuse;
 mod mcp_http;
 mod options;
+mod output;
 mod policy;
 mod puppet;
 mod record;

@@ -6,6 +6,7 @@ use arbitrary::Arbitrary;
 use kvm_bindings::{kvm_regs, kvm_sregs};
 use sandbox::devices::Violation;
 use sandbox::vm::Host;
+use sandbox::vm::buffer::Buffer;
 use sandbox::vm::memory::Memory;
 use sandbox::vm::services::serve;
 use std::fs::File;
@@ -19,6 +20,8 @@ const TABLES: [u64; 4] = [0x1000, 0x2000, 0x3000, 0x4000];
 const RW: u64 = 3;
 /// Bytes that we hold for one request at most.
 const HELD_MAX: usize = 1 << 20;
+/// And that a kernel gathers before it asks.
+const BUFFER: usize = (64 << 10) - 16;
 
 #[derive(Debug, Arbitrary)]
 enum Step {
@@ -56,6 +59,7 @@ enum Place {
 /// No panic, no write to the runtime image (which would be fatal), and no more done than asked.
 pub fn services(data: &[u8]) {
     let memory = memory();
+    let mut buffer = Buffer::default();
     let mut sregs = kvm_sregs {
         cr3: TABLES[0],
         ..kvm_sregs::default()
@@ -87,8 +91,11 @@ pub fn services(data: &[u8]) {
                     rsi: from.address(),
                     ..kvm_regs::default()
                 };
-                if !request(regs, &sregs, &memory) {
+                if !request(regs, &sregs, &memory, &mut buffer) {
                     break;
+                }
+                if let Some((stream, bytes)) = buffer.take(&memory) {
+                    assert!(matches!(stream, 1 | 2) && (1..=BUFFER).contains(&bytes.len()));
                 }
             }
         }
@@ -96,9 +103,9 @@ pub fn services(data: &[u8]) {
 }
 
 /// Whether the guest goes on.
-fn request(before: kvm_regs, sregs: &kvm_sregs, memory: &Memory) -> bool {
+fn request(before: kvm_regs, sregs: &kvm_sregs, memory: &Memory, buffer: &mut Buffer) -> bool {
     let mut after = before;
-    let served = serve(&mut after, sregs, memory, &mut Kernel, &mut 0).unwrap();
+    let served = serve(&mut after, sregs, memory, &mut Kernel, buffer, &mut 0).unwrap();
     let done = before
         .rcx
         .checked_sub(after.rcx)

@@ -1,0 +1,111 @@
+//! Output that the guest's kernel gathers in its memory, where a copy is cheaper than an exit.
+//!
+//! The buffer begins with three 32-bit numbers in little endian, `sent`, `filled` and the stream
+//! ([`guest::stream`]), and four bytes without a meaning. Then come its bytes, of which those from
+//! `sent` to `filled` are to be taken. The kernel asks for that when it is full, when somebody may
+//! be waiting for what it holds, and before it tells us anything else. When a machine has stopped,
+//! whatever for, we look of our own accord. A guest may write there what it likes: nothing comes of
+//! it but output, of bytes of its own.
+
+use super::memory::Memory;
+use guest::stream;
+use vm_memory::Bytes;
+
+const HEADER: usize = 16;
+const SIZE: usize = 64 << 10;
+
+/// Where it is, once the guest has said so.
+#[derive(Default)]
+pub struct Buffer {
+    address: Option<u64>,
+}
+
+impl Buffer {
+    /// A guest-physical address, by the guest. 0 is that of no buffer.
+    pub fn move_to(&mut self, address: u64) {
+        self.address = (address != 0).then_some(address);
+    }
+
+    /// Empties it: the stream, and what was held for that. Not while the guest runs.
+    pub fn take(&self, memory: &Memory) -> Option<(u8, Vec<u8>)> {
+        let buffer = memory.slice(self.address?, SIZE, true)?;
+        let [sent, filled, stream]: [u32; 3] = buffer.read_obj(0).ok()?;
+        let stream = [stream::STDOUT, stream::STDERR]
+            .into_iter()
+            .find(|&known| u32::from(known) == stream)?;
+        let length = filled.checked_sub(sent).filter(|&length| length > 0)?;
+        let held = buffer.subslice(HEADER.checked_add(sent as usize)?, length as usize);
+        let mut bytes = vec![0; length as usize];
+        held.ok()?.copy_to(&mut bytes);
+        buffer.write_obj(filled, 0).ok()?;
+        Some((stream, bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::{RUNTIME, RUNTIME_ALIGNMENT};
+    use proptest::prelude::*;
+    use vm_memory::GuestAddress;
+
+    const RAM: u64 = 1 << 20;
+
+    fn memory() -> Memory {
+        let runtime = tempfile::tempfile().unwrap();
+        runtime.set_len(RUNTIME_ALIGNMENT).unwrap();
+        Memory::new(RAM, runtime).unwrap()
+    }
+
+    /// What is taken of a buffer at this address with this header, before bytes that count.
+    fn taken(memory: &Memory, address: u64, header: [u32; 3]) -> Option<(u8, Vec<u8>)> {
+        let ram = memory.ram();
+        let bytes: Vec<u8> = (0..SIZE - HEADER).map(|index| index as u8).collect();
+        // As far as there is memory.
+        let _ = ram.write(&bytes, GuestAddress(address.wrapping_add(HEADER as u64)));
+        let _ = ram.write_obj(header, GuestAddress(address));
+        let mut buffer = Buffer::default();
+        buffer.move_to(address);
+        buffer.take(memory)
+    }
+
+    #[test]
+    fn what_it_holds_is_taken_once() {
+        let memory = memory();
+        let held = taken(&memory, 0x1000, [5, 8, 2]);
+        assert_eq!(held, Some((2, vec![5, 6, 7])));
+        let mut buffer = Buffer::default();
+        assert_eq!(buffer.take(&memory), None, "nobody has said where it is");
+        buffer.move_to(0x1000);
+        assert_eq!(buffer.take(&memory), None);
+        let header: [u32; 3] = memory.ram().read_obj(GuestAddress(0x1000)).unwrap();
+        assert_eq!(header, [8, 8, 2]);
+    }
+
+    #[test]
+    fn a_buffer_that_is_not_all_in_ram_holds_nothing() {
+        let memory = memory();
+        let last = RAM - SIZE as u64;
+        assert!(taken(&memory, last, [0, 9, 1]).is_some());
+        let end = RUNTIME + RUNTIME_ALIGNMENT;
+        for address in [last + 1, RAM - 1, RAM, RUNTIME, end - 1, end, u64::MAX, 0] {
+            assert_eq!(taken(&memory, address, [0, 9, 1]), None, "{address:#x}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_header_gives_bytes_of_the_buffer_or_nothing(
+            sent in prop_oneof![any::<u32>(), 0..70_000u32],
+            filled in prop_oneof![any::<u32>(), 0..70_000u32],
+            stream in 0..7u32,
+        ) {
+            let held = taken(&memory(), 0x3001, [sent, filled, stream]);
+            let is_right = sent < filled && filled as usize <= SIZE - HEADER;
+            let is_known = stream == 1 || stream == 2;
+            let bytes = (sent..filled).map(|index| index as u8);
+            let expected = (is_right && is_known).then(|| (stream as u8, bytes.collect()));
+            prop_assert_eq!(held, expected);
+        }
+    }
+}

@@ -340,8 +340,8 @@ fn stress_ng() -> &'static Path {
     &PROGRAM.1
 }
 
-/// All stressors of a class at once for a minute. On a software KVM, where a system call takes a
-/// thousand times longer, some take longer than that to stop.
+/// All stressors of a class at once for a minute. Where the guest's kernel is emulated, and a system
+/// call takes a hundred times longer, some take longer than that to stop.
 fn stress(class: &str) {
     let before = Host::look();
     let mut command = cache().sandbox(&["run", "--root", "--fresh", "-m", "512M", "-t", "300"]);

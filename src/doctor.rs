@@ -101,6 +101,12 @@ fn describe(mode: Mode, verdict: &Verdict) -> String {
         (Mode::Emulated, Verdict::Emulated(why)) => {
             format!(" (native mode refused: {why}; everything works, more slowly)")
         }
+        (Mode::Emulated, Verdict::Unbootable(how)) => {
+            format!(" (native mode given up for a while: {how}; everything works, more slowly)")
+        }
+        (Mode::Native, Verdict::Unbootable(how)) => {
+            format!(" (as --kvm-mode says, though a while ago {how})")
+        }
         (Mode::Emulated, _) => " (as --kvm-mode says; native mode works)".into(),
         (Mode::Native, _) => String::new(),
     };

@@ -22,6 +22,6 @@ pub struct Limits {
     pub pids: u32,
 }
 
-/// How long a guest that works may take to boot: a software KVM under load takes half a minute;
-/// one that takes this long never comes up.
+/// How long a guest that works may take to boot: one whose kernel is emulated takes half a minute
+/// under load; one that takes this long never comes up.
 pub const BOOT_LIMIT: Duration = Duration::from_secs(300);

@@ -231,7 +231,8 @@ pub enum KvmMode {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Memory {
     pub limit: u64,
-    /// That the guest had ever used at its end.
+    /// That the guest had ever used at its end; where the host has huge pages behind it, in pieces of
+    /// 2 MiB, a whole one for its first byte.
     pub peak: Option<u64>,
 }
 

@@ -7,13 +7,14 @@ use crate::job::{self, Language, Program, Work};
 use crate::kvm_mode::{self, Device};
 use crate::limits::Limits;
 use crate::outcome::{EXIT_OURS, Outcome};
+use crate::record::Failure;
 use crate::session::{Collection, Console, Marks, Session, Shared, Sink, Told, Totals};
 use crate::template::Key;
 use crate::vm::bus::Unknown;
 use crate::vm::host;
 use crate::vm::mode::Mode;
-use crate::vm::{BootImages, Config, Counters, Saved, Usage, Vm, allow_kicks};
-use crate::warm::{self, Kind, Listener};
+use crate::vm::{BootImages, Config, Counters, Usage, Vm, allow_kicks};
+use crate::warm::{self, Kind, Listener, Original};
 use crate::watchdog::{Signals, Watchdog};
 use anyhow::{Context, Result};
 use kvm_ioctls::Kvm;
@@ -143,6 +144,17 @@ impl Report {
             ref outcome => outcome.exit_code(),
         }
     }
+
+    /// What to tell the user beyond what the program itself wrote.
+    pub fn explanation(&self) -> Option<Failure> {
+        let mut failure = self.outcome.explanation(&self.limits)?;
+        let had_program = self.timings.program.is_some();
+        if let (Outcome::Crashed(_), Mode::Native, false) = (&self.outcome, self.mode, had_program)
+        {
+            failure.remedy = "run it again with --kvm-mode emulated, which is slower, or with --console to see the guest kernel's log".into();
+        }
+        Some(failure)
+    }
 }
 
 /// Where the time went: each from the end of the one before.
@@ -211,10 +223,13 @@ pub fn run(
     confine::prepare(request.confine, kept.chain(request.record).collect())?;
     let kvm = host::open(&request.kvm.path)?;
     allow_kicks()?;
-    let mode = kvm_mode::choose(&kvm, &request.kvm)?;
+    let chosen = kvm_mode::choose(&kvm, &request.kvm)?;
     let path = request.path(&work);
     work.check_words(path == Path::Cold)?;
-    let (saved, template) = saved(&kvm, mode, request, path, listener)?.unzip();
+    let (mode, saved, template) = match original(&kvm, chosen, request, path, listener)? {
+        Some(original) => (original.mode, Some(original.saved), Some(original.key)),
+        None => (chosen, None, None),
+    };
     let signals = Signals::watch()?;
     let shared = Arc::new(Shared::new().context("making an eventfd")?);
     let begin = match path {
@@ -291,16 +306,17 @@ fn descriptors(
 }
 
 /// What the machine will be a clone of, unless it is to boot.
-fn saved(
+fn original(
     kvm: &Kvm,
     mode: Mode,
     request: &Request,
     path: Path,
     listener: &mut dyn Listener,
-) -> Result<Option<(Saved, Key)>> {
+) -> Result<Option<Original>> {
+    let (device, kind) = (&request.kvm, request.kind());
     match path {
         Path::Cold => Ok(None),
-        Path::Warm => warm::saved(kvm, mode, request.kind(), request.verify, listener).map(Some),
+        Path::Warm => warm::original(kvm, mode, device, kind, request.verify, listener).map(Some),
     }
 }
 

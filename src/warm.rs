@@ -4,15 +4,16 @@
 use crate::assets;
 use crate::confine::Seal;
 use crate::job;
+use crate::kvm_mode::{self, Device};
 use crate::limits::{BOOT_LIMIT, Limits};
-use crate::outcome::Outcome;
+use crate::outcome::{Crash, Outcome};
 use crate::session::{Session, Shared, Sink};
 use crate::template::{Draft, Found, Key, Lock, PAGE, Store, Template};
 use crate::vm::host;
 use crate::vm::mode::Mode;
 use crate::vm::{BootImages, Config, Pages, Saved, SavedMemory, State, Vm};
 use crate::watchdog::{Signals, Watchdog};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, anyhow};
 use kvm_ioctls::Kvm;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -42,7 +43,13 @@ pub trait Listener {
     /// So far the build has come, after so long; and how long it took last time.
     fn building(&mut self, stage: &str, elapsed: Duration, last: Option<Duration>);
     fn built(&mut self, elapsed: Duration);
+    /// The guest failed natively, in this way, and its kernel is emulated instead.
+    fn emulating(&mut self, how: &str);
 }
+
+/// How long a guest whose kernel runs natively may take to boot, and then to start Python: a
+/// hundred times as long as it does. One that takes longer is emulated instead.
+const NATIVE_LIMIT: Duration = Duration::from_secs(60);
 
 impl Kind {
     /// Changes with everything that the saved machine depends on.
@@ -58,11 +65,15 @@ impl Kind {
     }
 
     /// While a template is made.
-    fn limits(&self) -> Limits {
+    fn limits(&self, mode: Mode) -> Limits {
+        let limit = match mode {
+            Mode::Native => NATIVE_LIMIT,
+            Mode::Hardware | Mode::Emulated => BOOT_LIMIT,
+        };
         Limits {
             memory: self.memory,
-            boot: BOOT_LIMIT,
-            timeout: Some(BOOT_LIMIT),
+            boot: limit,
+            timeout: Some(limit),
             max_output: u64::MAX,
             input: 0,
             fetch_count: 0,
@@ -91,15 +102,45 @@ pub struct Content {
     pub working_set: Vec<Pages>,
 }
 
-/// A saved machine from its template, which is built if need be, and that template's name.
-/// `verify`: all of its memory is read and checked.
-pub fn saved(
+/// A machine to make clones of.
+pub struct Original {
+    pub saved: Saved,
+    /// The name of its template.
+    pub key: Key,
+    /// In which it was saved, and its clones are to run.
+    pub mode: Mode,
+}
+
+/// Makes a saved machine from its template, which is built if need be, in this mode; or emulated, if
+/// a guest fails natively and the user does not insist. `verify`: all of its memory is read and
+/// checked.
+pub fn original(
+    kvm: &Kvm,
+    mode: Mode,
+    device: &Device,
+    kind: Kind,
+    verify: bool,
+    listener: &mut dyn Listener,
+) -> Result<Original> {
+    let how = match saved(kvm, mode, kind, verify, listener) {
+        Err(error) if mode == Mode::Native => error.downcast::<Failed>()?.0,
+        result => return result,
+    };
+    let mode = kvm_mode::after_failure(device.choice, &how)?;
+    listener.emulating(&how);
+    let original = saved(kvm, mode, kind, verify, listener)?;
+    // Not earlier: a guest that fails in either mode says nothing against one of them.
+    kvm_mode::remember_failure(device, how)?;
+    Ok(original)
+}
+
+fn saved(
     kvm: &Kvm,
     mode: Mode,
     kind: Kind,
     verify: bool,
     listener: &mut dyn Listener,
-) -> Result<(Saved, Key)> {
+) -> Result<Original> {
     let key = kind.key(mode)?;
     let template = template(kvm, mode, kind, &key, verify, listener)?;
     let content: Content =
@@ -114,7 +155,7 @@ pub fn saved(
         },
         runtime: assets::runtime()?,
     };
-    Ok((saved, key))
+    Ok(Original { saved, key, mode })
 }
 
 fn template(
@@ -244,14 +285,12 @@ fn rehearse(
     );
     let vm = Vm::restore(kvm, mode, saved, session)?;
     let watchdog = Watchdog::start(vm, shared, Seal::none())?;
-    let (vm, verdict) = watchdog.watch(&kind.limits(), signals, &mut || {})?;
+    let (vm, verdict) = watchdog.watch(&kind.limits(mode), signals, &mut || {})?;
     let written = vm.written()?;
     let (reported, ..) = vm.into_peer().into_result();
     match verdict.outcome(reported) {
         Outcome::Exited(0) => Ok(written),
-        Outcome::Interrupted(signal) => bail!(Interrupted(signal)),
-        Outcome::Crashed(crash) => bail!("the first clone of the template crashed: {crash}"),
-        outcome => bail!("the first clone of the template ended: {outcome:?}"),
+        outcome => Err(failure("the first clone of the template", outcome)),
     }
 }
 
@@ -294,7 +333,7 @@ fn warm_up(
     };
     let vm = Vm::boot(kvm, mode, config, session)?;
     let watchdog = Watchdog::start(vm, Arc::clone(&shared), Seal::none())?;
-    let (vm, verdict) = watchdog.watch(&kind.limits(), signals, &mut || {
+    let (vm, verdict) = watchdog.watch(&kind.limits(mode), signals, &mut || {
         progress(match shared.start_time() {
             None => "booting the guest kernel",
             Some(_) => "starting Python",
@@ -303,9 +342,29 @@ fn warm_up(
     if vm.peer().is_warm() {
         return Ok(vm);
     }
-    match verdict.outcome(None) {
-        Outcome::Interrupted(signal) => bail!(Interrupted(signal)),
-        Outcome::Crashed(crash) => bail!("the guest that was to be saved crashed: {crash}"),
-        outcome => bail!("the guest that was to be saved ended: {outcome:?}"),
+    let outcome = verdict.outcome(None);
+    Err(failure("the guest that was to be saved", outcome))
+}
+
+/// Says why there is no template, by how a guest ended.
+fn failure(whose: &str, outcome: Outcome) -> Error {
+    match outcome {
+        Outcome::Interrupted(signal) => Interrupted(signal).into(),
+        Outcome::Crashed(crash @ Crash::MemoryLost) => anyhow!("{whose} crashed: {crash}"),
+        Outcome::OutputClosed | Outcome::OutputFailed(_) => anyhow!("{whose} ended: {outcome:?}"),
+        Outcome::Crashed(crash) => Failed(format!("{whose} crashed: {crash}")).into(),
+        outcome => Failed(format!("{whose} ended: {outcome:?}")).into(),
     }
 }
+
+/// A guest that did not come as far as it must for a template, by a fault of its own: how it ended.
+#[derive(Debug)]
+struct Failed(String);
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Failed {}

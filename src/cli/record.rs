@@ -142,7 +142,7 @@ pub fn of(report: Report) -> Record {
     };
     let limits_hit = limits_hit(&report);
     let unusual = unusual(&report);
-    let error = failure.or_else(|| report.outcome.explanation(&report.limits));
+    let error = failure.or_else(|| report.explanation());
     let Fetched {
         files,
         missing,

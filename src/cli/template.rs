@@ -52,7 +52,7 @@ pub fn template_verb(verb: Verb, device: &Device) -> Result<u8> {
                 root,
             };
             let mut progress = Progress { quiet: false };
-            warm::saved(&kvm, mode, kind, true, &mut progress)?;
+            warm::original(&kvm, mode, device, kind, true, &mut progress)?;
         }
         Verb::List { verify } => list(&Store::open()?, verify)?,
         Verb::Prune => {

@@ -25,7 +25,7 @@ pub fn tell(report: &Report) {
             ));
         }
     }
-    if let Some(explanation) = report.outcome.explanation(limits) {
+    if let Some(explanation) = report.explanation() {
         tell_failure(&explanation);
     }
     if let Outcome::Crashed(_) = report.outcome {
@@ -121,6 +121,14 @@ impl Listener for Progress {
     fn built(&mut self, _elapsed: Duration) {
         if !self.quiet && stderr().is_terminal() {
             write!(stderr(), "\r\x1b[K").unwrap_or_default();
+        }
+    }
+
+    fn emulating(&mut self, how: &str) {
+        if !self.quiet {
+            say(&format!(
+                "the guest's kernel is emulated for a while, which is slower: natively, {how}"
+            ));
         }
     }
 }

@@ -50,8 +50,8 @@ impl Kept {
             return None;
         }
         let verdict = self.decode(&content(&file)?)?;
-        let counts = !matches!(verdict, Verdict::Emulated(_)) || is_young(&file);
-        counts.then_some(verdict)
+        let is_refusal = matches!(verdict, Verdict::Emulated(_) | Verdict::Unbootable(_));
+        (!is_refusal || is_young(&file)).then_some(verdict)
     }
 
     /// Writes to a name of its own, then renames: whoever reads it meanwhile finds all or nothing.
@@ -85,6 +85,7 @@ impl Kept {
             Verdict::Hardware => "hardware".into(),
             Verdict::Native => "native".into(),
             Verdict::Emulated(why) => format!("emulated: {why}"),
+            Verdict::Unbootable(how) => format!("unbootable: {how}"),
         };
         format!("{}\n{text}", self.seal(&text))
     }
@@ -97,7 +98,11 @@ impl Kept {
         match text {
             "hardware" => Some(Verdict::Hardware),
             "native" => Some(Verdict::Native),
-            _ => Some(Verdict::Emulated(text.strip_prefix("emulated: ")?.into())),
+            _ => match text.split_once(": ")? {
+                ("emulated", why) => Some(Verdict::Emulated(why.into())),
+                ("unbootable", how) => Some(Verdict::Unbootable(how.into())),
+                _ => None,
+            },
         }
     }
 
@@ -143,7 +148,8 @@ mod tests {
     fn a_verdict_is_read_back_as_it_was() {
         let kept = kept(b"host", 1, b"Y\n");
         let refusal = Verdict::Emulated("signature: 0x0\ninstead of 0x1".into());
-        for verdict in [Verdict::Hardware, Verdict::Native, refusal] {
+        let failure = Verdict::Unbootable("it crashed: triple fault".into());
+        for verdict in [Verdict::Hardware, Verdict::Native, refusal, failure] {
             assert_eq!(kept.decode(&kept.encode(&verdict)), Some(verdict));
         }
     }

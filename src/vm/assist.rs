@@ -10,6 +10,7 @@ use super::paging::{AddressSpace, PageFault};
 use super::xsave;
 use crate::outcome::Crash;
 use anyhow::{Context, Result};
+use kvm_bindings::kvm_regs;
 use kvm_ioctls::VcpuFd;
 
 const USER: u8 = 3;
@@ -41,12 +42,7 @@ pub fn complete(vcpu: &VcpuFd, memory: &Memory) -> Result<Result<(), Crash>> {
         Some(Instruction::Xrstor { address, length }) => {
             (length, xsave::restore(vcpu, &space, address, mask)?)
         }
-        None => {
-            return Ok(Err(Crash::Unsupported {
-                rip: regs.rip,
-                instruction: bytes,
-            }));
-        }
+        None => return Ok(Err(crash(&regs, bytes))),
     };
     match done {
         Ok(()) => {
@@ -56,6 +52,22 @@ pub fn complete(vcpu: &VcpuFd, memory: &Memory) -> Result<Result<(), Crash>> {
         Err(exception) => raise(vcpu, exception)?,
     }
     Ok(Ok(()))
+}
+
+/// Names the instruction at RIP, which neither KVM nor we can run.
+pub fn unsupported(vcpu: &VcpuFd, memory: &Memory) -> Result<Crash> {
+    let regs = vcpu.get_regs().context("reading the registers")?;
+    let sregs = vcpu.get_sregs().context("reading the system registers")?;
+    let space = AddressSpace::new(memory, sregs.cr3);
+    let bytes = fetch(&space, regs.rip);
+    Ok(crash(&regs, bytes))
+}
+
+fn crash(regs: &kvm_regs, instruction: Vec<u8>) -> Crash {
+    Crash::Unsupported {
+        rip: regs.rip,
+        instruction,
+    }
 }
 
 /// The bytes at RIP that can be read, up to the length of an instruction.

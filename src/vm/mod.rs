@@ -312,6 +312,9 @@ impl<P: Peer + Host> Vm<P> {
                 self.counters.assists += 1;
                 return assist::complete(&self.vcpu, &self.memory);
             }
+            Ok(VcpuExit::InternalError) if self.mode == Mode::Native => {
+                return Ok(Err(assist::unsupported(&self.vcpu, &self.memory)?));
+            }
             Ok(VcpuExit::Shutdown) => return Ok(Err(Crash::TripleFault)),
             // A kick, which the next round looks at.
             Ok(VcpuExit::Intr) => Ok(()),

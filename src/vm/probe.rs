@@ -30,6 +30,9 @@ pub enum Verdict {
     Native,
     /// It must be emulated, since native mode is not what it should be: why, as a clause.
     Emulated(String),
+    /// Native mode is what it should be, and a guest failed in it all the same: how, as a clause. No
+    /// probe finds that.
+    Unbootable(String),
 }
 
 /// The program takes a millisecond, if it ends.
@@ -177,7 +180,7 @@ mod tests {
         let kvm = host::open(Path::new("/dev/kvm")).expect("these tests need KVM");
         let family = match probe(&kvm).unwrap() {
             Verdict::Hardware => Family::Hardware,
-            Verdict::Native | Verdict::Emulated(_) => Family::Software,
+            Verdict::Native | Verdict::Emulated(_) | Verdict::Unbootable(_) => Family::Software,
         };
         assert_eq!(family, Family::detect());
     }

@@ -10,7 +10,7 @@ pub fn requests(mode: Mode) -> Vec<u64> {
     let mut requests = vec![
         // KVM_RUN
         request_code_none!(KVMIO, 0x80),
-        // KVM_GET_REGS, KVM_SET_REGS, KVM_GET_SREGS: services
+        // KVM_GET_REGS, KVM_SET_REGS, KVM_GET_SREGS: services, and an instruction that nobody can run
         request_code_read!(KVMIO, 0x81, size_of::<kvm_regs>()),
         request_code_write!(KVMIO, 0x82, size_of::<kvm_regs>()),
         request_code_read!(KVMIO, 0x83, size_of::<kvm_sregs>()),

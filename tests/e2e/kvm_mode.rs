@@ -1,6 +1,6 @@
 //! In which mode of KVM guests run: found by trying, remembered, told, and forced.
 
-use crate::common::{Cache, exit_code, finish, mode, mode_with, text};
+use crate::common::{Cache, binary, exit_code, finish, mode, mode_with, text};
 use crate::failures::assert_refused;
 use sandbox::kvm_mode::kept::Kept;
 use sandbox::vm::Verdict;
@@ -9,7 +9,7 @@ use sandbox::vm::mode::Mode;
 use serde_json::Value;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, SystemTime};
 
@@ -192,4 +192,85 @@ fn without_a_place_to_remember_it_each_run_tries() {
     let names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
     let left = |name: &&std::ffi::OsString| name.to_str().unwrap().starts_with('.');
     assert_eq!(names.iter().find(left), None, "{names:?}");
+}
+
+/// The kernel in the binary.
+const KERNEL: &[u8] = include_bytes!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/target/assets/kernel.zst"
+));
+
+/// Replaces what stands once in it.
+fn replace(content: &mut [u8], old: &[u8], new: &[u8]) {
+    let is_old = |window: &(usize, &[u8])| window.1 == old;
+    let mut places = content.windows(old.len()).enumerate().filter(is_old);
+    let (place, _) = places.next().expect("what is replaced");
+    assert!(places.next().is_none());
+    content[place..place + old.len()].copy_from_slice(new);
+}
+
+/// The binary with a kernel in it that dies where it switches native mode on, and works emulated.
+fn binary_without_native_kernel(directory: &Path) -> PathBuf {
+    // mov ecx, MSR_PVM_VIF; and three times ud2 or half of it
+    const SWITCH: [u8; 5] = [0xb9, 0x10, 0x4d, 0x56, 0x4b];
+    const DEATH: [u8; 5] = [0x0f, 0x0b, 0x0f, 0x0b, 0x0f];
+    let mut kernel = zstd::decode_all(KERNEL).unwrap();
+    replace(&mut kernel, &SWITCH, &DEATH);
+    let mut packed = zstd::bulk::compress(&kernel, 22).unwrap();
+    // As long as it was, with a frame at its end that is skipped (RFC 8878, 3.1.2).
+    let skipped = KERNEL.len().checked_sub(packed.len() + 8).expect("room");
+    packed.extend(0x184d_2a50_u32.to_le_bytes());
+    packed.extend((skipped as u32).to_le_bytes());
+    packed.resize(KERNEL.len(), 0);
+    let mut content = fs::read(binary()).unwrap();
+    replace(&mut content, KERNEL, &packed);
+    let path = directory.join("sandbox");
+    fs::write(&path, content).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+#[test]
+fn a_guest_that_fails_natively_is_emulated_and_that_is_told_and_kept() {
+    const HOW: &str = "the guest that was to be saved crashed: ";
+    if best() != Mode::Native {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let program = binary_without_native_kernel(directory.path());
+    let cache = Cache::empty();
+    let give = |words: &[&str]| {
+        let mut command = cache.command(program.to_str().unwrap());
+        finish(command.env_remove("SANDBOX_KVM_MODE").args(words), b"")
+    };
+    let run =
+        |options: &[&str]| give(&[&["run", "--json"], options, &["-c", "print('hello')"]].concat());
+    let record = |output: &Output| -> Value { serde_json::from_slice(&output.stdout).unwrap() };
+    let assert_fails = |options: &[&str], message: &str, remedy: &str| {
+        let output = run(options);
+        let error = record(&output)["error"].clone();
+        assert_eq!(exit_code(output.status), 125, "{error}");
+        for (field, expected) in [("message", message), ("remedy", remedy)] {
+            assert!(error[field].as_str().unwrap().contains(expected), "{error}");
+        }
+    };
+
+    // Whoever insists is told, and nothing is kept of it.
+    let insisted = format!("--kvm-mode native: {HOW}");
+    assert_fails(&["--kvm-mode", "native"], &insisted, "leave it out");
+    // A machine that is booted for its run is not booted twice.
+    assert_fails(&["--fresh"], "the guest crashed", "--kvm-mode emulated");
+
+    // All others are told once, and get what they want.
+    for lines in [1, 0] {
+        let output = run(&[]);
+        let record = record(&output);
+        assert_eq!(record["stdout"], "hello\n", "{record}");
+        assert_eq!(record["kvm_mode"], "emulated");
+        let stderr = text(&output.stderr);
+        assert_eq!(stderr.matches(HOW).count(), lines, "{stderr}");
+    }
+    let stdout = text(&give(&["doctor"]).stdout);
+    let named = |line: &str| line.contains("emulated kernel") && line.contains(HOW);
+    assert!(stdout.lines().any(named), "{stdout}");
 }

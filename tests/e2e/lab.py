@@ -3,7 +3,7 @@ import collections, ctypes, errno, mmap, os, signal, struct, sys, time
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.syscall.restype = ctypes.c_long
-# Kernel mode that is emulated takes a thousand times longer.
+# A kernel that is emulated takes a hundred times longer for all that it does.
 SLOW = MODE == 'emulated'
 WORD = (1 << 64) - 1
 

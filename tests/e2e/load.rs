@@ -71,6 +71,7 @@ impl Listener for Nobody {
     fn waiting(&mut self) {}
     fn building(&mut self, _: &str, _: Duration, _: Option<Duration>) {}
     fn built(&mut self, _: Duration) {}
+    fn emulating(&mut self, _: &str) {}
 }
 
 /// What a process holds.

@@ -1,85 +1,36 @@
 //! What a guest can do with its processor alone.
 
-use crate::family::{Behaviour, ENDS, Family, STAYS};
-use crate::guest::{Guest, Images, Reg};
-use crate::machine::Ends::{self, *};
+use crate::family::{Behaviour, Family, STAYS};
+use crate::guest::{CONTROL_MOVES, DEBUG_MOVE, Guest, Images, LEAVES, RECEIVERS, Reg};
+use crate::machine::Ends::*;
 use crate::random::Random;
 use sandbox::layout::*;
-
-/// For guests of which only this is known: that they end, or time does.
-const ANYHOW: &[Ends] = &[
-    Survives,
-    Stays,
-    TripleFault,
-    Halts,
-    Resets,
-    Unsupported,
-    LeavesKvm,
-];
 
 pub const FAMILY: Family = Family {
     name: "cpu",
     behaviours: &[
-        Behaviour {
-            name: "halts with interrupts off",
-            guest: |_| Guest::new().halt(),
-            patience: ENDS,
-            ends: &[Halts],
-        },
-        Behaviour {
-            name: "spins with interrupts off",
-            guest: spin,
-            patience: STAYS,
-            ends: &[Stays],
-        },
-        Behaviour {
-            name: "faults without a handler",
-            guest: fault,
-            patience: ENDS,
-            ends: &[TripleFault, Unsupported],
-        },
-        Behaviour {
-            name: "jumps to where there is no code",
-            guest: jump,
-            patience: STAYS,
-            ends: ANYHOW,
-        },
-        Behaviour {
-            name: "has its stack where there is no memory",
-            guest: stack,
-            patience: STAYS,
-            ends: ANYHOW,
-        },
-        Behaviour {
-            name: "sets its control registers to anything",
-            guest: control_registers,
-            patience: STAYS,
-            ends: ANYHOW,
-        },
-        Behaviour {
-            name: "reads all MSRs of a range",
-            guest: read_msrs,
-            patience: ENDS,
-            ends: &[Survives],
-        },
-        Behaviour {
-            name: "writes anything to MSRs",
-            guest: write_msrs,
-            patience: STAYS,
-            ends: ANYHOW,
-        },
-        Behaviour {
-            name: "asks for all leaves of CPUID",
-            guest: cpuid,
-            patience: ENDS,
-            ends: &[Survives],
-        },
-        Behaviour {
-            name: "floods us with what a software KVM cannot emulate",
-            guest: unemulated,
-            patience: ENDS,
-            ends: &[Survives],
-        },
+        Behaviour::ends(
+            "halts with interrupts off",
+            |_| Guest::new().halt(),
+            &[Halts],
+        ),
+        Behaviour::stays("spins with interrupts off", spin),
+        Behaviour::ends(
+            "faults without a handler",
+            fault,
+            &[TripleFault, Unsupported],
+        ),
+        Behaviour::anyhow("jumps to where there is no code", jump),
+        Behaviour::anyhow("has its stack where there is no memory", stack),
+        Behaviour::anyhow("sets its control registers to anything", control_registers),
+        Behaviour::ends("reads all MSRs of a range", read_msrs, &[Survives]),
+        Behaviour::anyhow("writes anything to MSRs", write_msrs),
+        Behaviour::ends("asks for all leaves of CPUID", cpuid, &[Survives]),
+        Behaviour::ends(
+            "floods us with what a software KVM cannot emulate",
+            unemulated,
+            &[Survives],
+        ),
         Behaviour {
             name: "saves and loads its FPU state anywhere",
             guest: fpu_state,
@@ -87,24 +38,9 @@ pub const FAMILY: Family = Family {
             patience: STAYS,
             ends: &[Survives, Stays, TripleFault, Unsupported],
         },
-        Behaviour {
-            name: "sends itself interrupts of any kind",
-            guest: interrupts,
-            patience: STAYS,
-            ends: ANYHOW,
-        },
-        Behaviour {
-            name: "calls the hypervisor",
-            guest: hypercalls,
-            patience: STAYS,
-            ends: ANYHOW,
-        },
-        Behaviour {
-            name: "runs random bytes",
-            guest: random_code,
-            patience: STAYS,
-            ends: ANYHOW,
-        },
+        Behaviour::anyhow("sends itself interrupts of any kind", interrupts),
+        Behaviour::anyhow("calls the hypervisor", hypercalls),
+        Behaviour::anyhow("runs random bytes", random_code),
     ],
     peak: 72 << 20,
 };
@@ -151,13 +87,7 @@ fn stack(random: &mut Random) -> Images {
 }
 
 fn control_registers(random: &mut Random) -> Images {
-    const MOVES: [&[u8]; 5] = [
-        &[0x0f, 0x22, 0xc0],       // mov cr0, rax
-        &[0x0f, 0x22, 0xd8],       // mov cr3, rax
-        &[0x0f, 0x22, 0xe0],       // mov cr4, rax
-        &[0x44, 0x0f, 0x22, 0xc0], // mov cr8, rax
-        &[0x0f, 0x23, 0xf8],       // mov dr7, rax
-    ];
+    let moves = [&CONTROL_MOVES[..], &[DEBUG_MOVE]].concat();
     let mut guest = Guest::new();
     guest.catch_faults();
     for _ in 0..8 {
@@ -167,7 +97,7 @@ fn control_registers(random: &mut Random) -> Images {
             _ => random.address(),
         };
         guest.mov(Reg::Rax, value);
-        guest.attempt(random.one_of(&MOVES));
+        guest.attempt(random.one_of(&moves));
     }
     guest.survive()
 }
@@ -204,16 +134,8 @@ fn write_msrs(random: &mut Random) -> Images {
 }
 
 fn cpuid(random: &mut Random) -> Images {
-    const RANGES: [u64; 4] = [0, 0x4000_0000, 0x8000_0000, 0xffff_ff00];
     let mut guest = Guest::new();
-    guest.mov(Reg::Rsi, random.one_of(&RANGES));
-    let subleaf = random.below(8);
-    guest.repeat(0x100, |guest| {
-        guest.raw(&[0x89, 0xf0]); // mov eax, esi
-        guest.mov(Reg::Rcx, subleaf);
-        guest.raw(&[0x0f, 0xa2]); // cpuid
-        guest.raw(&[0xff, 0xc6]); // inc esi
-    });
+    guest.ask_leaves(random.one_of(&LEAVES), random.below(8), &[0x0f, 0xa2]);
     guest.survive()
 }
 
@@ -270,13 +192,11 @@ fn fpu_state(random: &mut Random) -> Images {
 
 /// Through the local APIC's interrupt command register: all delivery modes, all vectors.
 fn interrupts(random: &mut Random) -> Images {
-    const COMMAND: u64 = LOCAL_APIC + 0x300;
     let mut guest = Guest::new();
     guest.catch_faults();
-    guest.store(LOCAL_APIC + 0xf0, 0x1ff);
+    guest.enable_apic();
     for _ in 0..8 {
-        guest.store(COMMAND + 0x10, random.one_of(&[0, 1 << 24, u32::MAX]));
-        guest.store(COMMAND, random.u32() & 0x000c_cfff);
+        guest.send_interrupt(random.one_of(&RECEIVERS), random.u32());
         guest.store(LOCAL_APIC + random.below(0x40) * 0x10, random.u32());
         if random.below(2) == 0 {
             guest.attempt(&[0xfb, 0x90, 0xfa]); // sti; nop; cli

@@ -2,7 +2,7 @@
 
 use crate::guest::Images;
 use crate::kernel_log::KernelLog;
-use crate::machine::{self, Ends, Report};
+use crate::machine::{self, Ends, Machine, Report};
 use crate::native;
 use crate::process::{self, Footprint};
 use crate::random::Random;
@@ -44,12 +44,48 @@ pub enum Mode {
     Usual,
     /// Natively: the guest asks for that first of all.
     Native,
+    /// Natively, as its family asks for it.
+    NativeByItself,
 }
 
 impl Behaviour {
+    /// One of which only this is known: that it ends, or its time does.
+    pub const fn anyhow(name: &'static str, guest: fn(&mut Random) -> Images) -> Self {
+        Self {
+            name,
+            guest,
+            patience: STAYS,
+            ends: &[Ends::Anyhow],
+        }
+    }
+
+    /// One that never ends by itself.
+    pub const fn stays(name: &'static str, guest: fn(&mut Random) -> Images) -> Self {
+        Self {
+            name,
+            guest,
+            patience: STAYS,
+            ends: &[Ends::Stays],
+        }
+    }
+
+    /// One that ends by itself, in one of these ways.
+    pub const fn ends(
+        name: &'static str,
+        guest: fn(&mut Random) -> Images,
+        ends: &'static [Ends],
+    ) -> Self {
+        Self {
+            name,
+            guest,
+            patience: ENDS,
+            ends,
+        }
+    }
+
     /// How long nothing may be heard of it: a busy machine may hold up one that is to be heard of.
     fn silence(&self) -> Duration {
-        match self.ends.iter().any(|end| matches!(end, Ends::Stays)) {
+        match self.ends.iter().any(|end| end.is_silent()) {
             true => self.patience,
             false => self.patience.max(ENDS),
         }
@@ -69,14 +105,25 @@ impl Family {
             images = images.natively();
         }
         let what = self.replay(mode, seed);
+        let machine = self.machine(mode, seed);
         watched(&what, behaviour.patience + HANGS, || {
-            machine::run(&images, behaviour.silence(), behaviour.patience)
+            machine::run_on(&machine, &images, behaviour.silence(), behaviour.patience)
         })
+    }
+
+    /// Each behaviour of a kernel that runs natively meets, by turns, a VMM that takes it for such a
+    /// kernel, and one that would complete what cannot be emulated.
+    fn machine(&self, mode: Mode, seed: u64) -> Machine<'static> {
+        let round = seed / self.behaviours.len() as u64;
+        match mode {
+            Mode::Native | Mode::NativeByItself if round % 2 == 1 => Machine::native(),
+            _ => Machine::usual(),
+        }
     }
 
     fn label(&self, mode: Mode) -> String {
         match mode {
-            Mode::Usual => self.name.into(),
+            Mode::Usual | Mode::NativeByItself => self.name.into(),
             Mode::Native => format!("{}-native", self.name),
         }
     }
@@ -141,7 +188,7 @@ impl Family {
     /// The same, of guests that ask for that themselves.
     pub fn run_where_native(&self, variants: u64) {
         if native::is_available() {
-            self.run(variants);
+            self.run_in(Mode::NativeByItself, variants);
         }
     }
 
@@ -181,7 +228,12 @@ impl Family {
     /// Runs each behaviour in a process of its own, which confines itself as that of a run.
     fn run_confined(&self, mode: Mode) {
         let mut log = KernelLog::from_here();
-        for seed in base()..base() + self.behaviours.len() as u64 {
+        let rounds = match mode {
+            Mode::Usual => 1,
+            // In each of the settings that a VMM may have.
+            Mode::Native | Mode::NativeByItself => 2,
+        };
+        for seed in base()..base() + rounds * self.behaviours.len() as u64 {
             let replay = self.replay(mode, seed);
             let (_, variant) = replay.split_once('=').expect("a variable");
             let child = Command::new(std::env::current_exe().expect("/proc"))
@@ -214,7 +266,8 @@ pub fn run_confined(families: &[&Family]) {
         }
     }
     if native {
-        native::FAMILY.run_confined(Mode::Usual);
+        native::FAMILY.run_confined(Mode::NativeByItself);
+        native::UNKNOWN.run_confined(Mode::NativeByItself);
     }
 }
 

@@ -105,6 +105,29 @@ impl Guest {
         self.mov(Reg::Rdx, value >> 32);
     }
 
+    /// Asks for these leaves of CPUID, with the instruction that does it.
+    pub fn ask_leaves(&mut self, first: u64, subleaf: u64, cpuid: &[u8]) {
+        self.mov(Reg::Rsi, first);
+        self.repeat(0x100, |guest| {
+            guest.raw(&[0x89, 0xf0]); // mov eax, esi
+            guest.mov(Reg::Rcx, subleaf);
+            guest.attempt(cpuid);
+            guest.raw(&[0xff, 0xc6]); // inc esi
+        });
+    }
+
+    /// Lets its local APIC work.
+    pub fn enable_apic(&mut self) {
+        self.store(LOCAL_APIC + 0xf0, 0x1ff);
+    }
+
+    /// Has its local APIC send an interrupt: to whom, and which (SDM 3A, 11.6.1).
+    pub fn send_interrupt(&mut self, to: u32, command: u32) {
+        const COMMAND: u64 = LOCAL_APIC + 0x300;
+        self.store(COMMAND + 0x10, to);
+        self.store(COMMAND, command & 0x000c_cfff);
+    }
+
     /// Data that is there from the start.
     pub fn put(&mut self, address: u64, bytes: Vec<u8>) {
         self.data.push((address, bytes));
@@ -299,6 +322,20 @@ fn native_entry() -> Vec<u8> {
     guest.raw(&[0xff, 0xe0]); // jmp rax
     guest.code
 }
+
+/// To control registers 0, 3, 4 and 8, from RAX.
+pub const CONTROL_MOVES: [&[u8]; 4] = [
+    &[0x0f, 0x22, 0xc0],
+    &[0x0f, 0x22, 0xd8],
+    &[0x0f, 0x22, 0xe0],
+    &[0x44, 0x0f, 0x22, 0xc0],
+];
+/// `mov dr7, rax`
+pub const DEBUG_MOVE: &[u8] = &[0x0f, 0x23, 0xf8];
+/// Where leaves of CPUID are: architectural, KVM's, AMD's, and none.
+pub const LEAVES: [u64; 4] = [0, 0x4000_0000, 0x8000_0000, 0xffff_ff00];
+/// Whom an interrupt may be sent to: the only processor, one that is not there, all.
+pub const RECEIVERS: [u32; 3] = [0, 1 << 24, u32::MAX];
 
 pub fn bytes(words: impl IntoIterator<Item = u64>) -> Vec<u8> {
     words.into_iter().flat_map(u64::to_le_bytes).collect()

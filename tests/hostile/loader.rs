@@ -1,22 +1,11 @@
 //! Images that are not what they should be, before there is a guest.
 
-use crate::family::{Behaviour, ENDS, Family, STAYS};
+use crate::family::{Behaviour, Family, STAYS};
 use crate::guest::{CODE, Guest, Images, MEMORY, bytes, elf};
-use crate::machine::Ends::{self, *};
+use crate::machine::Ends::*;
 use crate::random::Random;
 use sandbox::assets;
 use std::sync::LazyLock;
-
-const ANYHOW: &[Ends] = &[
-    Refused,
-    Survives,
-    Stays,
-    TripleFault,
-    Halts,
-    Resets,
-    Unsupported,
-    LeavesKvm,
-];
 
 pub const FAMILY: Family = Family {
     name: "loader",
@@ -25,49 +14,32 @@ pub const FAMILY: Family = Family {
             name: "changes the headers of a small kernel",
             guest: small_kernel,
             patience: STAYS,
-            ends: ANYHOW,
+            ends: &[Refused, Anyhow],
         },
-        Behaviour {
-            name: "cuts a kernel short",
-            guest: short_kernel,
-            patience: ENDS,
-            ends: &[Refused],
-        },
+        Behaviour::ends("cuts a kernel short", short_kernel, &[Refused]),
         Behaviour {
             name: "changes our own kernel",
             guest: our_kernel,
             patience: STAYS,
-            ends: ANYHOW,
+            ends: &[Refused, Anyhow],
         },
-        Behaviour {
-            name: "loads segments where there is no memory",
-            guest: misplaced,
-            patience: ENDS,
-            ends: &[Refused],
-        },
-        Behaviour {
-            name: "has notes of any length",
-            guest: notes,
-            patience: ENDS,
-            ends: &[Refused, Survives],
-        },
-        Behaviour {
-            name: "loads segments over what we put there",
-            guest: over_ours,
-            patience: ENDS,
-            ends: &[Survives],
-        },
-        Behaviour {
-            name: "is no kernel at all",
-            guest: no_kernel,
-            patience: ENDS,
-            ends: &[Refused],
-        },
+        Behaviour::ends(
+            "loads segments where there is no memory",
+            misplaced,
+            &[Refused],
+        ),
+        Behaviour::ends("has notes of any length", notes, &[Refused, Survives]),
+        Behaviour::ends(
+            "loads segments over what we put there",
+            over_ours,
+            &[Survives],
+        ),
+        Behaviour::ends("is no kernel at all", no_kernel, &[Refused]),
         Behaviour {
             name: "has an agent of any size",
             guest: agent,
             patience: STAYS,
-            ends: ANYHOW,
+            ends: &[Refused, Anyhow],
         },
     ],
     // The largest agent, its archive, and the guest's copy of that.

@@ -67,12 +67,30 @@ pub enum Ends {
     NoFiles,
     TimesOut,
     Refused,
+    /// In any way in which only this machine ends.
+    Anyhow,
 }
 
+const ANYHOW: &[Ends] = &[
+    Ends::Survives,
+    Ends::Stays,
+    Ends::TripleFault,
+    Ends::Halts,
+    Ends::Resets,
+    Ends::Unsupported,
+    Ends::LeavesKvm,
+];
+
 impl Ends {
+    /// Whether nothing need be heard of a guest that may end so.
+    pub fn is_silent(self) -> bool {
+        matches!(self, Self::Stays | Self::Anyhow)
+    }
+
     pub fn covers(self, end: &End) -> bool {
         use Outcome::Crashed;
         match (self, end) {
+            (Self::Anyhow, _) => ANYHOW.iter().any(|ends| ends.covers(end)),
             (Self::Survives, End::Ended(Outcome::Exited(status))) => *status == SURVIVED,
             (Self::Exits(expected), End::Ended(Outcome::Exited(status))) => *status == expected,
             (Self::Breaks(what), End::Ended(Crashed(Crash::Violation(text)))) => {
@@ -127,7 +145,7 @@ static KVM: LazyLock<Kvm> = LazyLock::new(|| {
 
 /// Where kernel mode can be emulated it is, at first: guests that want to run natively go there
 /// themselves, and the others find all that the VMM does for an emulated kernel.
-static MODE: LazyLock<Mode> = LazyLock::new(|| {
+static USUAL: LazyLock<Mode> = LazyLock::new(|| {
     let choice = match Family::detect() {
         Family::Hardware => Choice::Auto,
         Family::Software => Choice::Emulated,
@@ -147,25 +165,42 @@ pub fn is_confined() -> bool {
 /// How a guest gets its job: from its agent, or by asking for it.
 pub type Begin = fn(Work, [Sink; 2], Arc<Shared>) -> Session;
 
+/// What a guest runs on.
+pub struct Machine<'a> {
+    /// What the VMM takes the guest's kernel for.
+    pub mode: Mode,
+    pub begin: Begin,
+    /// The file of its runtime image.
+    pub runtime: &'a File,
+}
+
+impl Machine<'_> {
+    pub fn usual() -> Self {
+        Self {
+            mode: *USUAL,
+            begin: Session::cold,
+            runtime: &RUNTIME,
+        }
+    }
+
+    /// The same where the VMM takes the guest's kernel for one that runs natively.
+    pub fn native() -> Self {
+        Self {
+            mode: Mode::Native,
+            ..Self::usual()
+        }
+    }
+}
+
 /// Runs a guest until it ends, or `patience` is over; `silence` before it is heard of.
 pub fn run(images: &Images, silence: Duration, patience: Duration) -> Report {
-    run_session(Session::cold, images, silence, patience)
+    run_on(&Machine::usual(), images, silence, patience)
 }
 
-pub fn run_session(begin: Begin, images: &Images, silence: Duration, patience: Duration) -> Report {
-    run_on(&RUNTIME, begin, images, silence, patience)
-}
-
-/// The same with another file for its runtime image.
-pub fn run_on(
-    runtime: &File,
-    begin: Begin,
-    images: &Images,
-    silence: Duration,
-    patience: Duration,
-) -> Report {
+/// The same on another machine.
+pub fn run_on(machine: &Machine, images: &Images, silence: Duration, patience: Duration) -> Report {
     let shared = Arc::new(Shared::new().expect("an eventfd"));
-    let vm = match boot(runtime, begin, images, &shared) {
+    let vm = match boot(machine, images, &shared) {
         Ok(vm) => vm,
         Err(error) => return Report::of(End::Refused(format!("{error:#}"))),
     };
@@ -181,7 +216,7 @@ pub fn run_on(
     };
     let signals = Signals::watch().expect("a signalfd");
     let seal = match is_confined() {
-        true => Seal::process(Level::Require, *MODE, MEMORY, None).expect("all layers"),
+        true => Seal::process(Level::Require, machine.mode, MEMORY, None).expect("all layers"),
         false => Seal::none(),
     };
     let watchdog = Watchdog::start(vm, shared, seal).expect("a vCPU thread");
@@ -206,12 +241,7 @@ pub fn run_on(
     }
 }
 
-fn boot(
-    runtime: &File,
-    begin: Begin,
-    images: &Images,
-    shared: &Arc<Shared>,
-) -> anyhow::Result<Vm<Session>> {
+fn boot(machine: &Machine, images: &Images, shared: &Arc<Shared>) -> anyhow::Result<Vm<Session>> {
     let nowhere = File::options().write(true).open("/dev/null")?;
     let sinks = [
         Sink::new(&nowhere, OUTPUT_MAX)?,
@@ -224,17 +254,17 @@ fn boot(
         },
         ..Work::default()
     };
-    let session = begin(work, sinks, Arc::clone(shared));
+    let session = (machine.begin)(work, sinks, Arc::clone(shared));
     let config = Config {
         memory: MEMORY,
-        runtime: runtime.try_clone()?,
+        runtime: machine.runtime.try_clone()?,
         images: BootImages {
             kernel: &images.kernel,
             agent: &images.agent,
         },
         console: None,
     };
-    Vm::boot(&KVM, *MODE, config, session)
+    Vm::boot(&KVM, machine.mode, config, session)
 }
 
 /// The runtime image says so everywhere.

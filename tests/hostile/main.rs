@@ -114,6 +114,12 @@ fn any_kernel_that_runs_natively_ends_in_an_outcome() {
 }
 
 #[test]
+fn what_nobody_runs_for_a_native_kernel_is_named() {
+    native::UNKNOWN.run_where_native(6);
+    native::is_named();
+}
+
+#[test]
 fn a_native_kernel_with_any_flags_ends_in_an_outcome() {
     native::sweep();
 }

@@ -2,7 +2,7 @@
 
 use crate::family::{Behaviour, ENDS, Family, STAYS, turn_of_all, watched};
 use crate::guest::{DATA, Guest, Images, MEMORY, Reg};
-use crate::machine::{self, Ends::*};
+use crate::machine::{self, Ends::*, Machine};
 use crate::native::is_available;
 use crate::random::Random;
 use sandbox::layout::*;
@@ -123,8 +123,12 @@ pub fn counts() {
     );
     looks(&mut guest);
     let images = guest.survive();
+    let machine = Machine {
+        begin: Session::warm,
+        ..Machine::usual()
+    };
     let report = watched("counts", 2 * ENDS, || {
-        machine::run_session(Session::warm, &images, ENDS, ENDS)
+        machine::run_on(&machine, &images, ENDS, ENDS)
     });
     assert!(Survives.covers(&report.end), "{}", report.end);
     let Unknown {

@@ -1,0 +1,57 @@
+//! Instructions that neither the processor nor the hypervisor runs for it.
+
+use super::parts::*;
+use crate::family::{Behaviour, ENDS, Family, turn_of_all, watched};
+use crate::guest::*;
+use crate::machine::Ends::Unsupported;
+use crate::machine::{self, End, Machine};
+use crate::random::Random;
+use sandbox::outcome::{Crash, Outcome};
+
+/// Each by itself: what it is must be told from a confined process, too.
+pub const FAMILY: Family = Family {
+    name: "unknown",
+    behaviours: &[Behaviour::ends(
+        "executes what nobody runs",
+        |random| meets(INSTRUCTIONS[random.below(3) as usize]).0,
+        &[Unsupported],
+    )],
+    peak: 72 << 20,
+};
+
+const INSTRUCTIONS: [&[u8]; 3] = [
+    &[0x0f, 0x01, 0xca], // clac
+    &[0x0f, 0x01, 0xcb], // stac
+    &[0xcd, 0x42],       // int 0x42
+];
+
+/// A guest that comes to this instruction, and where that is.
+fn meets(instruction: &[u8]) -> (Images, u64) {
+    let mut guest = native_as_ours(&mut Random::new("unknown", 0));
+    let place = guest.here();
+    guest.raw(instruction);
+    (guest.survive(), place)
+}
+
+/// Its bytes and its address are told, in either setting of the VMM.
+pub fn is_named() {
+    if !super::is_available() {
+        return;
+    }
+    let Some(_turn) = turn_of_all() else {
+        return;
+    };
+    for machine in [Machine::usual(), Machine::native()] {
+        for code in INSTRUCTIONS {
+            let (images, place) = meets(code);
+            let what = format!("{code:02x?}");
+            let run = || machine::run_on(&machine, &images, ENDS, ENDS);
+            let end = watched(&what, 2 * ENDS, run).end;
+            let End::Ended(Outcome::Crashed(Crash::Unsupported { rip, instruction })) = end else {
+                panic!("{what}: {end}");
+            };
+            assert_eq!(rip, place, "{what}");
+            assert!(instruction.starts_with(code), "{what}: {instruction:02x?}");
+        }
+    }
+}

@@ -8,7 +8,7 @@ use crate::kvm_mode::{self, Device};
 use crate::limits::{BOOT_LIMIT, Limits};
 use crate::outcome::{Crash, Outcome};
 use crate::session::{Session, Shared, Sink};
-use crate::template::{Draft, Found, Key, Lock, PAGE, Store, Template};
+use crate::template::{Draft, Found, GAP, Key, Lock, PAGE, Store, Template};
 use crate::vm::host;
 use crate::vm::mode::Mode;
 use crate::vm::{BootImages, Config, Pages, Saved, SavedMemory, State, Vm};
@@ -238,9 +238,6 @@ fn build(
 
 /// Gives the pages that hold anything.
 fn write_memory(memory: &GuestMemoryMmap, draft: &mut Draft) -> Result<Pages> {
-    /// Fewer zeroes than this between two of them are kept as well: each run of pages is mapped
-    /// on its own.
-    const GAP: u32 = 64;
     let (mut filled, mut index) = (Pages::default(), 0);
     for region in memory.iter() {
         for offset in (0..region.len()).step_by(PAGE) {

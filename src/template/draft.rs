@@ -14,6 +14,10 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Fewer zero pages than this between two others are kept as well: each run of pages is mapped on
+/// its own.
+pub const GAP: u32 = 64;
+
 /// A template that is being written, under a name that nobody reads. Dropped, it is gone.
 pub struct Draft<'a> {
     store: &'a Store,
@@ -22,7 +26,7 @@ pub struct Draft<'a> {
     file: File,
     memory_size: u64,
     digest: Digest,
-    /// Adjacent pages that are not written yet, the first of them the one with this index.
+    /// Pages that are not written yet, all of one huge page, from the one with this index on.
     pending: Vec<u8>,
     first: u64,
     /// The least index that may come.
@@ -82,14 +86,23 @@ impl Draft<'_> {
             return Ok(());
         }
         self.digest.add(index, page);
-        let adjacent = index == self.first + (self.pending.len() / PAGE) as u64;
-        // What fills a huge page is written at once, so that a file system can keep it in one.
-        if !adjacent || (index * PAGE as u64).is_multiple_of(CHUNK as u64) {
+        let zeroes = index - self.first - (self.pending.len() / PAGE) as u64;
+        if self.pending.is_empty() || zeroes >= GAP.into() || !self.is_in_the_piece(index) {
             self.flush()?;
             self.first = index;
+        } else {
+            let length = self.pending.len() + zeroes as usize * PAGE;
+            self.pending.resize(length, 0);
         }
         self.pending.extend_from_slice(page);
         Ok(())
+    }
+
+    /// Whether the page belongs to the same huge page as what is pending. What is written at once,
+    /// and fills a huge page, a file system can keep in one.
+    fn is_in_the_piece(&self, index: u64) -> bool {
+        let piece = (CHUNK / PAGE) as u64;
+        index / piece == self.first / piece
     }
 
     fn flush(&mut self) -> Result<()> {

@@ -14,7 +14,7 @@ mod lock;
 mod pages;
 mod store;
 
-pub use draft::Draft;
+pub use draft::{Draft, GAP};
 pub use key::Key;
 pub use list::{About, Entry};
 pub use lock::Lock;

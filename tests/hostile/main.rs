@@ -94,6 +94,11 @@ fn any_request_for_a_service_ends_in_an_outcome() {
 }
 
 #[test]
+fn what_a_stopped_guest_had_gathered_is_read_inside_its_memory() {
+    services::buffer_of_a_stopped_guest();
+}
+
+#[test]
 fn any_images_end_in_an_outcome() {
     loader::FAMILY.run(120);
 }

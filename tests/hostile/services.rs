@@ -1,8 +1,8 @@
 //! The services that we do in a guest kernel's place, asked for by no kernel (`vm::services`).
 
-use crate::family::{Behaviour, ENDS, Family, STAYS};
+use crate::family::{Behaviour, ENDS, Family, STAYS, turn_of_all, watched};
 use crate::guest::{DATA, Guest, Images, MEMORY, Reg, SHARED, bytes};
-use crate::machine::Ends::*;
+use crate::machine::{self, Ends::*};
 use crate::random::Random;
 use sandbox::layout::*;
 
@@ -13,6 +13,10 @@ const EXIT: u8 = 5;
 const STDIN: u8 = 6;
 const FILES: u8 = 7;
 const NO_FILES: u8 = 8;
+const FLUSH: u8 = 9;
+/// Of the buffer that FLUSH is about, of which JOB says where it is: what it has to say, and all of it.
+const HEADER: u64 = 16;
+const BUFFER: u64 = 64 << 10;
 /// Those that move memory.
 const MOVES: [u8; 4] = [RANDOM, WRITE, JOB, FILES];
 
@@ -68,6 +72,18 @@ pub const FAMILY: Family = Family {
             ends: &[Breaks("output to stream")],
         },
         Behaviour {
+            name: "has its buffer anywhere, and lies about what it holds",
+            guest: buffers,
+            patience: ENDS,
+            ends: &[Survives],
+        },
+        Behaviour {
+            name: "changes its buffer all the time",
+            guest: changing_buffer,
+            patience: STAYS,
+            ends: &[Stays],
+        },
+        Behaviour {
             name: "says how a program ended that it never had",
             guest: results,
             patience: ENDS,
@@ -121,7 +137,7 @@ fn anywhere(random: &mut Random) -> Images {
 
 fn unknown(random: &mut Random) -> Images {
     let mut guest = Guest::new();
-    for service in (0..RANDOM).chain(NO_FILES + 1..=u8::MAX) {
+    for service in (0..RANDOM).chain(FLUSH + 1..=u8::MAX) {
         guest.ask(service, random.u8());
     }
     guest.survive()
@@ -217,13 +233,98 @@ fn again(random: &mut Random) -> Images {
 
 fn streams(random: &mut Random) -> Images {
     let mut guest = Guest::new();
+    use ::guest::stream::{EVENTS, REPORTS, STDERR, STDIN, STDOUT};
     let stream = match random.below(256) as u8 {
-        ::guest::stream::STDOUT | ::guest::stream::STDERR => ::guest::stream::STDIN,
+        STDOUT | STDERR | REPORTS | EVENTS => STDIN,
         stream => stream,
     };
     let registers = [(Reg::Rsi, DATA), (Reg::Rcx, random.u64()), (Reg::Rdi, 0)];
     guest.service(WRITE, stream, registers);
     guest.survive()
+}
+
+/// Says where its buffer is.
+fn have_buffer(guest: &mut Guest, address: u64) {
+    let registers = [(Reg::Rdi, DATA), (Reg::Rsi, address), (Reg::Rcx, 0)];
+    guest.service(JOB, 0, registers);
+}
+
+/// What a buffer says of itself: sent, filled, stream.
+fn store_header(guest: &mut Guest, address: u64, header: [u32; 3]) {
+    for (at, number) in (address..).step_by(4).zip(header) {
+        guest.store(at, number);
+    }
+}
+
+fn any_header(random: &mut Random) -> [u32; 3] {
+    const LENGTH: u32 = (BUFFER - HEADER) as u32;
+    let any = random.u64() as u32;
+    let near = [0, 1, 1000, LENGTH - 1, LENGTH, LENGTH + 1, u32::MAX, any];
+    let stream = random.one_of(&[1, 2, 1, 2, 0, 3, 5, 0x101, any]);
+    [random.one_of(&near), random.one_of(&near), stream]
+}
+
+fn buffers(random: &mut Random) -> Images {
+    let mut guest = Guest::new();
+    for _ in 0..16 {
+        let anywhere = harmless(random);
+        let near_the_end = MEMORY - HEADER - random.below(2 * BUFFER);
+        let address = random.one_of(&[DATA, near_the_end, anywhere]);
+        have_buffer(&mut guest, address);
+        if address < MEMORY - HEADER {
+            store_header(&mut guest, address, any_header(random));
+        }
+        guest.ask(FLUSH, random.u8());
+    }
+    guest.survive()
+}
+
+fn changing_buffer(random: &mut Random) -> Images {
+    let mut guest = Guest::new();
+    have_buffer(&mut guest, DATA);
+    let headers: Vec<_> = (0..8).map(|_| any_header(random)).collect();
+    guest.forever(|guest| {
+        for header in headers {
+            store_header(guest, DATA, header);
+        }
+    });
+    guest.images()
+}
+
+/// Of a guest that never asks for it: what lies in its buffer, if all of that lies in its memory.
+pub fn buffer_of_a_stopped_guest() {
+    let Some(_turn) = turn_of_all() else {
+        return;
+    };
+    let last = MEMORY - BUFFER;
+    for (address, header, told) in [
+        (DATA, [0, 1000, 1], [1000, 0]),
+        (DATA + 1, [999, 1000, 2], [0, 1]),
+        (last, [0, (BUFFER - HEADER) as u32, 1], [BUFFER - HEADER, 0]),
+        (last, [0, (BUFFER - HEADER) as u32 + 1, 1], [0, 0]),
+        (last, [u32::MAX, 1, 1], [0, 0]),
+        (last, [0, 1000, 3], [0, 0]),
+        (last + 1, [0, 1, 1], [0, 0]),
+        (MEMORY - HEADER, [0, 1, 1], [0, 0]),
+    ] {
+        let mut guest = Guest::new();
+        have_buffer(&mut guest, address);
+        store_header(&mut guest, address, header);
+        let images = guest.spin();
+        let report = watched("a buffer", 2 * ENDS, || machine::run(&images, STAYS, ENDS));
+        assert!(Stays.covers(&report.end), "{}", report.end);
+        let totals = report.output.map(|of| of.total);
+        assert_eq!(totals, told, "{header:?} at {address:#x}");
+        assert_eq!(report.output.map(|of| of.delivered), told);
+    }
+    for nowhere in [MEMORY - 1, MEMORY, RUNTIME, VSOCK_MMIO, u64::MAX] {
+        let mut guest = Guest::new();
+        have_buffer(&mut guest, nowhere);
+        let images = guest.spin();
+        let report = watched("no buffer", 2 * ENDS, || machine::run(&images, STAYS, ENDS));
+        assert!(Stays.covers(&report.end), "{}", report.end);
+        assert_eq!(report.output.map(|of| of.total), [0, 0], "{nowhere:#x}");
+    }
 }
 
 fn results(random: &mut Random) -> Images {

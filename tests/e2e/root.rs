@@ -340,9 +340,10 @@ fn stress_ng() -> &'static Path {
     &PROGRAM.1
 }
 
-/// Runs all stressors of a class at once for a minute. An emulated kernel takes longer than that to
-/// stop some of them. Root's stress-ng would keep its stressors from the out-of-memory killer, and
-/// with more of them than the memory holds the kernel could only panic: they may be killed.
+/// Runs all stressors of a class at once for 20 s; `scripts/stress` runs them for longer. An emulated
+/// kernel takes longer than that to stop some of them. Root's stress-ng would keep its stressors from
+/// the out-of-memory killer, and with more of them than the memory holds the kernel could only
+/// panic: they may be killed.
 fn stress(class: &str) {
     let before = Host::look();
     let mut command = cache().sandbox(&["run", "--root", "--fresh", "-m", "512M", "-t", "300"]);
@@ -355,7 +356,7 @@ fn stress(class: &str) {
             "--all",
             "1",
             "--timeout",
-            "60",
+            "20",
             "--oomable",
         ]),
         b"",

@@ -17,7 +17,7 @@ SEGMENT = struct.Struct("<IIQQQQQQ")
 PT_NULL, PT_LOAD, PF_X, PF_W, PF_R = 0, 1, 1, 2, 4
 
 # The on-disk format of erofs (Linux, fs/erofs/erofs_fs.h): of the super block and of compact inodes.
-SUPER, CHECKSUMMED, ROOT, BLOCKS, META = 1024, 8, 14, 36, 40
+SUPER, CHECKSUMMED, BLOCK_BITS, ROOT, BLOCKS, META = 1024, 8, 12, 14, 36, 40
 INODE, INODE_UNIT = struct.Struct("<HHHHIII"), 32
 FLAT_PLAIN, FLAT_INLINE = 0, 2
 ENTRY = struct.Struct("<QHBB")
@@ -51,6 +51,8 @@ class Image:
         self.meta = self.read("<I", SUPER + META) * BLOCK
         if self.read("<I", SUPER + CHECKSUMMED) & 1:
             sys.exit("the image has a checksum that would be wrong: make it with -Enosbcrc")
+        if 1 << self.read("<B", SUPER + BLOCK_BITS) != BLOCK:
+            sys.exit(f"the image's blocks are not of {BLOCK} bytes")
 
     def read(self, form, at):
         return struct.unpack_from(form, self.content, at)[0]
@@ -58,7 +60,9 @@ class Image:
     def inode(self, number):
         """Where an inode is, the layout of its data, its size, and its first block."""
         at = self.meta + number * INODE_UNIT
-        form, _, _, _, size, _, block = INODE.unpack_from(self.content, at)
+        form, attributes, _, _, size, _, block = INODE.unpack_from(self.content, at)
+        if form & 1 or attributes:
+            sys.exit(f"inode {number} is not a compact one without extended attributes")
         return at, form >> 1 & 7, size, block
 
     def directory(self, number):

@@ -6,7 +6,7 @@ use crate::files::{self, Fetched, Get, Put, Unpacker};
 use crate::job::{self, Language, Program, Work};
 use crate::kvm_mode::{self, Device};
 use crate::limits::Limits;
-use crate::outcome::{EXIT_OURS, Outcome};
+use crate::outcome::{Crash, EXIT_OURS, Outcome};
 use crate::record::Failure;
 use crate::session::{Collection, Console, Marks, Session, Shared, Sink, Told, Totals};
 use crate::template::Key;
@@ -149,8 +149,9 @@ impl Report {
     pub fn explanation(&self) -> Option<Failure> {
         let mut failure = self.outcome.explanation(&self.limits)?;
         let had_program = self.timings.program.is_some();
-        if let (Outcome::Crashed(_), Mode::Native, false) = (&self.outcome, self.mode, had_program)
-        {
+        let crashed =
+            matches!(&self.outcome, Outcome::Crashed(crash) if *crash != Crash::MemoryLost);
+        if crashed && self.mode == Mode::Native && !had_program {
             failure.remedy = "run it again with --kvm-mode emulated, which is slower, or with --console to see the guest kernel's log".into();
         }
         Some(failure)

@@ -7,6 +7,7 @@
 
 #include <link.h>
 #include <signal.h>
+#include <sys/single_threaded.h>
 #include <unistd.h>
 
 /*
@@ -38,11 +39,12 @@ static unsigned long long loaded_at_start;
 
 /*
  * What the program registered for its end is done. The destructors of the libraries that there were
- * before it do nothing that anybody could see, but touch a page or two of each.
+ * before it do nothing that anybody could see, but touch a page or two of each. Of several threads
+ * one may hold a stream's lock for ever: exit(3) flushes without it, as nobody else can.
  */
 static void skip_destructors(int status, void *nothing)
 {
-    if (count_loaded() != loaded_at_start)
+    if (!__libc_single_threaded || count_loaded() != loaded_at_start)
         return;
     fflush(NULL);
     _exit(status);

@@ -79,13 +79,15 @@ impl Sink {
         self.totals.total += bytes.len() as u64;
         let allowed = self.limit - self.totals.delivered;
         let mut rest = &bytes[..bytes.len().min(allowed.try_into().unwrap_or(usize::MAX))];
-        let is_late = stopped();
-        let goes_on = |target: &Target| match is_late {
-            true => target.is_ready(),
-            false => !stopped(),
-        };
-        while !rest.is_empty() && goes_on(&self.target) {
+        while !rest.is_empty() {
+            let is_late = stopped();
+            if is_late && !self.target.is_ready() {
+                break;
+            }
             let count = self.target.take(rest)?;
+            if is_late && count == 0 {
+                break;
+            }
             self.totals.delivered += count as u64;
             rest = &rest[count..];
         }
@@ -135,7 +137,7 @@ fn wait(fd: BorrowedFd) -> Result<(), Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read;
+    use std::io::{Read, Write};
 
     fn through_a_sink(limit: u64, pieces: &[&[u8]]) -> (Vec<u8>, Totals) {
         let (mut reader, writer) = std::io::pipe().unwrap();
@@ -174,6 +176,30 @@ mod tests {
         };
         assert_eq!(sink.totals(), expected);
         assert_eq!(sink.take_kept(), Some(b"abcde".to_vec()));
+    }
+
+    #[test]
+    fn what_comes_after_the_stop_is_written_if_the_reader_takes_it_at_once() {
+        let (mut reader, mut writer) = std::io::pipe().unwrap();
+        let mut sink = Sink::new(&writer, u64::MAX).unwrap();
+        sink.deliver(b"late", || true).unwrap();
+        assert_eq!(sink.totals().delivered, 4);
+        let mut bytes = [0; 4];
+        reader.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"late");
+
+        let full = vec![0; 64 << 10];
+        writer.write_all(&full).unwrap();
+        sink.deliver(b"too late", || true).unwrap();
+        let expected = Totals {
+            delivered: 4,
+            total: 12,
+        };
+        assert_eq!(sink.totals(), expected);
+
+        let mut sink = Sink::memory(5);
+        sink.deliver(b"late", || true).unwrap();
+        assert_eq!(sink.take_kept(), Some(b"late".to_vec()));
     }
 
     #[test]

@@ -246,7 +246,9 @@ mod tests {
         let chunk = (CHUNK / PAGE) as u64;
         let count = 2 * chunk;
         let mut draft = fixture.store.draft(&lock, count * PAGE as u64).unwrap();
-        let is_there = |index: u64| index <= chunk || index.is_multiple_of(7);
+        // With few zeroes between them, and with as many as are and are not written.
+        let apart = [chunk + 10, chunk + 73, chunk + 137, chunk + 202];
+        let is_there = |index: u64| index <= chunk || apart.contains(&index);
         for index in (0..count).filter(|&index| is_there(index)) {
             draft.write_page(index, &[index as u8; PAGE]).unwrap();
         }

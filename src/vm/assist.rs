@@ -10,7 +10,7 @@ use super::paging::{AddressSpace, PageFault};
 use super::xsave;
 use crate::outcome::Crash;
 use anyhow::{Context, Result};
-use kvm_bindings::kvm_regs;
+use kvm_bindings::{KVM_INTERNAL_ERROR_EMULATION, kvm_regs};
 use kvm_ioctls::VcpuFd;
 
 const USER: u8 = 3;
@@ -54,8 +54,15 @@ pub fn complete(vcpu: &VcpuFd, memory: &Memory) -> Result<Result<(), Crash>> {
     Ok(Ok(()))
 }
 
-/// Names the instruction at RIP, which neither KVM nor we can run.
-pub fn unsupported(vcpu: &VcpuFd, memory: &Memory) -> Result<Crash> {
+/// Says what an internal error of KVM's was: as a rule the instruction at RIP, which neither KVM nor we
+/// can run.
+pub fn explain(vcpu: &mut VcpuFd, memory: &Memory) -> Result<Crash> {
+    let run = vcpu.get_kvm_run();
+    // SAFETY: the vCPU came back for an internal error, with which KVM fills this member.
+    let kind = unsafe { run.__bindgen_anon_1.internal.suberror };
+    if kind != KVM_INTERNAL_ERROR_EMULATION {
+        return Ok(Crash::Exit(format!("KVM internal error {kind}")));
+    }
     let regs = vcpu.get_regs().context("reading the registers")?;
     let sregs = vcpu.get_sregs().context("reading the system registers")?;
     let space = AddressSpace::new(memory, sregs.cr3);

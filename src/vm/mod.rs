@@ -313,7 +313,7 @@ impl<P: Peer + Host> Vm<P> {
                 return assist::complete(&self.vcpu, &self.memory);
             }
             Ok(VcpuExit::InternalError) if self.mode == Mode::Native => {
-                return Ok(Err(assist::unsupported(&self.vcpu, &self.memory)?));
+                return Ok(Err(assist::explain(&mut self.vcpu, &self.memory)?));
             }
             Ok(VcpuExit::Shutdown) => return Ok(Err(Crash::TripleFault)),
             // A kick, which the next round looks at.
@@ -334,7 +334,10 @@ impl<P: Peer + Host> Vm<P> {
     /// After a kick: the peer may have something for the guest, and a guest that halted with
     /// interrupts off will never do anything again.
     fn look_up(&mut self) -> Result<Result<(), Crash>> {
-        if let Err(Violation(what)) = self.bus.vsock.process(self.memory.ram()) {
+        // What the program wrote comes before what the agent says of it.
+        let flushed = self.flush();
+        let processed = flushed.and_then(|()| self.bus.vsock.process(self.memory.ram()));
+        if let Err(Violation(what)) = processed {
             return Ok(Err(Crash::Violation(what)));
         }
         let state = self

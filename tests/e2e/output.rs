@@ -4,9 +4,15 @@
 use crate::common::{exit_code, mode, run, sandbox, start, text};
 use sandbox::vm::mode::Mode;
 use std::io::{BufRead, BufReader, Read};
+use std::time::{Duration, Instant};
 
-/// Seconds in which CPython starts on any of our hosts.
-const ENOUGH_TO_START: &str = "25";
+/// Seconds in which CPython starts, and in which it writes something.
+fn enough_to_start() -> &'static str {
+    match mode() {
+        Mode::Emulated => "25",
+        Mode::Hardware | Mode::Native => "4",
+    }
+}
 
 /// Writes a hundred lines, a line at a time, as `lines` has them.
 const WRITE_LINES: &str = "
@@ -91,7 +97,7 @@ fn what_was_written_before_the_time_limit_is_there() {
         "{WRITE_LINES}write()\nfor number in range(100): print('line', number, flush=True)
 while True: pass"
     );
-    let output = run(&["-t", ENOUGH_TO_START], &code);
+    let output = run(&["-t", enough_to_start()], &code);
     assert_eq!(text(&output.stdout), lines() + &lines());
     assert_eq!(exit_code(output.status), 124);
 }
@@ -103,28 +109,25 @@ fn a_program_that_writes_until_its_time_limit_loses_nothing_before() {
 import itertools, os
 for number in itertools.count(): os.write(1, b'%07d\\n' % number)
 ";
-    let limit = match mode() {
-        Mode::Emulated => ENOUGH_TO_START,
-        Mode::Hardware | Mode::Native => "2",
-    };
-    let output = run(&["-t", limit], code);
+    let output = run(&["-t", enough_to_start()], code);
     assert_eq!(exit_code(output.status), 124);
-    let whole = output.stdout.chunks_exact(8);
-    for (number, line) in whole.enumerate() {
-        assert_eq!(text(line), format!("{number:07}\n"));
-    }
+    let written = text(&output.stdout);
+    let count = written.len().div_ceil(8);
+    let expected: String = (0..count).map(|number| format!("{number:07}\n")).collect();
+    assert!(count > 0 && expected.starts_with(written), "{count}");
 }
 
 /// Reads the first line of a program that does this when it has written it, and ends the run.
 #[track_caller]
 fn assert_is_read_before(then: &str) {
     let code = format!("import os, time; os.write(1, b'written\\n')\n{then}");
+    let (limit, before) = (Duration::from_secs(60), Instant::now());
     let mut child = start(&mut sandbox(&["run", "-t", "60", "-c", &code]));
     let mut line = String::new();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     stdout.read_line(&mut line).unwrap();
     assert_eq!(line, "written\n");
-    assert_eq!(child.try_wait().unwrap(), None, "it came with the end");
+    assert!(before.elapsed() < limit, "it came with the end");
     child.kill().unwrap();
     child.wait().unwrap();
 }

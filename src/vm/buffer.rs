@@ -34,9 +34,11 @@ impl Buffer {
             .into_iter()
             .find(|&known| u32::from(known) == stream)?;
         let length = filled.checked_sub(sent).filter(|&length| length > 0)?;
-        let held = buffer.subslice(HEADER.checked_add(sent as usize)?, length as usize);
-        let mut bytes = vec![0; length as usize];
-        held.ok()?.copy_to(&mut bytes);
+        let start = HEADER.checked_add(sent as usize)?;
+        let held = buffer.subslice(start, length as usize).ok()?;
+        // Not earlier: what the guest says may be more than any host has.
+        let mut bytes = vec![0; held.len()];
+        held.copy_to(&mut bytes);
         buffer.write_obj(filled, 0).ok()?;
         Some((stream, bytes))
     }

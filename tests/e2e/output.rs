@@ -114,7 +114,7 @@ for number in itertools.count(): os.write(1, b'%07d\\n' % number)
     let written = text(&output.stdout);
     let count = written.len().div_ceil(8);
     let expected: String = (0..count).map(|number| format!("{number:07}\n")).collect();
-    assert!(count > 0 && expected.starts_with(written), "{count}");
+    assert!(count > 0 && expected.starts_with(&written), "{count}");
 }
 
 /// Reads the first line of a program that does this when it has written it, and ends the run.

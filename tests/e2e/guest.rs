@@ -179,7 +179,7 @@ fn what_a_program_registers_with_the_c_library_is_done_at_its_end() {
     let first = "import ctypes, sys; libc = ctypes.CDLL(None)\n";
     for (last, status, stdout) in [
         ("libc.printf(b'held back'); sys.exit(7)", 7, "held back"),
-        ("libc.atexit(libc.abort); sys.exit(7)", 134, ""),
+        ("libc.on_exit(libc.abort, None); sys.exit(7)", 134, ""),
     ] {
         let output = run(&[], &format!("{first}{last}"));
         assert_eq!(exit_code(output.status), status, "{output:?}");

@@ -2,6 +2,7 @@
 //! the user's cache so that all VMs share its pages.
 
 use crate::cache::{self, Opened};
+use crate::layout::HUGE_PAGE;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
@@ -117,10 +118,6 @@ fn open_runtime(path: &Path, size: u64) -> Result<Option<File>> {
     })
 }
 
-/// How much of the image is written at once: a file system that can keeps it in one huge page,
-/// and guests then map it as one.
-const PIECE: usize = 2 << 20;
-
 /// Writes to a name of its own, then renames: the cache never holds a half-written image.
 fn unpack_runtime(directory: &Path, path: &Path, digest: &str) -> Result<()> {
     let temporary = directory.join(format!("{UNFINISHED}{}", std::process::id()));
@@ -139,12 +136,14 @@ fn write_runtime(path: &Path, digest: &str) -> Result<()> {
         .mode(0o400)
         .open(path)?;
     let mut unpacked = zstd::Decoder::new(RUNTIME)?;
-    let (mut hash, mut piece) = (Sha256::new(), Vec::with_capacity(PIECE));
+    let (mut hash, mut piece) = (Sha256::new(), Vec::with_capacity(HUGE_PAGE));
+    // What is written at once, a file system that can keeps in one huge page, and guests then map it
+    // as one.
     loop {
         piece.clear();
         unpacked
             .by_ref()
-            .take(PIECE as u64)
+            .take(HUGE_PAGE as u64)
             .read_to_end(&mut piece)?;
         if piece.is_empty() {
             break;

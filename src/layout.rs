@@ -41,6 +41,9 @@ pub const LOCAL_APIC: u64 = 0xfee0_0000;
 /// Three pages that KVM on Intel uses for real mode (KVM_SET_TSS_ADDR).
 pub const KVM_TSS: usize = 0xfffb_d000;
 
+/// Bytes of a huge page, of the guest's and of the host's.
+pub const HUGE_PAGE: usize = 2 << 20;
+
 /// The runtime image: far above any RAM that a guest is given.
 pub const RUNTIME: u64 = 0x20_0000_0000;
 /// Persistent memory comes in sections of this size.

@@ -2,9 +2,10 @@
 
 use super::Lock;
 use super::format::{Header, MEMORY_OFFSET, file_length};
-use super::pages::{CHUNK, Digest, PAGE, is_zero};
+use super::pages::{Digest, PAGE, is_zero};
 use super::store::{DRAFT, Found, Store, TEMPLATE, Template};
 use crate::clock::since_1970;
+use crate::layout::HUGE_PAGE;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -56,7 +57,7 @@ impl Store {
             path,
             memory_size,
             digest: Digest::default(),
-            pending: Vec::with_capacity(CHUNK),
+            pending: Vec::with_capacity(HUGE_PAGE),
             first: 0,
             next: 0,
             published: false,
@@ -101,7 +102,7 @@ impl Draft<'_> {
     /// Whether the page belongs to the same huge page as what is pending. What is written at once,
     /// and fills a huge page, a file system can keep in one.
     fn is_in_the_piece(&self, index: u64) -> bool {
-        let piece = (CHUNK / PAGE) as u64;
+        let piece = (HUGE_PAGE / PAGE) as u64;
         index / piece == self.first / piece
     }
 
@@ -243,7 +244,7 @@ mod tests {
     fn adjacent_and_scattered_pages_all_arrive() {
         let fixture = Fixture::new();
         let lock = fixture.store.lock(&fixture.key, || ()).unwrap();
-        let chunk = (CHUNK / PAGE) as u64;
+        let chunk = (HUGE_PAGE / PAGE) as u64;
         let count = 2 * chunk;
         let mut draft = fixture.store.draft(&lock, count * PAGE as u64).unwrap();
         // With few zeroes between them, and with as many as are and are not written.

@@ -1,5 +1,6 @@
 //! Memory as pages, most of them zero, and its digest.
 
+use crate::layout::HUGE_PAGE;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
@@ -9,9 +10,6 @@ use std::os::unix::fs::FileExt;
 
 /// Bytes of a page.
 pub const PAGE: usize = 4096;
-
-/// How much is read or written at once: a huge page.
-pub(super) const CHUNK: usize = 2 << 20;
 
 pub(super) fn is_zero(page: &[u8; PAGE]) -> bool {
     *page == [0; PAGE]
@@ -57,7 +55,7 @@ fn add_range(
     offset: u64,
     mut range: std::ops::Range<u64>,
 ) -> Result<()> {
-    let mut buffer = vec![0; CHUNK.min((range.end - range.start) as usize)];
+    let mut buffer = vec![0; HUGE_PAGE.min((range.end - range.start) as usize)];
     while !range.is_empty() {
         let length = buffer.len().min((range.end - range.start) as usize);
         file.read_exact_at(&mut buffer[..length], range.start)
@@ -118,7 +116,7 @@ mod tests {
     #[test]
     fn a_memory_longer_than_a_chunk_is_read_to_its_end() {
         let file = tempfile::tempfile().unwrap();
-        let size = CHUNK as u64 + 3 * PAGE as u64;
+        let size = HUGE_PAGE as u64 + 3 * PAGE as u64;
         let mut digest = Digest::default();
         for index in 0..size / PAGE as u64 {
             let page = [index as u8; PAGE];

@@ -5,7 +5,7 @@ use guest::WORKDIR;
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::Mode;
 use nix::unistd::{chdir, chroot, mkdir, sethostname};
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
@@ -44,18 +44,19 @@ fn enter_runtime() -> Result<()> {
     chdir("/").context("entering the root")
 }
 
-/// The kernel probes persistent memory in the background.
+/// Waits until a device can be opened. The kernel probes persistent memory in the background, and makes
+/// a disk's node before the disk itself.
 fn wait_for(device: &str) -> Result<()> {
     const TRIES: u32 = 10_000;
-    let there = (0..TRIES).any(|_| {
-        let there = Path::new(device).exists();
-        if !there {
-            std::thread::sleep(Duration::from_millis(1));
+    let mut opened = File::open(device);
+    for _ in 0..TRIES {
+        if opened.is_ok() {
+            break;
         }
-        there
-    });
-    ensure!(there, "there is no {device}");
-    Ok(())
+        std::thread::sleep(Duration::from_millis(1));
+        opened = File::open(device);
+    }
+    opened.with_context(|| format!("opening {device}")).map(drop)
 }
 
 fn mount_file_systems() -> Result<()> {

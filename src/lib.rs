@@ -4,7 +4,7 @@
 //!
 //! | floor | modules | knows |
 //! |---|---|---|
-//! | 0 words | [`job`], [`complaint`], [`limits`], [`outcome`], [`record`], [`layout`], [`own`], [`units`], [`clock`], [`fs`] | plain data |
+//! | 0 words | [`job`], [`complaint`], [`limits`], [`outcome`], [`record`], [`layout`], [`own`], [`units`], [`clock`], [`fs`], [`log`] | plain data |
 //! | 1 devices | [`devices`] | an interrupt line and a byte sink each; never KVM |
 //! | 2 vm | [`vm`] | KVM; the only place that does |
 //! | 3 session | [`session`] | the conversation with the agent |
@@ -32,6 +32,7 @@ pub mod job;
 pub mod kvm_mode;
 pub mod layout;
 pub mod limits;
+pub mod log;
 pub mod mcp;
 pub mod outcome;
 pub mod own;

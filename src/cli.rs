@@ -120,8 +120,8 @@ pub fn main() -> u8 {
         Verb::Mcp(args) => mcp::mcp_verb(args, kvm),
         Verb::Audit(verb) => audit::audit_verb(verb),
         Verb::Doctor { json } => doctor::doctor(&kvm, json),
-        Verb::Completions { shell } => manual::completions(shell),
-        Verb::Man { command } => manual::manual(&command),
+        Verb::Completions { shell } => manual::completions(Cli::command(), shell),
+        Verb::Man { command } => manual::manual(Cli::command(), &command),
     };
     result.unwrap_or_else(|error| explain(&error))
 }

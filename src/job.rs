@@ -1,23 +1,20 @@
 //! From what the user named (a script, code, standard input) to the job that the guest gets.
 
+mod language;
 mod path;
 mod script;
 
+pub use language::Language;
 pub use path::{beneath, resolve};
 pub use script::read_code;
 
 use crate::complaint::Complaint;
 use crate::outcome::EXIT_OURS;
-use clap::ValueEnum;
 use guest::{File, Job, WORKDIR, handover, kind};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use language::{PYTHON, SHELL, words};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-
-const PYTHON: &[u8] = b"python3";
-const SHELL: &[u8] = b"bash";
 
 /// Makes an interpreter stop where it would run its command, and ask for a job.
 const WARM_LIBRARY: &[u8] = b"/usr/lib/sandbox/warm.so";
@@ -32,23 +29,6 @@ pub enum Program {
     Code(OsString),
     /// Code from standard input.
     Stdin,
-}
-
-/// What the program is written in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Language {
-    Python,
-    Bash,
-}
-
-impl Language {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Python => "python",
-            Self::Bash => "bash",
-        }
-    }
 }
 
 /// A job with its files.
@@ -227,10 +207,6 @@ pub fn make(
         script: file,
         ..Work::default()
     })
-}
-
-fn words(words: &[&[u8]]) -> Vec<Vec<u8>> {
-    words.iter().map(|word| word.to_vec()).collect()
 }
 
 /// The part of a variable before the `=`.

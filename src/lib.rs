@@ -4,7 +4,7 @@
 //!
 //! | floor | modules | knows |
 //! |---|---|---|
-//! | 0 words | [`job`], [`complaint`], [`limits`], [`outcome`], [`record`], [`layout`], [`own`], [`units`], [`clock`] | plain data |
+//! | 0 words | [`job`], [`complaint`], [`limits`], [`outcome`], [`record`], [`layout`], [`own`], [`units`], [`clock`], [`fs`], [`log`] | plain data |
 //! | 1 devices | [`devices`] | an interrupt line and a byte sink each; never KVM |
 //! | 2 vm | [`vm`] | KVM; the only place that does |
 //! | 3 session | [`session`] | the conversation with the agent |
@@ -27,10 +27,12 @@ pub mod confine;
 pub mod devices;
 pub mod doctor;
 pub mod files;
+pub mod fs;
 pub mod job;
 pub mod kvm_mode;
 pub mod layout;
 pub mod limits;
+pub mod log;
 pub mod mcp;
 pub mod outcome;
 pub mod own;

@@ -1,8 +1,7 @@
 //! Frames: encoding, and decoding from a stream that arrives in pieces.
 
-use crate::job::{put_list, take_list};
+use crate::bytes::{Malformed, put_list, take_list};
 use crate::{Job, MAX_PAYLOAD, MAX_START};
-use std::fmt;
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,18 +39,6 @@ pub enum Exit {
     /// It could not be started: errno of execve(2).
     NotStarted(u8),
 }
-
-/// The peer broke the format; the text says how.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Malformed(pub &'static str);
-
-impl fmt::Display for Malformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "malformed frame: {}", self.0)
-    }
-}
-
-impl std::error::Error for Malformed {}
 
 const READY: u8 = 1;
 const START: u8 = 2;

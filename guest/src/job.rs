@@ -1,6 +1,7 @@
 //! A job: what the guest runs, as plain data.
 
-use crate::{File, Malformed};
+use crate::File;
+use crate::bytes::{Malformed, put_bytes, put_list, put_u32, take_bytes, take_list, take_u32};
 
 /// One program to run, once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,42 +72,6 @@ impl Job {
             workdir,
         })
     }
-}
-
-fn put_u32(out: &mut Vec<u8>, value: u32) {
-    out.extend(value.to_le_bytes());
-}
-
-pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_u32(out, bytes.len() as u32);
-    out.extend(bytes);
-}
-
-pub(crate) fn put_list(out: &mut Vec<u8>, list: &[Vec<u8>]) {
-    put_u32(out, list.len() as u32);
-    list.iter().for_each(|bytes| put_bytes(out, bytes));
-}
-
-fn take<'a>(rest: &mut &'a [u8], length: usize) -> Result<&'a [u8], Malformed> {
-    let (head, tail) = rest
-        .split_at_checked(length)
-        .ok_or(Malformed("too short"))?;
-    *rest = tail;
-    Ok(head)
-}
-
-fn take_u32(rest: &mut &[u8]) -> Result<u32, Malformed> {
-    let bytes = take(rest, 4)?;
-    Ok(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-}
-
-pub(crate) fn take_bytes(rest: &mut &[u8]) -> Result<Vec<u8>, Malformed> {
-    let length = take_u32(rest)? as usize;
-    Ok(take(rest, length)?.to_vec())
-}
-
-pub(crate) fn take_list(rest: &mut &[u8]) -> Result<Vec<Vec<u8>>, Malformed> {
-    (0..take_u32(rest)?).map(|_| take_bytes(rest)).collect()
 }
 
 #[cfg(test)]

@@ -17,13 +17,15 @@
 //! host wants any of them, go the way of its output ([`stream::FILES`]), and so does what the
 //! interpreter and the kernel tell of it ([`Record`]).
 
+mod bytes;
 mod file;
 mod frame;
 mod job;
 pub mod report;
 
+pub use bytes::Malformed;
 pub use file::{File, FileStream, Header, kind};
-pub use frame::{Decoder, Exit, Frame, Malformed, encode};
+pub use frame::{Decoder, Exit, Frame, encode};
 pub use job::{Job, handover};
 pub use report::{Record, Records, event};
 

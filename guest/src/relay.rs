@@ -1,8 +1,8 @@
 //! Carries standard input from the host to the program until it ends. What the program writes
 //! goes to the host without us.
 
+use crate::host::send;
 use crate::program::Program;
-use crate::send;
 use anyhow::{Context, Result, bail};
 use guest::{Decoder, Exit, Frame, MAX_PAYLOAD, STDIN_WINDOW};
 use nix::errno::Errno;

@@ -6,8 +6,7 @@
 //! (u32). The warm interpreter (`guest/warm/report.c`) and our kernel (host_events.c there) write
 //! them.
 
-use crate::Malformed;
-use crate::job::{put_bytes, take_bytes};
+use crate::bytes::{Malformed, put_bytes, take_bytes};
 
 /// Of the interpreter: type, message, traceback.
 pub const EXCEPTION: u8 = 1;

@@ -8,9 +8,6 @@
 #include <signal.h>
 #include <unistd.h>
 
-/* The working directory. */
-const char *work = "/work";
-
 /* The environment that the template was made with is in place; what differs is set. */
 static void set_environment(const struct list *env)
 {

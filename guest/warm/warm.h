@@ -40,12 +40,18 @@ enum {
     EXECUTE = 8,  /* it is no Python, and gets the process */
 };
 
+/* util.c: the working directory; a failure, or a Python error, that is a mistake of ours. */
+extern const char *work;
+void fail(const char *what);
+PyObject *must(PyObject *object);
+void must_set(PyObject *globals, const char *name, PyObject *value);
+PyObject *decode(struct bytes bytes);
+
 /* job.c */
 struct job receive_job(void);
 char *string(struct bytes bytes);
 
 /* program.c: gives its exit status. */
-extern const char *work;
 int run_job(const struct job *job);
 
 /* report.c: what is told of the program, beside its output. */
@@ -65,11 +71,5 @@ void keep_all_memory(void);
 /* end.c */
 void prepare_the_end(void);
 void leave(int status);
-
-/* warm.c: a failure, or a Python error, that is a mistake of ours. */
-void fail(const char *what);
-PyObject *must(PyObject *object);
-void must_set(PyObject *globals, const char *name, PyObject *value);
-PyObject *decode(struct bytes bytes);
 
 #endif

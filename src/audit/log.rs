@@ -4,6 +4,7 @@ use super::entry::{End, Event, LINE_MAX, Link, Torn, Usage, line};
 use super::tail::{Rest, Tail};
 use crate::clock::since_1970;
 use crate::complaint::Complaint;
+use crate::fs::is_at;
 use crate::outcome::EXIT_OURS;
 use crate::record::{Anchor, Record};
 use anyhow::{Context, Result, ensure};
@@ -287,14 +288,5 @@ impl Held {
             size: self.size,
             tail: self.tail,
         })
-    }
-}
-
-fn is_at(file: &File, path: &Path) -> io::Result<bool> {
-    let ours = file.metadata()?;
-    match path.symlink_metadata() {
-        Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
     }
 }

@@ -1,31 +1,29 @@
 //! `sandbox man` and `sandbox completions`: from the same options that the parser goes by.
 
-use super::Cli;
 use crate::complaint::Complaint;
 use crate::outcome::EXIT_OURS;
 use anyhow::Result;
-use clap::{Command, CommandFactory};
+use clap::Command;
 use clap_complete::Shell;
 use clap_mangen::Man;
 use std::io::{self, Write, stdout};
 
 /// The page of the whole, or of one of its commands, or of one of theirs.
-pub fn manual(verbs: &[String]) -> Result<u8> {
+pub fn manual(whole: Command, verbs: &[String]) -> Result<u8> {
     let mut page = Vec::new();
-    let command = command(verbs)?;
+    let command = command(whole, verbs)?;
     let title = command.get_display_name().unwrap_or("sandbox").to_string();
     Man::new(command).title(title).render(&mut page)?;
     print(&page)
 }
 
-pub fn completions(shell: Shell) -> Result<u8> {
+pub fn completions(mut whole: Command, shell: Shell) -> Result<u8> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "sandbox", &mut script);
+    clap_complete::generate(shell, &mut whole, "sandbox", &mut script);
     print(&script)
 }
 
-fn command(verbs: &[String]) -> Result<Command, Complaint> {
-    let mut whole = Cli::command();
+fn command(mut whole: Command, verbs: &[String]) -> Result<Command, Complaint> {
     // Gives what is global to all of them.
     whole.build();
     let mut command = &whole;

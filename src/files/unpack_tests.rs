@@ -1,3 +1,5 @@
+//! Tests of the stream of files that a guest sends: true, broken and forged.
+
 use super::super::COUNT_MAX;
 use super::*;
 use guest::FileStream;

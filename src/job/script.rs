@@ -1,6 +1,6 @@
 //! Scripts: reading them, and which interpreter they are for.
 
-use super::{Language, PYTHON, SHELL, words};
+use super::language::{Language, PYTHON, SHELL, words};
 use crate::complaint::Complaint;
 use crate::outcome::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND};
 use std::ffi::{OsStr, OsString};

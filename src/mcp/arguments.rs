@@ -1,14 +1,13 @@
 //! What a call asks for, checked.
 
 use crate::job::Language;
-use crate::mcp::governor::Governor;
 use crate::record::Failure;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use rmcp::model::JsonObject;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::Duration;
@@ -17,13 +16,13 @@ use std::time::Duration;
 pub const CODE_MAX: usize = 1 << 20;
 /// Bytes of standard input, arguments, variables and files together at most.
 pub const INPUT_MAX: usize = 16 << 20;
-const ITEMS_MAX: usize = 1000;
-const FILES_MAX: usize = 64;
+pub const ITEMS_MAX: usize = 1000;
+pub const FILES_MAX: usize = 64;
 const PATH_MAX: usize = 1024;
 /// Of a variable.
 const NAME_MAX: usize = 256;
-const MEMORY_MIB: (u64, u64) = (64, 16384);
-const TIMEOUT_S: (f64, f64) = (0.1, 3600.0);
+pub const MEMORY_MIB: (u64, u64) = (64, 16384);
+pub const TIMEOUT_S: (f64, f64) = (0.1, 3600.0);
 
 /// Run a program in a fresh virtual machine.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -146,6 +145,14 @@ impl Arguments {
             + files.map(Vec::len).sum::<usize>()
     }
 
+    /// Its variables, `NAME=value` each.
+    pub fn variables(&self) -> Vec<String> {
+        let variables = self.env.iter();
+        variables
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect()
+    }
+
     fn check(&self) -> Result<(), Wrong> {
         within("code", self.code.len(), CODE_MAX, "bytes")?;
         without_nul("code", &self.code)?;
@@ -226,36 +233,6 @@ fn check_path(path: String) -> Result<String, String> {
         false => Err(format!(
             "{path:?} is no path of a file here; it must name one without :, .. and NUL"
         )),
-    }
-}
-
-/// The schema of the arguments (JSON Schema 2020-12), with what callers get here.
-pub fn schema(governor: &Governor) -> JsonObject {
-    let mut schema = schemars::schema_for!(Arguments).to_value();
-    let (timeout, timeout_max) = governor.timeout_s(TIMEOUT_S.1);
-    let (memory, memory_max) = governor.memory_mib(MEMORY_MIB.1);
-    for (property, bounds) in [
-        ("code", json!({"maxLength": CODE_MAX})),
-        (
-            "timeout_s",
-            json!({"minimum": TIMEOUT_S.0, "maximum": timeout_max, "default": timeout}),
-        ),
-        (
-            "memory_mib",
-            json!({"minimum": MEMORY_MIB.0, "maximum": memory_max, "default": memory}),
-        ),
-        ("args", json!({"maxItems": ITEMS_MAX})),
-        ("env", json!({"maxProperties": ITEMS_MAX})),
-        ("files", json!({"maxItems": FILES_MAX})),
-    ] {
-        let bounds = bounds.as_object().into_iter().flatten();
-        for (name, value) in bounds {
-            schema["properties"][property][name] = value.clone();
-        }
-    }
-    match schema {
-        Value::Object(schema) => schema,
-        _ => unreachable!("the schema of a struct is an object"),
     }
 }
 

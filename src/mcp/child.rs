@@ -3,8 +3,8 @@
 use crate::audit::Usage;
 use crate::job::Language;
 use crate::kvm_mode::Device;
+use crate::log::say;
 use crate::mcp::arguments::Arguments;
-use crate::mcp::say;
 use crate::outcome::EXIT_OURS;
 use crate::own;
 use crate::policy::{Files, Grant};
@@ -30,8 +30,6 @@ use tokio::sync::oneshot;
 
 /// Bytes of a record at most: far more than those of a run that keeps its limits.
 const RECORD_MAX: u64 = 64 << 20;
-/// Bytes of each output stream that are kept.
-pub const OUTPUT_MAX: u64 = 1 << 20;
 
 /// How a run ended.
 pub struct Ended {
@@ -222,7 +220,7 @@ impl Workspace {
             .arg("--code-file")
             .arg(given.path(arguments.code.as_bytes())?)
             .arg("--env-file")
-            .arg(given.path(&ended_by_nul(&variables(arguments)))?)
+            .arg(given.path(&ended_by_nul(&arguments.variables()))?)
             .arg("--args-file")
             .arg(given.path(&ended_by_nul(&arguments.args))?)
             .args(["--memory", &grant.memory.to_string()])
@@ -297,14 +295,6 @@ fn in_memory(content: &[u8]) -> Result<File> {
 
 fn is_option(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b"SANDBOX_")
-}
-
-/// `NAME=value` each.
-pub fn variables(arguments: &Arguments) -> Vec<String> {
-    let variables = arguments.env.iter();
-    variables
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect()
 }
 
 fn ended_by_nul(words: &[String]) -> Vec<u8> {

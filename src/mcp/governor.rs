@@ -3,9 +3,8 @@
 
 use crate::audit::{Code, Event, Files, Limits, Log, ROTATE, Refusal, Start, Usage, shortened};
 use crate::confine::Level;
+use crate::log::say;
 use crate::mcp::arguments::{Arguments, Wrong};
-use crate::mcp::child::{OUTPUT_MAX, variables};
-use crate::mcp::say;
 use crate::policy::{
     Admission, Admitting, Ask, Audit, Busy, Excess, Grant, Policy, Quota, Shortage, Wish,
 };
@@ -20,6 +19,8 @@ use tokio::task::spawn_blocking;
 const TIMEOUT: Duration = Duration::from_secs(60);
 const MEMORY: u64 = 256 << 20;
 const PIDS: u32 = 256;
+/// Bytes of each output stream that are kept.
+const OUTPUT_MAX: u64 = 1 << 20;
 
 pub struct Governor {
     policy: Policy,
@@ -169,7 +170,7 @@ impl Governor {
         let run = &self.policy.run;
         let fetched = arguments.files.iter().filter(|file| file.is_fetched);
         let put = put(arguments);
-        let variables = variables(arguments);
+        let variables = arguments.variables();
         run.check_program(
             arguments.code.len() as u64,
             arguments.args.iter().map(String::as_bytes),

@@ -1,13 +1,13 @@
 //! The door for clients on the network: streamable HTTP.
 
+use crate::log::say;
 use crate::mcp::client::Client;
 use crate::mcp::plausible;
 use crate::mcp::room::{Room, Share};
-use crate::mcp::say;
-use crate::mcp::server::{Server, Shared};
+use crate::mcp::server::Server;
 use crate::mcp::sessions::Sessions;
+use crate::mcp::state::Shared;
 use crate::mcp::tokens::Tokens;
-use crate::mcp::turned_away::TurnedAway;
 use anyhow::{Context as _, Result};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
@@ -165,7 +165,7 @@ impl Door {
             };
             let answer = answer.unwrap_or_else(|refusal| *refusal);
             if let Some(why) = turned_away(answer.status()) {
-                TurnedAway::count(&self.shared, &name, why);
+                self.shared.turn_away(&name, why);
             }
             Ok::<_, Infallible>(answer)
         });

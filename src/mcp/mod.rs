@@ -11,10 +11,12 @@ mod kept;
 mod plausible;
 mod random;
 mod room;
+mod schema;
 mod scratch;
 mod server;
 mod sessions;
 mod signals;
+mod state;
 mod stdio;
 mod tokens;
 mod turned_away;
@@ -29,9 +31,8 @@ use governor::Governor;
 pub use http::Options as HttpOptions;
 use kept::Kept;
 use scratch::Scratch;
-use server::Shared;
 use signals::Signals;
-use std::io::{Write, stderr};
+use state::Shared;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -125,11 +126,4 @@ fn open_to_all(address: SocketAddr) -> Complaint {
             .into(),
         exit_code: EXIT_OURS,
     }
-}
-
-/// To the log: standard error, if anybody still reads it.
-fn say(text: &str) {
-    stderr()
-        .write_all(format!("sandbox: {text}\n").as_bytes())
-        .unwrap_or_default();
 }

@@ -2,7 +2,8 @@
 //! the next one.
 
 use crate::clock::since_1970;
-use crate::mcp::{random, say};
+use crate::log::say;
+use crate::mcp::random;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};

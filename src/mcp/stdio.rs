@@ -4,8 +4,8 @@ use crate::mcp::client::Client;
 use crate::mcp::count::Count;
 use crate::mcp::plausible;
 use crate::mcp::room::{Room, Share};
-use crate::mcp::server::{Server, Shared};
-use crate::mcp::turned_away::TurnedAway;
+use crate::mcp::server::Server;
+use crate::mcp::state::Shared;
 use rmcp::RoleServer;
 use rmcp::model::{
     ClientJsonRpcMessage, ClientNotification, ErrorData, JsonRpcMessage, RequestId,
@@ -87,7 +87,7 @@ impl Door {
                 line = lines.next() => {
                     let line = line.ok().flatten()?;
                     if matches!(line, Line::TooLong) {
-                        TurnedAway::count(&self.shared, CLIENT, "length");
+                        self.shared.turn_away(CLIENT, "length");
                     }
                     parse(line)
                 }
@@ -123,7 +123,7 @@ impl Door {
                     None
                 };
                 if let Some(why) = refused {
-                    TurnedAway::count(&self.shared, CLIENT, "requests");
+                    self.shared.turn_away(CLIENT, "requests");
                     let error = ErrorData::invalid_request(why, None);
                     return Err(Box::new(JsonRpcMessage::error(
                         error,

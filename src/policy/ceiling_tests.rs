@@ -1,3 +1,5 @@
+//! Tests of what a policy allows a run to ask for.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Tests of the places and rates that clients have.
+
 use super::*;
 use crate::policy::Client;
 use proptest::prelude::*;

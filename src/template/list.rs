@@ -1,15 +1,12 @@
 //! What is in the store: to look at, and to remove.
 
 use super::Key;
-use super::store::{DRAFT, Found, LOCK, Store, TEMPLATE, Template};
+use super::store::{Found, Store, TEMPLATE, Template};
 use crate::clock::since_1970;
-use anyhow::{Context, Result};
+use crate::fs::{remove, size_on_disk};
+use anyhow::Result;
 use nix::fcntl::FlockArg;
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What [`Store::list`] tells of a template.
@@ -92,24 +89,6 @@ impl Store {
         }
         Ok((files, bytes))
     }
-
-    /// Key, role and path of all files that are ours by their names.
-    pub(super) fn files(&self) -> Result<Vec<(Key, String, PathBuf)>> {
-        let reading = || format!("reading the directory {}", self.directory().display());
-        let mut files = Vec::new();
-        for entry in fs::read_dir(self.directory()).with_context(reading)? {
-            let entry = entry.with_context(reading)?;
-            let name = entry.file_name();
-            let split = name.to_str().and_then(|name| name.split_once('.'));
-            if let Some((key, role)) = split
-                && let Some(key) = Key::parse(key)
-                && (role == TEMPLATE || role == LOCK || role.starts_with(DRAFT))
-            {
-                files.push((key, role.into(), entry.path()));
-            }
-        }
-        Ok(files)
-    }
 }
 
 impl Template {
@@ -122,38 +101,12 @@ impl Template {
     }
 }
 
-/// Removes a file. Returns its bytes on disk, or `None` if somebody else was faster, or it is a
-/// directory, which is none of ours.
-pub(super) fn remove(path: &Path) -> Result<Option<u64>> {
-    let size = size_on_disk(path)?;
-    match fs::remove_file(path) {
-        Ok(()) => Ok(size.or(Some(0))),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::IsADirectory
-            ) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(error).with_context(|| format!("removing {}", path.display())),
-    }
-}
-
-fn size_on_disk(path: &Path) -> Result<Option<u64>> {
-    match path.symlink_metadata() {
-        // stat(2): a block is 512 bytes, whatever the file system's are.
-        Ok(metadata) => Ok(Some(metadata.blocks() * 512)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("looking at {}", path.display())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::PAGE;
     use super::super::fixture::{DESCRIPTION, Fixture};
     use super::*;
+    use std::fs;
 
     #[test]
     fn zero_pages_take_no_room() {

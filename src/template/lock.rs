@@ -1,15 +1,14 @@
 //! One builder of a template at a time.
 
 use super::Key;
-use super::list::remove;
 use super::store::{DRAFT, LOCK, Store};
+use crate::fs::{is_at, remove};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 
 /// The right to build the template of a key, until it is dropped, or its process ends.
 #[derive(Debug)]
@@ -87,15 +86,6 @@ impl Lock {
     pub(super) fn discard(self) -> Result<()> {
         remove(&self.path)?;
         Ok(())
-    }
-}
-
-fn is_at(file: &File, path: &Path) -> io::Result<bool> {
-    let ours = file.metadata()?;
-    match path.symlink_metadata() {
-        Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
     }
 }
 

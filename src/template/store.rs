@@ -4,7 +4,7 @@ use super::format::{HEADER_SIZE, Header, MEMORY_OFFSET, file_length, state_lengt
 use super::{Key, pages};
 use crate::cache::{self, Opened};
 use anyhow::{Context, Result, bail};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -61,6 +61,24 @@ impl Store {
 
     pub(super) fn path(&self, key: &Key, role: &str) -> PathBuf {
         self.0.join(format!("{key}.{role}"))
+    }
+
+    /// Key, role and path of all files that are ours by their names.
+    pub(super) fn files(&self) -> Result<Vec<(Key, String, PathBuf)>> {
+        let reading = || format!("reading the directory {}", self.directory().display());
+        let mut files = Vec::new();
+        for entry in fs::read_dir(self.directory()).with_context(reading)? {
+            let entry = entry.with_context(reading)?;
+            let name = entry.file_name();
+            let split = name.to_str().and_then(|name| name.split_once('.'));
+            if let Some((key, role)) = split
+                && let Some(key) = Key::parse(key)
+                && (role == TEMPLATE || role == LOCK || role.starts_with(DRAFT))
+            {
+                files.push((key, role.into(), entry.path()));
+            }
+        }
+        Ok(files)
     }
 
     /// The template of a key, its header and state verified. An error is one of the system; all
@@ -133,7 +151,6 @@ mod tests {
     use super::super::PAGE;
     use super::super::fixture::{Fixture, PAGES, STATE};
     use super::*;
-    use std::fs;
     use std::os::unix::fs::{MetadataExt, symlink};
 
     #[track_caller]

@@ -4,9 +4,10 @@
 //! A hostile guest can raise these at will: each costs it an exit, and touches nothing but
 //! its own memory and registers.
 
+use super::exception::Exception;
 use super::instruction::{Instruction, LENGTH_MAX, decode};
 use super::memory::Memory;
-use super::paging::{AddressSpace, PageFault};
+use super::paging::AddressSpace;
 use super::xsave;
 use crate::outcome::Crash;
 use anyhow::{Context, Result};
@@ -88,18 +89,6 @@ fn fetch(space: &AddressSpace, rip: u64) -> Vec<u8> {
         bytes.extend(byte);
     }
     bytes
-}
-
-/// What an instruction raises instead of completing.
-pub enum Exception {
-    Page(PageFault),
-    GeneralProtection,
-}
-
-impl From<PageFault> for Exception {
-    fn from(fault: PageFault) -> Self {
-        Self::Page(fault)
-    }
 }
 
 fn raise(vcpu: &VcpuFd, exception: Exception) -> Result<()> {

@@ -1,7 +1,7 @@
 //! The mode of a software KVM in which a guest's kernel runs natively: the state that it adds.
 
 use super::memory::Memory;
-use super::state::read_msr;
+use super::msr::read_msr;
 use anyhow::{Result, ensure};
 use kvm_ioctls::VcpuFd;
 use vm_memory::Bytes;

@@ -8,7 +8,7 @@ mod program;
 
 use super::kick::Kicker;
 use super::memory::Memory;
-use super::state::{entry, set_msrs};
+use super::msr::{entry, set_msrs};
 use super::{bare, guest_cpuid};
 use anyhow::{Context, Result, bail, ensure};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};

@@ -3,12 +3,12 @@
 use super::bus::BusState;
 use super::host::Family;
 use super::mode::Mode;
+use super::msr::{entry, read_msr, set_msrs};
 use super::native;
 use anyhow::{Context, Result, ensure};
 use kvm_bindings::{
-    CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_clock_data, kvm_cpuid_entry2, kvm_debugregs,
-    kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
-    kvm_xsave,
+    CpuId, KVM_MAX_CPUID_ENTRIES, kvm_clock_data, kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state,
+    kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use serde::{Deserialize, Serialize};
@@ -109,30 +109,6 @@ fn read_msrs(kvm: &Kvm, vcpu: &VcpuFd, mode: Mode) -> Result<Vec<kvm_msr_entry>>
         msrs.push(entry(native::MSR_VIF, native::state(vcpu)?));
     }
     Ok(msrs)
-}
-
-pub fn entry(index: u32, data: u64) -> kvm_msr_entry {
-    kvm_msr_entry {
-        index,
-        data,
-        ..Default::default()
-    }
-}
-
-/// `None`: the vCPU has no such MSR.
-pub fn read_msr(vcpu: &VcpuFd, index: u32) -> Result<Option<u64>> {
-    let mut msrs = Msrs::from_entries(&[entry(index, 0)]).context("listing MSRs")?;
-    let count = vcpu
-        .get_msrs(&mut msrs)
-        .with_context(|| format!("reading MSR {index:#x}"))?;
-    Ok((count == 1).then(|| msrs.as_slice()[0].data))
-}
-
-/// Whether all of them could be set.
-pub fn set_msrs(vcpu: &VcpuFd, entries: &[kvm_msr_entry]) -> Result<bool> {
-    let msrs = Msrs::from_entries(entries).context("listing MSRs")?;
-    let count = vcpu.set_msrs(&msrs).context("setting the MSRs")?;
-    Ok(count == entries.len())
 }
 
 /// Sets all but the general registers of a fresh vCPU that has its CPUID already.

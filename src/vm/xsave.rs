@@ -1,6 +1,6 @@
 //! XSAVE64 and XRSTOR64 of the vCPU's state, in the standard format (Intel SDM 1, chapter 13).
 
-use super::assist::Exception;
+use super::exception::Exception;
 use super::paging::AddressSpace;
 use anyhow::{Context, Result};
 use kvm_bindings::kvm_xsave;

@@ -2,6 +2,7 @@
 
 use super::agent::*;
 use super::common::*;
+use super::web::*;
 use serde_json::json;
 use std::fs;
 use std::io::Write;

@@ -1,7 +1,8 @@
 //! What a policy refuses, lowers and allows.
 
-use crate::agent::{Agent, Web, call, text_of, tokens};
+use crate::agent::{Agent, call, text_of};
 use crate::common::{Cache, exit_code, finish, sandbox, text};
+use crate::web::{Web, tokens};
 use sandbox::record::{Limit, Record, Status};
 use serde_json::{Value, json};
 use std::fs;

@@ -22,6 +22,8 @@ pub enum Thread {
     Vcpu,
 }
 
+pub const THREADS: [Thread; 2] = [Thread::Main, Thread::Vcpu];
+
 /// What became of a system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {

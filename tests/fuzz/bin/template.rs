@@ -1,3 +1,5 @@
+//! Fuzzes `targets::template`.
+
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::template(data));

@@ -1,3 +1,5 @@
+//! Fuzzes `targets::virtio`.
+
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::virtio(data));

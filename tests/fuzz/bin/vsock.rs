@@ -1,3 +1,5 @@
+//! Fuzzes `targets::vsock`.
+
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::vsock(data));

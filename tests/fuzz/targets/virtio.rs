@@ -116,15 +116,7 @@ pub fn virtio(data: &[u8]) {
 impl Machine {
     fn take(&mut self, step: Step) -> Result<(), Violation> {
         match step {
-            Step::Initialize { size, rings } => {
-                // What is not aligned would be refused, and nothing else happen.
-                let aligned =
-                    rings.map(|[table, available, used]| [table & !15, available & !1, used & !3]);
-                let queues: [Rings; 3] = aligned.map(|rings| rings.map(u64::from));
-                for (register, value) in initialization(1 << (size % 10), queues) {
-                    self.write_register(register, value)?;
-                }
-            }
+            Step::Initialize { size, rings } => self.initialize(size, rings)?,
             Step::WriteRegister { register, value } => {
                 self.write_register(register.into(), value)?;
             }
@@ -184,14 +176,27 @@ impl Machine {
                 let raised = self.bus.irqs.take_raised();
                 assert!(self.bus.ioapic.route(raised).count() <= 24);
             }
-            Step::SaveAndRestore => {
-                if let Some(state) = self.bus.state() {
-                    let peer = std::mem::take(self.bus.vsock.peer_mut());
-                    self.bus = Bus::from_state(state, peer).unwrap();
-                }
-            }
+            Step::SaveAndRestore => self.save_and_restore(),
         }
         Ok(())
+    }
+
+    fn initialize(&mut self, size: u8, rings: [[u16; 3]; 3]) -> Result<(), Violation> {
+        // What is not aligned would be refused, and nothing else happen.
+        let aligned =
+            rings.map(|[table, available, used]| [table & !15, available & !1, used & !3]);
+        let queues: [Rings; 3] = aligned.map(|rings| rings.map(u64::from));
+        for (register, value) in initialization(1 << (size % 10), queues) {
+            self.write_register(register, value)?;
+        }
+        Ok(())
+    }
+
+    fn save_and_restore(&mut self) {
+        if let Some(state) = self.bus.state() {
+            let peer = std::mem::take(self.bus.vsock.peer_mut());
+            self.bus = Bus::from_state(state, peer).unwrap();
+        }
     }
 
     fn write_register(&mut self, register: u64, value: u32) -> Result<(), Violation> {

@@ -4,34 +4,7 @@
 #include "warm.h"
 #include <internal/pycore_runtime.h>
 
-#include <errno.h>
 #include <unistd.h>
-
-void fail(const char *what)
-{
-    fprintf(stderr, "sandbox: the warm interpreter cannot start the program: %s: %s\n", what, strerror(errno));
-    _exit(125);
-}
-
-PyObject *must(PyObject *object)
-{
-    if (object == NULL) {
-        PyErr_Print();
-        fail("preparing the interpreter");
-    }
-    return object;
-}
-
-void must_set(PyObject *globals, const char *name, PyObject *value)
-{
-    if (PyDict_SetItemString(globals, name, must(value)) < 0)
-        must(NULL);
-}
-
-PyObject *decode(struct bytes bytes)
-{
-    return must(PyUnicode_DecodeFSDefaultAndSize(bytes.data, bytes.length));
-}
 
 /* An interpreter with a command runs for one job, in a machine of its own; others are to be saved. */
 static int is_to_be_saved(PyObject *arguments)

@@ -1,0 +1,60 @@
+//! The connection to the host.
+
+use anyhow::{Context, Result, bail};
+use guest::{Decoder, Frame, HOST_CID, Job, PORT, encode};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+
+pub fn connect_to_host() -> Result<File> {
+    let socket = socket(
+        AddressFamily::Vsock,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .context("making a vsock socket")?;
+    connect(socket.as_raw_fd(), &VsockAddr::new(HOST_CID, PORT))
+        .context("connecting to the host")?;
+    Ok(File::from(socket))
+}
+
+pub fn receive_job(host: &mut File, decoder: &mut Decoder) -> Result<Job> {
+    match receive(host, decoder)? {
+        Frame::Start(job) => Ok(job),
+        other => bail!("expected Start, got {other:?}"),
+    }
+}
+
+/// The paths that the host wants after the program's end. One that wants none ends this machine.
+pub fn receive_wish(host: &mut File, decoder: &mut Decoder) -> Result<Vec<Vec<u8>>> {
+    loop {
+        match receive(host, decoder)? {
+            Frame::Collect(paths) => return Ok(paths),
+            // It was on its way.
+            Frame::Stdin(_) | Frame::StdinEnd => {}
+            other => bail!("expected Collect, got {other:?}"),
+        }
+    }
+}
+
+fn receive(host: &mut File, decoder: &mut Decoder) -> Result<Frame> {
+    let mut bytes = vec![0; guest::MAX_PAYLOAD];
+    loop {
+        if let Some(frame) = decoder.next_frame()? {
+            return Ok(frame);
+        }
+        let count = host.read(&mut bytes).context("reading from the host")?;
+        if count == 0 {
+            bail!("the host closed the connection");
+        }
+        decoder.push(&bytes[..count]);
+    }
+}
+
+pub fn send(host: &mut File, frame: &Frame) -> Result<()> {
+    let mut bytes = Vec::new();
+    encode(frame, &mut bytes);
+    host.write_all(&bytes).context("writing to the host")
+}

@@ -1,0 +1,45 @@
+//! Files on disk, beyond what the standard library does.
+
+use anyhow::{Context, Result};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// Returns whether a file that is open is the one at this path still.
+pub fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match path.symlink_metadata() {
+        Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a file. Returns its bytes on disk, or `None` if somebody else was faster, or it is a
+/// directory, which is none of ours.
+pub fn remove(path: &Path) -> Result<Option<u64>> {
+    let size = size_on_disk(path)?;
+    match fs::remove_file(path) {
+        Ok(()) => Ok(size.or(Some(0))),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::IsADirectory
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error).with_context(|| format!("removing {}", path.display())),
+    }
+}
+
+/// Returns the bytes that a file takes on disk, or `None` if it is not there.
+pub fn size_on_disk(path: &Path) -> Result<Option<u64>> {
+    match path.symlink_metadata() {
+        // stat(2): a block is 512 bytes, whatever the file system's are.
+        Ok(metadata) => Ok(Some(metadata.blocks() * 512)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("looking at {}", path.display())),
+    }
+}

@@ -1,0 +1,165 @@
+//! Calls and servers that end early: a cancelled call, a client that goes, a server that is killed.
+
+use super::agent::*;
+use super::common::*;
+use super::mcp::{FOREVER, failed};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+#[test]
+fn a_machine_that_somebody_else_ends_is_told_as_that_and_its_time_counts() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    let mut agent = Agent::start(&["--audit", log.to_str().unwrap()]);
+    let disturb: [&dyn Fn(u32); 2] = [
+        &|guest| kill(Pid::from_raw(guest as i32), Signal::SIGKILL).unwrap(),
+        // As what has taken it over could.
+        &|guest| fs::write(format!("/proc/{guest}/fd/1"), "x").unwrap(),
+    ];
+    let busy = "import time\nwhile time.process_time() < 10: pass";
+    for (disturb, code, words, exit) in [
+        (disturb[0], FOREVER, "was ended by SIGKILL", 137),
+        (disturb[1], busy, "did not tell how it went", 0),
+    ] {
+        let id = agent.start_call(json!({"code": code}));
+        disturb(agent.server.guest());
+        let result = agent.answer(id)["result"].clone();
+        failed(&result, "error");
+        assert!(text_of(&result).contains(words), "{}", text_of(&result));
+        let entries = fs::read_to_string(&log).unwrap();
+        let end: Value = serde_json::from_str(entries.lines().last().unwrap()).unwrap();
+        assert_eq!(end["status"], "error");
+        assert_eq!(end["process"]["exit"], exit);
+        let used = end["process"]["cpu_ms"].as_f64().unwrap();
+        assert!(used > 0.0, "{end}");
+    }
+}
+
+#[test]
+fn a_signal_that_is_ignored_where_a_server_starts_does_not_end_it() {
+    let mut command = Cache::growing().sandbox(&["mcp"]);
+    let ignore = || {
+        // SAFETY: signal(2) is async-signal-safe, and this one runs no code.
+        unsafe { signal(Signal::SIGHUP, SigHandler::SigIgn) }?;
+        Ok(())
+    };
+    // SAFETY: the same.
+    unsafe { command.pre_exec(ignore) };
+    let scratch = tempfile::tempdir().unwrap();
+    let child = start(command.env("TMPDIR", scratch.path()));
+    let mut agent = Agent::connect(Server { child, scratch });
+    agent.initialize();
+    kill(
+        Pid::from_raw(agent.server.child.id() as i32),
+        Signal::SIGHUP,
+    )
+    .unwrap();
+    let result = agent.call(json!({"code": "print('still here')"}));
+    assert_eq!(text_of(&result), "still here\n");
+}
+
+#[test]
+fn a_cancelled_call_ends_its_machine_at_once_and_is_not_answered() {
+    let mut agent = Agent::start(&[]);
+    let at_once = Duration::from_millis(100);
+    // On a machine that does other things meanwhile, not each time.
+    let quick = (0..20).any(|_| {
+        let id = agent.start_call(json!({"code": FOREVER}));
+        let guest = agent.server.guest();
+        agent.tell(
+            "notifications/cancelled",
+            json!({"requestId": id, "reason": "enough"}),
+        );
+        gone(guest) <= at_once
+    });
+    assert!(quick);
+    assert_eq!(agent.ask("ping", json!({}))["result"], json!({}));
+    assert_eq!(agent.within(Duration::from_millis(100)), None);
+}
+
+#[test]
+fn a_client_that_hangs_up_ends_its_machines_and_the_server() {
+    let mut agent = Agent::start(&[]);
+    agent.start_call(json!({"code": FOREVER}));
+    let guest = agent.server.guest();
+    agent.hang_up();
+    println!("gone after {:?}", gone(guest));
+    assert_eq!(exit_code(agent.server.child.wait().unwrap()), 0);
+    assert_eq!(agent.server.left().len(), 0);
+}
+
+#[test]
+fn calls_of_a_client_that_has_hung_up_are_told_as_cancelled() {
+    let mut told = 0;
+    for _ in 0..5 {
+        let mut agent = Agent::start(&[]);
+        let id = agent.start_call(json!({"code": FOREVER}));
+        let guest = agent.server.guest();
+        agent.hang_up();
+        gone(guest);
+        // It may still read.
+        if let Some(answer) = agent.within(PATIENCE) {
+            assert_eq!(answer["id"], id);
+            assert_eq!(
+                answer["result"]["structuredContent"]["status"], "cancelled",
+                "{answer}"
+            );
+            told += 1;
+        }
+    }
+    assert!(told > 0);
+}
+
+#[test]
+fn machines_die_with_a_server_that_is_killed_and_the_next_one_tidies_up() {
+    for (signal, code, left) in [
+        (Signal::SIGTERM, 143, 0),
+        (Signal::SIGINT, 130, 0),
+        (Signal::SIGKILL, 137, 1),
+    ] {
+        let mut agent = Agent::start(&[]);
+        agent.start_call(json!({"code": FOREVER}));
+        let guest = agent.server.guest();
+        kill(Pid::from_raw(agent.server.child.id() as i32), signal).unwrap();
+        println!("{signal}: gone after {:?}", gone(guest));
+        assert_eq!(exit_code(agent.server.child.wait().unwrap()), code);
+        assert_eq!(agent.server.left().len(), left, "{signal}");
+        if left == 0 {
+            continue;
+        }
+        // As if it had been a while ago.
+        let directory = &agent.server.left()[0];
+        let touched = std::process::Command::new("touch")
+            .args(["-d", "1 hour ago"])
+            .arg(directory)
+            .status();
+        assert!(touched.unwrap().success());
+        let scratch = std::mem::replace(&mut agent.server.scratch, tempfile::tempdir().unwrap());
+        let next = Agent::connect(Server::start_in(scratch, &[]));
+        until(|| (!directory.exists()).then_some(()));
+        drop(next);
+    }
+}
+
+#[test]
+fn a_client_that_waits_for_its_turn_can_give_it_up() {
+    let policy = tempfile::NamedTempFile::new().unwrap();
+    fs::write(policy.path(), "[server]\nconcurrency = 1\n").unwrap();
+    let mut agent = Agent::start(&["--policy", policy.path().to_str().unwrap()]);
+    let first = agent.start_call(json!({"code": FOREVER}));
+    let guest = agent.server.guest();
+    let second = agent.start_call(json!({"code": FOREVER}));
+    let third = agent.start_call(json!({"code": "print(3)"}));
+    agent.tell("notifications/cancelled", json!({"requestId": second}));
+    sleep(Duration::from_millis(100));
+    assert_eq!(agent.server.runs(), [guest]);
+    let began = Instant::now();
+    agent.tell("notifications/cancelled", json!({"requestId": first}));
+    assert_eq!(text_of(&agent.answer(third)["result"]), "3\n");
+    println!("the next one took {:?}", began.elapsed());
+}

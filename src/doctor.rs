@@ -1,7 +1,7 @@
 //! `sandbox doctor`: whether this host can run sandboxes, and what to do where it cannot.
 
-use crate::assets;
-use crate::complaint::Complaint;
+use crate::error::Complaint;
+use crate::image::store;
 use crate::kvm_mode::{self, Device};
 use crate::outcome::EXIT_OURS;
 use crate::vm::host::{self, Family, NEEDED, Problem};
@@ -50,12 +50,12 @@ fn checks(device: &Device) -> (Vec<Check>, Option<Mode>) {
         }
         Err(problem) => checks.push(failing(&problem)),
     }
-    for line in assets::VERSIONS.lines() {
+    for line in store::VERSIONS.lines() {
         if let Some((name, version)) = line.split_once(": ") {
             checks.push(good(name, version.into()));
         }
     }
-    checks.push(match assets::runtime() {
+    checks.push(match store::runtime() {
         Ok(_) => good("runtime image", "in the cache".into()),
         Err(error) => Check {
             name: "runtime image".into(),

@@ -4,44 +4,43 @@
 //!
 //! | floor | modules | knows |
 //! |---|---|---|
-//! | 0 words | [`job`], [`complaint`], [`limits`], [`outcome`], [`record`], [`layout`], [`own`], [`units`], [`clock`], [`fs`], [`log`] | plain data |
-//! | 1 devices | [`devices`] | an interrupt line and a byte sink each; never KVM |
-//! | 2 vm | [`vm`] | KVM; the only place that does |
-//! | 3 session | [`session`] | the conversation with the agent |
-//! | 4 assets | [`assets`], [`cache`] | files: kernel, agent, runtime image |
-//! | 4 files | [`files`] | the user's files, in and out |
-//! | 4 template | [`template`] | files; never an ioctl |
-//! | 4 confine | [`confine`] | what this process gives up before the guest runs |
-//! | 4 policy | [`policy`], [`audit`] | what callers may ask for, and what became of it |
-//! | 5 story | [`run`], [`warm`], [`watchdog`], [`doctor`], [`kvm_mode`] | one run on one screen |
-//! | 5 other doors | [`mcp`] | agents; each run in a process of its own |
-//! | 6 door | [`cli`] | arguments in, exit code out |
+//! | 0 words | [`error`], [`outcome`], [`record`], [`limits`], [`units`], [`clock`], [`cache`], [`fs`], [`log`], [`text`], [`random`], [`process`], [`signals`] | plain data and plain helpers |
+//! | 1 image | [`image`] | what is in a guest |
+//! | 2 requests | [`job`], [`files`], [`policy`], [`audit`] | what is to run, and who may ask for what |
+//! | 2 devices | [`devices`] | an interrupt line and a byte sink each; never KVM |
+//! | 3 vm | [`vm`] | KVM; the only place that does |
+//! | 4 host | [`confine`], [`watchdog`], [`kvm_mode`], [`doctor`] | what this process gives up before the guest runs, and what the host can do |
+//! | 5 agent | [`agent`] | the conversation with the guest's first process |
+//! | 6 template | [`template`] | saved machines |
+//! | 7 run | [`run`] | one run on one screen |
+//! | 8 servers | [`mcp`] | agents; each run in a process of its own |
+//! | 9 command line | [`cli`] | arguments in, exit code out |
 
-pub mod assets;
+pub mod agent;
 pub mod audit;
 pub mod cache;
 pub mod cli;
 pub mod clock;
-pub mod complaint;
 pub mod confine;
 pub mod devices;
 pub mod doctor;
+pub mod error;
 pub mod files;
 pub mod fs;
+pub mod image;
 pub mod job;
 pub mod kvm_mode;
-pub mod layout;
 pub mod limits;
 pub mod log;
 pub mod mcp;
 pub mod outcome;
-pub mod own;
 pub mod policy;
+pub mod process;
+pub mod random;
 pub mod record;
 pub mod run;
-pub mod session;
 pub mod template;
+pub mod text;
 pub mod units;
 pub mod vm;
-pub mod warm;
 pub mod watchdog;

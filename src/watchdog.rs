@@ -1,10 +1,10 @@
 //! The main thread during a run: the clock, signals and standard input, while another thread
 //! runs the vCPU.
 
+use crate::agent::{Session, Shared};
 use crate::confine::Seal;
 use crate::limits::Limits;
 use crate::outcome::{Crash, Outcome};
-use crate::session::{Session, Shared};
 use crate::vm::{Kicker, Vm};
 use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;

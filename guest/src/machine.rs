@@ -56,7 +56,9 @@ fn wait_for(device: &str) -> Result<()> {
         std::thread::sleep(Duration::from_millis(1));
         opened = File::open(device);
     }
-    opened.with_context(|| format!("opening {device}")).map(drop)
+    opened
+        .with_context(|| format!("opening {device}"))
+        .map(drop)
 }
 
 fn mount_file_systems() -> Result<()> {

@@ -1,9 +1,9 @@
 //! Appends to a log, alone among all processes that do while it does.
 
-use super::entry::{End, Event, LINE_MAX, Link, Torn, Usage, line};
-use super::tail::{Rest, Tail};
+use crate::audit::entry::{End, Event, LINE_MAX, Link, Torn, Usage, line};
+use crate::audit::tail::{Rest, Tail};
 use crate::clock::since_1970;
-use crate::complaint::Complaint;
+use crate::error::Complaint;
 use crate::fs::is_at;
 use crate::outcome::EXIT_OURS;
 use crate::record::{Anchor, Record};

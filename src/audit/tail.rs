@@ -1,6 +1,6 @@
 //! Where a log ends: its last entry, and what comes after that.
 
-use super::entry::{GENESIS, LINE_MAX, Link, parse, was_whole};
+use crate::audit::entry::{GENESIS, LINE_MAX, Link, parse, was_whole};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -114,8 +114,8 @@ fn is_beginning(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::entry::{Event, Refusal, line};
     use super::*;
+    use crate::audit::entry::{Event, Refusal, line};
     use std::io::Write;
     use std::time::SystemTime;
 

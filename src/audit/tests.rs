@@ -1,6 +1,6 @@
 //! Logs that are written, cut, changed and verified.
 
-use super::{Code, Event, Fault, Files, Limits, Log, ROTATE, Sound, Start, verify};
+use crate::audit::{Code, Event, Fault, Files, Limits, Log, ROTATE, Sound, Start, verify};
 use crate::record::{Anchor, Limit};
 use proptest::prelude::*;
 use std::fs::{self, Permissions};

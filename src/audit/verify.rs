@@ -1,6 +1,6 @@
 //! Whether a log is as it was written.
 
-use super::entry::{GENESIS, LINE_MAX, Link, Torn, parse};
+use crate::audit::entry::{GENESIS, LINE_MAX, Link, Torn, parse};
 use crate::record::Anchor;
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::{Flock, FlockArg};

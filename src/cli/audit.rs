@@ -1,7 +1,7 @@
 //! `sandbox audit`: the log of runs.
 
 use crate::audit::{self, verify};
-use crate::complaint::Complaint;
+use crate::error::Complaint;
 use crate::outcome::EXIT_OURS;
 use crate::record::Anchor;
 use anyhow::Result;

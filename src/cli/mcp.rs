@@ -1,6 +1,6 @@
 //! `sandbox mcp`.
 
-use super::gate::keep_to_environment;
+use crate::cli::admission::keep_to_environment;
 use crate::kvm_mode::Device;
 use crate::mcp::{self, HttpOptions, Options};
 use anyhow::Result;

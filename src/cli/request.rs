@@ -1,10 +1,10 @@
 //! From the options of `sandbox run` to what is asked of a run.
 
-use super::gate::Gate;
-use super::options::RunArgs;
-use super::record::Writer;
-use super::values::{parse_variable, read_arguments, read_variables};
-use crate::complaint::Complaint;
+use crate::cli::admission::Gate;
+use crate::cli::options::RunArgs;
+use crate::cli::record_writer::Writer;
+use crate::cli::values::{parse_variable, read_arguments, read_variables};
+use crate::error::Complaint;
 use crate::job::{Program, name, program_named, read_code, resolve};
 use crate::kvm_mode::Device;
 use crate::limits::{BOOT_LIMIT, Limits};

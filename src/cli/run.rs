@@ -1,11 +1,11 @@
 //! `sandbox run`.
 
-use super::gate::{self, Gate};
-use super::options::RunArgs;
-use super::record::{self, Writer};
-use super::request::{CAPTURED, Given, request};
-use super::supervisor::{Side, Supervisor};
-use super::voice::{Progress, describe, explain, failure, say, tell};
+use crate::cli::admission::{self, Gate};
+use crate::cli::messages::{Progress, describe, explain, failure, say, tell};
+use crate::cli::options::RunArgs;
+use crate::cli::record_writer::{self, Writer};
+use crate::cli::request::{CAPTURED, Given, request};
+use crate::cli::supervisor::{Side, Supervisor};
 use crate::confine::Level;
 use crate::kvm_mode::Device;
 use crate::run::{Report, Request, prepare, run};
@@ -26,7 +26,7 @@ pub fn run_verb(args: RunArgs, matches: &ArgMatches, kvm: Device) -> Result<u8> 
     );
     let writer = Writer::open(json, args.json_status_fd)?;
     let given = Given(matches.subcommand_matches("run"));
-    let (gate, writer) = match gate::prepare(&args) {
+    let (gate, writer) = match admission::prepare(&args) {
         Err(error) => (Err(error), writer),
         Ok((policy, None)) => (
             Ok(Gate {
@@ -61,8 +61,11 @@ pub fn run_verb(args: RunArgs, matches: &ArgMatches, kvm: Device) -> Result<u8> 
         return Ok(code);
     };
     let (record, signals) = match result {
-        Ok((report, signals)) => (record::of(report), signals),
-        Err(error) => (record::of_failure(&error, memory, began.elapsed()), None),
+        Ok((report, signals)) => (record_writer::of(report), signals),
+        Err(error) => (
+            record_writer::of_failure(&error, memory, began.elapsed()),
+            None,
+        ),
     };
     // A supervisor reads whatever comes, and may pass a signal on that has come already.
     let obeyed = signals.as_ref().filter(|_| !supervised);

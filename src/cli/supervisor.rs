@@ -1,12 +1,12 @@
 //! The process that writes down how a run ended, beside the one that runs it: what a guest may
 //! take over has no log, and ends with this one.
 
-use super::gate::{CLIENT, Entrance};
-use super::record::{Writer, of_failure};
-use super::voice::{explain, say};
 use crate::audit::{Log, Usage};
+use crate::cli::admission::{CLIENT, Entrance};
+use crate::cli::messages::{explain, say};
+use crate::cli::record_writer::{Writer, of_failure};
 use crate::outcome::EXIT_OURS;
-use crate::own::{self, Ended};
+use crate::process::{self, Ended};
 use crate::record::{Record, Status};
 use crate::watchdog::Signals;
 use anyhow::{Context, Result};
@@ -49,7 +49,7 @@ impl Supervisor {
         let began = Instant::now();
         // Before there is a child that one could be meant for.
         let signals = Signals::watch()?;
-        Ok(match own::fork()? {
+        Ok(match process::fork()? {
             None => Side::Child(Entrance {
                 log,
                 keep_code,
@@ -71,7 +71,7 @@ impl Supervisor {
     pub fn attend(mut self, writer: Option<Writer>, kept: u64, memory: u64) -> Result<u8> {
         let most = TOLD_MAX.saturating_add(kept.saturating_mul(2 * ESCAPED));
         let told = self.listen(most)?;
-        let ended = own::ended(self.child)?;
+        let ended = process::ended(self.child)?;
         let (run, record) = split(&told);
         // Of a record that its process did not write.
         let limits = |mut record: Record| {
@@ -124,7 +124,7 @@ impl Supervisor {
     /// All that the child tells until it has ended; passes on signals that are for it, and sees that
     /// they are obeyed.
     fn listen(&mut self, most: u64) -> Result<Vec<u8>> {
-        let child = own::descriptor(self.child)?;
+        let child = process::descriptor(self.child)?;
         let mut told = Vec::new();
         let mut piece = vec![0; 64 << 10];
         // It may close its end and go on.
@@ -222,7 +222,7 @@ mod tests {
         // To this thread, which has blocked it.
         raise(Signal::SIGTERM).unwrap();
         assert_eq!(supervisor.listen(100).unwrap(), b"told");
-        let ended = own::ended(supervisor.child).unwrap().status;
+        let ended = process::ended(supervisor.child).unwrap().status;
         assert!(supervisor.asked.contains(&Signal::SIGTERM));
         if let Err(signal) = ended {
             assert!(supervisor.asked.iter().any(|&asked| asked as i32 == signal));

@@ -1,13 +1,13 @@
 //! `sandbox template`: the saved machines.
 
-use super::voice::{Progress, say};
-use crate::assets;
+use crate::cli::messages::{Progress, say};
+use crate::image::store;
 use crate::kvm_mode::{self, Device};
 use crate::template::Store;
+use crate::template::builder::{self, Kind};
 use crate::units::parse_memory;
 use crate::vm::allow_kicks;
 use crate::vm::host;
-use crate::warm::{self, Kind};
 use anyhow::Result;
 use clap::Subcommand;
 use std::io::{self, Write, stdout};
@@ -52,12 +52,12 @@ pub fn template_verb(verb: Verb, device: &Device) -> Result<u8> {
                 root,
             };
             let mut progress = Progress { quiet: false };
-            warm::original(&kvm, mode, device, kind, true, &mut progress)?;
+            builder::original(&kvm, mode, device, kind, true, &mut progress)?;
         }
         Verb::List { verify } => list(&Store::open()?, verify)?,
         Verb::Prune => {
             let (templates, in_templates) = Store::open()?.prune(None)?;
-            let (images, in_images) = assets::prune()?;
+            let (images, in_images) = store::prune()?;
             say(&format!(
                 "removed {}, {} MiB",
                 templates + images,

@@ -1,6 +1,6 @@
 //! Values of options, from their text.
 
-use crate::complaint::Complaint;
+use crate::error::Complaint;
 use crate::outcome::EXIT_OURS;
 use std::ffi::{OsStr, OsString};
 use std::fs;

@@ -108,7 +108,7 @@ fn message(entry: u64) -> Message {
     let logical = (entry >> 11 & 1) as u32;
     let destination = (entry >> 56) as u32;
     Message {
-        address: crate::layout::LOCAL_APIC as u32 | destination << 12 | logical << 2,
+        address: crate::vm::layout::LOCAL_APIC as u32 | destination << 12 | logical << 2,
         data: vector | delivery_mode << 8,
     }
 }

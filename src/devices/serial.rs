@@ -1,6 +1,6 @@
 //! The serial console: a 16550A whose output is kept for diagnosis, and shown on request.
 
-use super::irq::IrqLine;
+use crate::devices::irq::IrqLine;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -98,8 +98,8 @@ impl Write for Console {
 
 #[cfg(test)]
 mod tests {
-    use super::super::irq::IrqLines;
     use super::*;
+    use crate::devices::irq::IrqLines;
     use proptest::collection::vec;
     use proptest::prelude::*;
 

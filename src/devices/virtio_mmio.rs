@@ -1,8 +1,8 @@
 //! The virtio-mmio transport, version 2 (virtio 1.2, 4.2), for one vsock device.
 
-use super::Violation;
-use super::irq::IrqLine;
-use super::vsock::{Connection, Peer, QUEUES, Vsock};
+use crate::devices::Violation;
+use crate::devices::irq::IrqLine;
+use crate::devices::vsock::{Connection, Peer, QUEUES, Vsock};
 use serde::{Deserialize, Serialize};
 use virtio_queue::{Queue, QueueState, QueueT};
 use vm_memory::GuestMemoryMmap;

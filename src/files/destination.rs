@@ -1,7 +1,7 @@
 //! Where on the host the guest's files are to go.
 
-use super::{Get, complaint};
-use crate::complaint::Complaint;
+use crate::error::Complaint;
+use crate::files::{Get, complaint};
 use crate::job::resolve;
 use nix::unistd::{AccessFlags, access};
 use std::ffi::{OsStr, OsString};

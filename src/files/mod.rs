@@ -4,19 +4,19 @@
 //! its own takes the guest's stream apart and writes below the destinations, and does nothing else.
 
 mod destination;
-mod fetched;
-mod name;
+mod extract;
+mod extract_process;
 mod put;
-mod unpack;
-mod unpacker;
+mod report;
+mod spec;
 
 pub use destination::{Destination, destinations};
-pub use fetched::{Failure, Fetched, Written};
-pub use name::{Get, Put};
+pub use extract_process::Unpacker;
 pub use put::read;
-pub use unpacker::Unpacker;
+pub use report::{Failure, Fetched, Written};
+pub use spec::{Get, Put};
 
-use crate::complaint::Complaint;
+use crate::error::Complaint;
 use crate::outcome::EXIT_OURS;
 
 /// Files and directories in one run at most, each way.

@@ -1,7 +1,7 @@
 //! Reads what is to go into the guest.
 
-use super::{COUNT_MAX, Put, complaint};
-use crate::complaint::Complaint;
+use crate::error::Complaint;
+use crate::files::{COUNT_MAX, Put, complaint};
 use crate::job::{beneath, resolve};
 use guest::{File, kind};
 use std::ffi::OsStr;

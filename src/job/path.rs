@@ -1,6 +1,6 @@
 //! Paths in the guest.
 
-use crate::complaint::Complaint;
+use crate::error::Complaint;
 use crate::outcome::EXIT_OURS;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

@@ -1,7 +1,7 @@
 //! Scripts: reading them, and which interpreter they are for.
 
-use super::language::{Language, PYTHON, SHELL, words};
-use crate::complaint::Complaint;
+use crate::error::Complaint;
+use crate::image::language::{Language, PYTHON, SHELL, words};
 use crate::outcome::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND};
 use std::ffi::{OsStr, OsString};
 use std::io::{ErrorKind, Read};

@@ -4,10 +4,10 @@ use crate::audit::Usage;
 use crate::job::Language;
 use crate::kvm_mode::Device;
 use crate::log::say;
-use crate::mcp::arguments::Arguments;
+use crate::mcp::tool::arguments::Arguments;
 use crate::outcome::EXIT_OURS;
-use crate::own;
 use crate::policy::{Files, Grant};
+use crate::process;
 use crate::record::{Failure, Record, Status};
 use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -163,7 +163,7 @@ fn attend(child: &Mutex<Child>, workspace: Workspace) -> Result<Ended> {
             .context("reading a record")?;
     }
     // Not under the lock, which whoever ends it needs.
-    let ended = own::ended(pid)?;
+    let ended = process::ended(pid)?;
     lock(child).wait().context("waiting for a process")?;
     let usage = Usage {
         wall_ms: began.elapsed().as_secs_f64() * 1000.0,
@@ -207,7 +207,7 @@ impl Workspace {
     fn command(&self, arguments: &Arguments, grant: &Grant, kvm: &Device) -> Result<Command> {
         let mut given = Given::default();
         let confine = format!("{:?}", grant.confine).to_lowercase();
-        let mut command = own::command();
+        let mut command = process::command();
         // Those are the server's.
         for (name, _) in env::vars_os().filter(|(name, _)| is_option(name)) {
             command.env_remove(name);

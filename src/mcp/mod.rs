@@ -1,35 +1,27 @@
 //! `sandbox mcp`: programs for agents, through the Model Context Protocol. tokio stays in here.
 
-mod answer;
-mod arguments;
+mod admission;
+mod artifacts;
 mod child;
-mod client;
-mod count;
-mod governor;
-mod http;
-mod kept;
-mod plausible;
-mod random;
-mod room;
-mod schema;
+mod rejections;
 mod scratch;
 mod server;
-mod sessions;
 mod signals;
 mod state;
-mod stdio;
-mod tokens;
-mod turned_away;
-mod visible;
+mod tool;
+mod transport;
 
-use crate::complaint::Complaint;
+use crate::error::Complaint;
 use crate::kvm_mode::Device;
+use crate::mcp::transport::gauge::Count;
+pub use crate::mcp::transport::http::Options as HttpOptions;
+use crate::mcp::transport::tokens::Tokens;
+pub use crate::mcp::transport::tokens::new_line as new_token;
 use crate::outcome::EXIT_OURS;
+use admission::Governor;
 use anyhow::{Context, Result};
-use count::Count;
-use governor::Governor;
-pub use http::Options as HttpOptions;
-use kept::Kept;
+use artifacts::Kept;
+use rejections::TurnedAway;
 use scratch::Scratch;
 use signals::Signals;
 use state::Shared;
@@ -37,11 +29,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokens::Tokens;
-pub use tokens::new_line as new_token;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use turned_away::TurnedAway;
 
 /// For the runs of a server that stops to be written down.
 const LAST_WORDS: Duration = Duration::from_secs(10);
@@ -51,7 +40,7 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 pub struct Options {
     pub kvm: Device,
     /// Not standard input and output, but this.
-    pub http: Option<http::Options>,
+    pub http: Option<crate::mcp::transport::http::Options>,
     pub tokens: Option<PathBuf>,
     pub policy: Option<PathBuf>,
     pub audit: Option<PathBuf>,
@@ -103,10 +92,10 @@ async fn serve_until_the_end(
     let door = async {
         match options.http {
             None => {
-                stdio::serve(shared).await;
+                crate::mcp::transport::stdio::serve(shared).await;
                 Ok(0)
             }
-            Some(http) => match http::serve(shared, http, tokens).await? {},
+            Some(http) => match crate::mcp::transport::http::serve(shared, http, tokens).await? {},
         }
     };
     let code = tokio::select! {

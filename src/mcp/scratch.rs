@@ -3,7 +3,7 @@
 
 use crate::clock::since_1970;
 use crate::log::say;
-use crate::mcp::random;
+use crate::random;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};

@@ -3,17 +3,17 @@
 use crate::audit::shortened;
 use crate::limits::BOOT_LIMIT;
 use crate::log::say;
-use crate::mcp::answer;
-use crate::mcp::arguments::Arguments;
+use crate::mcp::admission::{Governor, Refused};
+use crate::mcp::artifacts::{COUNT_MAX, SHOWN};
 use crate::mcp::child::{Ended, Run, Workspace};
-use crate::mcp::client::Client;
-use crate::mcp::governor::{Governor, Refused};
-use crate::mcp::kept::{COUNT_MAX, SHOWN};
-use crate::mcp::random;
-use crate::mcp::room::Of;
-use crate::mcp::schema::schema;
 use crate::mcp::state::Shared;
+use crate::mcp::tool::answer;
+use crate::mcp::tool::arguments::Arguments;
+use crate::mcp::tool::schema::schema;
+use crate::mcp::transport::backpressure::Of;
+use crate::mcp::transport::client::Client;
 use crate::policy::Grant;
+use crate::random;
 use crate::record::{self, Failure, Record, Status};
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, Implementation, JsonObject,

@@ -1,10 +1,10 @@
 //! What all connections of a server share.
 
 use crate::kvm_mode::Device;
-use crate::mcp::count::Count;
-use crate::mcp::governor::Governor;
-use crate::mcp::kept::Kept;
-use crate::mcp::turned_away::{Kind, TurnedAway};
+use crate::mcp::admission::Governor;
+use crate::mcp::artifacts::Kept;
+use crate::mcp::rejections::{Kind, TurnedAway};
+use crate::mcp::transport::gauge::Count;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;

@@ -8,7 +8,7 @@ pub use ceiling::{Ask, Ceiling, Confinement, Excess, Files, Grant, Wish};
 pub use quota::{Admission, Admitting, Busy, Quota, Shortage};
 pub use values::{Size, Time};
 
-use crate::complaint::Complaint;
+use crate::error::Complaint;
 use crate::outcome::EXIT_OURS;
 use crate::record::without_format;
 use crate::units::MEMORY_MIN;

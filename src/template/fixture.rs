@@ -1,7 +1,7 @@
 //! A store of its own for a test.
 
-use super::store::TEMPLATE;
-use super::{Found, Key, PAGE, Store, Template};
+use crate::template::store::TEMPLATE;
+use crate::template::{Found, Key, PAGE, Store, Template};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;

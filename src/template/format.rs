@@ -18,7 +18,7 @@
 //!
 //! The state follows at once, the memory at [`MEMORY_OFFSET`]. What lies between them is not read.
 
-use super::{Key, PAGE};
+use crate::template::{Key, PAGE};
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 use std::time::Duration;

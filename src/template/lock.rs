@@ -1,8 +1,8 @@
 //! One builder of a template at a time.
 
-use super::Key;
-use super::store::{DRAFT, LOCK, Store};
 use crate::fs::{is_at, remove};
+use crate::template::Key;
+use crate::template::store::{DRAFT, LOCK, Store};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -91,8 +91,8 @@ impl Lock {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::Fixture;
     use super::*;
+    use crate::template::fixture::Fixture;
     use crate::vm::allow_kicks;
     use nix::sys::pthread::{pthread_kill, pthread_self};
     use nix::sys::signal::Signal;

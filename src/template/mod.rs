@@ -6,20 +6,21 @@
 //! a run maps and mostly does not touch, is kept by owner, mode and rename, and is verified on
 //! demand.
 
-mod draft;
+pub mod builder;
 pub mod format;
 mod key;
-mod list;
+mod listing;
 mod lock;
 mod pages;
 mod store;
+mod writer;
 
-pub use draft::{Draft, GAP};
 pub use key::Key;
-pub use list::{About, Entry};
+pub use listing::{About, Entry};
 pub use lock::Lock;
 pub use pages::PAGE;
 pub use store::{Found, Store, Template};
+pub use writer::{Draft, GAP};
 
 #[cfg(test)]
 mod fixture;

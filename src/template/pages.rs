@@ -1,6 +1,6 @@
 //! Memory as pages, most of them zero, and its digest.
 
-use crate::layout::HUGE_PAGE;
+use crate::vm::layout::HUGE_PAGE;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};

@@ -1,8 +1,8 @@
 //! The directory of templates.
 
-use super::format::{HEADER_SIZE, Header, MEMORY_OFFSET, file_length, state_length};
-use super::{Key, pages};
 use crate::cache::{self, Opened};
+use crate::template::format::{HEADER_SIZE, Header, MEMORY_OFFSET, file_length, state_length};
+use crate::template::{Key, pages};
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File};
 use std::io;
@@ -148,9 +148,9 @@ impl Template {
 
 #[cfg(test)]
 mod tests {
-    use super::super::PAGE;
-    use super::super::fixture::{Fixture, PAGES, STATE};
     use super::*;
+    use crate::template::PAGE;
+    use crate::template::fixture::{Fixture, PAGES, STATE};
     use std::os::unix::fs::{MetadataExt, symlink};
 
     #[track_caller]

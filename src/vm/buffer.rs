@@ -7,7 +7,7 @@
 //! whatever for, we look of our own accord. A guest may write there what it likes: nothing comes of
 //! it but output, of bytes of its own.
 
-use super::memory::Memory;
+use crate::vm::memory::Memory;
 use guest::stream;
 use vm_memory::Bytes;
 
@@ -47,7 +47,7 @@ impl Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::{RUNTIME, RUNTIME_ALIGNMENT};
+    use crate::vm::layout::{RUNTIME, RUNTIME_ALIGNMENT};
     use proptest::prelude::*;
     use vm_memory::GuestAddress;
 

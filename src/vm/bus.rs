@@ -1,13 +1,13 @@
 //! Port I/O and memory-mapped I/O: which device answers at which address.
 
-use super::services;
 use crate::devices::Violation;
 use crate::devices::ioapic::Ioapic;
 use crate::devices::irq::IrqLines;
 use crate::devices::serial::{Serial, SerialState};
 use crate::devices::virtio_mmio::{VirtioMmio, VirtioMmioState};
 use crate::devices::vsock::{Peer, Vsock};
-use crate::layout::*;
+use crate::vm::hypercall;
+use crate::vm::layout::*;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -123,7 +123,7 @@ impl<P: Peer> Bus<P> {
                 Ok(Effect::None)
             }
             (I8042_COMMAND, &[I8042_RESET]) => Ok(Effect::Reset),
-            (HOST_SERVICES_PORT, &[services::FLUSH, ..]) => Ok(Effect::Flush),
+            (HOST_SERVICES_PORT, &[hypercall::FLUSH, ..]) => Ok(Effect::Flush),
             (HOST_SERVICES_PORT, _) => Ok(Effect::Service),
             _ => {
                 self.unknown.ports += 1;

@@ -1,42 +1,35 @@
 //! One virtual machine: the only place that knows KVM's ioctls.
 
-mod assist;
-mod boot;
+pub mod arch;
 pub mod buffer;
 pub mod bus;
-mod exception;
 pub mod host;
+pub mod hypercall;
 mod initramfs;
-mod instruction;
+mod ioctls;
 mod kick;
-mod lost;
 pub mod memory;
 pub mod mode;
-mod mp_table;
-mod msr;
 mod native;
 mod pages;
-mod paging;
 mod probe;
-mod requests;
-pub mod services;
-mod state;
-mod xsave;
+mod sigbus;
 
-pub use boot::BootImages;
+pub use crate::vm::arch::x86_64::boot::BootImages;
+pub use crate::vm::arch::x86_64::state::State;
+pub use arch::x86_64::layout;
+pub use hypercall::Host;
+pub use ioctls::requests;
 pub use kick::{KICK, Kicker, allow_kicks};
 pub use memory::SavedMemory;
 pub use pages::{Pages, Usage};
 pub use probe::{Verdict, probe};
-pub use requests::requests;
-pub use services::Host;
-pub use state::State;
 
 use crate::devices::Violation;
 use crate::devices::ioapic::PINS;
 use crate::devices::vsock::Peer;
-use crate::layout::KVM_TSS;
 use crate::outcome::Crash;
+use crate::vm::layout::KVM_TSS;
 use anyhow::{Context, Result, bail};
 use buffer::Buffer;
 use bus::{Bus, Effect, Unknown};
@@ -106,7 +99,7 @@ impl<P: Peer + Host> Vm<P> {
     pub fn boot(kvm: &Kvm, mode: Mode, config: Config, peer: P) -> Result<Self> {
         let memory = Memory::new(config.memory, config.runtime)?;
         let (vm, vcpu) = bare(kvm, &memory, &guest_cpuid(kvm)?)?;
-        boot::prepare(
+        crate::vm::arch::x86_64::boot::prepare(
             &vcpu,
             memory.ram(),
             memory.runtime_size(),
@@ -140,7 +133,7 @@ impl<P: Peer + Host> Vm<P> {
             let helper = thread::Builder::new();
             let _ready = helper.spawn_scoped(scope, || memory.make_ready(&saved.working_set));
             let (vm, vcpu) = bare(kvm, &memory, &saved.state.cpuid()?)?;
-            state::restore(&vm, &vcpu, mode.family(), &saved.state)?;
+            crate::vm::arch::x86_64::state::restore(&vm, &vcpu, mode.family(), &saved.state)?;
             anyhow::Ok((vm, vcpu))
         })?;
         vcpu.set_regs(&saved.state.vcpu.regs)
@@ -261,7 +254,7 @@ impl<P: Peer + Host> Vm<P> {
             .context("reading the system registers")?;
         let host = self.bus.vsock.peer_mut();
         let (buffer, unknown) = (&mut self.buffer, &mut self.bus.unknown.services);
-        let served = services::serve(&mut regs, &sregs, &self.memory, host, buffer, unknown)?;
+        let served = hypercall::serve(&mut regs, &sregs, &self.memory, host, buffer, unknown)?;
         self.vcpu.set_regs(&regs).context("setting the registers")?;
         Ok(served)
     }
@@ -312,10 +305,13 @@ impl<P: Peer + Host> Vm<P> {
             Ok(VcpuExit::IoapicEoi(_) | VcpuExit::IrqWindowOpen) => Ok(()),
             Ok(VcpuExit::InternalError) if self.mode == Mode::Emulated => {
                 self.counters.assists += 1;
-                return assist::complete(&self.vcpu, &self.memory);
+                return crate::vm::arch::x86_64::emulate::complete(&self.vcpu, &self.memory);
             }
             Ok(VcpuExit::InternalError) if self.mode == Mode::Native => {
-                return Ok(Err(assist::explain(&mut self.vcpu, &self.memory)?));
+                return Ok(Err(crate::vm::arch::x86_64::emulate::explain(
+                    &mut self.vcpu,
+                    &self.memory,
+                )?));
             }
             Ok(VcpuExit::Shutdown) => return Ok(Err(Crash::TripleFault)),
             // A kick, which the next round looks at.

@@ -1,6 +1,6 @@
 //! The three ways in which a guest's kernel mode can run.
 
-use super::host::Family;
+use crate::vm::host::Family;
 use std::fmt;
 
 /// How a guest's kernel mode runs. Its user mode is native in all of them.

@@ -1,7 +1,7 @@
 //! The mode of a software KVM in which a guest's kernel runs natively: the state that it adds.
 
-use super::memory::Memory;
-use super::msr::read_msr;
+use crate::vm::arch::x86_64::msr::read_msr;
+use crate::vm::memory::Memory;
 use anyhow::{Result, ensure};
 use kvm_ioctls::VcpuFd;
 use vm_memory::Bytes;
@@ -37,7 +37,7 @@ pub fn has_interrupts_on(memory: &Memory, cell: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::{LOW_RAM_END, RUNTIME, RUNTIME_ALIGNMENT};
+    use crate::vm::layout::{LOW_RAM_END, RUNTIME, RUNTIME_ALIGNMENT};
     use vm_memory::GuestAddress;
 
     #[test]

@@ -3,8 +3,8 @@
 //! in the page of guest memory from which the guest computes its clock.
 
 use crate::common::{exit_code, finish, sandbox, text};
+use sandbox::template::builder::Content;
 use sandbox::template::{Found, PAGE, Store};
-use sandbox::warm::Content;
 use serde_json::{Value, json};
 use std::os::unix::fs::FileExt;
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! What the end-to-end tests share: the real binary on the real KVM, and Debian's python3.
 
-use sandbox::kvm_mode::kept;
+use sandbox::kvm_mode::verdicts;
 use sandbox::vm::mode::Mode;
 use std::collections::BTreeSet;
 use std::fs;
@@ -216,7 +216,7 @@ impl Cache {
 
     /// What is remembered of this host.
     pub fn verdict(&self) -> PathBuf {
-        self.0.path().join("sandbox").join(kept::NAME)
+        self.0.path().join("sandbox").join(verdicts::NAME)
     }
 
     /// All of its files, but what is remembered of the host: any run may write that anew.

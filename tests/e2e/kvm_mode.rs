@@ -2,7 +2,7 @@
 
 use crate::common::{Cache, binary, exit_code, finish, mode, mode_with, text};
 use crate::failures::assert_refused;
-use sandbox::kvm_mode::kept::Kept;
+use sandbox::kvm_mode::verdicts::Kept;
 use sandbox::vm::Verdict;
 use sandbox::vm::host::Family;
 use sandbox::vm::mode::Mode;

@@ -9,7 +9,7 @@ use sandbox::kvm_mode::{Choice, Device};
 use sandbox::limits::{BOOT_LIMIT, Limits};
 use sandbox::outcome::Outcome;
 use sandbox::run::{Request, prepare, run};
-use sandbox::warm::Listener;
+use sandbox::template::builder::Listener;
 use std::fs;
 use std::io::Write;
 use std::process::Command;

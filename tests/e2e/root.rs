@@ -383,11 +383,7 @@ fn stress(class: &str) {
     // Emulated, it is too slow for its own watchdogs. Stressors of terminals write before what
     // stress-ng says.
     if mode() != Mode::Emulated {
-        let complaints = complaints(
-            stderr
-                .lines()
-                .filter(|line| !line.contains("stress-ng: ")),
-        );
+        let complaints = complaints(stderr.lines().filter(|line| !line.contains("stress-ng: ")));
         assert!(complaints.is_empty(), "{class}: {complaints:#?}");
     }
 }

@@ -2,7 +2,7 @@
 //! trusted to do what a test asks.
 
 use crate::guest::{DATA, Guest};
-use sandbox::layout::*;
+use sandbox::vm::layout::*;
 
 pub const RECEIVE: u32 = 0;
 pub const TRANSMIT: u32 = 1;

@@ -3,7 +3,7 @@
 //! A guest starts in 64-bit mode at CPL 0 with interrupts off. It may use all registers; by
 //! convention R14 is where it goes on after a fault, and R15 counts a loop.
 
-use sandbox::layout::*;
+use sandbox::vm::layout::*;
 
 /// RAM of every guest.
 pub const MEMORY: u64 = 64 << 20;

@@ -4,7 +4,7 @@ use crate::family::{Behaviour, Family, STAYS};
 use crate::guest::{CODE, Guest, Images, MEMORY, bytes, elf};
 use crate::machine::Ends::*;
 use crate::random::Random;
-use sandbox::assets;
+use sandbox::image::store;
 use std::sync::LazyLock;
 
 pub const FAMILY: Family = Family {
@@ -75,7 +75,7 @@ fn short_kernel(random: &mut Random) -> Images {
 }
 
 fn our_kernel(random: &mut Random) -> Images {
-    static KERNEL: LazyLock<Vec<u8>> = LazyLock::new(|| assets::kernel().expect("our kernel"));
+    static KERNEL: LazyLock<Vec<u8>> = LazyLock::new(|| store::kernel().expect("our kernel"));
     let mut kernel = KERNEL.clone();
     let end = match random.below(2) {
         0 => HEADERS,
@@ -92,8 +92,8 @@ fn misplaced(random: &mut Random) -> Images {
     let address = random.one_of(&[
         MEMORY,
         MEMORY - 10,
-        sandbox::layout::LOW_RAM_END,
-        sandbox::layout::RUNTIME,
+        sandbox::vm::layout::LOW_RAM_END,
+        sandbox::vm::layout::RUNTIME,
         u64::MAX - 10,
         1 << 52,
     ]);

@@ -2,16 +2,16 @@
 
 use crate::guest::{Images, MEMORY, SURVIVED};
 use kvm_ioctls::Kvm;
+use sandbox::agent::{Session, Shared, Sink, Totals};
 use sandbox::confine::{Level, Seal};
 use sandbox::job::Work;
 use sandbox::kvm_mode::{self, Choice, Device};
-use sandbox::layout::RUNTIME_ALIGNMENT;
 use sandbox::limits::Limits;
 use sandbox::outcome::{Crash, Outcome};
 use sandbox::run::last_words;
-use sandbox::session::{Session, Shared, Sink, Totals};
 use sandbox::vm::bus::Unknown;
 use sandbox::vm::host::{self, Family};
+use sandbox::vm::layout::RUNTIME_ALIGNMENT;
 use sandbox::vm::mode::Mode;
 use sandbox::vm::{BootImages, Config, Counters, Vm, allow_kicks};
 use sandbox::watchdog::{Signals, Watchdog};

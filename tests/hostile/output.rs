@@ -7,7 +7,7 @@ use crate::machine::{self, CONSOLE_MAX, Ends::*, OUTPUT_MAX};
 use crate::process::Footprint;
 use crate::random::Random;
 use ::guest::{Exit, Frame, encode, stream};
-use sandbox::layout::SERIAL_PORT;
+use sandbox::vm::layout::SERIAL_PORT;
 
 /// Bytes by which any amount of output may make the process grow.
 const PEAK: u64 = 8 << 20;

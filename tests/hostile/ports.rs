@@ -5,9 +5,9 @@ use crate::guest::{DATA, Guest, Images, MEMORY, Reg};
 use crate::machine::{self, Ends::*, Machine};
 use crate::native::is_available;
 use crate::random::Random;
-use sandbox::layout::*;
-use sandbox::session::Session;
+use sandbox::agent::Session;
 use sandbox::vm::bus::Unknown;
+use sandbox::vm::layout::*;
 
 pub const FAMILY: Family = Family {
     name: "io",

@@ -4,7 +4,7 @@ use crate::family::{Behaviour, ENDS, Family, STAYS, turn_of_all, watched};
 use crate::guest::{DATA, Guest, Images, MEMORY, Reg, SHARED, bytes};
 use crate::machine::{self, Ends::*};
 use crate::random::Random;
-use sandbox::layout::*;
+use sandbox::vm::layout::*;
 
 const RANDOM: u8 = 2;
 const WRITE: u8 = 3;

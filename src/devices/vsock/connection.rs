@@ -1,7 +1,7 @@
 //! One open connection and its credit (virtio 1.2, 5.10.6.3): plain data.
 
-use super::packet::{Header, Operation};
 use crate::devices::Violation;
+use crate::devices::vsock::packet::{Header, Operation};
 use serde::{Deserialize, Serialize};
 
 /// Bytes that the guest may have under way to us. We consume at once, so this only decides how

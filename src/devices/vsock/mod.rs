@@ -5,7 +5,7 @@
 mod connection;
 mod packet;
 
-use super::Violation;
+use crate::devices::Violation;
 pub use connection::Connection;
 use packet::{Header, Operation};
 use std::collections::VecDeque;

@@ -3,8 +3,8 @@
 mod driver;
 mod properties;
 
-use super::packet::{HEADER_SIZE, Operation};
 use super::*;
+use crate::devices::vsock::packet::{HEADER_SIZE, Operation};
 use driver::*;
 use vm_memory::{Bytes, GuestAddress};
 

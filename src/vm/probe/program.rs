@@ -2,7 +2,7 @@
 //! upper half, which the processor must see as user mode's too; a page table for user mode, one
 //! page further, with nothing of the kernel in it; a segment of each, by GS.
 
-use crate::vm::boot::flat_segment;
+use crate::vm::arch::x86_64::boot::flat_segment;
 use crate::vm::native::MSR_VIF;
 use anyhow::{Context, Result};
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};

@@ -7,8 +7,8 @@ use kvm_bindings::{kvm_regs, kvm_sregs};
 use sandbox::devices::Violation;
 use sandbox::vm::Host;
 use sandbox::vm::buffer::Buffer;
+use sandbox::vm::hypercall::serve;
 use sandbox::vm::memory::Memory;
-use sandbox::vm::services::serve;
 use std::fs::File;
 use std::sync::LazyLock;
 

@@ -3,10 +3,10 @@
 use super::steps;
 use arbitrary::Arbitrary;
 use guest::{File, Job};
+use sandbox::agent::{Session, Shared, Sink};
 use sandbox::devices::Violation;
 use sandbox::devices::vsock::Peer;
 use sandbox::job::Work;
-use sandbox::session::{Session, Shared, Sink};
 use sandbox::vm::Host;
 use std::sync::Arc;
 

@@ -5,8 +5,8 @@ use super::peer::Recorder;
 use super::steps;
 use arbitrary::Arbitrary;
 use sandbox::devices::Violation;
-use sandbox::layout::{IOAPIC, SERIAL_PORT, VSOCK_MMIO};
 use sandbox::vm::bus::Bus;
+use sandbox::vm::layout::{IOAPIC, SERIAL_PORT, VSOCK_MMIO};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 /// Two regions of RAM, and a hole between them.

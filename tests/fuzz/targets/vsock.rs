@@ -10,7 +10,7 @@ use arbitrary::Arbitrary;
 use sandbox::devices::irq::IrqLines;
 use sandbox::devices::virtio_mmio::VirtioMmio;
 use sandbox::devices::vsock::{QUEUES, Vsock};
-use sandbox::layout::GUEST_CID;
+use sandbox::vm::layout::GUEST_CID;
 use std::ops::ControlFlow;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 

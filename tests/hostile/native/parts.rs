@@ -2,7 +2,7 @@
 
 use crate::guest::*;
 use crate::random::Random;
-use sandbox::layout::*;
+use sandbox::vm::layout::*;
 
 /// What a guest has that wants a user mode.
 pub const GDT: u64 = 0x23_0000;

@@ -3,7 +3,7 @@
 use super::parts::*;
 use crate::guest::*;
 use crate::random::Random;
-use sandbox::layout::*;
+use sandbox::vm::layout::*;
 
 /// Which makes it fault for ever.
 pub fn private_tables(random: &mut Random) -> Images {

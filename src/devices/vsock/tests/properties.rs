@@ -1,10 +1,10 @@
 //! What holds for a driver of any kind.
 
-use super::driver::*;
 use crate::devices::Violation;
 use crate::devices::irq::IrqLines;
 use crate::devices::virtio_mmio::VirtioMmio;
 use crate::devices::vsock::packet::{HEADER_SIZE, Header, Operation};
+use crate::devices::vsock::tests::driver::*;
 use crate::devices::vsock::{ANSWERS_MAX, QUEUES, TRANSMIT, Vsock};
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -1,0 +1,319 @@
+//! What the guest tells beside the program's output: claims of a program that may say anything, so
+//! each is checked for what it must be, and all are bounded.
+
+use crate::agent::Sink;
+use crate::job::Work;
+use crate::record::{Bundle, Event, EventKind, Exception};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use guest::{Record, Records, event, report};
+use serde_json::Value;
+
+/// Bytes of results and displays at most, how many displays, and forms of each: the smallest has its cost.
+const BUNDLES_MAX: u64 = 16 << 20;
+const DISPLAYS_MAX: usize = 1000;
+const FORMS_MAX: usize = 16;
+/// Of an exception: its texts are cut in the guest.
+const EXCEPTION_MAX: usize = 256 << 10;
+/// Of an event: a path.
+const EVENT_MAX: usize = 5 << 10;
+const EVENTS_MAX: usize = 1000;
+/// JSON takes up to so many times its size when it is parsed.
+const JSON_FACTOR: usize = 8;
+
+/// What the guest told.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Told {
+    /// That ended the program.
+    pub exception: Option<Exception>,
+    /// The value of the last expression.
+    pub result: Option<Bundle>,
+    /// In their order.
+    pub displays: Vec<Bundle>,
+    pub events: Vec<Event>,
+    /// There was more, or something that could not be understood.
+    pub omitted: bool,
+}
+
+/// Takes what the guest tells, as it comes.
+pub struct Telling {
+    reports: Records,
+    events: Records,
+    /// Bytes that bundles may still have.
+    room: usize,
+    /// The next execution is that of the program itself.
+    begins: bool,
+    told: Told,
+}
+
+impl Telling {
+    /// For a run of which a record is wanted. `begins`: the program is executed by
+    /// an interpreter that tells.
+    pub fn of(work: &Work, sinks: &[Sink; 2], begins: bool) -> Option<Self> {
+        work.record.then(|| Self::new(sinks[0].limit(), begins))
+    }
+
+    fn new(limit: u64, begins: bool) -> Self {
+        Self {
+            reports: Records::default(),
+            events: Records::default(),
+            room: limit.min(BUNDLES_MAX) as usize,
+            begins,
+            told: Told::default(),
+        }
+    }
+
+    pub fn into_told(self) -> Told {
+        self.told
+    }
+
+    /// Of the interpreter.
+    pub fn report(&mut self, mut bytes: &[u8]) {
+        let room = |room| {
+            move |kind| match kind {
+                report::EXCEPTION => EXCEPTION_MAX,
+                _ => room,
+            }
+        };
+        while let Some(record) = self.reports.next(&mut bytes, room(self.room)) {
+            let taken = record.ok().and_then(|record| self.take_report(record));
+            self.told.omitted |= taken.is_none();
+        }
+    }
+
+    /// Of the kernel.
+    pub fn event(&mut self, mut bytes: &[u8]) {
+        while let Some(record) = self.events.next(&mut bytes, |_| EVENT_MAX) {
+            let event = record.ok().and_then(event_of);
+            let begins = std::mem::take(&mut self.begins);
+            match event {
+                Some(event) if begins && event.kind == EventKind::Execute => {}
+                Some(event) if self.told.events.len() < EVENTS_MAX => self.told.events.push(event),
+                _ => self.told.omitted = true,
+            }
+        }
+    }
+
+    fn take_report(&mut self, record: Record) -> Option<()> {
+        match record.kind {
+            report::EXCEPTION => self.told.exception = Some(exception(record)?),
+            report::RESULT => self.told.result = Some(self.bundle(record)?),
+            report::DISPLAY if self.told.displays.len() < DISPLAYS_MAX => {
+                let bundle = self.bundle(record)?;
+                self.told.displays.push(bundle);
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// `None`: it has no form that can be taken.
+    fn bundle(&mut self, record: Record) -> Option<Bundle> {
+        let mut bundle = Bundle::new();
+        let mut fields = record.fields.into_iter();
+        while let (Some(kind), Some(data)) = (fields.next(), fields.next()) {
+            if bundle.len() == FORMS_MAX {
+                self.told.omitted = true;
+                break;
+            }
+            let form = mime_type(kind).and_then(|kind| Some((self.form(&kind, data)?, kind)));
+            match form {
+                Some((value, kind)) => drop(bundle.insert(kind, value)),
+                None => self.told.omitted = true,
+            }
+        }
+        bundle.contains_key("text/plain").then_some(bundle)
+    }
+
+    fn form(&mut self, kind: &str, data: Vec<u8>) -> Option<Value> {
+        let is_json = kind == "application/json" || kind.ends_with("+json");
+        let size = kind.len() + data.len() * if is_json { JSON_FACTOR } else { 1 };
+        self.room = self.room.checked_sub(size)?;
+        if is_json {
+            return serde_json::from_slice(&data).ok();
+        }
+        let text = String::from_utf8(data)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+        if kind.starts_with("image/") && kind != "image/svg+xml" {
+            STANDARD.decode(&text).ok()?;
+        }
+        Some(text.into())
+    }
+}
+
+fn exception(record: Record) -> Option<Exception> {
+    let [kind, message, traceback] = <[_; 3]>::try_from(record.fields).ok()?;
+    Some(Exception {
+        kind: text(&kind),
+        message: text(&message),
+        traceback: text(&traceback),
+    })
+}
+
+fn event_of(record: Record) -> Option<Event> {
+    let [errno, what] = <[_; 2]>::try_from(record.fields).ok()?;
+    Some(Event {
+        kind: match record.kind {
+            event::EXECUTED => EventKind::Execute,
+            event::OPENED => EventKind::OpenForWriting,
+            event::CONNECTED => EventKind::Connect,
+            _ => return None,
+        },
+        what: text(&what),
+        errno: i32::from_le_bytes(errno.try_into().ok()?),
+    })
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Type and subtype, without parameters (RFC 6838, 4.2).
+fn mime_type(bytes: Vec<u8>) -> Option<String> {
+    const NAME_MAX: usize = 127;
+    let kind = String::from_utf8(bytes).ok()?;
+    let is_name = |name: &str| {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "!#$&-^_.+".contains(c);
+        (1..=NAME_MAX).contains(&name.len()) && name.chars().all(allowed)
+    };
+    let (major, minor) = kind.split_once('/')?;
+    (is_name(major) && is_name(minor)).then_some(kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn stream(kind: u8, fields: &[&[u8]]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let fields = fields.iter().map(|field| field.to_vec()).collect();
+        Record { kind, fields }.encode(&mut bytes);
+        bytes
+    }
+
+    fn reported(limit: u64, records: &[Vec<u8>]) -> Told {
+        let mut telling = Telling::new(limit, false);
+        records.iter().for_each(|record| telling.report(record));
+        telling.into_told()
+    }
+
+    fn happened(begins: bool, records: &[Vec<u8>]) -> Told {
+        let mut telling = Telling::new(0, begins);
+        records.iter().for_each(|record| telling.event(record));
+        telling.into_told()
+    }
+
+    #[test]
+    fn forms_are_told_as_what_they_are() {
+        let fields: &[&[u8]] = &[
+            b"text/plain",
+            b"a \xff",
+            b"application/json",
+            b"{\"a\": [1]}",
+            b"image/png",
+            b"AAAA",
+            b"image/svg+xml",
+            b"<svg/>",
+        ];
+        let told = reported(1000, &[stream(report::RESULT, fields)]);
+        let expected = json!({
+            "text/plain": "a \u{fffd}",
+            "application/json": {"a": [1]},
+            "image/png": "AAAA",
+            "image/svg+xml": "<svg/>",
+        });
+        assert_eq!(json!(told.result), expected);
+        assert!(!told.omitted);
+    }
+
+    #[test]
+    fn a_form_that_is_not_what_it_says_is_left_out() {
+        let nested = "[".repeat(10_000);
+        for (kind, data) in [
+            ("application/json", "{"),
+            ("application/json", nested.as_str()),
+            ("image/png", "<html>"),
+            ("image/png", "AAA"),
+            ("text", "a"),
+            ("text/a b", "a"),
+            ("text/ü", "a"),
+            ("/", "a"),
+        ] {
+            let fields: &[&[u8]] = &[b"text/plain", b"a", kind.as_bytes(), data.as_bytes()];
+            let told = reported(1 << 20, &[stream(report::DISPLAY, fields)]);
+            assert_eq!(json!(told.displays), json!([{"text/plain": "a"}]), "{kind}");
+            assert!(told.omitted, "{kind}");
+        }
+    }
+
+    #[test]
+    fn what_is_over_the_limit_is_left_out_but_not_what_fits_after_it_nor_an_exception() {
+        let display = |length| stream(report::DISPLAY, &[b"text/plain", &vec![b'a'; length]]);
+        let exception = stream(report::EXCEPTION, &[b"ValueError", b"m", &[b't'; 500]]);
+        let told = reported(100, &[display(10), display(200), display(20), exception]);
+        let lengths = told
+            .displays
+            .iter()
+            .map(|bundle| bundle["text/plain"].as_str());
+        assert!(lengths.map(|text| text.unwrap().len()).eq([10, 20]));
+        assert_eq!(told.exception.unwrap().traceback.len(), 500);
+        assert!(told.omitted);
+    }
+
+    #[test]
+    fn displays_and_forms_beyond_their_number_are_left_out_however_small_they_are() {
+        let empty = stream(report::DISPLAY, &[b"text/plain", b""]);
+        let told = reported(1 << 20, &vec![empty; DISPLAYS_MAX + 1]);
+        assert_eq!(told.displays.len(), DISPLAYS_MAX);
+        assert!(told.omitted);
+        let kinds: Vec<_> = (0..FORMS_MAX).map(|n| format!("text/x{n}")).collect();
+        let mut fields: Vec<&[u8]> = vec![b"text/plain", b""];
+        fields.extend(kinds.iter().flat_map(|kind| [kind.as_bytes(), b""]));
+        let told = reported(1 << 20, &[stream(report::RESULT, &fields)]);
+        assert_eq!(told.result.unwrap().len(), FORMS_MAX);
+        assert!(told.omitted);
+    }
+
+    #[test]
+    fn events_beyond_their_limit_are_left_out() {
+        let event = stream(event::CONNECTED, &[&111_u32.to_le_bytes(), b"10.0.0.1:80"]);
+        let told = happened(false, &vec![event; EVENTS_MAX + 1]);
+        assert_eq!(told.events.len(), EVENTS_MAX);
+        let expected = json!({"kind": "connect", "what": "10.0.0.1:80", "errno": 111});
+        assert_eq!(json!(told.events[0]), expected);
+        assert!(told.omitted);
+    }
+
+    #[test]
+    fn the_execution_of_the_program_itself_is_no_event() {
+        let event = |path: &[u8]| stream(event::EXECUTED, &[&[0; 4], path]);
+        let told = happened(true, &[event(b"/usr/bin/bash"), event(b"/usr/bin/ls")]);
+        let whats: Vec<_> = told.events.iter().map(|event| &event.what).collect();
+        assert_eq!(whats, ["/usr/bin/ls"]);
+        assert!(!told.omitted);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_told_is_bounded(
+            records in vec((0..5u8, vec(vec(any::<u8>(), 0..60), 0..6), vec(any::<u8>(), 0..9)), 0..20),
+        ) {
+            const LIMIT: u64 = 100;
+            let mut telling = Telling::new(LIMIT, false);
+            for (kind, fields, noise) in records {
+                let mut bytes = Vec::new();
+                Record { kind, fields }.encode(&mut bytes);
+                bytes.extend(noise);
+                telling.report(&bytes);
+                telling.event(&bytes);
+            }
+            let told = telling.into_told();
+            let forms = told.displays.iter().flatten().map(|(_, value)| value.to_string().len());
+            // A byte that is no text is told as one of three, and one that is quoted as one of six.
+            prop_assert!(forms.sum::<usize>() <= 6 * LIMIT as usize + 2 * told.displays.len());
+        }
+    }
+}

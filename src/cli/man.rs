@@ -1,0 +1,52 @@
+//! `sandbox man` and `sandbox completions`: from the same options that the parser goes by.
+
+use crate::error::Complaint;
+use crate::outcome::EXIT_OURS;
+use anyhow::Result;
+use clap::Command;
+use clap_complete::Shell;
+use clap_mangen::Man;
+use std::io::{self, Write, stdout};
+
+/// The page of the whole, or of one of its commands, or of one of theirs.
+pub fn manual(whole: Command, verbs: &[String]) -> Result<u8> {
+    let mut page = Vec::new();
+    let command = command(whole, verbs)?;
+    let title = command.get_display_name().unwrap_or("sandbox").to_string();
+    Man::new(command).title(title).render(&mut page)?;
+    print(&page)
+}
+
+pub fn completions(mut whole: Command, shell: Shell) -> Result<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut whole, "sandbox", &mut script);
+    print(&script)
+}
+
+fn command(mut whole: Command, verbs: &[String]) -> Result<Command, Complaint> {
+    // Gives what is global to all of them.
+    whole.build();
+    let mut command = &whole;
+    for verb in verbs {
+        command = command.find_subcommand(verb).ok_or_else(|| {
+            let others = command.get_subcommands().map(Command::get_name);
+            Complaint {
+                what: format!("there is no command {}", verbs.join(" ")),
+                remedy: match others.collect::<Vec<_>>()[..] {
+                    [] => format!("leave out {verb}"),
+                    ref others => format!("name one of these: {}", others.join(", ")),
+                },
+                exit_code: EXIT_OURS,
+            }
+        })?;
+    }
+    Ok(command.clone())
+}
+
+fn print(bytes: &[u8]) -> Result<u8> {
+    match stdout().write_all(bytes) {
+        // Nobody reads on.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
+        result => Ok(result.map(|()| 0)?),
+    }
+}

@@ -1,0 +1,177 @@
+//! What we say to the user, on standard error.
+
+use crate::confine::{self, Layer};
+use crate::error::Complaint;
+use crate::files::Fetched;
+use crate::outcome::{EXIT_OURS, Outcome};
+use crate::record::Failure;
+use crate::run::Report;
+use crate::template::builder::{Interrupted, Listener};
+use crate::vm::host::{self, Problem};
+use std::io::{IsTerminal, Write, stderr};
+use std::time::Duration;
+
+/// What the user must know beyond the program's own output.
+pub fn tell(report: &Report) {
+    let limits = &report.limits;
+    for (name, totals) in ["standard output", "standard error"]
+        .iter()
+        .zip(report.output)
+    {
+        if totals.total > limits.max_output {
+            say(&format!(
+                "{name} was cut at {} of {} bytes\nallow more with --max-output, as far as a policy lets you",
+                totals.delivered, totals.total
+            ));
+        }
+    }
+    if let Some(explanation) = report.explanation() {
+        tell_failure(&explanation);
+    }
+    if let Outcome::Crashed(_) = report.outcome {
+        for line in &report.last_words {
+            say(&format!("the guest's console: {line}"));
+        }
+    }
+    tell_of_files(&report.fetched);
+}
+
+fn tell_of_files(fetched: &Fetched) {
+    /// Names that a person reads.
+    const READ: usize = 5;
+    for (what, names) in [
+        ("not fetched", &fetched.missing),
+        ("left out, neither file nor directory", &fetched.left_out),
+    ] {
+        for name in names.first.iter().take(READ) {
+            say(&format!("{what}: {name}"));
+        }
+        let more = names.count.saturating_sub(READ);
+        if more > 0 {
+            say(&format!("{what}: {more} more"));
+        }
+    }
+    if let Some(failure) = &fetched.failure {
+        say(&format!("{}\n{}", failure.what, failure.remedy));
+    }
+}
+
+pub fn describe(report: &Report) {
+    let seconds = |duration: Option<Duration>| match duration {
+        Some(duration) => format!("{:.4} s", duration.as_secs_f64()),
+        None => "none".into(),
+    };
+    let (timings, counters) = (report.timings, report.counters);
+    say(&format!(
+        "{:?}, {:?} on a {}: setup {}, kernel {}, agent {}, first output {}, program {}, teardown {}",
+        report.outcome,
+        report.path,
+        report.mode,
+        seconds(Some(timings.setup)),
+        seconds(timings.kernel),
+        seconds(timings.agent),
+        seconds(timings.first_output),
+        seconds(timings.program),
+        seconds(Some(timings.teardown)),
+    ));
+    say(&format!(
+        "{} exits: {} port I/O ({} services), {} memory I/O, {} assists",
+        counters.exits, counters.port_io, counters.services, counters.memory_io, counters.assists,
+    ));
+    let layers: Vec<_> = report.confinement.iter().map(Layer::to_string).collect();
+    say(&match layers.as_slice() {
+        [] => "not confined".into(),
+        layers => format!("confined: {}", layers.join(", ")),
+    });
+}
+
+/// Tells the user why it takes longer this time.
+pub struct Progress {
+    pub quiet: bool,
+}
+
+impl Listener for Progress {
+    fn refused(&mut self, why: &str) {
+        if !self.quiet {
+            say(&format!("the template is built again: {why}"));
+        }
+    }
+
+    fn waiting(&mut self) {
+        if !self.quiet {
+            say("waiting for another process that builds the template");
+        }
+    }
+
+    fn building(&mut self, stage: &str, elapsed: Duration, last: Option<Duration>) {
+        if self.quiet || !stderr().is_terminal() {
+            return;
+        }
+        let last = last.map_or(String::new(), |last| {
+            format!(" (last time {:.0} s)", last.as_secs_f64())
+        });
+        let seconds = elapsed.as_secs_f64();
+        write!(
+            stderr(),
+            "\r\x1b[Ksandbox: building a template, once: {stage}, {seconds:.0} s{last}"
+        )
+        .unwrap_or_default();
+    }
+
+    fn built(&mut self, _elapsed: Duration) {
+        if !self.quiet && stderr().is_terminal() {
+            write!(stderr(), "\r\x1b[K").unwrap_or_default();
+        }
+    }
+
+    fn emulating(&mut self, how: &str) {
+        if !self.quiet {
+            say(&format!(
+                "the guest's kernel is emulated for a while, which is slower: natively, {how}"
+            ));
+        }
+    }
+}
+
+/// One line saying what failed, one saying what to do. Gives the exit code.
+pub fn explain(error: &anyhow::Error) -> u8 {
+    let (failure, code) = failure(error);
+    failure.as_ref().inspect(|failure| tell_failure(failure));
+    code
+}
+
+fn tell_failure(failure: &Failure) {
+    say(&format!("{}\n{}", failure.message, failure.remedy));
+}
+
+/// What failed and what to do, unless we were asked to stop; and the exit code.
+pub fn failure(error: &anyhow::Error) -> (Option<Failure>, u8) {
+    let (message, remedy, code) = if let Some(complaint) = error.downcast_ref::<Complaint>() {
+        (
+            complaint.to_string(),
+            complaint.remedy.clone(),
+            complaint.exit_code,
+        )
+    } else if let Some(Interrupted(signal)) = error.downcast_ref::<Interrupted>() {
+        return (None, 128 + signal);
+    } else if let Some(problem) = error.downcast_ref::<Problem>() {
+        (problem.to_string(), problem.remedy(), EXIT_OURS)
+    } else if let Some(missing) = error.downcast_ref::<confine::Missing>() {
+        let remedy =
+            "run on a newer kernel, or without that option: --verbose tells what holds then";
+        (missing.to_string(), remedy.into(), EXIT_OURS)
+    } else {
+        let remedy =
+            host::shortage(error).unwrap_or("run sandbox doctor to see what this host lacks");
+        (format!("{error:#}"), remedy.into(), EXIT_OURS)
+    };
+    (Some(Failure { message, remedy }), code)
+}
+
+/// To standard error, if anybody still reads it.
+pub fn say(text: &str) {
+    let lines = text.lines().map(|line| format!("sandbox: {line}\n"));
+    // In one piece: others may write there too.
+    let lines: String = lines.collect();
+    stderr().write_all(lines.as_bytes()).unwrap_or_default();
+}

@@ -1,0 +1,148 @@
+//! Arguments in, exit code out.
+
+mod admission;
+mod audit;
+mod man;
+mod mcp;
+mod messages;
+mod options;
+mod record_writer;
+mod request;
+mod run;
+mod supervisor;
+mod template;
+mod values;
+
+use crate::doctor;
+use crate::kvm_mode::{Choice, Device};
+use crate::outcome::EXIT_OURS;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
+use messages::explain;
+use std::path::PathBuf;
+
+/// After all options of run. Paragraphs are wrapped where they are printed.
+const AFTERWARDS: &str = "\
+Exit codes: the program's own, or 128 and the number of the signal that ended it (137: also out of \
+memory); 124 at the time limit; 125 if it could not be run; 126 and 127 if a script cannot be read \
+or is not there; 130 after Ctrl-C; 141 if nobody reads the output. Only --json tells a program's own \
+124 from ours.
+
+Examples:
+  sandbox run hello.py                          a script
+  sandbox run -c 'print(1 + 1)'                 code
+  sandbox run --put data.csv --get out.png plot.py
+  sandbox run --memory 1G --timeout 5m train.py --epochs 3
+  sandbox run --json -c 'print(1)' | jq .stdout";
+
+/// Run untrusted code in a virtual machine of its own
+#[derive(Parser)]
+#[command(name = "sandbox", version, max_term_width = 100)]
+struct Cli {
+    /// The KVM device
+    #[arg(
+        long,
+        global = true,
+        env = "SANDBOX_KVM",
+        default_value = "/dev/kvm",
+        value_name = "PATH"
+    )]
+    kvm: PathBuf,
+    /// How guests' kernels run on a software KVM: as fast as works here, or natively or emulated
+    /// and in no other way
+    #[arg(
+        long,
+        global = true,
+        env = "SANDBOX_KVM_MODE",
+        value_enum,
+        default_value = "auto",
+        value_name = "MODE"
+    )]
+    kvm_mode: Choice,
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run a Python script, code, or standard input (-) in a virtual machine
+    #[command(
+        override_usage = "sandbox run [OPTIONS] SCRIPT [--] [ARGS]...\n       \
+        sandbox run [OPTIONS] -c CODE [--] [ARGS]...\n       \
+        sandbox run [OPTIONS] - [--] [ARGS]...",
+        after_help = AFTERWARDS
+    )]
+    Run(Box<options::RunArgs>),
+    /// The saved machines that runs start from
+    #[command(subcommand)]
+    Template(template::Verb),
+    /// Serve agents: a tool that runs code, over the Model Context Protocol
+    Mcp(mcp::McpArgs),
+    /// The log of runs
+    #[command(subcommand)]
+    Audit(audit::Verb),
+    /// Say whether this host can run sandboxes, and what to do where it cannot
+    Doctor {
+        /// One JSON object instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a script that completes commands and options in a shell
+    Completions {
+        /// Its language
+        shell: Shell,
+    },
+    /// Print the manual page, or that of a command: sandbox man run | man -l -
+    Man {
+        /// One of these commands, or one of its own
+        command: Vec<String>,
+    },
+}
+
+/// Does what the arguments say; gives the exit code.
+pub fn main() -> u8 {
+    let parsed = Cli::command().try_get_matches().and_then(|matches| {
+        let cli = Cli::from_arg_matches(&matches)?;
+        Ok((cli, matches))
+    });
+    let (cli, matches) = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) => return refuse(&error),
+    };
+    let kvm = Device {
+        path: cli.kvm,
+        choice: cli.kvm_mode,
+    };
+    let result = match cli.command {
+        Verb::Run(args) => run::run_verb(*args, &matches, kvm),
+        Verb::Template(verb) => template::template_verb(verb, &kvm),
+        Verb::Mcp(args) => mcp::mcp_verb(args, kvm),
+        Verb::Audit(verb) => audit::audit_verb(verb),
+        Verb::Doctor { json } => doctor::doctor(&kvm, json),
+        Verb::Completions { shell } => man::completions(Cli::command(), shell),
+        Verb::Man { command } => man::manual(Cli::command(), &command),
+    };
+    result.unwrap_or_else(|error| explain(&error))
+}
+
+/// Help and version are no errors; all else is ours.
+fn refuse(error: &clap::Error) -> u8 {
+    // Nothing can be done about a closed standard stream here.
+    error.print().unwrap_or_default();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,
+        _ => EXIT_OURS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_option_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,426 @@
+//! Takes a stream of files apart that a hostile guest sends ([`guest::Header`]), and writes below
+//! the destinations alone.
+//!
+//! Only regular files and directories are made. Each name is a plain one, and each directory is
+//! opened from the one above it without following a link, so that no path leads elsewhere,
+//! whatever else happens in the file system at the same time. Each file is new, and gets its name
+//! once it is whole.
+
+use crate::clock::since_1970;
+use crate::files::Destination;
+use crate::files::report::{Failure, Fetched, Written, visible};
+use crate::units::format_size;
+use guest::{Header, kind};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat2};
+use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
+use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+/// Longest path of a record: what the guest's kernel takes (limits.h), one name more, which it
+/// does not and which is told, and the number of a place.
+const PATH_MAX: u32 = 4096 + 256 + 16;
+/// Names in a path: each is one more directory to open for each file.
+const DEPTH_MAX: usize = 256;
+/// Bytes read at once.
+const PIECE: usize = 1 << 20;
+
+/// A destination, with its directory open.
+pub struct Place {
+    directory: OwnedFd,
+    destination: Destination,
+}
+
+impl Place {
+    pub fn open(destination: Destination) -> io::Result<Self> {
+        Ok(Self {
+            // One that may be written to, but not read, does as well.
+            directory: File::options()
+                .read(true)
+                .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+                .open(&destination.directory)?
+                .into(),
+            destination,
+        })
+    }
+
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+}
+
+/// What the guest may have written, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Bytes of files and names.
+    pub size_max: u64,
+    /// Files and directories.
+    pub count_max: usize,
+    /// Replace files that are there, and add to directories.
+    pub force: bool,
+}
+
+pub struct Unpack<R> {
+    stream: R,
+    places: Vec<Place>,
+    rules: Rules,
+    left: u64,
+    count: usize,
+    /// Of the file that is being written, in its own directory.
+    temporary: OsString,
+    fetched: Fetched,
+    buffer: Vec<u8>,
+}
+
+/// One of the places, and the names from there: none is the place's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Target {
+    place: usize,
+    /// Plain names with slashes between them.
+    path: Vec<u8>,
+}
+
+impl Target {
+    fn names(&self) -> impl Iterator<Item = &OsStr> {
+        let names = self.path.split(|&byte| byte == b'/');
+        names.filter(|name| !name.is_empty()).map(OsStr::from_bytes)
+    }
+}
+
+impl<R: Read> Unpack<R> {
+    pub fn new(stream: R, places: Vec<Place>, rules: Rules) -> Self {
+        Self {
+            stream,
+            places,
+            rules,
+            left: rules.size_max,
+            count: 0,
+            temporary: temporary_name(),
+            fetched: Fetched::default(),
+            buffer: vec![0; PIECE],
+        }
+    }
+
+    pub fn directories(&self) -> Vec<BorrowedFd<'_>> {
+        self.places.iter().map(Place::directory).collect()
+    }
+
+    /// Until the end of the stream, or the first record that cannot or must not be followed.
+    pub fn run(mut self) -> Fetched {
+        // What a guest that is cut or refused made stays as it is: it may be much.
+        self.fetched.failure = self.records().err();
+        self.fetched
+    }
+
+    fn records(&mut self) -> Result<(), Failure> {
+        while let Some((header, target)) = self.next_record()? {
+            let size = match header.mode & kind::MASK {
+                kind::FILE | kind::DIRECTORY if target.names().count() > DEPTH_MAX => {
+                    let name = self.guest_name(&target);
+                    let why = format!("{name}: more than {DEPTH_MAX} directories deep");
+                    self.fetched.missing.add(why);
+                    self.pass_over(header.size)?;
+                    continue;
+                }
+                kind::FILE => {
+                    self.write_file(&target, mode(&header), header.size)?;
+                    continue;
+                }
+                kind::DIRECTORY => {
+                    self.make_directory(&target, mode(&header))?;
+                    header.size
+                }
+                kind::UNREADABLE => {
+                    let why = Errno::from_raw(header.size as i32).desc();
+                    let name = self.guest_name(&target);
+                    self.fetched.missing.add(format!("{name}: {why}"));
+                    0
+                }
+                _ => {
+                    let name = self.guest_name(&target);
+                    match target.path.is_empty() {
+                        true => (self.fetched.missing)
+                            .add(format!("{name}: neither file nor directory")),
+                        false => self.fetched.left_out.add(name),
+                    }
+                    header.size
+                }
+            };
+            if size != 0 {
+                return Err(malformed("something with content that can have none"));
+            }
+        }
+        Ok(())
+    }
+
+    fn next_record(&mut self) -> Result<Option<(Header, Target)>, Failure> {
+        let mut bytes = [0; Header::LENGTH];
+        self.take(&mut bytes)?;
+        let header = Header::decode(bytes);
+        if header.path == 0 {
+            return Ok(None);
+        }
+        if header.path > PATH_MAX {
+            return Err(malformed("a path that is too long"));
+        }
+        self.count += 1;
+        let most = self.rules.count_max;
+        if self.count > most {
+            return Err(Failure {
+                what: format!("the program left more than {most} files"),
+                remedy: "get fewer of them, or let the program make an archive".into(),
+                is_limit: true,
+            });
+        }
+        self.spend(header.path.into())?;
+        if header.mode & kind::MASK != kind::UNREADABLE {
+            self.spend(header.size)?;
+        }
+        let mut path = vec![0; header.path as usize];
+        self.take(&mut path)?;
+        Ok(Some((header, self.target(&path)?)))
+    }
+
+    fn spend(&mut self, bytes: u64) -> Result<(), Failure> {
+        self.left = self.left.checked_sub(bytes).ok_or_else(|| Failure {
+            what: format!(
+                "the program left more than {} of files, which is all that its limits allow",
+                format_size(self.rules.size_max)
+            ),
+            remedy: "get fewer of them, and none with holes".into(),
+            is_limit: true,
+        })?;
+        Ok(())
+    }
+
+    fn take(&mut self, bytes: &mut [u8]) -> Result<(), Failure> {
+        self.stream.read_exact(bytes).map_err(|_| self.cut())
+    }
+
+    fn cut(&self) -> Failure {
+        Failure {
+            what: match self.fetched.files.count {
+                0 => "none of the program's files was fetched: the run ended before".into(),
+                n => format!(
+                    "the run ended before all of the program's files were fetched: {n} were"
+                ),
+            },
+            remedy: "files are fetched once the program has ended, within its time limit".into(),
+            is_limit: false,
+        }
+    }
+
+    /// The number of a place, and then plain names.
+    fn target(&self, path: &[u8]) -> Result<Target, Failure> {
+        let mut names = path.split(|&byte| byte == b'/');
+        let number = names.next().unwrap_or_default();
+        let place = str::from_utf8(number).ok();
+        let place = place.and_then(|number| number.parse().ok());
+        let place = place.filter(|&place| place < self.places.len());
+        for name in names {
+            match name {
+                b"" | b"." | b".." => return Err(malformed("a path that is not plain")),
+                name if name.contains(&0) => return Err(malformed("a name with a NUL")),
+                _ => {}
+            }
+        }
+        Ok(Target {
+            place: place.ok_or_else(|| malformed("a path that nobody asked for"))?,
+            path: path.get(number.len() + 1..).unwrap_or_default().into(),
+        })
+    }
+
+    fn write_file(&mut self, target: &Target, mode: Mode, size: u64) -> Result<(), Failure> {
+        let (directory, name) = self.parent(target)?;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+        let flags = flags | OFlag::O_CLOEXEC;
+        let file = openat(&directory, self.temporary.as_os_str(), flags, mode);
+        let file = file.map_err(|errno| self.failed(target, errno))?;
+        let written = self
+            .write_content(target, file.into(), size)
+            .and_then(|()| {
+                self.publish(&directory, &name)
+                    .map_err(|errno| self.failed(target, errno))
+            });
+        if written.is_err() {
+            // Half a file is worse than none. If this fails too, the first failure is what is told.
+            remove(&directory, &self.temporary).unwrap_or_default();
+            return written;
+        }
+        self.fetched.files.add(Written {
+            guest: self.guest_name(target),
+            host: visible(&self.host_path(target).to_string_lossy()),
+            size,
+        });
+        Ok(())
+    }
+
+    /// Gives a whole file its name: that of another only with force, of a directory never (EISDIR).
+    fn publish(&self, directory: &OwnedFd, name: &OsStr) -> nix::Result<()> {
+        let from = self.temporary.as_os_str();
+        let rename = |flags| renameat2(directory, from, directory, name, flags);
+        if self.rules.force {
+            return rename(RenameFlags::empty());
+        }
+        match rename(RenameFlags::RENAME_NOREPLACE) {
+            // A file system that cannot do that (NFS); a link replaces nothing anywhere.
+            Err(Errno::EINVAL) => {
+                linkat(directory, from, directory, name, AtFlags::empty())?;
+                remove(directory, from)
+            }
+            result => result,
+        }
+    }
+
+    fn write_content(&mut self, target: &Target, mut file: File, size: u64) -> Result<(), Failure> {
+        let mut left = size;
+        while left > 0 {
+            let room = left.min(PIECE as u64) as usize;
+            let count = match self.stream.read(&mut self.buffer[..room]) {
+                Ok(count @ 1..) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                _ => return Err(self.cut()),
+            };
+            file.write_all(&self.buffer[..count]).map_err(|error| {
+                let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+                self.failed(target, errno)
+            })?;
+            left -= count as u64;
+        }
+        Ok(())
+    }
+
+    fn pass_over(&mut self, size: u64) -> Result<(), Failure> {
+        let copied = io::copy(&mut (&mut self.stream).take(size), &mut io::sink());
+        match copied {
+            Ok(count) if count == size => Ok(()),
+            _ => Err(self.cut()),
+        }
+    }
+
+    fn make_directory(&mut self, target: &Target, mode: Mode) -> Result<(), Failure> {
+        let (directory, name) = self.parent(target)?;
+        let make = || mkdirat(&directory, name.as_os_str(), mode);
+        let made = match make() {
+            Err(Errno::EEXIST) if self.rules.force => {
+                if is_directory(&directory, &name) {
+                    return Ok(());
+                }
+                remove(&directory, &name).and_then(|()| make())
+            }
+            result => result,
+        };
+        made.map_err(|errno| self.failed(target, errno))?;
+        Ok(())
+    }
+
+    /// The directory that the target is in, and its name there.
+    fn parent(&self, target: &Target) -> Result<(OwnedFd, OsString), Failure> {
+        let place = &self.places[target.place];
+        let failed = |errno| self.failed(target, errno);
+        let mut directory = place.directory.try_clone();
+        let mut names = std::iter::once(&*place.destination.name)
+            .chain(target.names())
+            .peekable();
+        while let Some(name) = names.next() {
+            let here = directory.map_err(|_| failed(Errno::EMFILE))?;
+            if names.peek().is_none() {
+                return Ok((here, name.into()));
+            }
+            directory = Ok(open_directory(&here, name, OFlag::O_PATH).map_err(failed)?);
+        }
+        unreachable!("a place has a name")
+    }
+
+    fn host_path(&self, target: &Target) -> PathBuf {
+        let mut path = self.places[target.place].destination.path();
+        path.extend(target.names());
+        path
+    }
+
+    fn guest_name(&self, target: &Target) -> String {
+        let mut path = PathBuf::from(OsStr::from_bytes(
+            &self.places[target.place].destination.guest,
+        ));
+        path.extend(target.names());
+        visible(&path.to_string_lossy())
+    }
+
+    fn failed(&self, target: &Target, errno: Errno) -> Failure {
+        let path = visible(&self.host_path(target).to_string_lossy());
+        let (what, remedy) = match errno {
+            Errno::EEXIST => (
+                format!("{path} is there already"),
+                "replace it with --force, or give another name: --get GUEST:HOST",
+            ),
+            Errno::EISDIR => (
+                format!("{path} is a directory, which a file cannot replace"),
+                "move it away, or give another name: --get GUEST:HOST",
+            ),
+            Errno::ENOSPC | Errno::EDQUOT => (
+                format!("{path} cannot be written: {}", errno.desc()),
+                "free space there, or give another place: --get GUEST:HOST",
+            ),
+            Errno::EFBIG => (
+                format!("{path} cannot be written: {}", errno.desc()),
+                "allow larger files: ulimit -f",
+            ),
+            _ => (
+                format!("{path} cannot be written: {}", errno.desc()),
+                "give another place: --get GUEST:HOST",
+            ),
+        };
+        Failure {
+            what,
+            remedy: remedy.into(),
+            is_limit: errno == Errno::EFBIG,
+        }
+    }
+}
+
+fn malformed(why: &str) -> Failure {
+    Failure {
+        what: format!("the guest sent {why} as a file"),
+        remedy: "no working guest does that: do not rely on what it left".into(),
+        is_limit: false,
+    }
+}
+
+/// The program's choice, but that whoever gets it can read and remove it.
+fn mode(header: &Header) -> Mode {
+    let needed = match header.mode & kind::MASK {
+        kind::DIRECTORY => Mode::S_IRWXU,
+        _ => Mode::S_IRUSR,
+    };
+    Mode::from_bits_truncate(header.mode & 0o777) | needed
+}
+
+fn open_directory(parent: &OwnedFd, name: &OsStr, access: OFlag) -> nix::Result<OwnedFd> {
+    let flags = access | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(parent, name, flags, Mode::empty())
+}
+
+fn is_directory(parent: &OwnedFd, name: &OsStr) -> bool {
+    let stat = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+    stat.is_ok_and(|stat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits())
+}
+
+/// Never a directory (EISDIR).
+fn remove(parent: &OwnedFd, name: &OsStr) -> nix::Result<()> {
+    unlinkat(parent, name, UnlinkatFlags::NoRemoveDir)
+}
+
+/// Short, whatever the file is to be called, and not there: not even after a run that was killed.
+fn temporary_name() -> OsString {
+    let now = since_1970().as_nanos();
+    format!(".sandbox-{}-{now:x}", std::process::id()).into()
+}
+
+#[cfg(test)]
+mod tests;

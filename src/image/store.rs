@@ -1,0 +1,159 @@
+//! What the binary carries: kernel, agent, and the runtime image, which is unpacked once into
+//! the user's cache so that all VMs share its pages.
+
+use crate::cache::{self, Opened};
+use crate::vm::layout::HUGE_PAGE;
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
+use sha2::{Digest, Sha256};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+macro_rules! asset {
+    ($name:literal) => {
+        concat!(env!("CARGO_MANIFEST_DIR"), "/target/assets/", $name)
+    };
+}
+
+/// The agent's executable.
+pub const AGENT: &[u8] = include_bytes!(asset!("agent"));
+const KERNEL: &[u8] = include_bytes!(asset!("kernel.zst"));
+const RUNTIME: &[u8] = include_bytes!(asset!("runtime.zst"));
+/// `SHA-256 SIZE` of the unpacked runtime image.
+const RUNTIME_IDENTITY: &str = include_str!(asset!("runtime.identity"));
+/// Versions of what the guest is made of, a line each.
+pub const VERSIONS: &str = include_str!(asset!("versions"));
+
+/// The ELF kernel.
+pub fn kernel() -> Result<Vec<u8>> {
+    zstd::decode_all(KERNEL).context("unpacking the kernel")
+}
+
+/// The runtime image, from the cache if it is there.
+pub fn runtime() -> Result<File> {
+    let (digest, size) = identity()?;
+    let directory = cache::directory()?;
+    let path = directory.join(runtime_name(digest));
+    if let Some(file) = open_runtime(&path, size)? {
+        return Ok(file);
+    }
+    let _lock = lock(&directory)?;
+    // Whoever held the lock may have unpacked it.
+    if let Some(file) = open_runtime(&path, size)? {
+        return Ok(file);
+    }
+    remove_leftovers(&directory, |name| name.starts_with(UNFINISHED))?;
+    unpack_runtime(&directory, &path, digest).with_context(|| {
+        format!(
+            "unpacking the runtime image ({} MiB) into {}",
+            size >> 20,
+            directory.display()
+        )
+    })?;
+    open_runtime(&path, size)?.context("the runtime image was changed while it was unpacked")
+}
+
+/// Removes the images of other builds, and what killed processes left. Returns how many files,
+/// and their bytes.
+pub fn prune() -> Result<(usize, u64)> {
+    let directory = cache::directory()?;
+    let ours = runtime_name(identity()?.0);
+    let _lock = lock(&directory)?;
+    remove_leftovers(&directory, |name| {
+        let image = name.starts_with("runtime-") && name.ends_with(".erofs") && name != ours;
+        image || name.starts_with(UNFINISHED)
+    })
+}
+
+/// What a file is called until it is a whole image.
+const UNFINISHED: &str = ".runtime-";
+
+/// SHA-256 and size of the runtime image.
+fn identity() -> Result<(&'static str, u64)> {
+    let (digest, size) = RUNTIME_IDENTITY
+        .trim()
+        .split_once(' ')
+        .context("reading the runtime image's identity")?;
+    let size = size.parse().context("reading the runtime image's size")?;
+    Ok((digest, size))
+}
+
+fn runtime_name(digest: &str) -> String {
+    format!("runtime-{}.erofs", &digest[..16])
+}
+
+/// The right to unpack images, until it is dropped.
+fn lock(directory: &Path) -> Result<Flock<File>> {
+    let file = File::open(directory)
+        .with_context(|| format!("opening the cache {}", directory.display()))?;
+    Flock::lock(file, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| errno)
+        .with_context(|| format!("locking the cache {}", directory.display()))
+}
+
+fn remove_leftovers(directory: &Path, unwanted: impl Fn(&str) -> bool) -> Result<(usize, u64)> {
+    let (mut files, mut bytes) = (0, 0);
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(&unwanted) {
+            bytes += entry.metadata()?.len();
+            fs::remove_file(entry.path())
+                .with_context(|| format!("removing {}", entry.path().display()))?;
+            files += 1;
+        }
+    }
+    Ok((files, bytes))
+}
+
+/// The file, if nobody else can have written it and it is of the right size. Its content was
+/// verified when it was unpacked.
+fn open_runtime(path: &Path, size: u64) -> Result<Option<File>> {
+    let opened = cache::open_trusted(path)
+        .with_context(|| format!("opening the runtime image {}", path.display()))?;
+    Ok(match opened {
+        Opened::Trusted(file, length) if length == size => Some(file),
+        _ => None,
+    })
+}
+
+/// Writes to a name of its own, then renames: the cache never holds a half-written image.
+fn unpack_runtime(directory: &Path, path: &Path, digest: &str) -> Result<()> {
+    let temporary = directory.join(format!("{UNFINISHED}{}", std::process::id()));
+    let result = write_runtime(&temporary, digest)
+        .and_then(|()| fs::rename(&temporary, path).context("renaming"));
+    if result.is_err() && temporary.exists() {
+        fs::remove_file(&temporary).context("removing the half-written image")?;
+    }
+    result
+}
+
+fn write_runtime(path: &Path, digest: &str) -> Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o400)
+        .open(path)?;
+    let mut unpacked = zstd::Decoder::new(RUNTIME)?;
+    let (mut hash, mut piece) = (Sha256::new(), Vec::with_capacity(HUGE_PAGE));
+    // What is written at once, a file system that can keeps in one huge page, and guests then map it
+    // as one.
+    loop {
+        piece.clear();
+        unpacked
+            .by_ref()
+            .take(HUGE_PAGE as u64)
+            .read_to_end(&mut piece)?;
+        if piece.is_empty() {
+            break;
+        }
+        hash.update(&piece);
+        file.write_all(&piece)?;
+    }
+    if format!("{:x}", hash.finalize()) != digest {
+        bail!("the image in this binary is damaged: get the binary again");
+    }
+    file.sync_all()?;
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! In which mode of KVM guests run: as the user wants it, or the fastest that works here, which is
+//! found out by trying and then remembered.
+
+pub mod verdicts;
+use crate::error::Complaint;
+use crate::outcome::EXIT_OURS;
+use crate::vm::mode::Mode;
+use crate::vm::{Verdict, probe};
+use anyhow::Result;
+use kvm_ioctls::Kvm;
+use std::path::PathBuf;
+use verdicts::Kept;
+
+/// The KVM device, and what it is to be used for.
+#[derive(Debug, Clone)]
+pub struct Device {
+    pub path: PathBuf,
+    pub choice: Choice,
+}
+
+/// What the user wants of a software KVM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Choice {
+    /// The fastest that works here.
+    Auto,
+    /// The guest's kernel runs natively, or there is no run.
+    Native,
+    /// The guest's kernel is emulated.
+    Emulated,
+}
+
+impl Choice {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Native => "native",
+            Self::Emulated => "emulated",
+        }
+    }
+}
+
+/// The mode in which guests are to run, by what is remembered of this host if anything is.
+pub fn choose(kvm: &Kvm, device: &Device) -> Result<Mode> {
+    let kept = Kept::of(&device.path)?;
+    let verdict = match kept.read() {
+        Some(verdict) => verdict,
+        None => examine(kvm, &kept)?,
+    };
+    Ok(decide(&verdict, device.choice)?)
+}
+
+/// Tries anew what a guest's kernel can do here. A guest that failed natively a while ago counts
+/// for more than a trial that goes well.
+pub fn try_anew(kvm: &Kvm, device: &Device) -> Result<Verdict> {
+    let kept = Kept::of(&device.path)?;
+    let failure = kept
+        .read()
+        .filter(|verdict| matches!(verdict, Verdict::Unbootable(_)));
+    match (probe(kvm)?, failure) {
+        (Verdict::Native, Some(failure)) => Ok(failure),
+        (verdict, _) => Ok(remember(&kept, verdict)),
+    }
+}
+
+/// Remembers that a guest failed natively, in this way, and did not when it was emulated.
+pub fn remember_failure(device: &Device, how: String) -> Result<()> {
+    remember(&Kept::of(&device.path)?, Verdict::Unbootable(how));
+    Ok(())
+}
+
+fn examine(kvm: &Kvm, kept: &Kept) -> Result<Verdict> {
+    Ok(remember(kept, probe(kvm)?))
+}
+
+/// Gives the verdict back. Without a place to remember it, the next run tries again.
+fn remember(kept: &Kept, verdict: Verdict) -> Verdict {
+    kept.write(&verdict).unwrap_or_default();
+    verdict
+}
+
+/// Decides what becomes of a guest that failed natively, in this way.
+pub fn after_failure(choice: Choice, how: &str) -> Result<Mode, Complaint> {
+    match choice {
+        Choice::Auto => Ok(Mode::Emulated),
+        Choice::Native | Choice::Emulated => Err(Complaint {
+            what: format!("--kvm-mode {}: {how}", choice.name()),
+            remedy: "leave it out: everything works, more slowly; --fresh --console shows the guest kernel's log"
+                .into(),
+            exit_code: EXIT_OURS,
+        }),
+    }
+}
+
+/// Whether the user can have what he wants, and what it is.
+pub fn decide(verdict: &Verdict, choice: Choice) -> Result<Mode, Complaint> {
+    match (verdict, choice) {
+        (Verdict::Hardware, Choice::Auto) => Ok(Mode::Hardware),
+        (Verdict::Native, Choice::Auto) => Ok(Mode::Native),
+        // One that failed is tried again for whoever insists, to see how it fails.
+        (Verdict::Native | Verdict::Unbootable(_), Choice::Native) => Ok(Mode::Native),
+        (Verdict::Emulated(_) | Verdict::Unbootable(_), Choice::Auto) => Ok(Mode::Emulated),
+        (
+            Verdict::Native | Verdict::Emulated(_) | Verdict::Unbootable(_),
+            Choice::Emulated,
+        ) => Ok(Mode::Emulated),
+        (Verdict::Hardware, Choice::Native | Choice::Emulated) => Err(Complaint {
+            what: format!(
+                "--kvm-mode {}: this host has a hardware KVM, which has no such mode",
+                choice.name()
+            ),
+            remedy: "leave it out: the guest's kernel runs natively here in any case".into(),
+            exit_code: EXIT_OURS,
+        }),
+        (Verdict::Emulated(why), Choice::Native) => Err(Complaint {
+            what: format!("--kvm-mode native: this host's KVM does not run guests' kernels natively: {why}"),
+            remedy: "leave it out: everything works, more slowly; or see that kvm_pvm is loaded with pvm_native=Y".into(),
+            exit_code: EXIT_OURS,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mode_that_was_asked_for_is_given_or_refused_never_another() {
+        let refused = Verdict::Emulated("for a reason".into());
+        let failed = Verdict::Unbootable("in some way".into());
+        let given = |verdict, choice| decide(verdict, choice).ok();
+        let (auto, native, emulated) = (Choice::Auto, Choice::Native, Choice::Emulated);
+        assert_eq!(given(&Verdict::Hardware, auto), Some(Mode::Hardware));
+        assert_eq!(given(&Verdict::Hardware, native), None);
+        assert_eq!(given(&Verdict::Hardware, emulated), None);
+        assert_eq!(given(&Verdict::Native, auto), Some(Mode::Native));
+        assert_eq!(given(&Verdict::Native, native), Some(Mode::Native));
+        assert_eq!(given(&Verdict::Native, emulated), Some(Mode::Emulated));
+        assert_eq!(given(&refused, auto), Some(Mode::Emulated));
+        assert_eq!(given(&refused, native), None);
+        assert_eq!(given(&refused, emulated), Some(Mode::Emulated));
+        assert_eq!(given(&failed, auto), Some(Mode::Emulated));
+        assert_eq!(given(&failed, native), Some(Mode::Native));
+        assert_eq!(given(&failed, emulated), Some(Mode::Emulated));
+        let complaint = decide(&refused, native).unwrap_err();
+        assert!(complaint.what.ends_with("for a reason"), "{complaint}");
+    }
+
+    #[test]
+    fn a_guest_that_failed_natively_is_emulated_unless_the_user_insists() {
+        let how = "it crashed: triple fault";
+        assert_eq!(after_failure(Choice::Auto, how), Ok(Mode::Emulated));
+        let complaint = after_failure(Choice::Native, how).unwrap_err();
+        assert_eq!(complaint.what, format!("--kvm-mode native: {how}"));
+    }
+}

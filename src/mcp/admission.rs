@@ -1,0 +1,310 @@
+//! Who may run what, and what is written down of it: where a run is admitted, and where its end is
+//! known.
+
+use crate::audit::{Code, Event, Files, Limits, Log, ROTATE, Refusal, Start, Usage, shortened};
+use crate::confine::Level;
+use crate::log::say;
+use crate::mcp::tool::arguments::{Arguments, Wrong};
+use crate::policy::{
+    Admission, Admitting, Ask, Audit, Busy, Excess, Grant, Policy, Quota, Shortage, Wish,
+};
+use crate::record::{Anchor, Failure, Record};
+use anyhow::{Result, bail};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::{Duration, Instant};
+use tokio::task::spawn_blocking;
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+const MEMORY: u64 = 256 << 20;
+const PIDS: u32 = 256;
+/// Bytes of each output stream that are kept.
+const OUTPUT_MAX: u64 = 1 << 20;
+
+pub struct Governor {
+    policy: Policy,
+    quota: Quota,
+    log: Option<Arc<Log>>,
+    keep_code: bool,
+}
+
+/// Why there is no run.
+#[derive(Debug)]
+pub struct Refused {
+    pub failure: Failure,
+    /// What was over its limit or wrong, if that is why.
+    pub refusal: Option<Refusal>,
+    /// Where that is in the log.
+    pub anchor: Option<Anchor>,
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        Self {
+            failure,
+            refusal: None,
+            anchor: None,
+        }
+    }
+}
+
+/// A run that is written down as begun.
+pub struct Begun {
+    admission: Admission,
+    client: Arc<str>,
+    /// Its number in the log.
+    number: Option<u64>,
+}
+
+impl Begun {
+    /// Its place is another's from now on.
+    pub fn leave(self, usage: Usage) {
+        let processor_time = Duration::from_secs_f64(usage.cpu_ms / 1000.0);
+        self.admission.end(processor_time, Instant::now());
+    }
+}
+
+impl Governor {
+    /// `alone`: there is but one client, and all places are its.
+    pub fn new(policy: Option<&Path>, audit: Option<PathBuf>, alone: bool) -> Result<Self> {
+        let mut policy = policy.map(Policy::read).transpose()?.unwrap_or_default();
+        let given = audit.map(|file| Audit {
+            file,
+            rotate: None,
+            sync: false,
+            code: false,
+        });
+        let audit = match (policy.audit.take(), given) {
+            (Some(audit), Some(given)) if audit.file != given.file => {
+                bail!("the policy has runs written to {}", audit.file.display())
+            }
+            (audit, given) => audit.or(given),
+        };
+        let open = |audit: &Audit| {
+            let rotate = audit.rotate.map_or(ROTATE, |size| size.0);
+            Log::open(&audit.file, rotate, audit.sync).map(Arc::new)
+        };
+        let log = audit.as_ref().map(open).transpose()?;
+        let processors = available_parallelism()?.get() as u32;
+        if alone {
+            let places = policy.server.concurrency.unwrap_or(processors);
+            policy.server.client.concurrency.get_or_insert(places);
+        }
+        Ok(Self {
+            quota: Quota::new(&policy.server, processors),
+            keep_code: audit.is_some_and(|audit| audit.code),
+            policy,
+            log,
+        })
+    }
+
+    /// Seconds and MiB that a caller gets who says nothing, and who asks for the most.
+    pub fn timeout_s(&self, most: f64) -> (f64, f64) {
+        let most = self
+            .policy
+            .run
+            .timeout
+            .map_or(most, |time| time.0.as_secs_f64().min(most));
+        (TIMEOUT.as_secs_f64().min(most), most)
+    }
+
+    pub fn memory_mib(&self, most: u64) -> (u64, u64) {
+        let allowed = self.policy.run.memory_max();
+        let most = allowed.map_or(most, |size| (size >> 20).min(most));
+        ((MEMORY >> 20).min(most), most)
+    }
+
+    /// What it gets, and its place when its turn comes.
+    pub async fn admit(
+        &self,
+        client: &Arc<str>,
+        arguments: &Arguments,
+    ) -> Result<(Grant, Admitting), Refused> {
+        let refused = match self.grant(arguments) {
+            Err(excess) => excessive(&excess),
+            Ok(grant) => match self.quota.admit(client, Instant::now()) {
+                Ok(admitting) => return Ok((grant, admitting)),
+                Err(busy) => too_soon(&busy),
+            },
+        };
+        Err(self.refuse(client, refused).await)
+    }
+
+    /// A call whose arguments are no program's.
+    pub async fn refuse_wrong(&self, client: &Arc<str>, wrong: Wrong) -> Refused {
+        let refusal = Refusal {
+            what: shortened(&wrong.argument),
+            // It may be a secret in the wrong place.
+            asked: None,
+            allowed: "what the tool's inputSchema says".into(),
+            retry_after_s: None,
+        };
+        let refused = Refused {
+            failure: wrong.failure,
+            refusal: Some(refusal),
+            anchor: None,
+        };
+        self.refuse(client, refused).await
+    }
+
+    /// At a door.
+    pub async fn turned_away(&self, client: &Arc<str>, why: &str, times: u64) {
+        let why = why.into();
+        // If it cannot be written down, that has been said.
+        drop(self.append(client, Event::TurnedAway { why, times }).await);
+    }
+
+    /// Writes it down.
+    async fn refuse(&self, client: &Arc<str>, refused: Refused) -> Refused {
+        let Some(refusal) = refused.refusal.clone() else {
+            return refused;
+        };
+        match self.append(client, Event::Refusal(refusal)).await {
+            Ok(anchor) => Refused { anchor, ..refused },
+            Err(unwritten) => unwritten,
+        }
+    }
+
+    fn grant(&self, arguments: &Arguments) -> Result<Grant, Excess> {
+        let run = &self.policy.run;
+        let fetched = arguments.files.iter().filter(|file| file.is_fetched);
+        let put = put(arguments);
+        let variables = arguments.variables();
+        run.check_program(
+            arguments.code.len() as u64,
+            arguments.args.iter().map(String::as_bytes),
+            variables.iter().map(String::as_bytes),
+        )?;
+        run.check_files(put.count, put.bytes)?;
+        run.check_files(fetched.count() as u64, 0)?;
+        run.grant(&Wish {
+            memory: arguments.memory().map_or(Ask::Default(MEMORY), Ask::Given),
+            timeout: match arguments.timeout() {
+                Some(timeout) => Ask::Given(Some(timeout)),
+                None => Ask::Default(Some(TIMEOUT)),
+            },
+            output: Ask::Default(OUTPUT_MAX),
+            pids: Ask::Default(PIDS),
+            confine: Ask::Default(Level::Auto),
+            root: false,
+            language: Some(arguments.language),
+            stdin: Some(arguments.stdin.len() as u64),
+            environment: arguments.env.keys().map(String::as_bytes).collect(),
+        })
+    }
+
+    /// Before its process starts.
+    pub async fn begin(
+        &self,
+        admission: Admission,
+        client: &Arc<str>,
+        arguments: &Arguments,
+        grant: &Grant,
+    ) -> Result<Begun, Refused> {
+        let event = Event::Start(Start {
+            code: Code::new(arguments.code.as_bytes(), self.keep_code),
+            language: arguments.language.name(),
+            arguments: arguments.args.len(),
+            environment: arguments.env.keys().cloned().collect(),
+            files: put(arguments),
+            limits: Limits {
+                memory: grant.memory,
+                timeout_s: grant.timeout.map(|timeout| timeout.as_secs_f64()),
+                output: grant.output,
+                pids: grant.pids,
+                stdin: (grant.stdin < u64::MAX).then_some(grant.stdin),
+            },
+            root: false,
+        });
+        Ok(Begun {
+            admission,
+            client: Arc::clone(client),
+            number: self
+                .append(client, event)
+                .await?
+                .map(|anchor| anchor.sequence),
+        })
+    }
+
+    /// When its process is gone.
+    pub async fn end(&self, begun: &Begun, record: &mut Record, usage: Usage) {
+        let (Some(log), Some(number)) = (self.log.clone(), begun.number) else {
+            return;
+        };
+        let (client, told) = (Arc::clone(&begun.client), record.clone());
+        let written = spawn_blocking(move || log.end(&client, number, &told, usage)).await;
+        match written {
+            Ok(Ok(anchor)) => record.audit = Some(anchor),
+            Ok(Err(error)) => say(&format!("{error:#}")),
+            Err(error) => say(&error.to_string()),
+        }
+    }
+
+    /// Where the entry is. What cannot be written down does not happen.
+    async fn append(&self, client: &Arc<str>, event: Event) -> Result<Option<Anchor>, Refused> {
+        let Some(log) = self.log.clone() else {
+            return Ok(None);
+        };
+        let name = Arc::clone(client);
+        let written = spawn_blocking(move || log.append(&name, &event)).await;
+        match written.map_err(Into::into).and_then(|written| written) {
+            Ok(anchor) => Ok(Some(anchor)),
+            Err(error) => {
+                say(&format!("{error:#}"));
+                let failure = Failure {
+                    message: "the server cannot write its log of runs".into(),
+                    remedy: "whoever runs the server must mend that; it says more in its own log"
+                        .into(),
+                };
+                Err(failure.into())
+            }
+        }
+    }
+}
+
+/// The files that a run gets.
+fn put(arguments: &Arguments) -> Files {
+    let contents = || {
+        arguments
+            .files
+            .iter()
+            .filter_map(|file| file.content.as_ref())
+    };
+    Files {
+        count: contents().count() as u64,
+        bytes: contents().map(|content| content.len() as u64).sum(),
+    }
+}
+
+fn excessive(excess: &Excess) -> Refused {
+    Refused {
+        failure: Failure {
+            message: excess.to_string(),
+            remedy: "ask for no more than that".into(),
+        },
+        refusal: Some(excess.into()),
+        anchor: None,
+    }
+}
+
+fn too_soon(busy: &Busy) -> Refused {
+    let what = match busy.what {
+        Shortage::Queue => "queue",
+        Shortage::RunsPerMinute => "runs_per_minute",
+        Shortage::CpuSecondsPerHour => "cpu_seconds_per_hour",
+    };
+    Refused {
+        failure: Failure {
+            message: busy.to_string(),
+            remedy: format!("call again in {} s", busy.seconds()),
+        },
+        refusal: Some(Refusal {
+            what: what.into(),
+            asked: None,
+            allowed: busy.limit.to_string(),
+            retry_after_s: Some(busy.seconds()),
+        }),
+        anchor: None,
+    }
+}

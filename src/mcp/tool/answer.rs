@@ -1,0 +1,214 @@
+//! What the caller is told of a run: the record, and the same for people.
+
+use crate::mcp::admission::Refused;
+use crate::mcp::artifacts::{COUNT_MAX, FILES_MAX, Kept, Room, contents};
+use crate::mcp::child::Workspace;
+use crate::record::{Bundle, Encoding, Failure, Record, Status};
+use crate::text::visible;
+use rmcp::model::{CallToolResult, ContentBlock, MetaObject};
+use serde_json::{Value, json};
+use std::mem;
+use std::path::Path;
+
+/// Bytes of a stream that are shown at most; the record has all of it.
+const SHOWN: usize = 32 << 10;
+const IMAGES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
+
+/// What became of a call.
+pub fn of(record: &Record, files: Vec<ContentBlock>) -> CallToolResult {
+    let mut content = Vec::new();
+    content.extend(stream("", &record.stdout, record.stdout_encoding));
+    content.extend(stream("[stderr]\n", &record.stderr, record.stderr_encoding));
+    for bundle in &record.displays {
+        content.extend(forms("[display] ", bundle));
+    }
+    if let Some(bundle) = &record.result {
+        content.extend(forms("[result] ", bundle));
+    }
+    content.extend(files);
+    let failures = failures(record);
+    let failed = !failures.is_empty();
+    let notes: Vec<_> = failures.into_iter().chain(cuts(record)).collect();
+    if !notes.is_empty() {
+        content.push(ContentBlock::text(visible(&notes.join("\n"))));
+    }
+    if content.is_empty() {
+        content.push(ContentBlock::text("[no output]"));
+    }
+    let mut result = match failed {
+        true => CallToolResult::error(content),
+        false => CallToolResult::success(content),
+    };
+    result.structured_content = serde_json::to_value(record).ok();
+    result
+}
+
+/// Of a call that came to no run.
+pub fn refusal(refused: Refused) -> CallToolResult {
+    let mut record = Record::empty(Status::Error);
+    record.error = Some(refused.failure);
+    record.audit = refused.anchor;
+    let mut result = of(&record, Vec::new());
+    result.meta = refused.refusal.map(|refusal| {
+        let mut meta = MetaObject::new();
+        if let Some(seconds) = refusal.retry_after_s {
+            meta.insert("sandbox/retryAfterSeconds".into(), seconds.into());
+        }
+        meta.insert("sandbox/refusal".into(), json!(refusal));
+        meta
+    });
+    result
+}
+
+/// What went wrong, and what the caller can do about it.
+fn failures(record: &Record) -> Vec<String> {
+    let mut lines = Vec::new();
+    lines.extend(ending(record).map(|text| format!("[failed] {text}")));
+    if let Some(exception) = &record.exception {
+        lines.push(format!(
+            "[failed] it raised {}: {}",
+            exception.kind, exception.message
+        ));
+    }
+    let missing = record.files_missing.iter();
+    lines.extend(missing.map(|path| format!("[failed] not fetched: {path}")));
+    lines
+}
+
+/// How it ended, unless well.
+fn ending(record: &Record) -> Option<String> {
+    if let Some(Failure { message, remedy }) = &record.error {
+        return Some(format!("{message}\nWhat to do: {remedy}"));
+    }
+    match (record.status, record.exit_code, record.signal) {
+        (Status::Exited, Some(0), _) => None,
+        (Status::Exited, code, _) => Some(format!(
+            "the program exited with code {}",
+            code.unwrap_or_default()
+        )),
+        (Status::Signaled, _, signal) => Some(format!(
+            "signal {} ended the program",
+            signal.unwrap_or_default()
+        )),
+        (Status::Cancelled, ..) => Some("the run was cancelled".into()),
+        _ => Some("the program could not be run".into()),
+    }
+}
+
+/// Says what to do in the words of the tool's arguments, not of the command line.
+pub fn translate(record: &mut Record) {
+    let Some(failure) = &mut record.error else {
+        return;
+    };
+    failure.remedy = match record.status {
+        Status::Timeout => "make it faster, or give it a greater timeout_s".into(),
+        Status::Oom => "use less, or give it a greater memory_mib".into(),
+        Status::Crashed => "call again; if it crashes again, the program is why".into(),
+        _ => failure
+            .remedy
+            .replace("--memory", "memory_mib")
+            .replace(": --put HOST:GUEST", "")
+            .replace(": --get GUEST:HOST", ""),
+    };
+}
+
+/// Which streams are not all there.
+fn cuts(record: &Record) -> impl Iterator<Item = String> {
+    let streams = [
+        ("standard output", record.stdout_bytes),
+        ("standard error", record.stderr_bytes),
+    ];
+    streams
+        .into_iter()
+        .filter(|(_, bytes)| bytes.omitted > 0)
+        .map(|(name, bytes)| {
+            format!(
+                "[cut] {name} has only the first {} of {} bytes",
+                bytes.captured, bytes.total
+            )
+        })
+}
+
+fn stream(label: &str, text: &Option<String>, encoding: Encoding) -> Option<ContentBlock> {
+    let text = text.as_deref().filter(|text| !text.is_empty())?;
+    let shown = visible(&shortened(text));
+    Some(ContentBlock::text(match encoding {
+        Encoding::Utf8 => format!("{label}{shown}"),
+        Encoding::Base64 => format!("{label}[in base64, since it is no UTF-8]\n{shown}"),
+    }))
+}
+
+/// The beginning and the end of a long text.
+fn shortened(text: &str) -> String {
+    if text.len() <= SHOWN {
+        return text.into();
+    }
+    let boundary = |position: usize| (position..).find(|&position| text.is_char_boundary(position));
+    let head = boundary(SHOWN / 2).unwrap_or_default();
+    let tail = boundary(text.len() - SHOWN / 2).unwrap_or(text.len());
+    format!(
+        "{}\n[… {} bytes left out here; structuredContent has all …]\n{}",
+        &text[..head],
+        tail - head,
+        &text[tail..]
+    )
+}
+
+/// A value: its image if it has one, else its text.
+fn forms(label: &str, bundle: &Bundle) -> Vec<ContentBlock> {
+    let text = |kind: &str| bundle.get(kind).and_then(Value::as_str);
+    for kind in IMAGES {
+        if let Some(data) = text(kind) {
+            // In base64 lines may end anywhere.
+            return vec![ContentBlock::image(data.replace('\n', ""), kind)];
+        }
+    }
+    let markup = ["image/svg+xml", "text/markdown", "text/html", "text/latex"];
+    let plain = text("text/plain")
+        .map(|plain| ContentBlock::text(format!("{label}{}", visible(&shortened(plain)))));
+    let rich = markup.into_iter().find_map(|kind| {
+        let uri = format!(
+            "sandbox://value/{}",
+            kind.rsplit('/').next().unwrap_or(kind)
+        );
+        let contents = contents(text(kind)?.into(), &uri).with_mime_type(kind);
+        Some(ContentBlock::resource(contents))
+    });
+    plain.into_iter().chain(rich).collect()
+}
+
+/// Keeps what was fetched, and shows it. The record says then where each file is kept.
+pub fn keep(
+    mut record: Record,
+    kept: &Kept,
+    client: &str,
+    workspace: Option<Workspace>,
+) -> (Record, Vec<ContentBlock>) {
+    let mut content = Vec::new();
+    let mut room = Room::new();
+    let mut left_out = record.files_count - (record.files.len() as u64).min(record.files_count);
+    for file in &mut record.files {
+        let host = mem::take(&mut file.host);
+        let Some(workspace) = workspace.as_ref().filter(|_| room.take(file.size)) else {
+            left_out += 1;
+            continue;
+        };
+        match kept.keep(client, workspace.path(), Path::new(&host), &file.path) {
+            Ok(entry) => {
+                file.host = entry.uri.clone();
+                content.push(entry.block());
+            }
+            Err(why) => {
+                let text = format!("[cut] {} is not kept: {why:#}", file.path);
+                content.push(ContentBlock::text(visible(&text)));
+            }
+        }
+    }
+    if left_out > 0 {
+        content.push(ContentBlock::text(format!(
+            "[cut] {left_out} files are not kept: one run may leave {COUNT_MAX} files and {} MiB; fetch fewer, or an archive",
+            FILES_MAX >> 20
+        )));
+    }
+    (record, content)
+}

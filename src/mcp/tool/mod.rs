@@ -1,0 +1,5 @@
+//! The tools that a client of the server can call: what they take and what they answer.
+
+pub(crate) mod answer;
+pub(crate) mod arguments;
+pub(crate) mod schema;

@@ -1,0 +1,38 @@
+//! The schema of the arguments of a call.
+
+use crate::mcp::admission::Governor;
+use crate::mcp::tool::arguments::{
+    Arguments, CODE_MAX, FILES_MAX, ITEMS_MAX, MEMORY_MIB, TIMEOUT_S,
+};
+use rmcp::model::JsonObject;
+use serde_json::{Value, json};
+
+/// The schema of the arguments (JSON Schema 2020-12), with what callers get here.
+pub fn schema(governor: &Governor) -> JsonObject {
+    let mut schema = schemars::schema_for!(Arguments).to_value();
+    let (timeout, timeout_max) = governor.timeout_s(TIMEOUT_S.1);
+    let (memory, memory_max) = governor.memory_mib(MEMORY_MIB.1);
+    for (property, bounds) in [
+        ("code", json!({"maxLength": CODE_MAX})),
+        (
+            "timeout_s",
+            json!({"minimum": TIMEOUT_S.0, "maximum": timeout_max, "default": timeout}),
+        ),
+        (
+            "memory_mib",
+            json!({"minimum": MEMORY_MIB.0, "maximum": memory_max, "default": memory}),
+        ),
+        ("args", json!({"maxItems": ITEMS_MAX})),
+        ("env", json!({"maxProperties": ITEMS_MAX})),
+        ("files", json!({"maxItems": FILES_MAX})),
+    ] {
+        let bounds = bounds.as_object().into_iter().flatten();
+        for (name, value) in bounds {
+            schema["properties"][property][name] = value.clone();
+        }
+    }
+    match schema {
+        Value::Object(schema) => schema,
+        _ => unreachable!("the schema of a struct is an object"),
+    }
+}

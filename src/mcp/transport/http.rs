@@ -1,0 +1,391 @@
+//! The door for clients on the network: streamable HTTP.
+
+use crate::log::say;
+use crate::mcp::server::Server;
+use crate::mcp::state::Shared;
+use crate::mcp::transport::backpressure::{Room, Share};
+use crate::mcp::transport::client::Client;
+use crate::mcp::transport::message_limits;
+use crate::mcp::transport::session_ids::Sessions;
+use crate::mcp::transport::tokens::Tokens;
+use anyhow::{Context as _, Result};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::header::{
+    AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::sys::socket::{setsockopt, sockopt};
+use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
+use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_util::sync::DropGuard;
+
+const MIB: usize = 1 << 20;
+const PATH: &str = "/mcp";
+/// Who has no token.
+const UNKNOWN: &str = "unknown";
+const SESSION: &str = "mcp-session-id";
+const CONNECTIONS_MAX: usize = 1024;
+/// Requests of a client's at once, streams included.
+const REQUESTS_MAX: usize = 64;
+/// MiB of messages of a client's that are being read.
+const READING_MAX_MIB: usize = 2 * (message_limits::MESSAGE_MAX >> 20);
+/// For a client to take more of an answer.
+const UNREAD: Duration = Duration::from_secs(60);
+/// For a request's head, and for its body.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How it is reached.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub address: SocketAddr,
+    /// Names by which clients call this host, beside its address.
+    pub hosts: Vec<String>,
+    /// Where web pages that may call come from.
+    pub origins: Vec<String>,
+}
+
+type Answer = Response<BoxBody<Bytes, Infallible>>;
+
+/// What all connections have to do with.
+pub struct Door {
+    service: StreamableHttpService<Server, LocalSessionManager>,
+    sessions: Sessions,
+    tokens: Option<Tokens>,
+    clients: Mutex<HashMap<Arc<str>, Arc<Bounds>>>,
+    shared: Arc<Shared>,
+}
+
+/// How much of this server a client may hold.
+struct Bounds {
+    requests: Arc<Semaphore>,
+    reading: Arc<Semaphore>,
+    answers: Room,
+}
+
+impl Bounds {
+    fn new() -> Self {
+        Self {
+            requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
+            reading: Arc::new(Semaphore::new(READING_MAX_MIB)),
+            answers: Room::new(),
+        }
+    }
+}
+
+/// Serves for ever.
+pub async fn serve(
+    shared: Arc<Shared>,
+    options: Options,
+    tokens: Option<Tokens>,
+) -> Result<Infallible> {
+    let listener = TcpListener::bind(options.address)
+        .await
+        .with_context(|| format!("listening on {}", options.address))?;
+    let address = listener.local_addr().context("asking for the address")?;
+    say(&format!("listening on http://{address}{PATH}"));
+    if address.ip().is_unspecified() && options.hosts.is_empty() {
+        say(
+            "clients elsewhere are refused until --allow-host says by which name or address they call this host",
+        );
+    }
+    let door = Arc::new(Door::new(shared, options, tokens));
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let place = Arc::clone(&connections).acquire_owned().await?;
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let door = Arc::clone(&door);
+                tokio::spawn(async move {
+                    door.attend(stream).await;
+                    drop(place);
+                });
+            }
+            // The client has gone already, or descriptors are short for a while.
+            Err(error) => {
+                say(&format!("a connection was not taken: {error}"));
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+}
+
+impl Door {
+    fn new(shared: Arc<Shared>, options: Options, tokens: Option<Tokens>) -> Self {
+        let sessions = Sessions::new();
+        let mut config = StreamableHttpServerConfig::default()
+            .with_max_request_body_bytes(message_limits::MESSAGE_MAX)
+            .with_allowed_origins(options.origins)
+            .enforce_origin_validation();
+        if options.address.ip().is_loopback() {
+            let origins = ["http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*"];
+            config.allowed_origins.extend(origins.map(String::from));
+        }
+        config.allowed_hosts.push(options.address.ip().to_string());
+        config.allowed_hosts.extend(options.hosts);
+        config.sse_retry = None;
+        let server = Server::new(Arc::clone(&shared));
+        let service =
+            StreamableHttpService::new(move || Ok(server.clone()), sessions.manager(), config);
+        Self {
+            service,
+            sessions,
+            tokens,
+            clients: Mutex::default(),
+            shared,
+        }
+    }
+
+    /// One connection to its end.
+    async fn attend(self: &Arc<Self>, stream: TcpStream) {
+        let service = service_fn(|request| async {
+            if request.uri().path() != PATH {
+                return Ok(*refusal(StatusCode::NOT_FOUND, "the endpoint is /mcp"));
+            }
+            let client = self.authenticate(&request);
+            let name = client.as_ref().map_or(UNKNOWN.into(), Arc::clone);
+            let answer = match client {
+                Ok(client) => self.answer(&client, request).await,
+                Err(refusal) => Err(refusal),
+            };
+            let answer = answer.unwrap_or_else(|refusal| *refusal);
+            if let Some(why) = turned_away(answer.status()) {
+                self.shared.turn_away(&name, why);
+            }
+            Ok::<_, Infallible>(answer)
+        });
+        let mut server = http1::Builder::new();
+        server
+            .timer(TokioTimer::new())
+            .header_read_timeout(PATIENCE);
+        // A client that reads nothing of an answer for so long is gone, or as good as that: tcp(7).
+        let unread = sockopt::TcpUserTimeout;
+        setsockopt(&stream, unread, &(UNREAD.as_millis() as u32)).unwrap_or_default();
+        // What goes wrong with a connection is its client's affair.
+        drop(server.serve_connection(TokioIo::new(stream), service).await);
+    }
+
+    /// One request on one screen: whose session → message → answer.
+    async fn answer(
+        &self,
+        client: &Arc<str>,
+        request: Request<Incoming>,
+    ) -> Result<Answer, Box<Answer>> {
+        let bounds = self.bounds(client);
+        let busy = |_| {
+            refusal(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too many requests of this client are at work",
+            )
+        };
+        let place = Arc::clone(&bounds.requests)
+            .try_acquire_owned()
+            .map_err(busy)?;
+        let session = session_of(request.headers().get(SESSION))?;
+        if let Some(session) = &session
+            && !self.sessions.belongs(session, client).await
+        {
+            return Err(refusal(StatusCode::NOT_FOUND, "there is no such session"));
+        }
+        let (parts, body) = request.into_parts();
+        let (message, reading) = read(body, &parts.headers, &bounds.reading).await?;
+        if parts.method == Method::POST && session.is_none() && begins_a_session(&message) {
+            self.sessions.make_room(client).await;
+        }
+        // Whoever waits for the answer is there until the answer's body is done with.
+        let gone = self.shared.stop.child_token();
+        let attention = gone.clone().drop_guard();
+        let share = bounds.answers.share();
+        let mut request = Request::from_parts(parts, Full::new(message));
+        request
+            .extensions_mut()
+            .insert(Client::new(client, gone, share.clone()));
+        let response = self.service.handle(request).await;
+        drop(reading);
+        if let Some(begun) = session_of(response.headers().get(SESSION))? {
+            self.sessions.add(&begun, client).await;
+        }
+        Ok(response.map(|body| {
+            BodyExt::boxed(Attended {
+                body,
+                _attention: attention,
+                _place: place,
+                _share: share,
+            })
+        }))
+    }
+
+    /// The client's name. Without tokens, all that can connect are one.
+    fn authenticate(&self, request: &Request<Incoming>) -> Result<Arc<str>, Box<Answer>> {
+        let Some(tokens) = &self.tokens else {
+            return Ok("local".into());
+        };
+        let given = request
+            .headers()
+            .get(AUTHORIZATION)
+            .map(HeaderValue::as_bytes);
+        let token = given.and_then(|given| {
+            let (scheme, token) = given.split_at_checked(7)?;
+            scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
+        });
+        token.and_then(|token| tokens.owner(token)).ok_or_else(|| {
+            let mut refusal = refusal(
+                StatusCode::UNAUTHORIZED,
+                "give a token: Authorization: Bearer TOKEN",
+            );
+            refusal
+                .headers_mut()
+                .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            refusal
+        })
+    }
+
+    /// There are only as many as there are tokens.
+    fn bounds(&self, name: &Arc<str>) -> Arc<Bounds> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let bounds = clients
+            .entry(Arc::clone(name))
+            .or_insert_with(|| Arc::new(Bounds::new()));
+        Arc::clone(bounds)
+    }
+}
+
+/// A whole message within its bounds, and its share of what is being read.
+async fn read(
+    mut body: Incoming,
+    headers: &HeaderMap,
+    reading: &Arc<Semaphore>,
+) -> Result<(Bytes, OwnedSemaphorePermit), Box<Answer>> {
+    let length = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let too_long = || {
+        refusal(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            &message_limits::too_long().message,
+        )
+    };
+    if length.is_some_and(|length| length > message_limits::MESSAGE_MAX) {
+        return Err(too_long());
+    }
+    let room = |bytes: usize| {
+        let permits = Arc::clone(reading).try_acquire_many_owned((bytes >> 20) as u32);
+        permits.map_err(|_| {
+            refusal(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too much of this client is being read",
+            )
+        })
+    };
+    // All of it at once where its length is told.
+    let mut share = room(length.unwrap_or_default() + MIB)?;
+    let reading = async {
+        let mut message = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame =
+                frame.map_err(|_| refusal(StatusCode::BAD_REQUEST, "the message is not whole"))?;
+            let data = frame.into_data().unwrap_or_default();
+            if message.len() + data.len() > message_limits::MESSAGE_MAX {
+                return Err(too_long());
+            }
+            message.extend_from_slice(&data);
+            let taken = share.num_permits() << 20;
+            share.merge(room(
+                message.len().saturating_sub(taken).next_multiple_of(MIB),
+            )?);
+        }
+        Ok(Bytes::from(message))
+    };
+    let late = |_| {
+        refusal(
+            StatusCode::REQUEST_TIMEOUT,
+            "the message did not come in time",
+        )
+    };
+    let message = timeout(PATIENCE, reading).await.map_err(late)??;
+    match message_limits::check(&message) {
+        Ok(()) => Ok((message, share)),
+        Err(error) => Err(refusal(StatusCode::BAD_REQUEST, &error.message)),
+    }
+}
+
+fn begins_a_session(message: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Message {
+        method: String,
+    }
+    serde_json::from_slice(message).is_ok_and(|Message { method }| method == "initialize")
+}
+
+fn session_of(header: Option<&HeaderValue>) -> Result<Option<String>, Box<Answer>> {
+    match header.map(HeaderValue::to_str) {
+        None => Ok(None),
+        Some(Ok(session)) => Ok(Some(session.into())),
+        Some(Err(_)) => Err(refusal(StatusCode::NOT_FOUND, "there is no such session")),
+    }
+}
+
+/// In a word, whether it was: a request that is none is its client's affair.
+fn turned_away(status: StatusCode) -> Option<&'static str> {
+    match status {
+        StatusCode::UNAUTHORIZED => Some("token"),
+        StatusCode::FORBIDDEN => Some("host or origin"),
+        StatusCode::PAYLOAD_TOO_LARGE => Some("length"),
+        StatusCode::TOO_MANY_REQUESTS => Some("requests"),
+        _ => None,
+    }
+}
+
+fn refusal(status: StatusCode, why: &str) -> Box<Answer> {
+    let mut answer = Response::new(Full::new(format!("{why}\n").into()).boxed());
+    *answer.status_mut() = status;
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        answer
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    Box::new(answer)
+}
+
+/// An answer that somebody waits for until it is dropped.
+struct Attended {
+    body: BoxBody<Bytes, Infallible>,
+    _attention: DropGuard,
+    _place: OwnedSemaphorePermit,
+    _share: Share,
+}
+
+impl Body for Attended {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

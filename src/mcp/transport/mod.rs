@@ -1,0 +1,10 @@
+//! How messages come to the server and leave it: standard input and output, and HTTP.
+
+pub(crate) mod backpressure;
+pub(crate) mod client;
+pub(crate) mod gauge;
+pub(crate) mod http;
+pub(crate) mod message_limits;
+pub(crate) mod session_ids;
+pub(crate) mod stdio;
+pub(crate) mod tokens;

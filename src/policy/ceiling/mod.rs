@@ -1,0 +1,333 @@
+//! What one run may use at most.
+
+use crate::confine::Level;
+use crate::error::Complaint;
+use crate::job::Language;
+use crate::outcome::EXIT_OURS;
+use crate::policy::{Size, Time};
+use crate::units::{MEMORY_PIECE, format_size};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::time::Duration;
+
+/// The most that a run gets. A key that is absent limits nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ceiling {
+    /// Guest memory.
+    pub memory: Option<Size>,
+    /// Wall clock of the program.
+    pub timeout: Option<Time>,
+    /// Bytes delivered of each output stream.
+    pub output: Option<Size>,
+    /// Bytes of standard input.
+    pub stdin: Option<Size>,
+    /// Bytes of the code or script, with its arguments and variables.
+    pub code: Option<Size>,
+    /// Files and directories that are put into the guest, and likewise those that are fetched.
+    pub files: Files,
+    /// Processes and threads at once.
+    #[schemars(range(min = 1))]
+    pub pids: Option<u32>,
+    /// What code may be in.
+    pub languages: Option<Vec<Language>>,
+    /// Names of variables that may be set; a * at the end stands for anything.
+    pub environment: Option<Vec<String>>,
+    /// Whether a program may be the guest's root.
+    pub root: Option<bool>,
+    /// How far the process that runs the guest must confine itself at least.
+    pub confine: Option<Confinement>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Files {
+    pub count: Option<u64>,
+    /// Of all together.
+    pub size: Option<Size>,
+}
+
+/// The levels of `--confine` but the one that is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Confinement {
+    /// As far as the kernel lets it.
+    Auto,
+    /// Fully, or there is no run.
+    Require,
+}
+
+/// A value, and whose it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask<T> {
+    /// The caller's: refused if it is too high.
+    Given(T),
+    /// Ours, as the caller said nothing: lowered if it is too high.
+    Default(T),
+}
+
+/// What a caller wants of a run, before anything is done for it.
+#[derive(Debug, Clone)]
+pub struct Wish<'a> {
+    pub memory: Ask<u64>,
+    /// `None`: without end.
+    pub timeout: Ask<Option<Duration>>,
+    pub output: Ask<u64>,
+    pub pids: Ask<u32>,
+    pub confine: Ask<Level>,
+    pub root: bool,
+    /// Where it is known already.
+    pub language: Option<Language>,
+    /// Bytes, where they are known before the run; else the run is held to [`Grant::stdin`].
+    pub stdin: Option<u64>,
+    /// Of variables that are to be set.
+    pub environment: Vec<&'a [u8]>,
+}
+
+/// What it gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant {
+    pub memory: u64,
+    pub timeout: Option<Duration>,
+    pub output: u64,
+    pub pids: u32,
+    pub confine: Level,
+    pub stdin: u64,
+    /// That are put, and likewise those that are fetched.
+    pub files: Files,
+}
+
+/// More than the policy allows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Excess {
+    /// The key of the policy.
+    pub what: &'static str,
+    pub asked: String,
+    pub allowed: String,
+}
+
+impl fmt::Display for Excess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            what,
+            asked,
+            allowed,
+        } = self;
+        write!(
+            f,
+            "the policy's run.{what} allows {allowed}, and {asked} is asked for"
+        )
+    }
+}
+
+impl std::error::Error for Excess {}
+
+impl From<Excess> for Complaint {
+    fn from(excess: Excess) -> Self {
+        Self {
+            remedy: excess.remedy(),
+            what: excess.to_string(),
+            exit_code: EXIT_OURS,
+        }
+    }
+}
+
+impl Excess {
+    fn new(what: &'static str, asked: impl ToString, allowed: impl ToString) -> Self {
+        Self {
+            what,
+            asked: asked.to_string(),
+            allowed: allowed.to_string(),
+        }
+    }
+
+    pub fn remedy(&self) -> String {
+        format!(
+            "stay within that, or ask whoever wrote the policy to raise run.{}",
+            self.what
+        )
+    }
+}
+
+impl Ceiling {
+    /// What a run gets that is started with this wish.
+    pub fn grant(&self, wish: &Wish) -> Result<Grant, Excess> {
+        wish.language
+            .map_or(Ok(()), |language| self.check_language(language))?;
+        self.check_environment(&wish.environment)?;
+        if wish.root && self.root == Some(false) {
+            return Err(Excess::new("root", true, false));
+        }
+        let size = |most: Option<Size>| most.map(|most| most.0);
+        let stdin = size(self.stdin).unwrap_or(u64::MAX);
+        if let Some(bytes) = wish.stdin {
+            within("stdin", bytes, self.stdin)?;
+        }
+        // Without a limit it would take longer than with any.
+        let endless = |timeout: Option<Duration>| timeout.unwrap_or(Duration::MAX);
+        let timeout = lower(
+            "timeout",
+            wish.timeout.map(endless),
+            self.timeout.map(|most| most.0),
+            seconds,
+        )?;
+        Ok(Grant {
+            memory: lower("memory", wish.memory, self.memory_max(), format_size)?,
+            timeout: (timeout < Duration::MAX).then_some(timeout),
+            output: lower("output", wish.output, size(self.output), format_size)?,
+            pids: lower("pids", wish.pids, self.pids, |pids| pids.to_string())?,
+            confine: self.confine(wish.confine)?,
+            stdin,
+            files: self.files,
+        })
+    }
+
+    /// Bytes that a guest can have.
+    pub fn memory_max(&self) -> Option<u64> {
+        self.memory.map(|most| most.0 - most.0 % MEMORY_PIECE)
+    }
+
+    pub fn check_code(&self, bytes: u64) -> Result<(), Excess> {
+        within("code", bytes, self.code)
+    }
+
+    /// Code with what its process gets beside it: variables are `NAME=VALUE`. Each of those words
+    /// has a byte more, for its end, so that there is an end to empty ones too.
+    pub fn check_program<'a>(
+        &self,
+        code: u64,
+        arguments: impl IntoIterator<Item = &'a [u8]>,
+        variables: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<(), Excess> {
+        self.check_code(code)?;
+        let (arguments, variables) = (bytes(arguments), bytes(variables));
+        within("code", code + arguments + variables, self.code).map_err(|excess| Excess {
+            asked: format!(
+                "{} (code {code}, arguments {arguments}, variables {variables})",
+                excess.asked
+            ),
+            ..excess
+        })
+    }
+
+    /// Those that go in, or those that are to come out.
+    pub fn check_files(&self, count: u64, bytes: u64) -> Result<(), Excess> {
+        match self.files.count {
+            Some(most) if count > most => {
+                Err(Excess::new("files.count", count, at_most(most.to_string())))
+            }
+            _ => within("files.size", bytes, self.files.size),
+        }
+    }
+
+    pub fn check_language(&self, language: Language) -> Result<(), Excess> {
+        match &self.languages {
+            Some(allowed) if !allowed.contains(&language) => {
+                let names = allowed.iter().map(|language| language.name());
+                let names: Vec<_> = names.collect();
+                Err(Excess::new("languages", language.name(), list(&names)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_environment(&self, names: &[&[u8]]) -> Result<(), Excess> {
+        let Some(allowed) = &self.environment else {
+            return Ok(());
+        };
+        match names.iter().find(|name| !is_among(name, allowed)) {
+            None => Ok(()),
+            Some(name) => {
+                let name = String::from_utf8_lossy(name).escape_debug().to_string();
+                Err(Excess::new("environment", name, list(allowed)))
+            }
+        }
+    }
+
+    fn confine(&self, ask: Ask<Level>) -> Result<Level, Excess> {
+        let holds = |level| match self.confine {
+            None => true,
+            Some(Confinement::Auto) => level != Level::Off,
+            Some(Confinement::Require) => level == Level::Require,
+        };
+        match ask {
+            Ask::Given(level) | Ask::Default(level) if holds(level) => Ok(level),
+            Ask::Default(_) => Ok(Level::Require),
+            Ask::Given(level) => {
+                let least = match self.confine {
+                    Some(Confinement::Require) => "require",
+                    _ => "auto or require",
+                };
+                let level = format!("{level:?}").to_lowercase();
+                Err(Excess::new("confine", level, least))
+            }
+        }
+    }
+}
+
+impl<T> Ask<T> {
+    fn map<U>(self, change: impl FnOnce(T) -> U) -> Ask<U> {
+        match self {
+            Self::Given(value) => Ask::Given(change(value)),
+            Self::Default(value) => Ask::Default(change(value)),
+        }
+    }
+}
+
+fn lower<T: Ord + Copy>(
+    what: &'static str,
+    ask: Ask<T>,
+    most: Option<T>,
+    show: impl Fn(T) -> String,
+) -> Result<T, Excess> {
+    match (ask, most) {
+        (Ask::Given(value), Some(most)) if value > most => {
+            Err(Excess::new(what, show(value), at_most(show(most))))
+        }
+        (Ask::Default(value), Some(most)) => Ok(value.min(most)),
+        (Ask::Given(value) | Ask::Default(value), _) => Ok(value),
+    }
+}
+
+fn within(what: &'static str, size: u64, most: Option<Size>) -> Result<(), Excess> {
+    lower(what, Ask::Given(size), most.map(|most| most.0), format_size).map(|_| ())
+}
+
+fn bytes<'a>(words: impl IntoIterator<Item = &'a [u8]>) -> u64 {
+    words.into_iter().map(|word| word.len() as u64 + 1).sum()
+}
+
+fn at_most(what: String) -> String {
+    format!("at most {what}")
+}
+
+fn list(names: &[impl AsRef<str>]) -> String {
+    match names {
+        [] => "none".into(),
+        names => {
+            let names: Vec<_> = names.iter().map(AsRef::as_ref).collect();
+            names.join(", ")
+        }
+    }
+}
+
+fn seconds(time: Duration) -> String {
+    match time {
+        Duration::MAX => "no limit".into(),
+        time => format!("{} s", time.as_secs_f64()),
+    }
+}
+
+/// Whether one of the names is this one, or its beginning with a * after it.
+fn is_among(name: &[u8], allowed: &[String]) -> bool {
+    allowed
+        .iter()
+        .any(|allowed| match allowed.strip_suffix('*') {
+            Some(beginning) => name.starts_with(beginning.as_bytes()),
+            None => name == allowed.as_bytes(),
+        })
+}
+
+#[cfg(test)]
+mod tests;

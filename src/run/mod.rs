@@ -1,0 +1,380 @@
+//! One run on one screen.
+
+use crate::agent::{Collection, Console, Marks, Session, Shared, Sink, Told, Totals};
+use crate::confine::{self, Layer, Level, Seal};
+use crate::files::{self, Fetched, Get, Put, Unpacker};
+use crate::image::store;
+use crate::job::{self, Language, Program, Work};
+use crate::kvm_mode::{self, Device};
+use crate::limits::Limits;
+use crate::outcome::{Crash, EXIT_OURS, Outcome};
+use crate::record::Failure;
+use crate::template::Key;
+use crate::template::builder::{self, Kind, Listener, Original};
+use crate::vm::bus::Unknown;
+use crate::vm::host;
+use crate::vm::mode::Mode;
+use crate::vm::{BootImages, Config, Counters, Usage, Vm, allow_kicks};
+use crate::watchdog::{Signals, Watchdog};
+use anyhow::{Context, Result};
+use kvm_ioctls::Kvm;
+use std::ffi::OsString;
+use std::io::{Write, stderr, stdout};
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What the user asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub program: Program,
+    /// Of the program; unless given, a script tells itself.
+    pub language: Option<Language>,
+    pub arguments: Vec<OsString>,
+    /// `NAME=value` each, beyond what every program has.
+    pub env: Vec<Vec<u8>>,
+    pub puts: Vec<Put>,
+    pub gets: Vec<Get>,
+    /// Replace what is at the destinations of `gets`.
+    pub force: bool,
+    /// The program's, absolute.
+    pub workdir: Vec<u8>,
+    pub limits: Limits,
+    /// As the guest's root.
+    pub root: bool,
+    pub kvm: Device,
+    pub show_console: bool,
+    /// Boot a machine of its own for it.
+    pub fresh: bool,
+    /// Check all of the template's memory.
+    pub verify: bool,
+    /// What this process is to give up before the guest runs.
+    pub confine: Level,
+    /// Keep the program's output, instead of passing it on.
+    pub capture: bool,
+    /// Where a record of the run will go, if one is wanted: open, and to stay so.
+    pub record: Option<RawFd>,
+    /// The guest is to tell of the program's exception and results too.
+    pub tells: bool,
+}
+
+impl Request {
+    /// A restored machine has no boot to show on the console.
+    fn path(&self, work: &Work) -> Path {
+        let cold = self.fresh || self.show_console || !work.suits_a_warm_interpreter();
+        if cold { Path::Cold } else { Path::Warm }
+    }
+
+    /// Bytes that are mapped for the guest, or needed for its output.
+    fn memory(&self, work: &Work) -> u64 {
+        /// Of two streams: each grows by doubling, and is encoded in base64 at the end.
+        const PER_BYTE: u64 = 2 * (2 + 2);
+        let output = match self.capture {
+            true => self.limits.max_output.saturating_mul(PER_BYTE),
+            false => 0,
+        };
+        output.saturating_add(self.limits.memory + work.size())
+    }
+
+    /// For standard output and standard error.
+    fn sinks(&self) -> Result<[Sink; 2]> {
+        let limit = self.limits.max_output;
+        Ok(match self.capture {
+            true => [Sink::memory(limit), Sink::memory(limit)],
+            false => [Sink::new(stdout(), limit)?, Sink::new(stderr(), limit)?],
+        })
+    }
+
+    fn kind(&self) -> Kind {
+        Kind {
+            memory: self.limits.memory,
+            pids: self.limits.pids,
+            root: self.root,
+        }
+    }
+}
+
+/// How the program got its machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Path {
+    /// Restored from a template.
+    Warm,
+    /// Booted.
+    Cold,
+}
+
+/// How it went.
+#[derive(Debug, Clone)]
+pub struct Report {
+    pub path: Path,
+    /// What it was restored from.
+    pub template: Option<Key>,
+    pub outcome: Outcome,
+    /// That held.
+    pub limits: Limits,
+    /// Standard output and standard error.
+    pub output: [Totals; 2],
+    /// The same, where it was kept.
+    pub kept: [Option<Vec<u8>>; 2],
+    /// What the guest told beside that.
+    pub told: Told,
+    /// What became of the files that were wanted.
+    pub fetched: Fetched,
+    pub timings: Timings,
+    pub counters: Counters,
+    pub unknown: Unknown,
+    /// Bytes of guest memory that were ever used, if a record was wanted.
+    pub peak: Option<u64>,
+    pub mode: Mode,
+    /// What this process gave up before the guest ran.
+    pub confinement: Vec<Layer>,
+    /// The last lines on the guest's console, with control characters escaped.
+    pub last_words: Vec<String>,
+}
+
+impl Report {
+    /// The exit code of `sandbox run`. A program that failed may have left less than it should:
+    /// then its own code says more.
+    pub fn exit_code(&self) -> u8 {
+        match self.outcome {
+            Outcome::Exited(0) if self.fetched.missing.count > 0 => EXIT_OURS,
+            Outcome::Exited(_) | Outcome::Signaled { .. } if self.fetched.failure.is_some() => {
+                EXIT_OURS
+            }
+            ref outcome => outcome.exit_code(),
+        }
+    }
+
+    /// What to tell the user beyond what the program itself wrote.
+    pub fn explanation(&self) -> Option<Failure> {
+        let mut failure = self.outcome.explanation(&self.limits)?;
+        let had_program = self.timings.program.is_some();
+        let crashed =
+            matches!(&self.outcome, Outcome::Crashed(crash) if *crash != Crash::MemoryLost);
+        if crashed && self.mode == Mode::Native && !had_program {
+            failure.remedy = "run it again with --kvm-mode emulated, which is slower, or with --console to see the guest kernel's log".into();
+        }
+        Some(failure)
+    }
+}
+
+/// Where the time went: each from the end of the one before.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Timings {
+    pub total: Duration,
+    /// Until the first instruction of the guest.
+    pub setup: Duration,
+    /// Until PID 1 ran; nothing if it never did.
+    pub kernel: Option<Duration>,
+    /// Until the machine was ready and the agent had the job.
+    pub agent: Option<Duration>,
+    /// From there until the program's first output, if there was any.
+    pub first_output: Option<Duration>,
+    /// From there until the end of the program.
+    pub program: Option<Duration>,
+    pub teardown: Duration,
+}
+
+/// What a run is made of, before anything is opened for it but the destinations of its files.
+pub struct Prepared {
+    began: Instant,
+    pub work: Work,
+    collection: Option<Collection>,
+    unpacker: Option<Unpacker>,
+}
+
+/// Reads the script and the files that go in.
+pub fn prepare(request: &Request) -> Result<Prepared> {
+    let began = Instant::now();
+    let (collection, unpacker) = collection(request)?.unzip();
+    let mut work = job::make(
+        &request.program,
+        &request.arguments,
+        request.language,
+        &request.env,
+        &request.workdir,
+        request.limits.pids,
+        request.root,
+    )?;
+    work.record = request.tells;
+    work.files = files::read(&request.puts, &request.workdir, request.limits.memory)?;
+    Ok(Prepared {
+        began,
+        work,
+        collection,
+        unpacker,
+    })
+}
+
+/// Runs one program in a virtual machine of its own. Signals that ask us to stop are watched until
+/// the caller drops them.
+pub fn run(
+    request: &Request,
+    prepared: Prepared,
+    listener: &mut dyn Listener,
+) -> Result<(Report, Signals)> {
+    let Prepared {
+        began,
+        work,
+        collection,
+        unpacker,
+    } = prepared;
+    let memory = request.memory(&work);
+    let kept = descriptors(&collection, &unpacker);
+    confine::prepare(request.confine, kept.chain(request.record).collect())?;
+    let kvm = host::open(&request.kvm.path)?;
+    allow_kicks()?;
+    let chosen = kvm_mode::choose(&kvm, &request.kvm)?;
+    let path = request.path(&work);
+    work.check_words(path == Path::Cold)?;
+    let (mode, saved, template) = match original(&kvm, chosen, request, path, listener)? {
+        Some(original) => (original.mode, Some(original.saved), Some(original.key)),
+        None => (chosen, None, None),
+    };
+    let signals = Signals::watch()?;
+    let shared = Arc::new(Shared::new().context("making an eventfd")?);
+    let begin = match path {
+        Path::Warm => Session::warm,
+        Path::Cold => Session::cold,
+    };
+    let session = begin(work, request.sinks()?, Arc::clone(&shared)).collecting(collection);
+    let vm = match saved {
+        Some(saved) => Vm::restore(&kvm, mode, &saved, session)?,
+        None => boot(&kvm, mode, request, session, &shared)?,
+    };
+    drop(kvm);
+    let usage = request.record.map(|_| vm.usage()).transpose()?;
+
+    let seal = Seal::process(request.confine, mode, memory, request.record)?;
+    let confinement = seal.layers.clone();
+    let watchdog = Watchdog::start(vm, Arc::clone(&shared), seal)?;
+    let (vm, verdict) = watchdog.watch(&request.limits, &signals, &mut || {})?;
+    let ended = Instant::now();
+    let (counters, unknown) = (vm.counters(), vm.unknown());
+    let peak = usage.map(Usage::count).transpose()?;
+    let last_words = last_words(&vm.console());
+    let mut session = vm.into_peer();
+    let kept = session.take_kept();
+    let told = session.take_told();
+    let (reported, output, marks) = session.into_result();
+    let fetched = unpacker.map_or(Ok(Fetched::default()), Unpacker::finish)?;
+    let report = Report {
+        path,
+        template,
+        timings: Timings::between(began, verdict.entered, &marks, ended),
+        outcome: verdict.outcome(reported),
+        limits: request.limits.clone(),
+        output,
+        kept,
+        told,
+        fetched,
+        counters,
+        unknown,
+        peak,
+        mode,
+        confinement,
+        last_words,
+    };
+    Ok((report, signals))
+}
+
+/// If files are to be fetched: what the session is to do for that, and the process that takes them.
+fn collection(request: &Request) -> Result<Option<(Collection, Unpacker)>> {
+    if request.gets.is_empty() {
+        return Ok(None);
+    }
+    let destinations = files::destinations(&request.gets, &request.workdir, request.force)?;
+    let (unpacker, stream) = Unpacker::start(
+        &destinations,
+        &request.limits,
+        request.force,
+        request.confine,
+    )?;
+    let sink = Sink::new(&stream, u64::MAX)?;
+    let paths = destinations
+        .into_iter()
+        .map(|destination| destination.guest);
+    Ok(Some((Collection::new(paths.collect(), sink), unpacker)))
+}
+
+/// Of what there is already.
+fn descriptors(
+    collection: &Option<Collection>,
+    unpacker: &Option<Unpacker>,
+) -> impl Iterator<Item = RawFd> {
+    let collection = collection.iter().filter_map(Collection::descriptor);
+    collection.chain(unpacker.iter().map(Unpacker::descriptor))
+}
+
+/// What the machine will be a clone of, unless it is to boot.
+fn original(
+    kvm: &Kvm,
+    mode: Mode,
+    request: &Request,
+    path: Path,
+    listener: &mut dyn Listener,
+) -> Result<Option<Original>> {
+    let (device, kind) = (&request.kvm, request.kind());
+    match path {
+        Path::Cold => Ok(None),
+        Path::Warm => {
+            builder::original(kvm, mode, device, kind, request.verify, listener).map(Some)
+        }
+    }
+}
+
+/// A machine that boots for this request alone.
+fn boot(
+    kvm: &Kvm,
+    mode: Mode,
+    request: &Request,
+    session: Session,
+    shared: &Arc<Shared>,
+) -> Result<Vm<Session>> {
+    let console: Option<Box<dyn Write + Send>> = match request.show_console {
+        true => Some(Box::new(Console::new(stderr(), Arc::clone(shared))?)),
+        false => None,
+    };
+    let config = Config {
+        memory: request.limits.memory,
+        runtime: store::runtime()?,
+        images: BootImages {
+            kernel: &store::kernel()?,
+            agent: store::AGENT,
+        },
+        console,
+    };
+    Vm::boot(kvm, mode, config, session)
+}
+
+impl Timings {
+    fn between(began: Instant, entered: Instant, marks: &Marks, ended: Instant) -> Self {
+        let between = |from: Option<Instant>, to: Option<Instant>| Some(to? - from?);
+        let now = Instant::now();
+        Self {
+            total: now - began,
+            setup: entered - began,
+            kernel: between(Some(entered), marks.connected),
+            agent: between(marks.connected, marks.started),
+            first_output: between(marks.started, marks.first_output),
+            program: between(marks.started, Some(ended)),
+            teardown: now - ended,
+        }
+    }
+}
+
+/// The last lines on a console, with control characters escaped: to show a person what went wrong
+/// in a guest that crashed.
+pub fn last_words(console: &[u8]) -> Vec<String> {
+    const LINES: usize = 3;
+    const LENGTH: usize = 200;
+    let text = String::from_utf8_lossy(console);
+    let lines: Vec<_> = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    lines[lines.len().saturating_sub(LINES)..]
+        .iter()
+        .map(|line| line.trim().escape_debug().take(LENGTH).collect())
+        .collect()
+}

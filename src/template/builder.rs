@@ -1,0 +1,367 @@
+//! The template that a warm run starts from: found, or built by booting a machine, starting an
+//! interpreter in it and saving both.
+
+use crate::agent::{Session, Shared, Sink};
+use crate::confine::Seal;
+use crate::image::store;
+use crate::job;
+use crate::kvm_mode::{self, Device};
+use crate::limits::{BOOT_LIMIT, Limits};
+use crate::outcome::{Crash, Outcome};
+use crate::template::{Draft, Found, GAP, Key, Lock, PAGE, Store, Template};
+use crate::vm::host;
+use crate::vm::mode::Mode;
+use crate::vm::{BootImages, Config, Pages, Saved, SavedMemory, State, Vm};
+use crate::watchdog::{Signals, Watchdog};
+use anyhow::{Context, Error, Result, anyhow};
+use kvm_ioctls::Kvm;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::stderr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use vm_memory::{
+    Bytes, FileOffset, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress,
+};
+
+/// What a template is for: all that a job cannot change any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    /// Guest memory in bytes.
+    pub memory: u64,
+    /// Processes and threads at once.
+    pub pids: u32,
+    pub root: bool,
+}
+
+/// What the user may want to hear while a template is found or built.
+pub trait Listener {
+    /// A template that must not be used, and why not.
+    fn refused(&mut self, why: &str);
+    /// Another process builds the template that we need.
+    fn waiting(&mut self);
+    /// So far the build has come, after so long; and how long it took last time.
+    fn building(&mut self, stage: &str, elapsed: Duration, last: Option<Duration>);
+    fn built(&mut self, elapsed: Duration);
+    /// The guest failed natively, in this way, and its kernel is emulated instead.
+    fn emulating(&mut self, how: &str);
+}
+
+/// How long a guest whose kernel runs natively may take to boot, and then to start Python: a
+/// hundred times as long as it does. One that takes longer is emulated instead.
+const NATIVE_LIMIT: Duration = Duration::from_secs(60);
+
+impl Kind {
+    /// Changes with everything that the saved machine depends on.
+    fn key(&self, mode: Mode) -> Result<Key> {
+        Ok(Key::of(&[
+            env!("SANDBOX_BUILD").as_bytes(),
+            host::fingerprint()?,
+            mode.name().as_bytes(),
+            &self.memory.to_le_bytes(),
+            &self.pids.to_le_bytes(),
+            &[self.root.into()],
+        ]))
+    }
+
+    /// While a template is made.
+    fn limits(&self, mode: Mode) -> Limits {
+        let limit = match mode {
+            Mode::Native => NATIVE_LIMIT,
+            Mode::Hardware | Mode::Emulated => BOOT_LIMIT,
+        };
+        Limits {
+            memory: self.memory,
+            boot: limit,
+            timeout: Some(limit),
+            max_output: u64::MAX,
+            input: 0,
+            fetch_count: 0,
+            fetch_size: 0,
+            pids: self.pids,
+        }
+    }
+
+    fn describe(&self) -> String {
+        let root = if self.root { ", as root" } else { "" };
+        format!(
+            "Python, {} MiB, {} processes{root}",
+            self.memory >> 20,
+            self.pids
+        )
+    }
+}
+
+/// What a template holds beside the memory.
+#[derive(Serialize, Deserialize)]
+pub struct Content {
+    pub state: State,
+    /// Pages of memory that hold anything.
+    pub filled: Pages,
+    /// Pages that a run is likely to write to, of each region of RAM.
+    pub working_set: Vec<Pages>,
+}
+
+/// A machine to make clones of.
+pub struct Original {
+    pub saved: Saved,
+    /// The name of its template.
+    pub key: Key,
+    /// In which it was saved, and its clones are to run.
+    pub mode: Mode,
+}
+
+/// Makes a saved machine from its template, which is built if need be, in this mode; or emulated, if
+/// a guest fails natively and the user does not insist. `verify`: all of its memory is read and
+/// checked.
+pub fn original(
+    kvm: &Kvm,
+    mode: Mode,
+    device: &Device,
+    kind: Kind,
+    verify: bool,
+    listener: &mut dyn Listener,
+) -> Result<Original> {
+    let how = match saved(kvm, mode, kind, verify, listener) {
+        Err(error) if mode == Mode::Native => error.downcast::<Failed>()?.0,
+        result => return result,
+    };
+    let mode = kvm_mode::after_failure(device.choice, &how)?;
+    listener.emulating(&how);
+    let original = saved(kvm, mode, kind, verify, listener)?;
+    // Not earlier: a guest that fails in either mode says nothing against one of them.
+    kvm_mode::remember_failure(device, how)?;
+    Ok(original)
+}
+
+fn saved(
+    kvm: &Kvm,
+    mode: Mode,
+    kind: Kind,
+    verify: bool,
+    listener: &mut dyn Listener,
+) -> Result<Original> {
+    let key = kind.key(mode)?;
+    let template = template(kvm, mode, kind, &key, verify, listener)?;
+    let content: Content =
+        postcard::from_bytes(&template.state).context("decoding the template")?;
+    let saved = Saved {
+        state: content.state,
+        working_set: content.working_set,
+        memory: SavedMemory {
+            file: FileOffset::new(template.memory, template.memory_offset),
+            size: template.memory_size,
+            filled: content.filled,
+        },
+        runtime: store::runtime()?,
+    };
+    Ok(Original { saved, key, mode })
+}
+
+fn template(
+    kvm: &Kvm,
+    mode: Mode,
+    kind: Kind,
+    key: &Key,
+    verify: bool,
+    listener: &mut dyn Listener,
+) -> Result<Template> {
+    let store = Store::open()?;
+    let refused = match find(&store, key, verify)? {
+        Ok(template) => return Ok(template),
+        Err(why) => why,
+    };
+    if let Some(why) = &refused {
+        listener.refused(why);
+    }
+    store.check_place(key)?;
+    let lock = store.lock(key, || listener.waiting())?;
+    // Whoever held the lock may have built it.
+    if let Ok(template) = find(&store, key, verify)? {
+        return Ok(template);
+    }
+    build(&store, &lock, kvm, mode, kind, listener)
+}
+
+/// The template; or why there is none, if there is a file that must not be used.
+fn find(store: &Store, key: &Key, verify: bool) -> Result<Result<Template, Option<String>>> {
+    Ok(match store.find(key)? {
+        Found::Ready(template) if verify && !template.verify()? => {
+            Err(Some("its memory is not what was saved".into()))
+        }
+        Found::Ready(template) => Ok(template),
+        Found::Missing => Err(None),
+        Found::Refused(why) => Err(Some(why)),
+    })
+}
+
+fn build(
+    store: &Store,
+    lock: &Lock,
+    kvm: &Kvm,
+    mode: Mode,
+    kind: Kind,
+    listener: &mut dyn Listener,
+) -> Result<Template> {
+    let began = Instant::now();
+    let last = store.last_build_time();
+    let signals = Signals::watch()?;
+    let mut vm = warm_up(kvm, mode, kind, &signals, &mut |stage| {
+        listener.building(stage, began.elapsed(), last);
+    })?;
+    listener.building("saving", began.elapsed(), last);
+    let state = vm.save(kvm)?;
+    let mut draft = store.draft(lock, kind.memory)?;
+    let filled = write_memory(vm.memory(), &mut draft)?;
+    drop(vm);
+    let (memory, offset) = draft.memory()?;
+    let saved = Saved {
+        state,
+        working_set: Vec::new(),
+        memory: SavedMemory {
+            file: FileOffset::new(memory, offset),
+            size: kind.memory,
+            filled,
+        },
+        runtime: store::runtime()?,
+    };
+    let content = Content {
+        working_set: rehearse(kvm, mode, kind, &saved, &signals)?,
+        filled: saved.memory.filled,
+        state: saved.state,
+    };
+    let content = postcard::to_stdvec(&content).context("encoding the template")?;
+    let template = draft.publish(&content, &kind.describe(), began.elapsed())?;
+    listener.built(began.elapsed());
+    Ok(template)
+}
+
+/// Gives the pages that hold anything.
+fn write_memory(memory: &GuestMemoryMmap, draft: &mut Draft) -> Result<Pages> {
+    let (mut filled, mut index) = (Pages::default(), 0);
+    for region in memory.iter() {
+        for offset in (0..region.len()).step_by(PAGE) {
+            let mut page = [0; PAGE];
+            region
+                .read_slice(&mut page, MemoryRegionAddress(offset))
+                .context("reading guest memory")?;
+            if page != [0; PAGE] {
+                draft.write_page(index.into(), &page)?;
+                filled.add(index, GAP);
+            }
+            index += 1;
+        }
+    }
+    for (first, count) in filled.runs() {
+        draft.reserve(first.into(), count.into())?;
+    }
+    Ok(filled)
+}
+
+/// Runs the least of programs in a first clone, and sees which pages that takes.
+fn rehearse(
+    kvm: &Kvm,
+    mode: Mode,
+    kind: Kind,
+    saved: &Saved,
+    signals: &Signals,
+) -> Result<Vec<Pages>> {
+    let shared = Arc::new(Shared::new().context("making an eventfd")?);
+    let nowhere = File::options()
+        .write(true)
+        .open("/dev/null")
+        .context("opening /dev/null")?;
+    let sinks = [
+        Sink::new(&nowhere, u64::MAX)?,
+        Sink::new(&nowhere, u64::MAX)?,
+    ];
+    let session = Session::warm(
+        job::rehearsal(kind.pids, kind.root),
+        sinks,
+        Arc::clone(&shared),
+    );
+    let vm = Vm::restore(kvm, mode, saved, session)?;
+    let watchdog = Watchdog::start(vm, shared, Seal::none())?;
+    let (vm, verdict) = watchdog.watch(&kind.limits(mode), signals, &mut || {})?;
+    let written = vm.written()?;
+    let (reported, ..) = vm.into_peer().into_result();
+    match verdict.outcome(reported) {
+        Outcome::Exited(0) => Ok(written),
+        outcome => Err(failure("the first clone of the template", outcome)),
+    }
+}
+
+/// A signal asked us to stop while there was no program yet.
+#[derive(Debug)]
+pub struct Interrupted(pub u8);
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "interrupted while building the template")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// Boots a machine up to an interpreter that asks for a job.
+fn warm_up(
+    kvm: &Kvm,
+    mode: Mode,
+    kind: Kind,
+    signals: &Signals,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Vm<Session>> {
+    let shared = Arc::new(Shared::new().context("making an eventfd")?);
+    // It says nothing unless something is wrong.
+    let sinks = [
+        Sink::new(stderr(), u64::MAX)?,
+        Sink::new(stderr(), u64::MAX)?,
+    ];
+    let job = job::warm_interpreter(kind.pids, kind.root);
+    let session = Session::warming(job, sinks, Arc::clone(&shared));
+    let config = Config {
+        memory: kind.memory,
+        runtime: store::runtime()?,
+        images: BootImages {
+            kernel: &store::kernel()?,
+            agent: store::AGENT,
+        },
+        console: None,
+    };
+    let vm = Vm::boot(kvm, mode, config, session)?;
+    let watchdog = Watchdog::start(vm, Arc::clone(&shared), Seal::none())?;
+    let (vm, verdict) = watchdog.watch(&kind.limits(mode), signals, &mut || {
+        progress(match shared.start_time() {
+            None => "booting the guest kernel",
+            Some(_) => "starting Python",
+        });
+    })?;
+    if vm.peer().is_warm() {
+        return Ok(vm);
+    }
+    let outcome = verdict.outcome(None);
+    Err(failure("the guest that was to be saved", outcome))
+}
+
+/// Says why there is no template, by how a guest ended.
+fn failure(whose: &str, outcome: Outcome) -> Error {
+    match outcome {
+        Outcome::Interrupted(signal) => Interrupted(signal).into(),
+        Outcome::Crashed(crash @ Crash::MemoryLost) => anyhow!("{whose} crashed: {crash}"),
+        Outcome::OutputClosed | Outcome::OutputFailed(_) => anyhow!("{whose} ended: {outcome:?}"),
+        Outcome::Crashed(crash) => Failed(format!("{whose} crashed: {crash}")).into(),
+        outcome => Failed(format!("{whose} ended: {outcome:?}")).into(),
+    }
+}
+
+/// A guest that did not come as far as it must for a template, by a fault of its own: how it ended.
+#[derive(Debug)]
+struct Failed(String);
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Failed {}

@@ -1,0 +1,3 @@
+//! What depends on the processor: a folder for each architecture.
+
+pub mod x86_64;

@@ -1,0 +1,13 @@
+//! x86-64: where things are in its memory, how it boots, the state of its processor, and the
+//! instructions that KVM leaves to its user.
+
+pub(crate) mod boot;
+pub(crate) mod emulate;
+pub(crate) mod exception;
+pub(crate) mod instruction;
+pub mod layout;
+pub(crate) mod mp_table;
+pub(crate) mod msr;
+pub(crate) mod paging;
+pub(crate) mod state;
+pub(crate) mod xsave;

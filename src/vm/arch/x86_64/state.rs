@@ -1,0 +1,166 @@
+//! What a saved machine is beside its memory, and how a vCPU is read and set.
+
+use crate::vm::arch::x86_64::msr::{entry, read_msr, set_msrs};
+use crate::vm::bus::BusState;
+use crate::vm::host::Family;
+use crate::vm::mode::Mode;
+use crate::vm::native;
+use anyhow::{Context, Result, ensure};
+use kvm_bindings::{
+    CpuId, KVM_MAX_CPUID_ENTRIES, kvm_clock_data, kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state,
+    kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use serde::{Deserialize, Serialize};
+
+const MSR_TSC: u32 = 0x10;
+const MSR_TSC_DEADLINE: u32 = 0x6e0;
+/// Writing one of these makes KVM write the time of boot into guest memory.
+const MSR_KVM_WALL_CLOCK: [u32; 2] = [0x11, 0x4b56_4d00];
+
+/// A machine at rest.
+#[derive(Serialize, Deserialize)]
+pub struct State {
+    /// What the vCPU was told of its processor. Asking KVM again takes half a millisecond where
+    /// the host is itself a guest.
+    cpuid: Vec<kvm_cpuid_entry2>,
+    pub vcpu: VcpuState,
+    pub bus: BusState,
+    /// What kvm-clock read, in nanoseconds.
+    clock: u64,
+}
+
+impl State {
+    /// Of a vCPU that is not running and has completed its last exit.
+    pub fn read(kvm: &Kvm, vm: &VmFd, vcpu: &VcpuFd, mode: Mode, bus: BusState) -> Result<Self> {
+        Ok(Self {
+            cpuid: vcpu
+                .get_cpuid2(KVM_MAX_CPUID_ENTRIES)
+                .context("reading CPUID")?
+                .as_slice()
+                .to_vec(),
+            vcpu: VcpuState::read(kvm, vcpu, mode)?,
+            bus,
+            clock: vm.get_clock().context("reading kvm-clock")?.clock,
+        })
+    }
+
+    pub fn cpuid(&self) -> Result<CpuId> {
+        CpuId::from_entries(&self.cpuid).context("listing CPUID")
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct VcpuState {
+    pub regs: kvm_regs,
+    pub sregs: kvm_sregs,
+    mp_state: kvm_mp_state,
+    xcrs: kvm_xcrs,
+    xsave: kvm_xsave,
+    debug: kvm_debugregs,
+    lapic: kvm_lapic_state,
+    msrs: Vec<kvm_msr_entry>,
+    tsc: u64,
+    /// Ticks of the TSC until the local APIC's timer fires; nothing if it is not armed.
+    timer: Option<u64>,
+    events: kvm_vcpu_events,
+}
+
+impl VcpuState {
+    fn read(kvm: &Kvm, vcpu: &VcpuFd, mode: Mode) -> Result<Self> {
+        let deadline = read_msr(vcpu, MSR_TSC_DEADLINE)?.unwrap_or(0);
+        let tsc = read_msr(vcpu, MSR_TSC)?.context("the vCPU has no TSC")?;
+        Ok(Self {
+            regs: vcpu.get_regs().context("reading the registers")?,
+            sregs: vcpu.get_sregs().context("reading the system registers")?,
+            mp_state: vcpu.get_mp_state().context("reading the vCPU's state")?,
+            xcrs: vcpu.get_xcrs().context("reading XCR0")?,
+            xsave: vcpu.get_xsave().context("reading the FPU state")?,
+            debug: vcpu
+                .get_debug_regs()
+                .context("reading the debug registers")?,
+            lapic: vcpu.get_lapic().context("reading the local APIC")?,
+            msrs: read_msrs(kvm, vcpu, mode)?,
+            tsc,
+            timer: (deadline != 0).then(|| deadline.saturating_sub(tsc)),
+            events: vcpu.get_vcpu_events().context("reading the events")?,
+        })
+    }
+}
+
+/// The MSRs that this KVM can both read and set. The TSC and its deadline are apart: they go on
+/// from other values.
+fn read_msrs(kvm: &Kvm, vcpu: &VcpuFd, mode: Mode) -> Result<Vec<kvm_msr_entry>> {
+    let list = kvm
+        .get_msr_index_list()
+        .context("reading the list of MSRs")?;
+    let mut msrs = Vec::new();
+    for &index in list.as_slice() {
+        if [MSR_TSC, MSR_TSC_DEADLINE].contains(&index) || MSR_KVM_WALL_CLOCK.contains(&index) {
+            continue;
+        }
+        if let Some(data) = read_msr(vcpu, index)?
+            && set_msrs(vcpu, &[entry(index, data)])?
+        {
+            msrs.push(entry(index, data));
+        }
+    }
+    if mode == Mode::Native {
+        msrs.push(entry(native::MSR_VIF, native::state(vcpu)?));
+    }
+    Ok(msrs)
+}
+
+/// Sets all but the general registers of a fresh vCPU that has its CPUID already.
+///
+/// In this order: the system registers hold the local APIC's mode, which must be set before its
+/// registers; those hold its timer's mode, which must be set before the deadline; XCR0 says
+/// which parts of the FPU state there are; events come last, as the calls above may clear them.
+/// The clock goes on from its saved value when all else is done.
+pub fn restore(vm: &VmFd, vcpu: &VcpuFd, family: Family, state: &State) -> Result<()> {
+    let saved = &state.vcpu;
+    vcpu.set_mp_state(saved.mp_state)
+        .context("setting the vCPU's state")?;
+    vcpu.set_sregs(&saved.sregs)
+        .context("setting the system registers")?;
+    vcpu.set_xcrs(&saved.xcrs).context("setting XCR0")?;
+    // SAFETY: the area is 4096 bytes, all that KVM_SET_XSAVE reads unless a feature that needs
+    // more was enabled with arch_prctl(2); we enable none.
+    unsafe { vcpu.set_xsave(&saved.xsave) }.context("setting the FPU state")?;
+    vcpu.set_debug_regs(&saved.debug)
+        .context("setting the debug registers")?;
+    vcpu.set_lapic(&saved.lapic)
+        .context("setting the local APIC")?;
+    ensure!(
+        set_msrs(vcpu, &saved.msrs)?,
+        "KVM no longer takes the MSRs of the template"
+    );
+    restore_timer(vcpu, family, saved)?;
+    vcpu.set_vcpu_events(&saved.events)
+        .context("setting the events")?;
+    let clock = kvm_clock_data {
+        clock: state.clock,
+        ..Default::default()
+    };
+    vm.set_clock(&clock).context("setting kvm-clock")
+}
+
+/// The timer fires as long after the restore as it would have after the save.
+fn restore_timer(vcpu: &VcpuFd, family: Family, saved: &VcpuState) -> Result<()> {
+    // A software KVM's guest reads the host's TSC, whatever we set.
+    if family == Family::Hardware {
+        ensure!(
+            set_msrs(vcpu, &[entry(MSR_TSC, saved.tsc)])?,
+            "KVM does not take the TSC"
+        );
+    }
+    if let Some(ticks) = saved.timer {
+        let now = read_msr(vcpu, MSR_TSC)?.context("the vCPU has no TSC")?;
+        let deadline = entry(MSR_TSC_DEADLINE, now.saturating_add(ticks));
+        ensure!(
+            set_msrs(vcpu, &[deadline])?,
+            "KVM does not take the timer's deadline"
+        );
+    }
+    Ok(())
+}

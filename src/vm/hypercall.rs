@@ -1,0 +1,162 @@
+//! What we do for a guest kernel at its request, which is an `out` to [`HOST_SERVICES_PORT`].
+//!
+//! A byte of output that goes through a pipe, an agent and a socket takes the guest several wake-ups,
+//! and where its kernel is emulated milliseconds; a request is as quick as any exit. Our kernel
+//! patches know it (`kernel-config/patches`).
+//!
+//! AL names the service, addresses are guest-virtual, RCX is a length in bytes. As with a string
+//! instruction, RCX counts down what was done; at a page that is not mapped as it must be we
+//! stop, and the kernel goes on by itself and takes the fault.
+//!
+//! | AL | service |
+//! |---|---|
+//! | 2 | fill RCX bytes at RDI with random numbers |
+//! | 3 | take RCX bytes at RSI for stream AH ([`guest::stream`]) |
+//! | 4 | put up to RCX bytes of the job at RDI; RAX becomes nanoseconds since 1970. RSI is where the kernel has its [`Buffer`], if it has one |
+//! | 5 | the program exits with status AH |
+//! | 6 | the program wants standard input |
+//! | 7 | put up to RCX bytes of the program's files at RDI ([`guest::Header`]) |
+//! | 8 | the files could not be made; AH is errno |
+//! | 9 | take what is in the buffer |
+//!
+//! For the last no register is read or written, which makes it the quickest.
+//!
+//! [`HOST_SERVICES_PORT`]: crate::vm::layout::HOST_SERVICES_PORT
+
+use crate::clock::since_1970;
+use crate::devices::Violation;
+use crate::vm::arch::x86_64::paging::{Access, AddressSpace, PageFault};
+use crate::vm::buffer::Buffer;
+use crate::vm::memory::Memory;
+use anyhow::{Context, Result};
+use kvm_bindings::{kvm_regs, kvm_sregs};
+use nix::errno::Errno;
+use vm_memory::VolatileSlice;
+
+const RANDOM: u8 = 2;
+const WRITE: u8 = 3;
+const JOB: u8 = 4;
+const EXIT: u8 = 5;
+const STDIN: u8 = 6;
+const FILES: u8 = 7;
+const NO_FILES: u8 = 8;
+/// The only one that is told by what is written to the port, and not by AL.
+pub const FLUSH: u8 = 9;
+
+/// Bytes done in one request at most: we hold them meanwhile, and a time limit is never far away.
+const HELD_MAX: u64 = 1 << 20;
+
+/// Who is behind the services that are about the program.
+pub trait Host {
+    /// This was written to a standard stream, or told ([`guest::stream`]).
+    fn output(&mut self, stream: u8, bytes: &[u8]) -> Result<(), Violation>;
+    /// The next piece of the job, at most `room` bytes; none at its end. `None`: there is no job
+    /// yet, and the guest is to be left as it is, asking for it.
+    fn job(&mut self, room: usize) -> Option<Vec<u8>>;
+    /// The next piece of the program's files, at most `room` bytes; none at their end.
+    fn files(&mut self, room: usize) -> Vec<u8>;
+    fn no_files(&mut self, errno: u8);
+    fn exited(&mut self, status: u8);
+    fn wants_stdin(&mut self);
+    /// Whether the guest has its job, or is getting it.
+    fn has_begun(&self) -> bool;
+}
+
+/// Does what the guest's registers ask for, and leaves in them what it is to find. `buffer` is moved
+/// to where the guest says; `unknown` counts requests for what there is not.
+pub fn serve(
+    regs: &mut kvm_regs,
+    sregs: &kvm_sregs,
+    memory: &Memory,
+    host: &mut impl Host,
+    buffer: &mut Buffer,
+    unknown: &mut u64,
+) -> Result<Result<(), Violation>> {
+    let space = AddressSpace::new(memory, sregs.cr3);
+    let [service, operand, ..] = regs.rax.to_le_bytes();
+    match service {
+        RANDOM => {
+            let length = regs.rcx.min(HELD_MAX);
+            regs.rcx -= put(&space, regs.rdi, &random(length as usize)?);
+        }
+        WRITE => {
+            let mut bytes = Vec::new();
+            let length = regs.rcx.min(HELD_MAX);
+            regs.rcx -= each_page(&space, regs.rsi, length, Access::Read, |page| {
+                let start = bytes.len();
+                bytes.resize(start + page.len(), 0);
+                Ok(page.copy_to(&mut bytes[start..]))
+            });
+            if memory.has_seen_loss() {
+                return Ok(Ok(()));
+            }
+            return Ok(host.output(operand, &bytes));
+        }
+        JOB => {
+            buffer.move_to(regs.rsi);
+            let Some(bytes) = host.job(regs.rcx.min(HELD_MAX) as usize) else {
+                return Ok(Ok(()));
+            };
+            regs.rcx -= put(&space, regs.rdi, &bytes);
+            regs.rax = since_1970().as_nanos() as u64;
+        }
+        EXIT => host.exited(operand),
+        STDIN => host.wants_stdin(),
+        FILES => {
+            let bytes = host.files(regs.rcx.min(HELD_MAX) as usize);
+            regs.rcx -= put(&space, regs.rdi, &bytes);
+        }
+        NO_FILES => host.no_files(operand),
+        // None of it is done.
+        _ => *unknown += 1,
+    }
+    Ok(Ok(()))
+}
+
+/// Does what lies in one page after the other; gives the bytes done until the end or a fault.
+fn each_page<'a>(
+    space: &AddressSpace<'a>,
+    address: u64,
+    length: u64,
+    access: Access,
+    mut step: impl FnMut(VolatileSlice<'a, ()>) -> Result<usize, PageFault>,
+) -> u64 {
+    let mut done = 0;
+    while done < length {
+        let step = space
+            .slice(address.wrapping_add(done), length - done, access)
+            .and_then(&mut step);
+        match step {
+            Ok(count) => done += count as u64,
+            Err(PageFault { .. }) => break,
+        }
+    }
+    done
+}
+
+fn put(space: &AddressSpace, address: u64, bytes: &[u8]) -> u64 {
+    let mut rest = bytes;
+    each_page(space, address, bytes.len() as u64, Access::Write, |page| {
+        let (head, tail) = rest.split_at(page.len());
+        page.copy_from(head);
+        rest = tail;
+        Ok(head.len())
+    })
+}
+
+/// From the host's kernel (getrandom(2)).
+pub fn random(length: usize) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; length];
+    let mut done = 0;
+    while done < length {
+        let rest = &mut bytes[done..];
+        // SAFETY: getrandom(2) writes at most the length given into the buffer given.
+        let count = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
+        match Errno::result(count) {
+            Ok(count) => done += count as usize,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).context("asking the host for random bytes"),
+        }
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,215 @@
+//! Finds out by trying in which mode a guest's kernel can run here: on a throw-away machine, with
+//! a program of a few dozen instructions that does what the guest's kernel will.
+//!
+//! It takes nothing for granted: a host without `/sys`, a module that is part of the host's
+//! kernel, one that lacks native mode, refuses it, or means something else by it.
+
+mod program;
+
+use crate::vm::arch::x86_64::msr::{entry, set_msrs};
+use crate::vm::kick::Kicker;
+use crate::vm::memory::Memory;
+use crate::vm::{bare, guest_cpuid};
+use anyhow::{Context, Result, bail, ensure};
+use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use program::{Word, words};
+use std::fmt;
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+use vm_memory::{Bytes, GuestAddress};
+
+/// What a guest's kernel can do here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Hardware,
+    Native,
+    /// It must be emulated, since native mode is not what it should be: why, as a clause.
+    Emulated(String),
+    /// Native mode is what it should be, and a guest failed in it all the same: how, as a clause. No
+    /// probe finds that.
+    Unbootable(String),
+}
+
+/// The program takes a millisecond, if it ends.
+const DEADLINE: Duration = Duration::from_secs(3);
+/// How often a vCPU thread that should stop is told so.
+const INSISTENCE: Duration = Duration::from_millis(5);
+
+/// How the program ended.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    Done,
+    Overdue,
+    /// An instruction that KVM would have to emulate, and cannot.
+    NotEmulated,
+    /// Any other exit of KVM.
+    Other(String),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done => write!(f, "done"),
+            Self::Overdue => write!(f, "no answer in {} s", DEADLINE.as_secs()),
+            Self::NotEmulated => write!(f, "not emulated"),
+            Self::Other(exit) => write!(f, "KVM exit {exit}"),
+        }
+    }
+}
+
+/// Tries it. An error is one that a run would meet as well.
+pub fn probe(kvm: &Kvm) -> Result<Verdict> {
+    let runtime = memfd_create(c"probe", MFdFlags::MFD_CLOEXEC).context("making a file")?;
+    let runtime = File::from(runtime);
+    runtime
+        .set_len(program::MEMORY)
+        .context("sizing a file in memory")?;
+    let memory = Memory::new(program::MEMORY, runtime)?;
+    let (_vm, vcpu) = bare(kvm, &memory, &guest_cpuid(kvm)?)?;
+    program::load(memory.ram())?;
+    prepare(&vcpu)?;
+    let Some(end) = run(vcpu)? else {
+        return Ok(Verdict::Hardware);
+    };
+    let mut found = [0; program::WORDS];
+    for (index, word) in (0..).zip(&mut found) {
+        let address = GuestAddress(program::REPORT + index * size_of::<u64>() as u64);
+        *word = memory.ram().read_obj(address).context("reading a report")?;
+    }
+    Ok(judge(&found, &end))
+}
+
+fn prepare(vcpu: &VcpuFd) -> Result<()> {
+    let before = vcpu.get_sregs().context("reading the system registers")?;
+    vcpu.set_sregs(&program::sregs(before))
+        .context("setting the system registers")?;
+    let msrs = program::MSRS.map(|(index, value)| entry(index, value));
+    ensure!(
+        set_msrs(vcpu, &msrs)?,
+        "KVM does not take the MSRs of system calls"
+    );
+    Ok(())
+}
+
+/// In a thread of its own, which a kick ends: what does not work may well be a loop without an exit.
+fn run(mut vcpu: VcpuFd) -> Result<Option<End>> {
+    let kicked = Arc::new(AtomicBool::new(false));
+    let kicker = Kicker::new(&mut vcpu, Arc::clone(&kicked));
+    let (sender, ended) = channel();
+    thread::scope(|scope| {
+        let kicker = &kicker;
+        let thread = thread::Builder::new().spawn_scoped(scope, move || {
+            let end = kicker.enlist().and_then(|()| enter(&mut vcpu, &kicked));
+            // Nobody waits any more if the program was overdue.
+            sender.send(()).unwrap_or_default();
+            // The kicker's page is mapped as long as the vCPU is.
+            (end, vcpu)
+        });
+        let thread = thread.context("starting a thread")?;
+        let mut patience = DEADLINE;
+        while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(patience) {
+            kicker.kick();
+            patience = INSISTENCE;
+        }
+        let (end, _vcpu) = thread.join().expect("a thread that does not panic");
+        end
+    })
+}
+
+/// Nothing: it is a hardware KVM, on which all instructions of the kernel's are native.
+fn enter(vcpu: &mut VcpuFd, kicked: &AtomicBool) -> Result<Option<End>> {
+    match enter_at(vcpu, kicked, program::NOT_EMULATED)? {
+        End::Done => Ok(None),
+        End::NotEmulated => enter_at(vcpu, kicked, program::START).map(Some),
+        end => bail!("KVM does not run a program of two instructions: {end}"),
+    }
+}
+
+/// Until the program says that it is done, or a kick comes.
+fn enter_at(vcpu: &mut VcpuFd, kicked: &AtomicBool, entry: u64) -> Result<End> {
+    vcpu.set_regs(&program::regs(entry))
+        .context("setting the registers")?;
+    loop {
+        let end = match vcpu.run() {
+            Ok(VcpuExit::IoOut(program::PORT, _)) => End::Done,
+            Ok(VcpuExit::InternalError) => End::NotEmulated,
+            Err(_) if kicked.load(Ordering::Acquire) => End::Overdue,
+            // Any signal does that, also one that stops us and goes on.
+            Err(error) if [libc::EINTR, libc::EAGAIN].contains(&error.errno()) => continue,
+            other => End::Other(format!("{other:?}")),
+        };
+        return Ok(end);
+    }
+}
+
+/// The first word that is not as it should be tells why; else the end that came too early.
+fn judge(found: &[u64; program::WORDS], end: &End) -> Verdict {
+    let mut words = words().into_iter().zip(found);
+    let wrong = words.find(|(word, found)| word.value != **found);
+    match (wrong, end) {
+        (None, End::Done) => Verdict::Native,
+        (None, end) => Verdict::Emulated(format!("at the end: {end}")),
+        (Some((Word { name, .. }, &program::UNWRITTEN)), end) => {
+            Verdict::Emulated(format!("{name}: {end}"))
+        }
+        (Some((Word { name, value }, found)), _) => {
+            Verdict::Emulated(format!("{name}: {found:#x} instead of {value:#x}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::host::Family;
+    use crate::vm::{allow_kicks, host};
+    use std::path::Path;
+
+    fn right() -> [u64; program::WORDS] {
+        words().map(|word| word.value)
+    }
+
+    #[test]
+    fn the_verdict_is_of_the_hosts_family() {
+        allow_kicks().unwrap();
+        let kvm = host::open(Path::new("/dev/kvm")).expect("these tests need KVM");
+        let family = match probe(&kvm).unwrap() {
+            Verdict::Hardware => Family::Hardware,
+            Verdict::Native | Verdict::Emulated(_) | Verdict::Unbootable(_) => Family::Software,
+        };
+        assert_eq!(family, Family::detect());
+    }
+
+    #[test]
+    fn any_word_but_the_right_one_is_a_refusal_that_names_it() {
+        assert_eq!(judge(&right(), &End::Done), Verdict::Native);
+        for (index, Word { name, value }) in words().into_iter().enumerate() {
+            let mut found = right();
+            found[index] = value + 1;
+            let why = format!("{name}: {:#x} instead of {value:#x}", value + 1);
+            assert_eq!(judge(&found, &End::Done), Verdict::Emulated(why));
+        }
+    }
+
+    #[test]
+    fn a_program_that_ends_early_is_a_refusal_that_says_where() {
+        let end = End::Other("Shutdown".into());
+        let mut found = right();
+        let why = "at the end: KVM exit Shutdown".into();
+        assert_eq!(judge(&found, &end), Verdict::Emulated(why));
+        found[2..].fill(program::UNWRITTEN);
+        for (end, why) in [
+            (end, "KVM exit Shutdown"),
+            (End::NotEmulated, "not emulated"),
+            (End::Overdue, "no answer in 3 s"),
+        ] {
+            let why = format!("an instruction that is not emulated: {why}");
+            assert_eq!(judge(&found, &end), Verdict::Emulated(why));
+        }
+    }
+}

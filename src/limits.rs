@@ -1,4 +1,4 @@
-//! What one run may use.
+//! What one run may use and keep.
 
 use std::time::Duration;
 
@@ -25,3 +25,14 @@ pub struct Limits {
 /// How long a guest that works may take to boot: one whose kernel is emulated takes half a minute
 /// under load; one that takes this long never comes up.
 pub const BOOT_LIMIT: Duration = Duration::from_secs(300);
+
+/// How much a process gives up before it reads what a guest sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConfineLevel {
+    /// As much as this host's kernel offers.
+    Auto,
+    /// All, or there is no run.
+    Require,
+    /// Nothing, for debugging.
+    Off,
+}

@@ -1,14 +1,16 @@
-//! Names that nobody can guess.
+//! Random bytes of the host's, and names made of them.
 
+use crate::text::hex;
 use anyhow::{Context, Result};
-use std::fs::File;
-use std::io::Read;
 
-/// 256 bits, in hexadecimal digits.
-pub fn name() -> Result<String> {
-    let mut bytes = [0; 32];
-    File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .context("reading random bytes")?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+/// Returns random bytes of the host's kernel.
+pub fn bytes(length: usize) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; length];
+    getrandom::fill(&mut bytes).context("asking the host for random bytes")?;
+    Ok(bytes)
+}
+
+/// Returns an identifier that nobody can guess: 256 bits, in hexadecimal digits.
+pub fn unguessable_id() -> Result<String> {
+    Ok(hex(&bytes(32)?))
 }

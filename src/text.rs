@@ -1,7 +1,7 @@
-//! Text of which a reader sees all.
+//! Text that people read: all of it can be seen, and bytes are digits.
 
-/// Without what makes a terminal act, or hides text from a reader.
-pub fn visible(text: &str) -> String {
+/// Returns the text with all characters escaped that make a terminal act or hide text from a reader.
+pub fn escape_control(text: &str) -> String {
     text.chars()
         .map(|c| match is_seen(c) {
             true => c.to_string(),
@@ -10,7 +10,12 @@ pub fn visible(text: &str) -> String {
         .collect()
 }
 
-/// Whether there is nothing of that kind in it.
+/// Returns the bytes in hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Returns whether there is nothing to escape.
 pub fn is_plain(text: &str) -> bool {
     let mut lines = text.split("\r\n");
     lines.all(|line| line.chars().all(is_seen))

@@ -1,6 +1,11 @@
-//! Sizes and times as people write them.
+//! Units of memory, and sizes and times as people write them.
 
 use std::time::Duration;
+
+/// Bytes of a page of memory, of the guest's and of the host's.
+pub const PAGE: usize = 4096;
+/// Bytes of a huge page, of the guest's and of the host's.
+pub const HUGE_PAGE: usize = 2 << 20;
 
 /// A time limit, if any.
 #[derive(Debug, Clone, Copy, PartialEq)]

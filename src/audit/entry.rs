@@ -8,11 +8,11 @@ use crate::record::{
     Bytes, Event as GuestEvent, Host, KvmMode, Limit, Memory, Path, Record, Status, Timings,
     Unusual,
 };
+use crate::text::hex;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::fmt::Write;
 use std::time::SystemTime;
 
 /// Bytes of a line at most, with room for the code that it may hold, each byte of it escaped.
@@ -291,13 +291,6 @@ pub fn was_whole(line: &[u8]) -> bool {
     places
         .rposition(|window| window == BEFORE_HASH)
         .is_some_and(|start| line.len() - start >= BEFORE_HASH.len() + HASH + AFTER_HASH.len())
-}
-
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("text takes all");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The options of `sandbox run`.
 
-use crate::confine::Level;
 use crate::files::{Get, Put};
 use crate::job::Language;
+use crate::limits::ConfineLevel;
 use crate::units::{Timeout, parse_memory, parse_size, parse_timeout};
 use clap::Args;
 use clap::builder::{BoolishValueParser, OsStringValueParser, TypedValueParser};
@@ -83,7 +83,7 @@ pub struct RunArgs {
         default_value = "auto",
         help_heading = MACHINE
     )]
-    pub confine: Level,
+    pub confine: ConfineLevel,
     /// Print one JSON object that tells how the run went, with the program's output in it
     #[arg(long, conflicts_with = "json_status_fd", help_heading = TOLD)]
     pub json: bool,

@@ -11,9 +11,9 @@ use crate::record::{
     Unusual,
 };
 use crate::run::{self, Report};
+use crate::signals::Signals;
 use crate::vm::host::Family;
 use crate::vm::mode::Mode;
-use crate::watchdog::Signals;
 use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -6,10 +6,10 @@ use crate::cli::options::RunArgs;
 use crate::cli::record_writer::{self, Writer};
 use crate::cli::request::{CAPTURED, Given, request};
 use crate::cli::supervisor::{Side, Supervisor};
-use crate::confine::Level;
 use crate::kvm_mode::Device;
+use crate::limits::ConfineLevel;
 use crate::run::{Report, Request, prepare, run};
-use crate::watchdog::Signals;
+use crate::signals::Signals;
 use anyhow::Result;
 use clap::ArgMatches;
 use std::io::stderr;
@@ -91,7 +91,7 @@ fn carry_out(
         tells,
         ..request(args, given, kvm, &gate, writer)?
     };
-    if request.confine == Level::Off {
+    if request.confine == ConfineLevel::Off {
         say("--confine=off: what escapes from the guest has all the rights of this user");
     }
     let prepared = prepare(&request)?;

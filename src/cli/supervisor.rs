@@ -8,7 +8,7 @@ use crate::cli::record_writer::{Writer, of_failure};
 use crate::outcome::EXIT_OURS;
 use crate::process::{self, Ended};
 use crate::record::{Record, Status};
-use crate::watchdog::Signals;
+use crate::signals::Signals;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

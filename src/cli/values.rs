@@ -1,11 +1,45 @@
 //! Values of options, from their text.
 
 use crate::error::Complaint;
+use crate::kvm_mode::Choice;
+use crate::limits::ConfineLevel;
 use crate::outcome::EXIT_OURS;
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
+
+impl ValueEnum for ConfineLevel {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Auto, Self::Require, Self::Off]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let (name, help) = match self {
+            Self::Auto => ("auto", "As much as this kernel offers"),
+            Self::Require => ("require", "All, or no run"),
+            Self::Off => ("off", "Nothing, for debugging"),
+        };
+        Some(PossibleValue::new(name).help(help))
+    }
+}
+
+impl ValueEnum for Choice {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Auto, Self::Native, Self::Emulated]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            Self::Auto => "The fastest that works here",
+            Self::Native => "The guest's kernel runs natively, or there is no run",
+            Self::Emulated => "The guest's kernel is emulated",
+        };
+        Some(PossibleValue::new(self.name()).help(help))
+    }
+}
 
 /// `NAME=value`, or the name of a variable that the host has, which is passed on. `None`: the host
 /// does not have it.

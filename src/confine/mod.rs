@@ -6,6 +6,7 @@
 
 pub mod syscalls;
 
+use crate::limits::ConfineLevel;
 use crate::vm::mode::Mode;
 use anyhow::{Context, Result, bail, ensure};
 use caps::{CapSet, Capability};
@@ -24,17 +25,6 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use vm_memory::mmap::{MmapRegion, MmapRegionError};
-
-/// What the user wants of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Level {
-    /// As much as this kernel offers.
-    Auto,
-    /// All, or no run.
-    Require,
-    /// Nothing, for debugging.
-    Off,
-}
 
 /// One thing that is taken, or the kernel's means to take it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,8 +73,8 @@ impl std::error::Error for Missing {}
 
 /// Closes what whoever started us left open: before we open anything that is not in `kept`, and
 /// before there are other threads.
-pub fn prepare(level: Level, kept: Vec<RawFd>) -> Result<()> {
-    if level == Level::Off {
+pub fn prepare(level: ConfineLevel, kept: Vec<RawFd>) -> Result<()> {
+    if level == ConfineLevel::Off {
         return Ok(());
     }
     share_one_heap();
@@ -118,10 +108,14 @@ fn close_all_but(mut kept: Vec<RawFd>) -> Result<()> {
 
 /// Of a process that writes files which a hostile guest sends: it may do so below these
 /// directories, and hold `kept` beside them.
-pub fn confine_writer(level: Level, directories: &[BorrowedFd], kept: &[RawFd]) -> Result<()> {
+pub fn confine_writer(
+    level: ConfineLevel,
+    directories: &[BorrowedFd],
+    kept: &[RawFd],
+) -> Result<()> {
     /// The binary, a piece of a file, and as many directories as there may be in one run.
     const MEMORY: u64 = 1 << 30;
-    if level == Level::Off {
+    if level == ConfineLevel::Off {
         return Ok(());
     }
     let below = directories.iter().map(AsRawFd::as_raw_fd);
@@ -162,8 +156,13 @@ impl Seal {
 
     /// `memory`: bytes that are mapped for the guest, or needed for its output. `record`: an output
     /// beside the standard ones, open.
-    pub fn process(level: Level, mode: Mode, memory: u64, record: Option<RawFd>) -> Result<Self> {
-        if level == Level::Off {
+    pub fn process(
+        level: ConfineLevel,
+        mode: Mode,
+        memory: u64,
+        record: Option<RawFd>,
+    ) -> Result<Self> {
+        if level == ConfineLevel::Off {
             return Ok(Self::none());
         }
         let mut layers = Vec::new();
@@ -177,7 +176,7 @@ impl Seal {
         layers.push(Layer::NoCapabilities);
         match deny_files(&[])? {
             Some(abi) => layers.push(Layer::Landlock(abi)),
-            None if level == Level::Require => bail!(Missing("Landlock")),
+            None if level == ConfineLevel::Require => bail!(Missing("Landlock")),
             None => {}
         }
         // Not earlier: Landlock takes a descriptor for a moment.
@@ -189,7 +188,7 @@ impl Seal {
                 main: syscalls::main_thread()?,
                 vcpu: syscalls::vcpu_thread(mode)?,
             }),
-            false if level == Level::Require => bail!(Missing("seccomp")),
+            false if level == ConfineLevel::Require => bail!(Missing("seccomp")),
             false => None,
         };
         if filters.is_some() {
@@ -361,7 +360,7 @@ mod tests {
     /// The same of a writer, which confines itself to a directory.
     fn ends(directory: &Path, act: impl FnOnce() -> bool) -> WaitStatus {
         let directory = File::open(directory).unwrap();
-        let confine = || confine_writer(Level::Require, &[directory.as_fd()], &[]);
+        let confine = || confine_writer(ConfineLevel::Require, &[directory.as_fd()], &[]);
         ends_confined(confine, act)
     }
 
@@ -378,7 +377,8 @@ mod tests {
             ("listening", &|| TcpListener::bind("127.0.0.1:0").map(drop)),
             ("signals", &|| Ok(kill(getppid(), None)?)),
         ];
-        let seal = || Seal::process(Level::Require, Mode::Emulated, u64::MAX, None).map(drop);
+        let seal =
+            || Seal::process(ConfineLevel::Require, Mode::Emulated, u64::MAX, None).map(drop);
         for (what, attempt) in attempts {
             let as_it_was = ends_confined(|| Ok(()), || attempt().is_ok());
             let confined = ends_confined(seal, || {

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 pub const PINS: usize = 24;
 const LAST_PIN: u32 = PINS as u32 - 1;
 
+/// Where the local APICs are, and so the address of an interrupt message (Intel SDM 3A, 11.11.1).
+pub const LOCAL_APIC: u32 = 0xfee0_0000;
+
 const SELECT: u64 = 0x00;
 const WINDOW: u64 = 0x10;
 
@@ -108,7 +111,7 @@ fn message(entry: u64) -> Message {
     let logical = (entry >> 11 & 1) as u32;
     let destination = (entry >> 56) as u32;
     Message {
-        address: crate::vm::layout::LOCAL_APIC as u32 | destination << 12 | logical << 2,
+        address: LOCAL_APIC | destination << 12 | logical << 2,
         data: vector | delivery_mode << 8,
     }
 }

@@ -1,8 +1,9 @@
 //! The process that unpacks what a guest leaves, apart from the one that runs it.
 
-use crate::confine::{Level, confine_writer};
+use crate::confine::confine_writer;
 use crate::files::extract::{Place, Rules, Unpack};
 use crate::files::{COUNT_MAX, Destination, Fetched};
+use crate::limits::ConfineLevel;
 use crate::limits::Limits;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -36,7 +37,7 @@ impl Unpacker {
         destinations: &[Destination],
         limits: &Limits,
         force: bool,
-        level: Level,
+        level: ConfineLevel,
     ) -> Result<(Self, PipeWriter)> {
         let (stream, stream_end) = pipe().context("making a pipe")?;
         let (report, report_end) = pipe().context("making a pipe")?;
@@ -145,7 +146,7 @@ fn unpack(
     mut report: PipeWriter,
     places: Vec<Place>,
     rules: Rules,
-    level: Level,
+    level: ConfineLevel,
 ) -> Result<()> {
     leave_the_terminal()?;
     // A file that grows too large is an error like others.

@@ -2,7 +2,7 @@
 //! the user's cache so that all VMs share its pages.
 
 use crate::cache::{self, Opened};
-use crate::vm::layout::HUGE_PAGE;
+use crate::units::HUGE_PAGE;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};

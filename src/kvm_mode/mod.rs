@@ -19,7 +19,7 @@ pub struct Device {
 }
 
 /// What the user wants of a software KVM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
     /// The fastest that works here.
     Auto,

@@ -4,7 +4,7 @@
 
 use crate::cache::{self, Opened};
 use crate::clock::since_1970;
-use crate::template::Key;
+use crate::key::Key;
 use crate::vm::{Verdict, host};
 use anyhow::{Context, Result};
 use std::fs::{self, File, OpenOptions};

@@ -2,7 +2,7 @@
 //! known.
 
 use crate::audit::{Code, Event, Files, Limits, Log, ROTATE, Refusal, Start, Usage, shortened};
-use crate::confine::Level;
+use crate::limits::ConfineLevel;
 use crate::log::say;
 use crate::mcp::tool::arguments::{Arguments, Wrong};
 use crate::policy::{
@@ -186,7 +186,7 @@ impl Governor {
             },
             output: Ask::Default(OUTPUT_MAX),
             pids: Ask::Default(PIDS),
-            confine: Ask::Default(Level::Auto),
+            confine: Ask::Default(ConfineLevel::Auto),
             root: false,
             language: Some(arguments.language),
             stdin: Some(arguments.stdin.len() as u64),

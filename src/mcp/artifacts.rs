@@ -88,7 +88,7 @@ impl Kept {
         if size > FILE_MAX {
             bail!("it has {size} bytes, more than {FILE_MAX}");
         }
-        let name = random::name()?;
+        let name = random::unguessable_id()?;
         let host = self.directory.join(&name);
         fs::rename(from, &host).context("moving it")?;
         let name_in_guest = path.rsplit('/').next().unwrap_or(path);

@@ -24,7 +24,7 @@ impl Scratch {
     pub fn create() -> Result<Self> {
         let parent = std::env::temp_dir();
         sweep(&parent);
-        let path = parent.join(format!("{PREFIX}{}", random::name()?));
+        let path = parent.join(format!("{PREFIX}{}", random::unguessable_id()?));
         let create = || {
             DirBuilder::new().mode(0o700).create(&path)?;
             File::open(&path)

@@ -123,7 +123,7 @@ impl Server {
         context: &RequestContext<RoleServer>,
     ) -> Ended {
         let execution = async {
-            let directory = self.shared.directory.join(random::name()?);
+            let directory = self.shared.directory.join(random::unguessable_id()?);
             let workspace = Workspace::create(directory)?;
             let mut run = Run::start(workspace, arguments, grant, &self.shared.kvm).await?;
             tokio::select! {

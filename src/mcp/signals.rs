@@ -1,6 +1,6 @@
 //! Signals that ask this server to stop.
 
-use crate::watchdog::is_ignored;
+use crate::signals::is_ignored;
 use anyhow::{Context, Result};
 use std::future::pending;
 use tokio::signal::unix::{Signal, SignalKind, signal};

@@ -1,21 +1,23 @@
 //! One run on one screen.
 
 use crate::agent::{Collection, Console, Marks, Session, Shared, Sink, Told, Totals};
-use crate::confine::{self, Layer, Level, Seal};
+use crate::confine::{self, Layer, Seal};
 use crate::files::{self, Fetched, Get, Put, Unpacker};
 use crate::image::store;
 use crate::job::{self, Language, Program, Work};
 use crate::kvm_mode::{self, Device};
+use crate::limits::ConfineLevel;
 use crate::limits::Limits;
 use crate::outcome::{Crash, EXIT_OURS, Outcome};
 use crate::record::Failure;
+use crate::signals::Signals;
 use crate::template::Key;
 use crate::template::builder::{self, Kind, Listener, Original};
 use crate::vm::bus::Unknown;
 use crate::vm::host;
 use crate::vm::mode::Mode;
 use crate::vm::{BootImages, Config, Counters, Usage, Vm, allow_kicks};
-use crate::watchdog::{Signals, Watchdog};
+use crate::watchdog::Watchdog;
 use anyhow::{Context, Result};
 use kvm_ioctls::Kvm;
 use std::ffi::OsString;
@@ -49,7 +51,7 @@ pub struct Request {
     /// Check all of the template's memory.
     pub verify: bool,
     /// What this process is to give up before the guest runs.
-    pub confine: Level,
+    pub confine: ConfineLevel,
     /// Keep the program's output, instead of passing it on.
     pub capture: bool,
     /// Where a record of the run will go, if one is wanted: open, and to stay so.

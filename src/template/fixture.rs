@@ -1,7 +1,8 @@
 //! A store of its own for a test.
 
 use crate::template::store::TEMPLATE;
-use crate::template::{Found, Key, PAGE, Store, Template};
+use crate::template::{Found, Key, Store, Template};
+use crate::units::PAGE;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;

@@ -18,7 +18,8 @@
 //!
 //! The state follows at once, the memory at [`MEMORY_OFFSET`]. What lies between them is not read.
 
-use crate::template::{Key, PAGE};
+use crate::template::Key;
+use crate::units::PAGE;
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 use std::time::Duration;

@@ -104,8 +104,8 @@ impl Template {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::template::PAGE;
     use crate::template::fixture::{DESCRIPTION, Fixture};
+    use crate::units::PAGE;
     use std::fs;
 
     #[test]

@@ -8,17 +8,15 @@
 
 pub mod builder;
 pub mod format;
-mod key;
 mod listing;
 mod lock;
 mod pages;
 mod store;
 mod writer;
 
-pub use key::Key;
+pub use crate::key::Key;
 pub use listing::{About, Entry};
 pub use lock::Lock;
-pub use pages::PAGE;
 pub use store::{Found, Store, Template};
 pub use writer::{Draft, GAP};
 

@@ -1,15 +1,12 @@
 //! Memory as pages, most of them zero, and its digest.
 
-use crate::vm::layout::HUGE_PAGE;
+use crate::units::{HUGE_PAGE, PAGE};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-
-/// Bytes of a page.
-pub const PAGE: usize = 4096;
 
 pub(super) fn is_zero(page: &[u8; PAGE]) -> bool {
     *page == [0; PAGE]

@@ -149,8 +149,8 @@ impl Template {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::template::PAGE;
     use crate::template::fixture::{Fixture, PAGES, STATE};
+    use crate::units::PAGE;
     use std::os::unix::fs::{MetadataExt, symlink};
 
     #[track_caller]

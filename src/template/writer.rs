@@ -3,9 +3,9 @@
 use crate::clock::since_1970;
 use crate::template::Lock;
 use crate::template::format::{Header, MEMORY_OFFSET, file_length};
-use crate::template::pages::{Digest, PAGE, is_zero};
+use crate::template::pages::{Digest, is_zero};
 use crate::template::store::{DRAFT, Found, Store, TEMPLATE, Template};
-use crate::vm::layout::HUGE_PAGE;
+use crate::units::{HUGE_PAGE, PAGE};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};

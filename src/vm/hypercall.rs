@@ -25,12 +25,12 @@
 
 use crate::clock::since_1970;
 use crate::devices::Violation;
+use crate::random;
 use crate::vm::arch::x86_64::paging::{Access, AddressSpace, PageFault};
 use crate::vm::buffer::Buffer;
 use crate::vm::memory::Memory;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use kvm_bindings::{kvm_regs, kvm_sregs};
-use nix::errno::Errno;
 use vm_memory::VolatileSlice;
 
 const RANDOM: u8 = 2;
@@ -77,7 +77,7 @@ pub fn serve(
     match service {
         RANDOM => {
             let length = regs.rcx.min(HELD_MAX);
-            regs.rcx -= put(&space, regs.rdi, &random(length as usize)?);
+            regs.rcx -= put(&space, regs.rdi, &random::bytes(length as usize)?);
         }
         WRITE => {
             let mut bytes = Vec::new();
@@ -142,21 +142,4 @@ fn put(space: &AddressSpace, address: u64, bytes: &[u8]) -> u64 {
         rest = tail;
         Ok(head.len())
     })
-}
-
-/// From the host's kernel (getrandom(2)).
-pub fn random(length: usize) -> Result<Vec<u8>> {
-    let mut bytes = vec![0; length];
-    let mut done = 0;
-    while done < length {
-        let rest = &mut bytes[done..];
-        // SAFETY: getrandom(2) writes at most the length given into the buffer given.
-        let count = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
-        match Errno::result(count) {
-            Ok(count) => done += count as usize,
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno).context("asking the host for random bytes"),
-        }
-    }
-    Ok(bytes)
 }

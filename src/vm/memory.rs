@@ -1,7 +1,8 @@
 //! Guest memory: RAM of this VM alone, and the runtime image that all VMs share.
 
+use crate::units::PAGE;
 use crate::vm::layout::{HIGH_RAM, LOW_RAM_END, RUNTIME, RUNTIME_ALIGNMENT};
-use crate::vm::pages::{PAGE, Pages, Usage};
+use crate::vm::pages::{Pages, Usage};
 use crate::vm::sigbus::{Backing, Watch};
 use anyhow::{Context, Result, ensure};
 use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};

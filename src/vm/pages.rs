@@ -1,5 +1,6 @@
 //! Sets of pages: what of a saved memory holds anything, and what a run writes to.
 
+use crate::units::PAGE;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -7,7 +8,6 @@ use std::io::{Read, Seek, SeekFrom};
 use vm_memory::MmapRegion;
 use vm_memory::VolatileMemory;
 
-pub const PAGE: usize = 4096;
 /// Bytes of an entry of /proc/PID/pagemap.
 const ENTRY: usize = 8;
 /// Bits of an entry of /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst).

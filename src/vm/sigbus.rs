@@ -5,7 +5,7 @@
 //! guest's makes KVM_RUN fail, or is an exception in the guest: that depends on the KVM, so that
 //! only the length of the file tells.
 
-use crate::vm::pages::PAGE;
+use crate::units::PAGE;
 use anyhow::{Context, Result};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use std::io::{Seek, SeekFrom};

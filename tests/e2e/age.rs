@@ -4,7 +4,8 @@
 
 use crate::common::{exit_code, finish, sandbox, text};
 use sandbox::template::builder::Content;
-use sandbox::template::{Found, PAGE, Store};
+use sandbox::template::{Found, Store};
+use sandbox::units::PAGE;
 use serde_json::{Value, json};
 use std::os::unix::fs::FileExt;
 use std::path::Path;

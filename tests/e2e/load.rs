@@ -3,9 +3,9 @@
 
 use crate::agent::until;
 use crate::common::{Cache, exit_code, start, text};
-use sandbox::confine::Level;
 use sandbox::job::Program;
 use sandbox::kvm_mode::{Choice, Device};
+use sandbox::limits::ConfineLevel;
 use sandbox::limits::{BOOT_LIMIT, Limits};
 use sandbox::outcome::Outcome;
 use sandbox::run::{Request, prepare, run};
@@ -138,7 +138,7 @@ fn many_runs_in_one_process() {
         fresh: false,
         verify: false,
         // Of which nothing could be taken back.
-        confine: Level::Off,
+        confine: ConfineLevel::Off,
         capture: false,
         record: None,
         tells: false,

@@ -3,18 +3,20 @@
 use crate::guest::{Images, MEMORY, SURVIVED};
 use kvm_ioctls::Kvm;
 use sandbox::agent::{Session, Shared, Sink, Totals};
-use sandbox::confine::{Level, Seal};
+use sandbox::confine::Seal;
 use sandbox::job::Work;
 use sandbox::kvm_mode::{self, Choice, Device};
+use sandbox::limits::ConfineLevel;
 use sandbox::limits::Limits;
 use sandbox::outcome::{Crash, Outcome};
 use sandbox::run::last_words;
+use sandbox::signals::Signals;
 use sandbox::vm::bus::Unknown;
 use sandbox::vm::host::{self, Family};
 use sandbox::vm::layout::RUNTIME_ALIGNMENT;
 use sandbox::vm::mode::Mode;
 use sandbox::vm::{BootImages, Config, Counters, Vm, allow_kicks};
-use sandbox::watchdog::{Signals, Watchdog};
+use sandbox::watchdog::Watchdog;
 use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -216,7 +218,9 @@ pub fn run_on(machine: &Machine, images: &Images, silence: Duration, patience: D
     };
     let signals = Signals::watch().expect("a signalfd");
     let seal = match is_confined() {
-        true => Seal::process(Level::Require, machine.mode, MEMORY, None).expect("all layers"),
+        true => {
+            Seal::process(ConfineLevel::Require, machine.mode, MEMORY, None).expect("all layers")
+        }
         false => Seal::none(),
     };
     let watchdog = Watchdog::start(vm, shared, seal).expect("a vCPU thread");

@@ -4,7 +4,7 @@ use crate::mcp::admission::Refused;
 use crate::mcp::artifacts::{COUNT_MAX, FILES_MAX, Kept, Room, contents};
 use crate::mcp::child::Workspace;
 use crate::record::{Bundle, Encoding, Failure, Record, Status};
-use crate::text::visible;
+use crate::text::escape_control;
 use rmcp::model::{CallToolResult, ContentBlock, MetaObject};
 use serde_json::{Value, json};
 use std::mem;
@@ -30,7 +30,7 @@ pub fn of(record: &Record, files: Vec<ContentBlock>) -> CallToolResult {
     let failed = !failures.is_empty();
     let notes: Vec<_> = failures.into_iter().chain(cuts(record)).collect();
     if !notes.is_empty() {
-        content.push(ContentBlock::text(visible(&notes.join("\n"))));
+        content.push(ContentBlock::text(escape_control(&notes.join("\n"))));
     }
     if content.is_empty() {
         content.push(ContentBlock::text("[no output]"));
@@ -131,7 +131,7 @@ fn cuts(record: &Record) -> impl Iterator<Item = String> {
 
 fn stream(label: &str, text: &Option<String>, encoding: Encoding) -> Option<ContentBlock> {
     let text = text.as_deref().filter(|text| !text.is_empty())?;
-    let shown = visible(&shortened(text));
+    let shown = escape_control(&shortened(text));
     Some(ContentBlock::text(match encoding {
         Encoding::Utf8 => format!("{label}{shown}"),
         Encoding::Base64 => format!("{label}[in base64, since it is no UTF-8]\n{shown}"),
@@ -165,7 +165,7 @@ fn forms(label: &str, bundle: &Bundle) -> Vec<ContentBlock> {
     }
     let markup = ["image/svg+xml", "text/markdown", "text/html", "text/latex"];
     let plain = text("text/plain")
-        .map(|plain| ContentBlock::text(format!("{label}{}", visible(&shortened(plain)))));
+        .map(|plain| ContentBlock::text(format!("{label}{}", escape_control(&shortened(plain)))));
     let rich = markup.into_iter().find_map(|kind| {
         let uri = format!(
             "sandbox://value/{}",
@@ -200,7 +200,7 @@ pub fn keep(
             }
             Err(why) => {
                 let text = format!("[cut] {} is not kept: {why:#}", file.path);
-                content.push(ContentBlock::text(visible(&text)));
+                content.push(ContentBlock::text(escape_control(&text)));
             }
         }
     }

@@ -3,6 +3,7 @@
 use crate::error::Complaint;
 use crate::outcome::EXIT_OURS;
 use crate::random;
+use crate::text::hex;
 use anyhow::Result;
 use nix::unistd::getuid;
 use sha2::{Digest, Sha256};
@@ -35,11 +36,8 @@ type Hash = [u8; 32];
 /// A line for such a file, and its token, which nobody knows yet.
 pub fn new_line(name: &str) -> Result<(String, String)> {
     check_name(name).map_err(complaint)?;
-    let token = random::name()?;
-    let hash: String = hash(token.as_bytes())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let token = random::unguessable_id()?;
+    let hash = hex(&hash(token.as_bytes()));
     Ok((format!("{name}:{hash}"), token))
 }
 
@@ -171,10 +169,7 @@ mod tests {
     #[test]
     fn a_token_that_is_short_or_repeats_itself_is_nobodys() {
         for token in ["short", &"0123456789".repeat(3), &"secret1".repeat(9)] {
-            let digits: String = hash(token.as_bytes())
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
+            let digits = hex(&hash(token.as_bytes()));
             let tokens = Tokens::parse(&format!("one:{digits}")).unwrap();
             assert_eq!(tokens.owner(token.as_bytes()), None, "{token}");
         }
@@ -183,10 +178,7 @@ mod tests {
     #[test]
     fn a_file_with_anything_else_is_refused() {
         let (line, token) = new_line("one").unwrap();
-        let digits: String = hash(b"changeme")
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let digits = hex(&hash(b"changeme"));
         for wrong in [
             "".into(),
             "# nothing".into(),

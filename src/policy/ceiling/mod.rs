@@ -1,8 +1,8 @@
 //! What one run may use at most.
 
-use crate::confine::Level;
 use crate::error::Complaint;
 use crate::job::Language;
+use crate::limits::ConfineLevel;
 use crate::outcome::EXIT_OURS;
 use crate::policy::{Size, Time};
 use crate::units::{MEMORY_PIECE, format_size};
@@ -75,7 +75,7 @@ pub struct Wish<'a> {
     pub timeout: Ask<Option<Duration>>,
     pub output: Ask<u64>,
     pub pids: Ask<u32>,
-    pub confine: Ask<Level>,
+    pub confine: Ask<ConfineLevel>,
     pub root: bool,
     /// Where it is known already.
     pub language: Option<Language>,
@@ -92,7 +92,7 @@ pub struct Grant {
     pub timeout: Option<Duration>,
     pub output: u64,
     pub pids: u32,
-    pub confine: Level,
+    pub confine: ConfineLevel,
     pub stdin: u64,
     /// That are put, and likewise those that are fetched.
     pub files: Files,
@@ -245,15 +245,15 @@ impl Ceiling {
         }
     }
 
-    fn confine(&self, ask: Ask<Level>) -> Result<Level, Excess> {
+    fn confine(&self, ask: Ask<ConfineLevel>) -> Result<ConfineLevel, Excess> {
         let holds = |level| match self.confine {
             None => true,
-            Some(Confinement::Auto) => level != Level::Off,
-            Some(Confinement::Require) => level == Level::Require,
+            Some(Confinement::Auto) => level != ConfineLevel::Off,
+            Some(Confinement::Require) => level == ConfineLevel::Require,
         };
         match ask {
             Ask::Given(level) | Ask::Default(level) if holds(level) => Ok(level),
-            Ask::Default(_) => Ok(Level::Require),
+            Ask::Default(_) => Ok(ConfineLevel::Require),
             Ask::Given(level) => {
                 let least = match self.confine {
                     Some(Confinement::Require) => "require",

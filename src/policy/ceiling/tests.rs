@@ -9,7 +9,7 @@ fn wish<'a>() -> Wish<'a> {
         timeout: Ask::Default(Some(Duration::from_secs(60))),
         output: Ask::Default(1 << 30),
         pids: Ask::Default(256),
-        confine: Ask::Default(Level::Auto),
+        confine: Ask::Default(ConfineLevel::Auto),
         root: false,
         language: Some(Language::Python),
         stdin: None,
@@ -36,7 +36,7 @@ fn a_policy_without_keys_grants_what_is_asked() {
             timeout: Some(Duration::from_secs(60)),
             output: 1 << 30,
             pids: 256,
-            confine: Level::Auto,
+            confine: ConfineLevel::Auto,
             files: Files::default(),
             stdin: u64::MAX,
         }
@@ -54,7 +54,7 @@ fn who_says_nothing_gets_what_is_allowed() {
             timeout: Some(Duration::from_secs(10)),
             output: 1 << 20,
             pids: 16,
-            confine: Level::Require,
+            confine: ConfineLevel::Require,
             files: Files::default(),
             stdin: 5,
         }
@@ -85,12 +85,12 @@ fn no_time_limit_is_more_than_any() {
 fn confinement_can_only_be_raised() {
     let mut asked = wish();
     for (least, level, granted) in [
-        ("auto", Level::Auto, true),
-        ("auto", Level::Require, true),
-        ("auto", Level::Off, false),
-        ("require", Level::Auto, false),
-        ("require", Level::Require, true),
-        ("require", Level::Off, false),
+        ("auto", ConfineLevel::Auto, true),
+        ("auto", ConfineLevel::Require, true),
+        ("auto", ConfineLevel::Off, false),
+        ("require", ConfineLevel::Auto, false),
+        ("require", ConfineLevel::Require, true),
+        ("require", ConfineLevel::Off, false),
     ] {
         asked.confine = Ask::Given(level);
         let grant = ceiling(&format!("confine = '{least}'")).grant(&asked);

@@ -1,9 +1,10 @@
 //! Lays out a fresh guest for the kernel's 64-bit entry (Documentation/arch/x86/boot.rst).
 
+use crate::random;
 use crate::vm::arch::x86_64::mp_table;
+use crate::vm::initramfs;
 use crate::vm::layout::*;
 use crate::vm::mode::Mode;
-use crate::vm::{hypercall, initramfs};
 use anyhow::{Context, Result};
 use kvm_bindings::{kvm_fpu, kvm_regs, kvm_segment};
 use kvm_ioctls::VcpuFd;
@@ -116,7 +117,7 @@ fn load_initramfs(ram: &GuestMemoryMmap, agent: &[u8]) -> Result<(u64, u64)> {
 /// `struct setup_data` with 32 bytes for the guest's random number generator.
 fn write_random_seed(ram: &GuestMemoryMmap) -> Result<()> {
     const SETUP_RNG_SEED: u32 = 9;
-    let seed = hypercall::random(32)?;
+    let seed = random::bytes(32)?;
     let mut data = Vec::new();
     data.extend(0u64.to_le_bytes());
     data.extend(SETUP_RNG_SEED.to_le_bytes());

@@ -36,13 +36,10 @@ pub const GUEST_CID: u64 = 3;
 /// I/O APIC registers (82093AA datasheet, 3.0) and the local APIC.
 pub const IOAPIC: u64 = 0xfec0_0000;
 pub const IOAPIC_SIZE: u64 = 0x1000;
-pub const LOCAL_APIC: u64 = 0xfee0_0000;
+pub const LOCAL_APIC: u64 = crate::devices::ioapic::LOCAL_APIC as u64;
 
 /// Three pages that KVM on Intel uses for real mode (KVM_SET_TSS_ADDR).
 pub const KVM_TSS: usize = 0xfffb_d000;
-
-/// Bytes of a huge page, of the guest's and of the host's.
-pub const HUGE_PAGE: usize = 2 << 20;
 
 /// The runtime image: far above any RAM that a guest is given.
 pub const RUNTIME: u64 = 0x20_0000_0000;

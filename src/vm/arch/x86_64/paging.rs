@@ -4,7 +4,7 @@
 use crate::vm::memory::Memory;
 use vm_memory::{Bytes, GuestAddress, VolatileSlice};
 
-const PAGE: u64 = 4096;
+const PAGE: u64 = crate::units::PAGE as u64;
 const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
 const ACCESSED: u64 = 1 << 5;

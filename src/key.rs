@@ -1,9 +1,9 @@
-//! What names a template.
+//! Names of what is kept on disk, made of all that it depends on.
 
 use sha2::{Digest, Sha256};
 use std::fmt;
 
-/// The name of a template: 32 hexadecimal digits that depend on all that it was made from.
+/// A name of 32 hexadecimal digits that depend on all that was hashed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(String);
 

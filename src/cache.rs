@@ -1,6 +1,7 @@
 //! The user's cache directory, and the check that nobody else can have written a file in it.
 
-use anyhow::{Context, Result, bail};
+use crate::error::{Error, Kind};
+use anyhow::{Context, Result};
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -15,7 +16,7 @@ pub fn directory() -> Result<PathBuf> {
     };
     let Some(base) = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))
     else {
-        bail!("no directory for the cache: set HOME or XDG_CACHE_HOME");
+        return Err(unusable("there is no directory for the cache".into()));
     };
     own(base.join("sandbox"))
 }
@@ -30,21 +31,31 @@ fn own(directory: PathBuf) -> Result<PathBuf> {
         .recursive(true)
         .mode(0o700)
         .create(&directory)
-        .with_context(|| format!("making the cache directory {}", directory.display()))?;
+        .map_err(|error| {
+            let shown = directory.display();
+            unusable(format!(
+                "the cache directory {shown} cannot be made: {error}"
+            ))
+        })?;
     let metadata = directory
         .symlink_metadata()
         .with_context(|| format!("looking at the cache {}", directory.display()))?;
     if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
-        bail!(
-            "the cache {} is not a directory of yours",
-            directory.display()
-        );
+        let shown = directory.display();
+        return Err(unusable(format!(
+            "the cache {shown} is not a directory of yours"
+        )));
     }
     if metadata.mode() & 0o077 != 0 {
         fs::set_permissions(&directory, Permissions::from_mode(0o700))
             .context("making the cache private")?;
     }
     Ok(directory)
+}
+
+fn unusable(message: String) -> anyhow::Error {
+    let remedy = "name a directory of yours for the cache: XDG_CACHE_HOME=DIRECTORY";
+    Error::new(Kind::File, message, remedy).into()
 }
 
 /// What [`open_trusted`] found.

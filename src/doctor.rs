@@ -1,9 +1,8 @@
 //! `sandbox doctor`: whether this host can run sandboxes, and what to do where it cannot.
 
-use crate::error::Complaint;
+use crate::error::{Error, Remedy};
 use crate::image::store;
 use crate::kvm_mode::{self, Device};
-use crate::outcome::EXIT_OURS;
 use crate::vm::host::{self, Family, NEEDED, Problem};
 use crate::vm::mode::Mode;
 use crate::vm::{Verdict, allow_kicks};
@@ -11,6 +10,9 @@ use anyhow::{Context, Result};
 use kvm_ioctls::Kvm;
 use serde_json::{Value, json};
 use std::io::{Write, stdout};
+
+/// How whoever asked calls what there is to do.
+type Words<'a> = &'a dyn Fn(&Remedy) -> String;
 
 /// One thing looked at.
 struct Check {
@@ -20,9 +22,9 @@ struct Check {
     remedy: Option<String>,
 }
 
-/// Prints what was found. The exit code says whether all is well.
-pub fn doctor(device: &Device, as_json: bool) -> Result<u8> {
-    let (checks, mode) = checks(device);
+/// Prints what was found, with remedies in these words. Returns whether all is well.
+pub fn doctor(device: &Device, as_json: bool, words: Words) -> Result<bool> {
+    let (checks, mode) = checks(device, words);
     let well = checks.iter().all(|check| check.remedy.is_none());
     let text = if as_json {
         format!("{:#}\n", to_json(&checks, well, mode))
@@ -32,23 +34,23 @@ pub fn doctor(device: &Device, as_json: bool) -> Result<u8> {
     stdout()
         .write_all(text.as_bytes())
         .context("printing what was found")?;
-    Ok(if well { 0 } else { EXIT_OURS })
+    Ok(well)
 }
 
 /// And the mode in which guests run, if they do.
-fn checks(device: &Device) -> (Vec<Check>, Option<Mode>) {
+fn checks(device: &Device, words: Words) -> (Vec<Check>, Option<Mode>) {
     let mut mode = None;
     let mut checks = vec![good("sandbox", env!("CARGO_PKG_VERSION").into())];
     match host::open(&device.path).and_then(|kvm| host::create_vm(&kvm).map(|_| kvm)) {
         Ok(kvm) => {
             checks.push(good("KVM", format!("{} works", device.path.display())));
-            let (check, known) = family(&kvm, device);
+            let (check, known) = family(&kvm, device, words);
             checks.push(check);
             mode = known;
             let names: Vec<_> = NEEDED.iter().map(|(name, _, _)| *name).collect();
             checks.push(good("capabilities", names.join(", ")));
         }
-        Err(problem) => checks.push(failing(&problem)),
+        Err(problem) => checks.push(failing(&problem, words)),
     }
     for line in store::VERSIONS.lines() {
         if let Some((name, version)) = line.split_once(": ") {
@@ -75,7 +77,7 @@ fn good(name: &str, found: String) -> Check {
 }
 
 /// By trying it, whatever is remembered.
-fn family(kvm: &Kvm, device: &Device) -> (Check, Option<Mode>) {
+fn family(kvm: &Kvm, device: &Device, words: Words) -> (Check, Option<Mode>) {
     const NAME: &str = "host family";
     let found = allow_kicks()
         .and_then(|()| kvm_mode::try_anew(kvm, device))
@@ -83,8 +85,8 @@ fn family(kvm: &Kvm, device: &Device) -> (Check, Option<Mode>) {
     match found {
         Ok((mode, verdict)) => (good(NAME, describe(mode, &verdict)), Some(mode)),
         Err(error) => {
-            let complaint = error.downcast_ref::<Complaint>();
-            let remedy = complaint.map(|complaint| complaint.remedy.clone());
+            let remedy = error.downcast_ref::<Error>();
+            let remedy = remedy.map(|error| words(&error.remedy));
             let check = Check {
                 name: NAME.into(),
                 found: format!("{error:#}"),
@@ -105,19 +107,19 @@ fn describe(mode: Mode, verdict: &Verdict) -> String {
             format!(" (native mode given up for a while: {how}; everything works, more slowly)")
         }
         (Mode::Native, Verdict::Unbootable(how)) => {
-            format!(" (as --kvm-mode says, though a while ago {how})")
+            format!(" (as was asked for, though a while ago {how})")
         }
-        (Mode::Emulated, _) => " (as --kvm-mode says; native mode works)".into(),
+        (Mode::Emulated, _) => " (as was asked for; native mode works)".into(),
         (Mode::Native, _) => String::new(),
     };
     format!("{mode}{more}")
 }
 
-fn failing(problem: &Problem) -> Check {
+fn failing(problem: &Problem, words: Words) -> Check {
     Check {
         name: "KVM".into(),
         found: problem.to_string(),
-        remedy: Some(problem.remedy()),
+        remedy: Some(words(&problem.remedy())),
     }
 }
 

@@ -1,19 +1,147 @@
-//! What a user did that cannot be done.
+//! Failures that somebody can do something about: their kind, what is wrong, and what to do.
+//!
+//! Code branches on kinds and remedies. What a remedy is called by whoever asked (an option, an
+//! argument of a tool) is known where the failure is told, and so is the exit code.
 
-use std::fmt;
+use serde::{Deserialize, Serialize};
+use std::fmt::{self, Display, Formatter};
 
-/// The user's mistake: what is wrong, what to do, and the exit code that says so.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Complaint {
-    pub what: String,
-    pub remedy: String,
-    pub exit_code: u8,
+/// A failure, what is wrong, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Error {
+    pub kind: Kind,
+    pub message: String,
+    pub remedy: Remedy,
 }
 
-impl fmt::Display for Complaint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.what)
+/// What is at fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// What was asked for cannot be, or something is missing from it.
+    Request,
+    /// A program, or the interpreter that it names, is not there.
+    NoProgram,
+    /// A program that is there cannot be run.
+    BadProgram,
+    /// A file of the user's, other than the program, cannot be used.
+    File,
+    /// The policy does not allow it.
+    Policy,
+    /// The log of runs cannot be written.
+    AuditLog,
+    /// The host lacks what is needed.
+    Host,
+    /// The program used up a limit of its run.
+    Limit,
+    /// The guest came to an end without a result.
+    Guest,
+    /// What the program left cannot be delivered.
+    Delivery,
+    /// This program is at fault.
+    Internal,
+}
+
+/// What to do about a failure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Remedy {
+    /// Words that say it to everybody.
+    Do(String),
+    /// Name something to run.
+    GiveProgram,
+    /// Name a script that is there, or give code in another way.
+    CheckProgramPath,
+    /// Say what language the program is in, if it is one of these.
+    NameLanguage(Vec<String>),
+    /// Put data into a file instead of into the program.
+    PutDataIntoFile,
+    /// Give more memory, for example so many MiB.
+    RaiseMemory(Option<u64>),
+    /// Give more memory, half of which is for files.
+    RaiseMemoryForFiles,
+    /// Give more time, for example so many seconds.
+    RaiseTimeout(u64),
+    /// Check the path of a file that is put into the guest.
+    CheckHostPath,
+    /// Choose another path in the guest.
+    ChooseGuestPath,
+    /// Choose a path in the guest that nothing has yet.
+    ChooseFreeGuestPath,
+    /// Choose another name or place for a file that is fetched; before that, perhaps, another way.
+    ChooseDestination(Destination),
+    /// Run it again with the console of the guest's kernel shown.
+    ShowConsole,
+    /// Run it again in emulated mode, or with the console shown.
+    EmulateOrShowConsole,
+    /// Leave the mode to us; why that is as good.
+    LeaveModeOut(String),
+    /// Confine less, or use a newer kernel.
+    ConfineLess,
+    /// Verify the log of runs at this path, and move it away.
+    VerifyLog(String),
+    /// Make a token.
+    MakeToken,
+    /// Serve with tokens, or to this host alone.
+    GiveTokens,
+    /// Try again, and report it with what the host is found to be.
+    Report,
+}
+
+/// What is wrong with the place where a fetched file should go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Destination {
+    /// Two files would have it.
+    Shared,
+    /// There is a file, which may be replaced.
+    Taken,
+    /// There is a directory.
+    Directory,
+    /// It has no name.
+    Nameless,
+    /// It cannot be written to.
+    Unwritable,
+    /// It has no space left.
+    Full,
+    /// It takes too long.
+    Slow,
+}
+
+impl Error {
+    pub fn new(kind: Kind, message: impl Into<String>, remedy: impl Into<Remedy>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            remedy: remedy.into(),
+        }
     }
 }
 
-impl std::error::Error for Complaint {}
+impl Remedy {
+    /// Changes each text in it that may come from elsewhere.
+    pub fn each_text(&mut self, mut change: impl FnMut(&mut String)) {
+        match self {
+            Self::Do(text) | Self::LeaveModeOut(text) | Self::VerifyLog(text) => change(text),
+            Self::NameLanguage(texts) => texts.iter_mut().for_each(change),
+            _ => {}
+        }
+    }
+}
+
+impl Display for Error {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<String> for Remedy {
+    fn from(words: String) -> Self {
+        Self::Do(words)
+    }
+}
+
+impl From<&str> for Remedy {
+    fn from(words: &str) -> Self {
+        Self::Do(words.into())
+    }
+}

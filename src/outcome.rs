@@ -1,14 +1,8 @@
-//! How a run ended, its exit code and the line that explains it.
+//! How a run ended, and what explains it.
 
+use crate::error::{Error, Kind, Remedy};
 use crate::limits::Limits;
-use crate::record::Failure;
 use nix::errno::Errno;
-
-/// Exit codes of our own, as timeout(1), env(1) and the shells use them.
-pub const EXIT_TIMEOUT: u8 = 124;
-pub const EXIT_OURS: u8 = 125;
-pub const EXIT_NOT_EXECUTABLE: u8 = 126;
-pub const EXIT_NOT_FOUND: u8 = 127;
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,106 +53,86 @@ pub enum Crash {
 }
 
 impl Outcome {
-    /// The exit code of `sandbox run`.
-    pub fn exit_code(&self) -> u8 {
-        const SIGPIPE: u8 = 13;
-        const ENOENT: u8 = 2;
-        match *self {
-            Self::Exited(status) => status,
-            Self::Signaled { signal, .. } | Self::Interrupted(signal) => 128 + signal,
-            Self::NotStarted(ENOENT) => EXIT_NOT_FOUND,
-            Self::NotStarted(_) => EXIT_NOT_EXECUTABLE,
-            Self::TimedOut => EXIT_TIMEOUT,
-            Self::OutputClosed => 128 + SIGPIPE,
-            Self::NoFiles(_) | Self::InputLimit | Self::OutputFailed(_) | Self::Crashed(_) => {
-                EXIT_OURS
-            }
-        }
-    }
-
-    /// What to tell the user beyond what the program itself wrote.
-    pub fn explanation(&self, limits: &Limits) -> Option<Failure> {
+    /// Returns what to tell the user beyond what the program itself wrote.
+    pub fn explanation(&self, limits: &Limits) -> Option<Error> {
         let system = |errno: i32| std::io::Error::from_raw_os_error(errno);
-        let (message, remedy) = match self {
+        Some(match self {
             Self::Signaled {
                 out_of_memory: true,
                 ..
-            } => (
+            } => Error::new(
+                Kind::Limit,
                 format!(
                     "the program ran out of the {} MiB of memory it was given",
                     limits.memory >> 20
                 ),
-                format!(
-                    "give it more with --memory, for example --memory {}M",
-                    limits.memory >> 19
-                ),
+                Remedy::RaiseMemory(Some(limits.memory >> 19)),
             ),
             Self::TimedOut => {
                 let limit = limits.timeout?.as_secs_f64();
-                (
+                Error::new(
+                    Kind::Limit,
                     format!("the program was stopped at its time limit of {limit} s"),
-                    format!(
-                        "give it longer with --timeout, for example --timeout {}",
-                        (limit * 2.0).ceil()
-                    ),
+                    Remedy::RaiseTimeout((limit * 2.0).ceil() as u64),
                 )
             }
-            Self::NotStarted(errno) => (
+            Self::NotStarted(errno) => Error::new(
+                Kind::Internal,
                 format!(
                     "the interpreter could not be started: {}",
                     system((*errno).into())
                 ),
-                "this build is broken; please report it".into(),
+                "this build is broken; please report it",
             ),
-            Self::NoFiles(errno) => (
+            Self::NoFiles(errno) => Error::new(
+                Kind::File,
                 format!(
                     "the program's files could not be made in the guest: {}",
                     system((*errno).into())
                 ),
-                no_files_remedy(Errno::from_raw((*errno).into())).into(),
+                no_files_remedy(Errno::from_raw((*errno).into())),
             ),
-            Self::InputLimit => (
+            Self::InputLimit => Error::new(
+                Kind::Policy,
                 format!(
                     "the program was given more than the {} bytes of standard input that the policy allows",
                     limits.input
                 ),
-                "give it less, or ask whoever wrote the policy to raise run.stdin".into(),
+                "give it less, or ask whoever wrote the policy to raise run.stdin",
             ),
-            Self::OutputFailed(errno) => (
+            Self::OutputFailed(errno) => Error::new(
+                Kind::Delivery,
                 format!(
                     "the program's output could not be written: {}",
                     system(*errno)
                 ),
-                "free space there, or send it elsewhere".into(),
+                "free space there, or send it elsewhere",
             ),
-            Self::Crashed(Crash::MemoryLost) => (
-                "a file of the cache was truncated while the guest used it as memory".into(),
-                "keep other programs from the cache directory, and run it again".into(),
+            Self::Crashed(Crash::MemoryLost) => Error::new(
+                Kind::Host,
+                "a file of the cache was truncated while the guest used it as memory",
+                "keep other programs from the cache directory, and run it again",
             ),
-            Self::Crashed(crash) => (
+            Self::Crashed(crash) => Error::new(
+                Kind::Guest,
                 format!("the guest crashed: {crash}"),
-                "run it again with --console to see the guest kernel's log".into(),
+                Remedy::ShowConsole,
             ),
             Self::Exited(_) | Self::Signaled { .. } | Self::Interrupted(_) | Self::OutputClosed => {
                 return None;
             }
-        };
-        Some(Failure { message, remedy })
+        })
     }
 }
 
-fn no_files_remedy(errno: Errno) -> &'static str {
+fn no_files_remedy(errno: Errno) -> Remedy {
     match errno {
-        Errno::ENOSPC | Errno::ENOMEM => {
-            "give it more memory with --memory, half of which is for files"
-        }
+        Errno::ENOSPC | Errno::ENOMEM => Remedy::RaiseMemoryForFiles,
         Errno::EROFS => {
-            "put them below /work, /tmp or /dev/shm: all else in the guest is read-only"
+            "put them below /work, /tmp or /dev/shm: all else in the guest is read-only".into()
         }
-        Errno::EEXIST => {
-            "give each a path of its own below /work, /tmp or /dev/shm, which nothing has yet: --put HOST:GUEST"
-        }
-        _ => "give another path: --put HOST:GUEST",
+        Errno::EEXIST => Remedy::ChooseFreeGuestPath,
+        _ => Remedy::ChooseGuestPath,
     }
 }
 
@@ -176,32 +150,6 @@ impl std::fmt::Display for Crash {
             Self::MemoryLost => write!(f, "its memory is gone: a file was truncated in the cache"),
             Self::Exit(reason) => write!(f, "{reason}"),
             Self::Violation(what) => write!(f, "{what}"),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn exit_codes_are_those_of_the_shells() {
-        let signaled = |signal| Outcome::Signaled {
-            signal,
-            out_of_memory: false,
-        };
-        for (outcome, code) in [
-            (Outcome::Exited(3), 3),
-            (signaled(11), 139),
-            (signaled(15), 143),
-            (Outcome::TimedOut, 124),
-            (Outcome::Interrupted(2), 130),
-            (Outcome::OutputClosed, 141),
-            (Outcome::NotStarted(2), 127),
-            (Outcome::NotStarted(13), 126),
-            (Outcome::Crashed(Crash::Reset), 125),
-        ] {
-            assert_eq!(outcome.exit_code(), code, "{outcome:?}");
         }
     }
 }

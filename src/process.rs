@@ -1,6 +1,7 @@
 //! Processes of this very binary.
 
-use crate::record::{Failure, Record};
+use crate::error::{Error, Kind};
+use crate::record::Record;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;
@@ -42,7 +43,7 @@ pub fn fork() -> Result<Option<Pid>> {
             set_pdeathsig(Signal::SIGKILL).context("tying a process to its parent")?;
             // It may have died before.
             if getppid() != parent {
-                exit(i32::from(crate::outcome::EXIT_OURS));
+                exit(1);
             }
             Ok(None)
         }
@@ -69,7 +70,7 @@ pub struct Ended {
 
 impl Ended {
     /// What it told of its run, if it could; the error: what is known then.
-    pub fn record(&self, told: &[u8]) -> std::result::Result<Record, Failure> {
+    pub fn record(&self, told: &[u8]) -> std::result::Result<Record, Error> {
         let how = match self.status {
             Ok(_) => match serde_json::from_slice(told) {
                 Ok(record) => return Ok(record),
@@ -77,10 +78,11 @@ impl Ended {
             },
             Err(signal) => format!("was ended by {}", described(signal)),
         };
-        Err(Failure {
-            message: format!("the process that ran the guest {how}"),
-            remedy: "run it again; if that happens again, please report it".into(),
-        })
+        Err(Error::new(
+            Kind::Internal,
+            format!("the process that ran the guest {how}"),
+            "run it again; if that happens again, please report it",
+        ))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the documents claim: each test that they name is there. For `…` in a name, anything may be.
 
-use sandbox::outcome::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_OURS, EXIT_TIMEOUT};
+use sandbox::cli::exit_code::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_OURS, EXIT_TIMEOUT};
 use std::fs;
 use std::path::Path;
 use std::process::Command;

@@ -3,9 +3,8 @@
 use crate::audit::entry::{End, Event, LINE_MAX, Link, Torn, Usage, line};
 use crate::audit::tail::{Rest, Tail};
 use crate::clock::since_1970;
-use crate::error::Complaint;
+use crate::error::{Error, Kind, Remedy};
 use crate::fs::is_at;
-use crate::outcome::EXIT_OURS;
 use crate::record::{Anchor, Record};
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::{Flock, FlockArg};
@@ -239,43 +238,37 @@ impl Log {
         path.into()
     }
 
-    fn unopened(&self, error: &io::Error) -> Complaint {
+    fn unopened(&self, error: &io::Error) -> Error {
         match error.raw_os_error() {
             Some(libc::ELOOP) => self.refused("it is a symbolic link"),
             Some(libc::ENXIO | libc::EISDIR) => self.refused("it is not a regular file"),
-            _ => Complaint {
-                what: format!(
+            _ => Error::new(
+                Kind::AuditLog,
+                format!(
                     "the audit log {} cannot be written: {error}",
                     self.path.display()
                 ),
-                remedy:
-                    "give a file in a directory of yours: nothing runs unless it is written down"
-                        .into(),
-                exit_code: EXIT_OURS,
-            },
-        }
-    }
-
-    fn refused(&self, why: &str) -> Complaint {
-        Complaint {
-            what: format!("the audit log {} is refused: {why}", self.path.display()),
-            remedy:
-                "give a regular file of yours that is nobody else's business (chmod 600), or a \
-                     path where there is none"
-                    .into(),
-            exit_code: EXIT_OURS,
-        }
-    }
-
-    fn no_log(&self) -> Complaint {
-        let path = self.path.display();
-        Complaint {
-            what: format!("{path} does not end as an audit log does: it is none, or was changed"),
-            remedy: format!(
-                "see sandbox audit verify {path}, then move it away: a new one begins without it"
+                "give a file in a directory of yours: nothing runs unless it is written down",
             ),
-            exit_code: EXIT_OURS,
         }
+    }
+
+    fn refused(&self, why: &str) -> Error {
+        Error::new(
+            Kind::AuditLog,
+            format!("the audit log {} is refused: {why}", self.path.display()),
+            "give a regular file of yours that is nobody else's business (chmod 600), or a path \
+             where there is none",
+        )
+    }
+
+    fn no_log(&self) -> Error {
+        let path = self.path.display();
+        Error::new(
+            Kind::AuditLog,
+            format!("{path} does not end as an audit log does: it is none, or was changed"),
+            Remedy::VerifyLog(path.to_string()),
+        )
     }
 }
 

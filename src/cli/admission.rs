@@ -2,9 +2,8 @@
 
 use crate::audit::{Code, Event, Files, Limits, Log, ROTATE, Start};
 use crate::cli::options::RunArgs;
-use crate::error::Complaint;
+use crate::error::{Error, Kind, Remedy};
 use crate::job::{Work, name};
-use crate::outcome::EXIT_OURS;
 use crate::policy::{Ceiling, Excess, Policy};
 use crate::run::Request;
 use anyhow::{Context, Result};
@@ -45,7 +44,7 @@ impl Gate {
                 return error;
             }
         }
-        Complaint::from(excess).into()
+        Error::from(excess).into()
     }
 
     /// The run may begin, and its beginning is written down. From here on this process has nothing
@@ -109,14 +108,14 @@ impl Gate {
             .read_to_end(&mut code)
             .context("reading the program from standard input")?;
         if code.len() as u64 > CODE_MAX {
-            return Err(Complaint {
-                what: format!(
+            return Err(Error::new(
+                Kind::BadProgram,
+                format!(
                     "the program on standard input is larger than {} MiB",
                     CODE_MAX >> 20
                 ),
-                remedy: "put its data into a file: --put FILE".into(),
-                exit_code: EXIT_OURS,
-            }
+                Remedy::PutDataIntoFile,
+            )
             .into());
         }
         let memory = memfd_create(c"code", MFdFlags::MFD_CLOEXEC).context("keeping the program")?;
@@ -128,18 +127,14 @@ impl Gate {
     }
 }
 
-/// Who sets the environment of others binds them with it.
-pub fn keep_to_environment(
-    option: &str,
-    name: &str,
-    given: Option<&Path>,
-) -> Result<(), Complaint> {
+/// An option may not contradict the variable: an administrator sets it for other users.
+pub fn keep_to_environment(option: &str, name: &str, given: Option<&Path>) -> Result<(), Error> {
     match env::var_os(name) {
-        Some(set) if given != Some(Path::new(&set)) => Err(Complaint {
-            what: format!("{option} is not what {name} says: {}", set.display()),
-            remedy: format!("leave out {option}"),
-            exit_code: EXIT_OURS,
-        }),
+        Some(set) if given != Some(Path::new(&set)) => Err(Error::new(
+            Kind::Policy,
+            format!("{option} is not what {name} says: {}", set.display()),
+            format!("leave out {option}"),
+        )),
         _ => Ok(()),
     }
 }
@@ -154,11 +149,11 @@ pub fn prepare(args: &RunArgs) -> Result<(Policy, Option<(Log, bool)>)> {
     };
     let log = match (&policy.audit, &args.audit) {
         (Some(audit), Some(path)) if *path != audit.file => {
-            return Err(Complaint {
-                what: format!("the policy has runs written to {}", audit.file.display()),
-                remedy: "leave out --audit, or name that file".into(),
-                exit_code: EXIT_OURS,
-            }
+            return Err(Error::new(
+                Kind::Policy,
+                format!("the policy has runs written to {}", audit.file.display()),
+                "leave out --audit, or name that file",
+            )
             .into());
         }
         (Some(audit), _) => {

@@ -1,8 +1,7 @@
 //! `sandbox audit`: the log of runs.
 
 use crate::audit::{self, verify};
-use crate::error::Complaint;
-use crate::outcome::EXIT_OURS;
+use crate::error::{Error, Kind};
 use crate::record::Anchor;
 use anyhow::Result;
 use clap::Subcommand;
@@ -37,12 +36,12 @@ pub fn audit_verb(verb: Verb) -> Result<u8> {
     Ok(code)
 }
 
-fn unreadable(error: anyhow::Error) -> Complaint {
-    Complaint {
-        what: format!("{error:#}"),
-        remedy: "check the path and its permissions".into(),
-        exit_code: EXIT_OURS,
-    }
+fn unreadable(error: anyhow::Error) -> Error {
+    Error::new(
+        Kind::File,
+        format!("{error:#}"),
+        "check the path and its permissions",
+    )
 }
 
 fn describe(file: &Path, sound: &audit::Sound) -> String {

@@ -1,7 +1,6 @@
 //! `sandbox man` and `sandbox completions`: from the same options that the parser goes by.
 
-use crate::error::Complaint;
-use crate::outcome::EXIT_OURS;
+use crate::error::{Error, Kind};
 use anyhow::Result;
 use clap::Command;
 use clap_complete::Shell;
@@ -23,21 +22,21 @@ pub fn completions(mut whole: Command, shell: Shell) -> Result<u8> {
     print(&script)
 }
 
-fn command(mut whole: Command, verbs: &[String]) -> Result<Command, Complaint> {
+fn command(mut whole: Command, verbs: &[String]) -> Result<Command, Error> {
     // Gives what is global to all of them.
     whole.build();
     let mut command = &whole;
     for verb in verbs {
         command = command.find_subcommand(verb).ok_or_else(|| {
             let others = command.get_subcommands().map(Command::get_name);
-            Complaint {
-                what: format!("there is no command {}", verbs.join(" ")),
-                remedy: match others.collect::<Vec<_>>()[..] {
+            Error::new(
+                Kind::Request,
+                format!("there is no command {}", verbs.join(" ")),
+                match others.collect::<Vec<_>>()[..] {
                     [] => format!("leave out {verb}"),
                     ref others => format!("name one of these: {}", others.join(", ")),
                 },
-                exit_code: EXIT_OURS,
-            }
+            )
         })?;
     }
     Ok(command.clone())

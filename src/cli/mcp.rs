@@ -1,6 +1,7 @@
 //! `sandbox mcp`.
 
 use crate::cli::admission::keep_to_environment;
+use crate::cli::exit_code::EXIT_SIGNALED;
 use crate::kvm_mode::Device;
 use crate::mcp::{self, HttpOptions, Options};
 use anyhow::Result;
@@ -48,7 +49,7 @@ pub fn mcp_verb(args: McpArgs, kvm: Device) -> Result<u8> {
     }
     keep_to_environment("--policy", "SANDBOX_POLICY", args.policy.as_deref())?;
     keep_to_environment("--audit", "SANDBOX_AUDIT", args.audit.as_deref())?;
-    mcp::serve(Options {
+    let signal = mcp::serve(Options {
         kvm,
         http: args.http.map(|address| HttpOptions {
             address,
@@ -58,5 +59,6 @@ pub fn mcp_verb(args: McpArgs, kvm: Device) -> Result<u8> {
         tokens: args.tokens,
         policy: args.policy,
         audit: args.audit,
-    })
+    })?;
+    Ok(signal.map_or(0, |signal| EXIT_SIGNALED + signal))
 }

@@ -1,13 +1,14 @@
 //! What we say to the user, on standard error.
 
-use crate::confine::{self, Layer};
-use crate::error::Complaint;
+use crate::cli::exit_code;
+use crate::cli::remedies::words;
+use crate::confine::Layer;
+use crate::error::Error;
 use crate::files::Fetched;
-use crate::outcome::{EXIT_OURS, Outcome};
-use crate::record::Failure;
+use crate::outcome::Outcome;
 use crate::run::Report;
+use crate::run::record_of::explained;
 use crate::template::builder::{Interrupted, Listener};
-use crate::vm::host::{self, Problem};
 use std::io::{IsTerminal, Write, stderr};
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ pub fn tell(report: &Report) {
         }
     }
     if let Some(explanation) = report.explanation() {
-        tell_failure(&explanation);
+        tell_error(&explanation);
     }
     if let Outcome::Crashed(_) = report.outcome {
         for line in &report.last_words {
@@ -52,7 +53,7 @@ fn tell_of_files(fetched: &Fetched) {
         }
     }
     if let Some(failure) = &fetched.failure {
-        say(&format!("{}\n{}", failure.what, failure.remedy));
+        tell_error(failure);
     }
 }
 
@@ -133,39 +134,24 @@ impl Listener for Progress {
     }
 }
 
-/// One line saying what failed, one saying what to do. Gives the exit code.
+/// Says in one line what failed and in one what to do. Returns the exit code.
 pub fn explain(error: &anyhow::Error) -> u8 {
-    let (failure, code) = failure(error);
-    failure.as_ref().inspect(|failure| tell_failure(failure));
-    code
+    if let Ok(error) = explained(error) {
+        tell_error(&error);
+    }
+    code_of(error)
 }
 
-fn tell_failure(failure: &Failure) {
-    say(&format!("{}\n{}", failure.message, failure.remedy));
+/// Returns the exit code for a failure.
+pub fn code_of(error: &anyhow::Error) -> u8 {
+    match explained(error) {
+        Ok(error) => exit_code::of_kind(error.kind),
+        Err(Interrupted(signal)) => exit_code::EXIT_SIGNALED + signal,
+    }
 }
 
-/// What failed and what to do, unless we were asked to stop; and the exit code.
-pub fn failure(error: &anyhow::Error) -> (Option<Failure>, u8) {
-    let (message, remedy, code) = if let Some(complaint) = error.downcast_ref::<Complaint>() {
-        (
-            complaint.to_string(),
-            complaint.remedy.clone(),
-            complaint.exit_code,
-        )
-    } else if let Some(Interrupted(signal)) = error.downcast_ref::<Interrupted>() {
-        return (None, 128 + signal);
-    } else if let Some(problem) = error.downcast_ref::<Problem>() {
-        (problem.to_string(), problem.remedy(), EXIT_OURS)
-    } else if let Some(missing) = error.downcast_ref::<confine::Missing>() {
-        let remedy =
-            "run on a newer kernel, or without that option: --verbose tells what holds then";
-        (missing.to_string(), remedy.into(), EXIT_OURS)
-    } else {
-        let remedy =
-            host::shortage(error).unwrap_or("run sandbox doctor to see what this host lacks");
-        (format!("{error:#}"), remedy.into(), EXIT_OURS)
-    };
-    (Some(Failure { message, remedy }), code)
+pub fn tell_error(error: &Error) {
+    say(&format!("{}\n{}", error.message, words(&error.remedy)));
 }
 
 /// To standard error, if anybody still reads it.

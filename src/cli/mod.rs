@@ -2,11 +2,13 @@
 
 mod admission;
 mod audit;
+pub mod exit_code;
 mod man;
 mod mcp;
 mod messages;
 mod options;
 mod record_writer;
+mod remedies;
 mod request;
 mod run;
 mod supervisor;
@@ -15,11 +17,12 @@ mod values;
 
 use crate::doctor;
 use crate::kvm_mode::{Choice, Device};
-use crate::outcome::EXIT_OURS;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
+use exit_code::EXIT_OURS;
 use messages::explain;
+use remedies::words;
 use std::path::PathBuf;
 
 /// After all options of run. Paragraphs are wrapped where they are printed.
@@ -119,7 +122,10 @@ pub fn main() -> u8 {
         Verb::Template(verb) => template::template_verb(verb, &kvm),
         Verb::Mcp(args) => mcp::mcp_verb(args, kvm),
         Verb::Audit(verb) => audit::audit_verb(verb),
-        Verb::Doctor { json } => doctor::doctor(&kvm, json),
+        Verb::Doctor { json } => doctor::doctor(&kvm, json, &words).map(|well| match well {
+            true => 0,
+            false => EXIT_OURS,
+        }),
         Verb::Completions { shell } => man::completions(Cli::command(), shell),
         Verb::Man { command } => man::manual(Cli::command(), &command),
     };

@@ -4,11 +4,10 @@ use crate::cli::admission::Gate;
 use crate::cli::options::RunArgs;
 use crate::cli::record_writer::Writer;
 use crate::cli::values::{parse_variable, read_arguments, read_variables};
-use crate::error::Complaint;
+use crate::error::{Error, Kind, Remedy};
 use crate::job::{Program, name, program_named, read_code, resolve};
 use crate::kvm_mode::Device;
 use crate::limits::{BOOT_LIMIT, Limits};
-use crate::outcome::EXIT_OURS;
 use crate::policy::{Ask, Ceiling, Excess, Grant, Wish};
 use crate::run::Request;
 use anyhow::Result;
@@ -127,12 +126,11 @@ fn program(args: &RunArgs) -> Result<(Program, Vec<OsString>)> {
             program_named(&name)
         }
         (None, None) => {
-            return Err(Complaint {
-                what: "there is nothing to run".into(),
-                remedy: "name a script, or give code after -c, or - to read it from standard input"
-                    .into(),
-                exit_code: EXIT_OURS,
-            }
+            return Err(Error::new(
+                Kind::Request,
+                "there is nothing to run",
+                Remedy::GiveProgram,
+            )
             .into());
         }
     };
@@ -143,21 +141,16 @@ fn program(args: &RunArgs) -> Result<(Program, Vec<OsString>)> {
 }
 
 /// The variables given, those in files first.
-fn environment(given: &[OsString], files: &[PathBuf]) -> Result<Vec<Vec<u8>>, Complaint> {
-    let complaint = |what| Complaint {
-        what,
-        remedy: "give NAME=VALUE, or the NAME of a variable to pass on".into(),
-        exit_code: EXIT_OURS,
+fn environment(given: &[OsString], files: &[PathBuf]) -> Result<Vec<Vec<u8>>, Error> {
+    let unusable = |message: String| {
+        let remedy = "give NAME=VALUE, or the NAME of a variable to pass on";
+        Error::new(Kind::Request, message, remedy)
     };
     let mut words = Vec::new();
     for file in files {
-        words.extend(read_variables(file).map_err(complaint)?);
+        words.extend(read_variables(file).map_err(unusable)?);
     }
     words.extend_from_slice(given);
     let variables: Result<Vec<_>, _> = words.iter().map(|word| parse_variable(word)).collect();
-    Ok(variables
-        .map_err(complaint)?
-        .into_iter()
-        .flatten()
-        .collect())
+    Ok(variables.map_err(unusable)?.into_iter().flatten().collect())
 }

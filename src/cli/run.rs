@@ -1,14 +1,15 @@
 //! `sandbox run`.
 
 use crate::cli::admission::{self, Gate};
-use crate::cli::messages::{Progress, describe, explain, failure, say, tell};
+use crate::cli::exit_code;
+use crate::cli::messages::{Progress, code_of, describe, explain, say, tell};
 use crate::cli::options::RunArgs;
-use crate::cli::record_writer::{self, Writer};
+use crate::cli::record_writer::{Writer, told};
 use crate::cli::request::{CAPTURED, Given, request};
 use crate::cli::supervisor::{Side, Supervisor};
 use crate::kvm_mode::Device;
 use crate::limits::ConfineLevel;
-use crate::run::{Report, Request, prepare, run};
+use crate::run::{Report, Request, prepare, record_of, run};
 use crate::signals::Signals;
 use anyhow::Result;
 use clap::ArgMatches;
@@ -53,23 +54,20 @@ pub fn run_verb(args: RunArgs, matches: &ArgMatches, kvm: Device) -> Result<u8> 
     let supervised = gate.as_ref().is_ok_and(|gate| gate.entrance.is_some());
     let result = gate.and_then(|gate| carry_out(args, &given, kvm, gate, writer.as_ref(), tells));
     let code = match &result {
-        Ok((report, _)) => report.exit_code(),
-        Err(error) if json => failure(error).1,
+        Ok((report, _)) => exit_code::of_report(report),
+        Err(error) if json => code_of(error),
         Err(error) => explain(error),
     };
     let Some(writer) = writer else {
         return Ok(code);
     };
     let (record, signals) = match result {
-        Ok((report, signals)) => (record_writer::of(report), signals),
-        Err(error) => (
-            record_writer::of_failure(&error, memory, began.elapsed()),
-            None,
-        ),
+        Ok((report, signals)) => (record_of::report(report), signals),
+        Err(error) => (record_of::failure(&error, memory, began.elapsed()), None),
     };
     // A supervisor reads whatever comes, and may pass a signal on that has come already.
     let obeyed = signals.as_ref().filter(|_| !supervised);
-    let code = writer.write(&record, obeyed)?.unwrap_or(code);
+    let code = writer.write(&told(record), obeyed)?.unwrap_or(code);
     if supervised {
         // Nor is it to end us now, after all has been told.
         forget(signals);

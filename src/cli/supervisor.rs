@@ -3,11 +3,12 @@
 
 use crate::audit::{Log, Usage};
 use crate::cli::admission::{CLIENT, Entrance};
-use crate::cli::messages::{explain, say};
-use crate::cli::record_writer::{Writer, of_failure};
-use crate::outcome::EXIT_OURS;
+use crate::cli::exit_code::{EXIT_OURS, EXIT_SIGNALED};
+use crate::cli::messages::{explain, tell_error};
+use crate::cli::record_writer::{Writer, told};
 use crate::process::{self, Ended};
 use crate::record::{Record, Status};
+use crate::run::record_of;
 use crate::signals::Signals;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -70,9 +71,9 @@ impl Supervisor {
     /// each output stream that may be in it.
     pub fn attend(mut self, writer: Option<Writer>, kept: u64, memory: u64) -> Result<u8> {
         let most = TOLD_MAX.saturating_add(kept.saturating_mul(2 * ESCAPED));
-        let told = self.listen(most)?;
+        let answer = self.listen(most)?;
         let ended = process::ended(self.child)?;
-        let (run, record) = split(&told);
+        let (run, record) = split(&answer);
         // Of a record that its process did not write.
         let limits = |mut record: Record| {
             record.memory.limit = memory;
@@ -84,23 +85,20 @@ impl Supervisor {
             .and_then(|number| Signal::try_from(number).ok());
         let cancelled = ended_by.is_some_and(|signal| self.asked.contains(&signal));
         let code = match ended.status {
-            Err(signal) if cancelled => 128 + signal,
+            Err(signal) if cancelled => i32::from(EXIT_SIGNALED) + signal,
             status => status.unwrap_or(EXIT_OURS.into()),
         };
         let code = u8::try_from(code).unwrap_or(EXIT_OURS);
         let mut record = match ended.record(record) {
             Ok(record) => record,
             Err(_) if cancelled => limits(Record::empty(Status::Cancelled)),
-            Err(failure) => limits(Record {
-                error: Some(failure),
-                ..Record::empty(Status::Error)
-            }),
+            Err(error) => {
+                if ended.status.is_err() && writer.is_none() {
+                    tell_error(&error);
+                }
+                limits(told((Record::empty(Status::Error), Some(error))))
+            }
         };
-        if let (Err(_), false, None, Some(error)) =
-            (ended.status, cancelled, &writer, &record.error)
-        {
-            say(&format!("{}\n{}", error.message, error.remedy));
-        }
         let written = run.map(|run| self.log.end(CLIENT, run, &record, self.usage(&ended)));
         let code = match written.transpose() {
             Ok(anchor) => {
@@ -108,7 +106,7 @@ impl Supervisor {
                 code
             }
             Err(error) => {
-                record = of_failure(&error, memory, self.began.elapsed());
+                record = told(record_of::failure(&error, memory, self.began.elapsed()));
                 match writer {
                     None => explain(&error),
                     Some(_) => EXIT_OURS,

@@ -4,7 +4,8 @@ use crate::cli::messages::{Progress, say};
 use crate::image::store;
 use crate::kvm_mode::{self, Device};
 use crate::template::Store;
-use crate::template::builder::{self, Kind};
+use crate::template::TemplateSpec;
+use crate::template::builder;
 use crate::units::parse_memory;
 use crate::vm::allow_kicks;
 use crate::vm::host;
@@ -46,13 +47,13 @@ pub fn template_verb(verb: Verb, device: &Device) -> Result<u8> {
             let kvm = host::open(&device.path)?;
             allow_kicks()?;
             let mode = kvm_mode::choose(&kvm, device)?;
-            let kind = Kind {
+            let spec = TemplateSpec {
                 memory,
                 pids: pids_limit,
                 root,
             };
             let mut progress = Progress { quiet: false };
-            builder::original(&kvm, mode, device, kind, true, &mut progress)?;
+            builder::find_or_build(&kvm, mode, device, spec, true, &mut progress)?;
         }
         Verb::List { verify } => list(&Store::open()?, verify)?,
         Verb::Prune => {

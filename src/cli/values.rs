@@ -1,9 +1,8 @@
 //! Values of options, from their text.
 
-use crate::error::Complaint;
+use crate::error::{Error, Kind};
 use crate::kvm_mode::Choice;
 use crate::limits::ConfineLevel;
-use crate::outcome::EXIT_OURS;
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use std::ffi::{OsStr, OsString};
@@ -83,14 +82,16 @@ pub fn read_variables(path: &Path) -> Result<Vec<OsString>, String> {
 }
 
 /// A file of arguments, each of which ends with a NUL.
-pub fn read_arguments(path: &Path) -> Result<Vec<OsString>, Complaint> {
-    let content = fs::read(path).map_err(|error| Complaint {
-        what: format!(
-            "the file of arguments {} cannot be read: {error}",
-            path.display()
-        ),
-        remedy: "check the path and its permissions".into(),
-        exit_code: EXIT_OURS,
+pub fn read_arguments(path: &Path) -> Result<Vec<OsString>, Error> {
+    let content = fs::read(path).map_err(|error| {
+        Error::new(
+            Kind::File,
+            format!(
+                "the file of arguments {} cannot be read: {error}",
+                path.display()
+            ),
+            "check the path and its permissions",
+        )
     })?;
     Ok(ended_by_nul(&content))
 }

@@ -63,7 +63,7 @@ impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "this kernel has no {}, which --confine=require asks for",
+            "this kernel has no {}, without which a process is not fully confined",
             self.0
         )
     }

@@ -1,7 +1,7 @@
 //! Where on the host the guest's files are to go.
 
-use crate::error::Complaint;
-use crate::files::{Get, complaint};
+use crate::error::{Destination as Fault, Error, Remedy};
+use crate::files::{Get, unusable};
 use crate::job::resolve;
 use nix::unistd::{AccessFlags, access};
 use std::ffi::{OsStr, OsString};
@@ -37,11 +37,7 @@ impl Destination {
 }
 
 /// Checks what can be checked before there is anything to write, so that no long run is lost.
-pub fn destinations(
-    gets: &[Get],
-    workdir: &[u8],
-    force: bool,
-) -> Result<Vec<Destination>, Complaint> {
+pub fn destinations(gets: &[Get], workdir: &[u8], force: bool) -> Result<Vec<Destination>, Error> {
     let mut found = Vec::<Destination>::new();
     for get in gets {
         let destination = destination(get, workdir)?;
@@ -49,15 +45,15 @@ pub fn destinations(
         let shown = shown.display();
         check_directory(&destination.directory)?;
         if found.iter().any(|other| other.is_same(&destination)) {
-            return Err(complaint(
+            return Err(unusable(
                 format!("two files of the guest's would both become {shown}"),
-                "give one of them another name: --get GUEST:HOST",
+                Remedy::ChooseDestination(Fault::Shared),
             ));
         }
         if !force && destination.path().symlink_metadata().is_ok() {
-            return Err(complaint(
+            return Err(unusable(
                 format!("{shown} is there already"),
-                "replace it with --force, or give another name: --get GUEST:HOST",
+                Remedy::ChooseDestination(Fault::Taken),
             ));
         }
         found.push(destination);
@@ -66,7 +62,7 @@ pub fn destinations(
 }
 
 /// Where cp(1) would put it: into a directory that exists, under its own name.
-fn destination(get: &Get, workdir: &[u8]) -> Result<Destination, Complaint> {
+fn destination(get: &Get, workdir: &[u8]) -> Result<Destination, Error> {
     let guest = resolve(workdir, &get.guest)?;
     let own = Path::new(OsStr::from_bytes(&guest)).file_name();
     let given = get.host.as_deref().unwrap_or(Path::new("."));
@@ -77,12 +73,12 @@ fn destination(get: &Get, workdir: &[u8]) -> Result<Destination, Complaint> {
         _ => (given.parent().unwrap_or(given), given.file_name()),
     };
     let Some(name) = name else {
-        return Err(complaint(
+        return Err(unusable(
             format!(
                 "{} has no name that it could have here",
                 get.guest.display()
             ),
-            "give one: --get GUEST:HOST",
+            Remedy::ChooseDestination(Fault::Nameless),
         ));
     };
     let directory = match directory.as_os_str().is_empty() {
@@ -96,21 +92,21 @@ fn destination(get: &Get, workdir: &[u8]) -> Result<Destination, Complaint> {
     })
 }
 
-fn check_directory(directory: &Path) -> Result<(), Complaint> {
+fn check_directory(directory: &Path) -> Result<(), Error> {
     let shown = directory.display();
     if !directory.is_dir() {
-        return Err(complaint(
+        return Err(unusable(
             format!("there is no directory {shown} to write files to"),
             "make it: mkdir -p",
         ));
     }
     access(directory, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|errno| {
-        complaint(
+        unusable(
             format!(
                 "no files can be written to the directory {shown}: {}",
                 errno.desc()
             ),
-            "give another one: --get GUEST:HOST",
+            Remedy::ChooseDestination(Fault::Unwritable),
         )
     })
 }
@@ -156,7 +152,10 @@ mod tests {
         std::os::unix::fs::symlink("nothing", &path).unwrap();
         let gets = [get("a", Some(path))];
         let refused = destinations(&gets, b"/work", false).unwrap_err();
-        assert!(refused.what.contains("link is there already"), "{refused}");
+        assert!(
+            refused.message.contains("link is there already"),
+            "{refused}"
+        );
         assert!(destinations(&gets, b"/work", true).is_ok());
     }
 

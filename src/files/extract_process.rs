@@ -1,6 +1,7 @@
 //! The process that unpacks what a guest leaves, apart from the one that runs it.
 
 use crate::confine::confine_writer;
+use crate::error::{Destination as Fault, Remedy};
 use crate::files::extract::{Place, Rules, Unpack};
 use crate::files::{COUNT_MAX, Destination, Fetched};
 use crate::limits::ConfineLevel;
@@ -86,7 +87,7 @@ impl Unpacker {
             // It goes on alone, and ends by itself: there is nobody to hear from it.
             return Ok(Fetched::failed(
                 "the program's files could not be written in time: some may be missing, or still be written",
-                "get fewer of them, or give a place that is faster: --get GUEST:HOST",
+                Remedy::ChooseDestination(Fault::Slow),
             ));
         }
         Ok(match postcard::from_bytes::<Fetched>(&report) {

@@ -13,19 +13,14 @@ mod spec;
 pub use destination::{Destination, destinations};
 pub use extract_process::Unpacker;
 pub use put::read;
-pub use report::{Failure, Fetched, Written};
+pub use report::{Fetched, Written};
 pub use spec::{Get, Put};
 
-use crate::error::Complaint;
-use crate::outcome::EXIT_OURS;
+use crate::error::{Error, Kind, Remedy};
 
 /// Files and directories in one run at most, each way.
 const COUNT_MAX: usize = 100_000;
 
-fn complaint(what: impl Into<String>, remedy: impl Into<String>) -> Complaint {
-    Complaint {
-        what: what.into(),
-        remedy: remedy.into(),
-        exit_code: EXIT_OURS,
-    }
+fn unusable(message: impl Into<String>, remedy: impl Into<Remedy>) -> Error {
+    Error::new(Kind::File, message, remedy)
 }

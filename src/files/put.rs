@@ -1,7 +1,7 @@
 //! Reads what is to go into the guest.
 
-use crate::error::Complaint;
-use crate::files::{COUNT_MAX, Put, complaint};
+use crate::error::{Error, Remedy};
+use crate::files::{COUNT_MAX, Put, unusable};
 use crate::job::{beneath, resolve};
 use guest::{File, kind};
 use std::ffi::OsStr;
@@ -18,7 +18,7 @@ fn room(memory: u64) -> u64 {
 }
 
 /// The files, and the directories with all in them, for a guest with so much memory.
-pub fn read(puts: &[Put], workdir: &[u8], memory: u64) -> Result<Vec<File>, Complaint> {
+pub fn read(puts: &[Put], workdir: &[u8], memory: u64) -> Result<Vec<File>, Error> {
     let mut list = List {
         found: Vec::new(),
         size: 0,
@@ -41,26 +41,23 @@ pub fn read(puts: &[Put], workdir: &[u8], memory: u64) -> Result<Vec<File>, Comp
         .collect()
 }
 
-fn check_size(size: u64, memory: u64) -> Result<(), Complaint> {
+fn check_size(size: u64, memory: u64) -> Result<(), Error> {
     if size > room(memory) {
         return Err(too_large(size, memory));
     }
     Ok(())
 }
 
-fn too_large(size: u64, memory: u64) -> Complaint {
+fn too_large(size: u64, memory: u64) -> Error {
     const SPARE: u64 = 256 << 20;
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    complaint(
+    unusable(
         format!(
             "{} MiB of files do not fit in a guest with {} MiB of memory, half of which is for files",
             mib(size),
             mib(memory)
         ),
-        format!(
-            "give it more with --memory, for example --memory {}M",
-            mib(size * 2 + SPARE)
-        ),
+        Remedy::RaiseMemory(Some(mib(size * 2 + SPARE))),
     )
 }
 
@@ -81,7 +78,7 @@ struct Found {
 
 impl List {
     /// What is named itself may be a link; links below stay links.
-    fn add_tree(&mut self, put: &Put, workdir: &[u8]) -> Result<(), Complaint> {
+    fn add_tree(&mut self, put: &Put, workdir: &[u8]) -> Result<(), Error> {
         let metadata = put.host.metadata().map_err(|e| unreadable(&put.host, &e))?;
         let mut waiting = vec![(put.host.clone(), target(put, workdir)?, metadata)];
         while let Some((host, guest, metadata)) = waiting.pop() {
@@ -105,16 +102,16 @@ impl List {
         guest: Vec<u8>,
         metadata: &Metadata,
         is_top: bool,
-    ) -> Result<(), Complaint> {
+    ) -> Result<(), Error> {
         let file_type = metadata.file_type();
         if !(file_type.is_file() || file_type.is_dir() || file_type.is_symlink()) {
-            return Err(complaint(
+            return Err(unusable(
                 format!("{} is neither a file nor a directory", host.display()),
                 "put files and directories; a pipe can be the program's standard input",
             ));
         }
         if self.found.len() == COUNT_MAX {
-            return Err(complaint(
+            return Err(unusable(
                 format!("there are more than {COUNT_MAX} files to put"),
                 "put an archive of them, and unpack it in the program",
             ));
@@ -144,7 +141,7 @@ fn names(directory: &Path) -> io::Result<Vec<std::ffi::OsString>> {
 }
 
 /// The path in the guest: under its own name, unless another is given.
-fn target(put: &Put, workdir: &[u8]) -> Result<Vec<u8>, Complaint> {
+fn target(put: &Put, workdir: &[u8]) -> Result<Vec<u8>, Error> {
     let given = put.guest.as_deref().unwrap_or(OsStr::new("./"));
     let path = resolve(workdir, given)?;
     // What has no name of its own (`.`) is what is in it.
@@ -156,7 +153,7 @@ fn target(put: &Put, workdir: &[u8]) -> Result<Vec<u8>, Complaint> {
 
 impl Found {
     /// Not more than one byte over `limit`.
-    fn read(self, limit: u64) -> Result<File, Complaint> {
+    fn read(self, limit: u64) -> Result<File, Error> {
         let content = match self.mode & kind::MASK {
             kind::FILE => read_file(&self.host, limit, self.is_top),
             kind::LINK => self
@@ -189,23 +186,23 @@ fn read_file(path: &Path, limit: u64, is_top: bool) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Complaint {
+fn unreadable(path: &Path, error: &io::Error) -> Error {
     let shown = path.display();
-    let (what, remedy) = match error.kind() {
+    let (what, remedy): (_, Remedy) = match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => (
             format!("there is no {shown} to put into the guest"),
-            "check the path; it is HOST in --put HOST:GUEST",
+            Remedy::CheckHostPath,
         ),
         io::ErrorKind::PermissionDenied => (
             format!("you may not read {shown}"),
-            "give yourself permission to read it: chmod u+r",
+            "give yourself permission to read it: chmod u+r".into(),
         ),
         _ => (
             format!("{shown} cannot be read: {error}"),
-            "check that it is a file or a directory",
+            "check that it is a file or a directory".into(),
         ),
     };
-    complaint(what, remedy)
+    unusable(what, remedy)
 }
 
 #[cfg(test)]
@@ -288,6 +285,6 @@ mod tests {
             guest: None,
         };
         let refused = read(&[put], b"/work", 256 << 20).unwrap_err();
-        assert!(refused.what.contains("1048576 MiB"), "{refused}");
+        assert!(refused.message.contains("1048576 MiB"), "{refused}");
     }
 }

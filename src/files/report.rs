@@ -1,6 +1,7 @@
 //! What became of the files that were wanted of the guest, as the process that writes them tells
 //! the one that waits for it.
 
+use crate::error::{Error, Kind, Remedy};
 use serde::{Deserialize, Serialize};
 
 /// Entries of a list that are told.
@@ -17,7 +18,7 @@ pub struct Fetched {
     /// What in a directory is neither file nor directory.
     pub left_out: Listed<String>,
     /// Why there is no more.
-    pub failure: Option<Failure>,
+    pub failure: Option<Error>,
 }
 
 /// The first of many, and how many there are.
@@ -35,14 +36,6 @@ pub struct Written {
     pub guest: String,
     pub host: String,
     pub size: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
-    pub what: String,
-    pub remedy: String,
-    /// There is no more because that would be too much.
-    pub is_limit: bool,
 }
 
 /// What a list is made of.
@@ -80,13 +73,9 @@ impl<T: Entry> Listed<T> {
 }
 
 impl Fetched {
-    pub fn failed(what: &str, remedy: &str) -> Self {
+    pub fn failed(message: &str, remedy: impl Into<Remedy>) -> Self {
         Self {
-            failure: Some(Failure {
-                what: what.into(),
-                remedy: remedy.into(),
-                is_limit: false,
-            }),
+            failure: Some(Error::new(Kind::Delivery, message, remedy)),
             ..Self::default()
         }
     }
@@ -97,8 +86,8 @@ impl Fetched {
         self.missing.distrust();
         self.left_out.distrust();
         if let Some(failure) = &mut self.failure {
-            failure.what = visible(&failure.what);
-            failure.remedy = visible(&failure.remedy);
+            failure.message = visible(&failure.message);
+            failure.remedy.each_text(|text| *text = visible(text));
         }
         self
     }

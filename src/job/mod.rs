@@ -7,9 +7,8 @@ pub use crate::image::language::Language;
 pub use path::{beneath, resolve};
 pub use script::read_code;
 
-use crate::error::Complaint;
+use crate::error::{Error, Kind};
 use crate::image::language::{PYTHON, SHELL, words};
-use crate::outcome::EXIT_OURS;
 use guest::{File, Job, WORKDIR, handover, kind};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -97,7 +96,7 @@ impl Work {
 
     /// Whether its words can be handed over: an interpreter that is up takes any. `boots`: a machine
     /// is booted for it alone.
-    pub fn check_words(&self, boots: bool) -> Result<(), Complaint> {
+    pub fn check_words(&self, boots: bool) -> Result<(), Error> {
         /// With the NUL at its end: MAX_ARG_STRLEN of execve(2).
         const WORD_MAX: usize = 128 << 10;
         let takes_any = self.is_python() && (self.record || !boots);
@@ -105,12 +104,11 @@ impl Work {
         if takes_any || !self.job.argv.iter().any(is_long) {
             return Ok(());
         }
-        Err(Complaint {
-            what: "the code or an argument is too long for an interpreter that has yet to start"
-                .into(),
-            remedy: "put it into a script".into(),
-            exit_code: EXIT_OURS,
-        })
+        Err(Error::new(
+            Kind::Request,
+            "the code or an argument is too long for an interpreter that has yet to start",
+            "put it into a script",
+        ))
     }
 
     /// Where a machine is booted for it alone: the interpreter to be started first, which gets the
@@ -159,7 +157,7 @@ pub fn make(
     workdir: &[u8],
     pids: u32,
     root: bool,
-) -> Result<Work, Complaint> {
+) -> Result<Work, Error> {
     let mut file = None;
     let mut argv = match program {
         Program::Stdin => match language {

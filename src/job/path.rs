@@ -1,7 +1,6 @@
 //! Paths in the guest.
 
-use crate::error::Complaint;
-use crate::outcome::EXIT_OURS;
+use crate::error::{Error, Kind};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -16,17 +15,17 @@ pub fn beneath(directory: &[u8], path: &[u8]) -> Vec<u8> {
 }
 
 /// A path in the guest as the user gave it, absolute and without `.`. The error: it has a `..`.
-pub fn resolve(workdir: &[u8], given: &OsStr) -> Result<Vec<u8>, Complaint> {
+pub fn resolve(workdir: &[u8], given: &OsStr) -> Result<Vec<u8>, Error> {
     let mut names = PathBuf::new();
     for component in Path::new(given).components() {
         match component {
             Component::Normal(name) => names.push(name),
             Component::ParentDir => {
-                return Err(Complaint {
-                    what: format!("the path in the guest {} goes up with ..", given.display()),
-                    remedy: "give the path that it means".into(),
-                    exit_code: EXIT_OURS,
-                });
+                return Err(Error::new(
+                    Kind::Request,
+                    format!("the path in the guest {} goes up with ..", given.display()),
+                    "give the path that it means",
+                ));
             }
             _ => {}
         }

@@ -1,8 +1,7 @@
 //! Scripts: reading them, and which interpreter they are for.
 
-use crate::error::Complaint;
+use crate::error::{Error, Kind, Remedy};
 use crate::image::language::{Language, PYTHON, SHELL, words};
-use crate::outcome::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND};
 use std::ffi::{OsStr, OsString};
 use std::io::{ErrorKind, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -11,36 +10,29 @@ use std::path::Path;
 /// Bytes of a script at most.
 const SCRIPT_MAX: u64 = 56 << 20;
 
-pub fn read(path: &Path) -> Result<Vec<u8>, Complaint> {
+pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
     let shown = path.display();
-    let complaint = |what: String, remedy: &str, exit_code| Complaint {
-        what,
-        remedy: remedy.into(),
-        exit_code,
-    };
+    let unusable = |message: String, remedy: &str| Error::new(Kind::BadProgram, message, remedy);
     let unreadable = |error: std::io::Error| match error.kind() {
-        ErrorKind::NotFound | ErrorKind::NotADirectory => complaint(
+        ErrorKind::NotFound | ErrorKind::NotADirectory => Error::new(
+            Kind::NoProgram,
             format!("there is no script {shown}"),
-            "check the path; code itself goes after -c, or to standard input: sandbox run -",
-            EXIT_NOT_FOUND,
+            Remedy::CheckProgramPath,
         ),
-        ErrorKind::PermissionDenied => complaint(
+        ErrorKind::PermissionDenied => unusable(
             format!("you may not read the script {shown}"),
             "give yourself permission to read it: chmod u+r",
-            EXIT_NOT_EXECUTABLE,
         ),
-        _ => complaint(
+        _ => unusable(
             format!("the script {shown} cannot be read: {error}"),
             "check that it is a file with Python code",
-            EXIT_NOT_EXECUTABLE,
         ),
     };
     let metadata = path.metadata().map_err(unreadable)?;
     if metadata.is_dir() {
-        return Err(complaint(
+        return Err(unusable(
             format!("the script {shown} is a directory"),
             "name the file in it that should run",
-            EXIT_NOT_EXECUTABLE,
         ));
     }
     let mut content = Vec::new();
@@ -49,24 +41,23 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Complaint> {
         .and_then(|file| file.take(SCRIPT_MAX + 1).read_to_end(&mut content))
         .map_err(unreadable)?;
     if content.len() as u64 > SCRIPT_MAX {
-        return Err(complaint(
+        return Err(unusable(
             format!("the script {shown} is larger than {} MiB", SCRIPT_MAX >> 20),
             "give the data to its standard input instead",
-            EXIT_NOT_EXECUTABLE,
         ));
     }
     Ok(content)
 }
 
 /// Code that is to run as after -c.
-pub fn read_code(path: &Path) -> Result<OsString, Complaint> {
+pub fn read_code(path: &Path) -> Result<OsString, Error> {
     let code = read(path)?;
     if code.contains(&0) {
-        return Err(Complaint {
-            what: format!("the code in {} has a NUL in it", path.display()),
-            remedy: "give Python code, which is text".into(),
-            exit_code: EXIT_NOT_EXECUTABLE,
-        });
+        return Err(Error::new(
+            Kind::BadProgram,
+            format!("the code in {} has a NUL in it", path.display()),
+            "give Python code, which is text",
+        ));
     }
     Ok(OsString::from_vec(code))
 }
@@ -77,7 +68,7 @@ pub fn interpreter(
     path: &Path,
     content: &[u8],
     language: Option<Language>,
-) -> Result<Vec<Vec<u8>>, Complaint> {
+) -> Result<Vec<Vec<u8>>, Error> {
     let shebang = Shebang::of(content);
     let is_shell = |shebang: &Shebang| matches!(shebang.name, b"sh" | b"bash");
     let extension = path.extension().map(OsStr::as_bytes);
@@ -89,15 +80,15 @@ pub fn interpreter(
         (None, _, Some(shebang)) if is_shell(shebang) => Language::Bash,
         (None, _, Some(shebang)) if shebang.name.starts_with(b"python") => Language::Python,
         (None, _, Some(shebang)) => {
-            return Err(Complaint {
-                what: format!(
+            return Err(Error::new(
+                Kind::NoProgram,
+                format!(
                     "the script {} is for {}, which is not there",
                     path.display(),
                     String::from_utf8_lossy(shebang.name).escape_debug()
                 ),
-                remedy: "there are Python and Bash; say with --lang if it is one of them".into(),
-                exit_code: EXIT_NOT_FOUND,
-            });
+                Remedy::NameLanguage(vec!["Python".into(), "Bash".into()]),
+            ));
         }
     };
     Ok(match language {
@@ -183,8 +174,8 @@ mod tests {
     fn a_script_for_another_interpreter_runs_only_in_a_language_that_there_is() {
         let of = |language| interpreter(Path::new("a"), b"#!/usr/bin/perl\n", language);
         let complaint = of(None).unwrap_err();
-        assert_eq!(complaint.exit_code, EXIT_NOT_FOUND);
-        assert!(complaint.what.contains("is for perl"), "{complaint}");
+        assert_eq!(complaint.kind, Kind::NoProgram);
+        assert!(complaint.message.contains("is for perl"), "{complaint}");
         assert_eq!(of(Some(Language::Bash)), Ok(words(&[SHELL])));
         assert_eq!(of(Some(Language::Python)), Ok(words(&[PYTHON])));
     }

@@ -2,8 +2,7 @@
 //! found out by trying and then remembered.
 
 pub mod verdicts;
-use crate::error::Complaint;
-use crate::outcome::EXIT_OURS;
+use crate::error::{Error, Kind, Remedy};
 use crate::vm::mode::Mode;
 use crate::vm::{Verdict, probe};
 use anyhow::Result;
@@ -80,43 +79,44 @@ fn remember(kept: &Kept, verdict: Verdict) -> Verdict {
 }
 
 /// Decides what becomes of a guest that failed natively, in this way.
-pub fn after_failure(choice: Choice, how: &str) -> Result<Mode, Complaint> {
+pub fn after_failure(choice: Choice, how: &str) -> Result<Mode, Error> {
     match choice {
         Choice::Auto => Ok(Mode::Emulated),
-        Choice::Native | Choice::Emulated => Err(Complaint {
-            what: format!("--kvm-mode {}: {how}", choice.name()),
-            remedy: "leave it out: everything works, more slowly; --fresh --console shows the guest kernel's log"
-                .into(),
-            exit_code: EXIT_OURS,
-        }),
+        Choice::Native | Choice::Emulated => Err(unavailable(
+            choice,
+            how,
+            "everything works, more slowly; a console shows the guest kernel's log",
+        )),
     }
 }
 
+/// Says why a mode that was asked for is not to be had, and why another will do.
+fn unavailable(choice: Choice, why: &str, instead: &str) -> Error {
+    let message = format!("{} mode was asked for: {why}", choice.name());
+    Error::new(Kind::Host, message, Remedy::LeaveModeOut(instead.into()))
+}
+
 /// Whether the user can have what he wants, and what it is.
-pub fn decide(verdict: &Verdict, choice: Choice) -> Result<Mode, Complaint> {
+pub fn decide(verdict: &Verdict, choice: Choice) -> Result<Mode, Error> {
     match (verdict, choice) {
         (Verdict::Hardware, Choice::Auto) => Ok(Mode::Hardware),
         (Verdict::Native, Choice::Auto) => Ok(Mode::Native),
         // One that failed is tried again for whoever insists, to see how it fails.
         (Verdict::Native | Verdict::Unbootable(_), Choice::Native) => Ok(Mode::Native),
         (Verdict::Emulated(_) | Verdict::Unbootable(_), Choice::Auto) => Ok(Mode::Emulated),
-        (
-            Verdict::Native | Verdict::Emulated(_) | Verdict::Unbootable(_),
-            Choice::Emulated,
-        ) => Ok(Mode::Emulated),
-        (Verdict::Hardware, Choice::Native | Choice::Emulated) => Err(Complaint {
-            what: format!(
-                "--kvm-mode {}: this host has a hardware KVM, which has no such mode",
-                choice.name()
-            ),
-            remedy: "leave it out: the guest's kernel runs natively here in any case".into(),
-            exit_code: EXIT_OURS,
-        }),
-        (Verdict::Emulated(why), Choice::Native) => Err(Complaint {
-            what: format!("--kvm-mode native: this host's KVM does not run guests' kernels natively: {why}"),
-            remedy: "leave it out: everything works, more slowly; or see that kvm_pvm is loaded with pvm_native=Y".into(),
-            exit_code: EXIT_OURS,
-        }),
+        (Verdict::Native | Verdict::Emulated(_) | Verdict::Unbootable(_), Choice::Emulated) => {
+            Ok(Mode::Emulated)
+        }
+        (Verdict::Hardware, Choice::Native | Choice::Emulated) => Err(unavailable(
+            choice,
+            "this host has a hardware KVM, which has no such mode",
+            "the guest's kernel runs natively here in any case",
+        )),
+        (Verdict::Emulated(why), Choice::Native) => Err(unavailable(
+            choice,
+            &format!("this host's KVM does not run guests' kernels natively: {why}"),
+            "everything works, more slowly; or see that kvm_pvm is loaded with pvm_native=Y",
+        )),
     }
 }
 
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(given(&failed, native), Some(Mode::Native));
         assert_eq!(given(&failed, emulated), Some(Mode::Emulated));
         let complaint = decide(&refused, native).unwrap_err();
-        assert!(complaint.what.ends_with("for a reason"), "{complaint}");
+        assert!(complaint.message.ends_with("for a reason"), "{complaint}");
     }
 
     #[test]
@@ -151,6 +151,9 @@ mod tests {
         let how = "it crashed: triple fault";
         assert_eq!(after_failure(Choice::Auto, how), Ok(Mode::Emulated));
         let complaint = after_failure(Choice::Native, how).unwrap_err();
-        assert_eq!(complaint.what, format!("--kvm-mode native: {how}"));
+        assert_eq!(
+            complaint.message,
+            format!("native mode was asked for: {how}")
+        );
     }
 }

@@ -5,7 +5,7 @@ use crate::job::Language;
 use crate::kvm_mode::Device;
 use crate::log::say;
 use crate::mcp::tool::arguments::Arguments;
-use crate::outcome::EXIT_OURS;
+use crate::mcp::tool::remedies::words;
 use crate::policy::{Files, Grant};
 use crate::process;
 use crate::record::{Failure, Record, Status};
@@ -31,6 +31,9 @@ use tokio::sync::oneshot;
 /// Bytes of a record at most: far more than those of a run that keeps its limits.
 const RECORD_MAX: u64 = 64 << 20;
 
+/// The exit code in the log of a run without a process.
+const NO_PROCESS: i32 = 125;
+
 /// How a run ended.
 pub struct Ended {
     pub record: Record,
@@ -53,7 +56,7 @@ impl Ended {
             usage: Usage {
                 wall_ms: 0.0,
                 cpu_ms: 0.0,
-                exit: EXIT_OURS.into(),
+                exit: NO_PROCESS,
             },
             workspace: None,
         }
@@ -173,7 +176,12 @@ fn attend(child: &Mutex<Child>, workspace: Workspace) -> Result<Ended> {
     let record = ended.record(&told);
     Ok(Ended {
         is_told: record.is_ok(),
-        record: record.unwrap_or_else(failed),
+        record: record.unwrap_or_else(|error| {
+            failed(Failure {
+                remedy: words(&error.remedy),
+                message: error.message,
+            })
+        }),
         size: told.len() as u64,
         usage,
         workspace: Some(workspace),

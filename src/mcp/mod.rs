@@ -8,16 +8,15 @@ mod scratch;
 mod server;
 mod signals;
 mod state;
-mod tool;
+pub(crate) mod tool;
 mod transport;
 
-use crate::error::Complaint;
+use crate::error::{Error, Kind, Remedy};
 use crate::kvm_mode::Device;
 use crate::mcp::transport::gauge::Count;
 pub use crate::mcp::transport::http::Options as HttpOptions;
 use crate::mcp::transport::tokens::Tokens;
 pub use crate::mcp::transport::tokens::new_line as new_token;
-use crate::outcome::EXIT_OURS;
 use admission::Governor;
 use anyhow::{Context, Result};
 use artifacts::Kept;
@@ -46,8 +45,8 @@ pub struct Options {
     pub audit: Option<PathBuf>,
 }
 
-/// Serves until the client goes or a signal comes; gives the exit code.
-pub fn serve(options: Options) -> Result<u8> {
+/// Serves until the client goes or a signal comes; returns that signal.
+pub fn serve(options: Options) -> Result<Option<u8>> {
     let tokens = options.tokens.as_deref().map(Tokens::read).transpose()?;
     if let Some(http) = &options.http
         && tokens.is_none()
@@ -65,17 +64,17 @@ pub fn serve(options: Options) -> Result<u8> {
         .enable_all()
         .build()
         .context("starting a runtime")?;
-    let code = runtime.block_on(serve_until_the_end(options, tokens, governor));
+    let ended = runtime.block_on(serve_until_the_end(options, tokens, governor));
     // Not waiting for a read of standard input that nothing ends.
     runtime.shutdown_background();
-    code
+    ended
 }
 
 async fn serve_until_the_end(
     options: Options,
     tokens: Option<Tokens>,
     governor: Governor,
-) -> Result<u8> {
+) -> Result<Option<u8>> {
     let directory = Scratch::create()?;
     let stop = CancellationToken::new();
     let shared = Arc::new(Shared {
@@ -93,26 +92,25 @@ async fn serve_until_the_end(
         match options.http {
             None => {
                 crate::mcp::transport::stdio::serve(shared).await;
-                Ok(0)
+                Ok(None)
             }
             Some(http) => match crate::mcp::transport::http::serve(shared, http, tokens).await? {},
         }
     };
-    let code = tokio::select! {
-        code = door => code,
-        number = signals.next() => Ok(128 + number),
+    let ended = tokio::select! {
+        ended = door => ended,
+        number = signals.next() => Ok(Some(number)),
     };
     // Its runs end now, and that is written down.
     stop.cancel();
     drop(timeout(LAST_WORDS, at_work.calls.none()).await);
-    code
+    ended
 }
 
-fn open_to_all(address: SocketAddr) -> Complaint {
-    Complaint {
-        what: format!("{address} is open to others, and without tokens all of them may run code"),
-        remedy: "give --tokens FILE (sandbox mcp token NAME makes one), or listen on 127.0.0.1"
-            .into(),
-        exit_code: EXIT_OURS,
-    }
+fn open_to_all(address: SocketAddr) -> Error {
+    Error::new(
+        Kind::Request,
+        format!("{address} is open to others, and without tokens all of them may run code"),
+        Remedy::GiveTokens,
+    )
 }

@@ -8,8 +8,7 @@ pub use ceiling::{Ask, Ceiling, Confinement, Excess, Files, Grant, Wish};
 pub use quota::{Admission, Admitting, Busy, Quota, Shortage};
 pub use values::{Size, Time};
 
-use crate::error::Complaint;
-use crate::outcome::EXIT_OURS;
+use crate::error::{Error, Kind};
 use crate::record::without_format;
 use crate::units::MEMORY_MIN;
 use schemars::JsonSchema;
@@ -74,12 +73,14 @@ pub struct Audit {
 }
 
 impl Policy {
-    pub fn read(path: &Path) -> Result<Self, Complaint> {
+    pub fn read(path: &Path) -> Result<Self, Error> {
         let text = fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
-        Self::parse(&text).map_err(|what| Complaint {
-            what: format!("the policy {} is refused: {what}", path.display()),
-            remedy: "correct it there; docs/policy.md says what a policy may have".into(),
-            exit_code: EXIT_OURS,
+        Self::parse(&text).map_err(|what| {
+            Error::new(
+                Kind::Policy,
+                format!("the policy {} is refused: {what}", path.display()),
+                "correct it there; docs/policy.md says what a policy may have",
+            )
         })
     }
 
@@ -125,12 +126,12 @@ impl Policy {
     }
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Complaint {
-    Complaint {
-        what: format!("the policy {} cannot be read: {error}", path.display()),
-        remedy: "check the path and its permissions: nothing runs without the policy".into(),
-        exit_code: EXIT_OURS,
-    }
+fn unreadable(path: &Path, error: &io::Error) -> Error {
+    Error::new(
+        Kind::Policy,
+        format!("the policy {} cannot be read: {error}", path.display()),
+        "check the path and its permissions: nothing runs without the policy",
+    )
 }
 
 /// The schema of a [`Policy`] (JSON Schema 2020-12).

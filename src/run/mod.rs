@@ -1,18 +1,21 @@
 //! One run on one screen.
 
+pub mod record_of;
+
 use crate::agent::{Collection, Console, Marks, Session, Shared, Sink, Told, Totals};
 use crate::confine::{self, Layer, Seal};
+use crate::error::{Error, Kind, Remedy};
 use crate::files::{self, Fetched, Get, Put, Unpacker};
 use crate::image::store;
 use crate::job::{self, Language, Program, Work};
 use crate::kvm_mode::{self, Device};
 use crate::limits::ConfineLevel;
 use crate::limits::Limits;
-use crate::outcome::{Crash, EXIT_OURS, Outcome};
-use crate::record::Failure;
+use crate::outcome::Outcome;
 use crate::signals::Signals;
 use crate::template::Key;
-use crate::template::builder::{self, Kind, Listener, Original};
+use crate::template::TemplateSpec;
+use crate::template::builder::{self, Listener, Original};
 use crate::vm::bus::Unknown;
 use crate::vm::host;
 use crate::vm::mode::Mode;
@@ -87,8 +90,8 @@ impl Request {
         })
     }
 
-    fn kind(&self) -> Kind {
-        Kind {
+    fn template(&self) -> TemplateSpec {
+        TemplateSpec {
             memory: self.limits.memory,
             pids: self.limits.pids,
             root: self.root,
@@ -135,28 +138,30 @@ pub struct Report {
 }
 
 impl Report {
-    /// The exit code of `sandbox run`. A program that failed may have left less than it should:
-    /// then its own code says more.
-    pub fn exit_code(&self) -> u8 {
-        match self.outcome {
-            Outcome::Exited(0) if self.fetched.missing.count > 0 => EXIT_OURS,
-            Outcome::Exited(_) | Outcome::Signaled { .. } if self.fetched.failure.is_some() => {
-                EXIT_OURS
-            }
-            ref outcome => outcome.exit_code(),
+    /// Returns why the program's own end does not count, if that is so.
+    pub fn undelivered(&self) -> Option<Error> {
+        let Fetched {
+            missing, failure, ..
+        } = &self.fetched;
+        match (&self.outcome, failure) {
+            (Outcome::Exited(_) | Outcome::Signaled { .. }, Some(failure)) => Some(failure.clone()),
+            (Outcome::Exited(0), None) if missing.count > 0 => Some(Error::new(
+                Kind::Delivery,
+                format!("files that were wanted are missing: {}", missing.count),
+                "see that the program makes them, and may read them",
+            )),
+            _ => None,
         }
     }
 
-    /// What to tell the user beyond what the program itself wrote.
-    pub fn explanation(&self) -> Option<Failure> {
-        let mut failure = self.outcome.explanation(&self.limits)?;
+    /// Returns what to tell the user beyond what the program itself wrote.
+    pub fn explanation(&self) -> Option<Error> {
+        let mut error = self.outcome.explanation(&self.limits)?;
         let had_program = self.timings.program.is_some();
-        let crashed =
-            matches!(&self.outcome, Outcome::Crashed(crash) if *crash != Crash::MemoryLost);
-        if crashed && self.mode == Mode::Native && !had_program {
-            failure.remedy = "run it again with --kvm-mode emulated, which is slower, or with --console to see the guest kernel's log".into();
+        if error.kind == Kind::Guest && self.mode == Mode::Native && !had_program {
+            error.remedy = Remedy::EmulateOrShowConsole;
         }
-        Some(failure)
+        Some(error)
     }
 }
 
@@ -316,11 +321,11 @@ fn original(
     path: Path,
     listener: &mut dyn Listener,
 ) -> Result<Option<Original>> {
-    let (device, kind) = (&request.kvm, request.kind());
+    let (device, spec) = (&request.kvm, request.template());
     match path {
         Path::Cold => Ok(None),
         Path::Warm => {
-            builder::original(kvm, mode, device, kind, request.verify, listener).map(Some)
+            builder::find_or_build(kvm, mode, device, spec, request.verify, listener).map(Some)
         }
     }
 }

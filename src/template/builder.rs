@@ -6,12 +6,10 @@ use crate::confine::Seal;
 use crate::image::store;
 use crate::job;
 use crate::kvm_mode::{self, Device};
-use crate::limits::{BOOT_LIMIT, Limits};
 use crate::outcome::{Crash, Outcome};
 use crate::signals::Signals;
-use crate::template::{Draft, Found, GAP, Key, Lock, Store, Template};
+use crate::template::{Found, GAP, Key, Lock, Store, Template, TemplateSpec, TemplateWriter};
 use crate::units::PAGE;
-use crate::vm::host;
 use crate::vm::mode::Mode;
 use crate::vm::{BootImages, Config, Pages, Saved, SavedMemory, State, Vm};
 use crate::watchdog::Watchdog;
@@ -26,16 +24,6 @@ use vm_memory::{
     Bytes, FileOffset, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress,
 };
 
-/// What a template is for: all that a job cannot change any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kind {
-    /// Guest memory in bytes.
-    pub memory: u64,
-    /// Processes and threads at once.
-    pub pids: u32,
-    pub root: bool,
-}
-
 /// What the user may want to hear while a template is found or built.
 pub trait Listener {
     /// A template that must not be used, and why not.
@@ -47,51 +35,6 @@ pub trait Listener {
     fn built(&mut self, elapsed: Duration);
     /// The guest failed natively, in this way, and its kernel is emulated instead.
     fn emulating(&mut self, how: &str);
-}
-
-/// How long a guest whose kernel runs natively may take to boot, and then to start Python: a
-/// hundred times as long as it does. One that takes longer is emulated instead.
-const NATIVE_LIMIT: Duration = Duration::from_secs(60);
-
-impl Kind {
-    /// Changes with everything that the saved machine depends on.
-    fn key(&self, mode: Mode) -> Result<Key> {
-        Ok(Key::of(&[
-            env!("SANDBOX_BUILD").as_bytes(),
-            host::fingerprint()?,
-            mode.name().as_bytes(),
-            &self.memory.to_le_bytes(),
-            &self.pids.to_le_bytes(),
-            &[self.root.into()],
-        ]))
-    }
-
-    /// While a template is made.
-    fn limits(&self, mode: Mode) -> Limits {
-        let limit = match mode {
-            Mode::Native => NATIVE_LIMIT,
-            Mode::Hardware | Mode::Emulated => BOOT_LIMIT,
-        };
-        Limits {
-            memory: self.memory,
-            boot: limit,
-            timeout: Some(limit),
-            max_output: u64::MAX,
-            input: 0,
-            fetch_count: 0,
-            fetch_size: 0,
-            pids: self.pids,
-        }
-    }
-
-    fn describe(&self) -> String {
-        let root = if self.root { ", as root" } else { "" };
-        format!(
-            "Python, {} MiB, {} processes{root}",
-            self.memory >> 20,
-            self.pids
-        )
-    }
 }
 
 /// What a template holds beside the memory.
@@ -116,21 +59,21 @@ pub struct Original {
 /// Makes a saved machine from its template, which is built if need be, in this mode; or emulated, if
 /// a guest fails natively and the user does not insist. `verify`: all of its memory is read and
 /// checked.
-pub fn original(
+pub fn find_or_build(
     kvm: &Kvm,
     mode: Mode,
     device: &Device,
-    kind: Kind,
+    spec: TemplateSpec,
     verify: bool,
     listener: &mut dyn Listener,
 ) -> Result<Original> {
-    let how = match saved(kvm, mode, kind, verify, listener) {
+    let how = match saved(kvm, mode, spec, verify, listener) {
         Err(error) if mode == Mode::Native => error.downcast::<Failed>()?.0,
         result => return result,
     };
     let mode = kvm_mode::after_failure(device.choice, &how)?;
     listener.emulating(&how);
-    let original = saved(kvm, mode, kind, verify, listener)?;
+    let original = saved(kvm, mode, spec, verify, listener)?;
     // Not earlier: a guest that fails in either mode says nothing against one of them.
     kvm_mode::remember_failure(device, how)?;
     Ok(original)
@@ -139,12 +82,12 @@ pub fn original(
 fn saved(
     kvm: &Kvm,
     mode: Mode,
-    kind: Kind,
+    spec: TemplateSpec,
     verify: bool,
     listener: &mut dyn Listener,
 ) -> Result<Original> {
-    let key = kind.key(mode)?;
-    let template = template(kvm, mode, kind, &key, verify, listener)?;
+    let key = spec.key(mode)?;
+    let template = template(kvm, mode, spec, &key, verify, listener)?;
     let content: Content =
         postcard::from_bytes(&template.state).context("decoding the template")?;
     let saved = Saved {
@@ -163,7 +106,7 @@ fn saved(
 fn template(
     kvm: &Kvm,
     mode: Mode,
-    kind: Kind,
+    spec: TemplateSpec,
     key: &Key,
     verify: bool,
     listener: &mut dyn Listener,
@@ -182,7 +125,7 @@ fn template(
     if let Ok(template) = find(&store, key, verify)? {
         return Ok(template);
     }
-    build(&store, &lock, kvm, mode, kind, listener)
+    build(&store, &lock, kvm, mode, spec, listener)
 }
 
 /// The template; or why there is none, if there is a file that must not be used.
@@ -202,44 +145,44 @@ fn build(
     lock: &Lock,
     kvm: &Kvm,
     mode: Mode,
-    kind: Kind,
+    spec: TemplateSpec,
     listener: &mut dyn Listener,
 ) -> Result<Template> {
     let began = Instant::now();
     let last = store.last_build_time();
     let signals = Signals::watch()?;
-    let mut vm = warm_up(kvm, mode, kind, &signals, &mut |stage| {
+    let mut vm = warm_up(kvm, mode, spec, &signals, &mut |stage| {
         listener.building(stage, began.elapsed(), last);
     })?;
     listener.building("saving", began.elapsed(), last);
     let state = vm.save(kvm)?;
-    let mut draft = store.draft(lock, kind.memory)?;
-    let filled = write_memory(vm.memory(), &mut draft)?;
+    let mut writer = store.writer(lock, spec.memory)?;
+    let filled = write_memory(vm.memory(), &mut writer)?;
     drop(vm);
-    let (memory, offset) = draft.memory()?;
+    let (memory, offset) = writer.memory()?;
     let saved = Saved {
         state,
         working_set: Vec::new(),
         memory: SavedMemory {
             file: FileOffset::new(memory, offset),
-            size: kind.memory,
+            size: spec.memory,
             filled,
         },
         runtime: store::runtime()?,
     };
     let content = Content {
-        working_set: rehearse(kvm, mode, kind, &saved, &signals)?,
+        working_set: profile_working_set(kvm, mode, spec, &saved, &signals)?,
         filled: saved.memory.filled,
         state: saved.state,
     };
     let content = postcard::to_stdvec(&content).context("encoding the template")?;
-    let template = draft.publish(&content, &kind.describe(), began.elapsed())?;
+    let template = writer.publish(&content, &spec.describe(), began.elapsed())?;
     listener.built(began.elapsed());
     Ok(template)
 }
 
 /// Gives the pages that hold anything.
-fn write_memory(memory: &GuestMemoryMmap, draft: &mut Draft) -> Result<Pages> {
+fn write_memory(memory: &GuestMemoryMmap, writer: &mut TemplateWriter) -> Result<Pages> {
     let (mut filled, mut index) = (Pages::default(), 0);
     for region in memory.iter() {
         for offset in (0..region.len()).step_by(PAGE) {
@@ -248,23 +191,23 @@ fn write_memory(memory: &GuestMemoryMmap, draft: &mut Draft) -> Result<Pages> {
                 .read_slice(&mut page, MemoryRegionAddress(offset))
                 .context("reading guest memory")?;
             if page != [0; PAGE] {
-                draft.write_page(index.into(), &page)?;
+                writer.write_page(index.into(), &page)?;
                 filled.add(index, GAP);
             }
             index += 1;
         }
     }
     for (first, count) in filled.runs() {
-        draft.reserve(first.into(), count.into())?;
+        writer.reserve(first.into(), count.into())?;
     }
     Ok(filled)
 }
 
-/// Runs the least of programs in a first clone, and sees which pages that takes.
-fn rehearse(
+/// Runs the least of programs in a first clone, and returns the pages that it wrote to.
+fn profile_working_set(
     kvm: &Kvm,
     mode: Mode,
-    kind: Kind,
+    spec: TemplateSpec,
     saved: &Saved,
     signals: &Signals,
 ) -> Result<Vec<Pages>> {
@@ -278,13 +221,13 @@ fn rehearse(
         Sink::new(&nowhere, u64::MAX)?,
     ];
     let session = Session::warm(
-        job::rehearsal(kind.pids, kind.root),
+        job::rehearsal(spec.pids, spec.root),
         sinks,
         Arc::clone(&shared),
     );
     let vm = Vm::restore(kvm, mode, saved, session)?;
     let watchdog = Watchdog::start(vm, shared, Seal::none())?;
-    let (vm, verdict) = watchdog.watch(&kind.limits(mode), signals, &mut || {})?;
+    let (vm, verdict) = watchdog.watch(&spec.limits(mode), signals, &mut || {})?;
     let written = vm.written()?;
     let (reported, ..) = vm.into_peer().into_result();
     match verdict.outcome(reported) {
@@ -294,7 +237,7 @@ fn rehearse(
 }
 
 /// A signal asked us to stop while there was no program yet.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Interrupted(pub u8);
 
 impl std::fmt::Display for Interrupted {
@@ -309,7 +252,7 @@ impl std::error::Error for Interrupted {}
 fn warm_up(
     kvm: &Kvm,
     mode: Mode,
-    kind: Kind,
+    spec: TemplateSpec,
     signals: &Signals,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Vm<Session>> {
@@ -319,10 +262,10 @@ fn warm_up(
         Sink::new(stderr(), u64::MAX)?,
         Sink::new(stderr(), u64::MAX)?,
     ];
-    let job = job::warm_interpreter(kind.pids, kind.root);
+    let job = job::warm_interpreter(spec.pids, spec.root);
     let session = Session::warming(job, sinks, Arc::clone(&shared));
     let config = Config {
-        memory: kind.memory,
+        memory: spec.memory,
         runtime: store::runtime()?,
         images: BootImages {
             kernel: &store::kernel()?,
@@ -332,7 +275,7 @@ fn warm_up(
     };
     let vm = Vm::boot(kvm, mode, config, session)?;
     let watchdog = Watchdog::start(vm, Arc::clone(&shared), Seal::none())?;
-    let (vm, verdict) = watchdog.watch(&kind.limits(mode), signals, &mut || {
+    let (vm, verdict) = watchdog.watch(&spec.limits(mode), signals, &mut || {
         progress(match shared.start_time() {
             None => "booting the guest kernel",
             Some(_) => "starting Python",

@@ -38,11 +38,11 @@ impl Fixture {
 
     pub fn publish(&self) {
         let lock = self.store.lock(&self.key, || ()).unwrap();
-        let mut draft = self.store.draft(&lock, 8 * PAGE as u64).unwrap();
+        let mut writer = self.store.writer(&lock, 8 * PAGE as u64).unwrap();
         for (index, byte) in PAGES {
-            draft.write_page(index, &[byte; PAGE]).unwrap();
+            writer.write_page(index, &[byte; PAGE]).unwrap();
         }
-        draft
+        writer
             .publish(STATE, DESCRIPTION, Duration::from_micros(1_234_567))
             .unwrap();
     }

@@ -159,10 +159,10 @@ mod tests {
         let file = |key, role| fs::write(fixture.store.path(key, role), "content").unwrap();
         file(&kept, TEMPLATE);
         file(&building, TEMPLATE);
-        file(&stale, "draft-1-1");
+        file(&stale, "writer-1-1");
         fs::write(fixture.directory.path().join("unrelated"), "").unwrap();
         let lock = fixture.store.lock(&building, || ()).unwrap();
-        let draft = fixture.store.draft(&lock, PAGE as u64).unwrap();
+        let writer = fixture.store.writer(&lock, PAGE as u64).unwrap();
 
         let size = size_on_disk(&fixture.path(TEMPLATE)).unwrap().unwrap();
         let (files, bytes) = fixture.store.prune(Some(&kept)).unwrap();
@@ -174,7 +174,7 @@ mod tests {
         assert!(names.contains(&format!("{building}.template")));
         assert!(names.contains(&format!("{building}.lock")));
         assert!(names.contains(&"unrelated".into()));
-        draft.publish(b"", "", Duration::ZERO).unwrap();
+        writer.publish(b"", "", Duration::ZERO).unwrap();
 
         drop(lock);
         assert_eq!(fixture.store.prune(None).unwrap().0, 2);

@@ -194,8 +194,8 @@ mod tests {
     fn the_next_holder_removes_what_a_killed_builder_left() {
         let fixture = Fixture::new();
         let (stale, others) = (
-            fixture.path("draft-1-1"),
-            fixture.store.path(&Key::of(&[b"other"]), "draft-1-1"),
+            fixture.path("writer-1-1"),
+            fixture.store.path(&Key::of(&[b"other"]), "writer-1-1"),
         );
         std::fs::write(&stale, "half a template").unwrap();
         std::fs::write(&others, "of another key").unwrap();

@@ -11,14 +11,16 @@ pub mod format;
 mod listing;
 mod lock;
 mod pages;
+mod spec;
 mod store;
 mod writer;
 
 pub use crate::key::Key;
 pub use listing::{About, Entry};
 pub use lock::Lock;
+pub use spec::TemplateSpec;
 pub use store::{Found, Store, Template};
-pub use writer::{Draft, GAP};
+pub use writer::{GAP, TemplateWriter};
 
 #[cfg(test)]
 mod fixture;

@@ -14,7 +14,7 @@ use std::time::Duration;
 pub(super) const TEMPLATE: &str = "template";
 pub(super) const LOCK: &str = "lock";
 /// A prefix; the rest is of the builder's own.
-pub(super) const DRAFT: &str = "draft-";
+pub(super) const DRAFT: &str = "writer-";
 
 /// The templates of this user.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use std::time::Duration;
 pub const GAP: u32 = 64;
 
 /// A template that is being written, under a name that nobody reads. Dropped, it is gone.
-pub struct Draft<'a> {
+pub struct TemplateWriter<'a> {
     store: &'a Store,
     lock: &'a Lock,
     path: PathBuf,
@@ -38,7 +38,7 @@ pub struct Draft<'a> {
 impl Store {
     /// Begins a template with `memory_size` bytes of memory, a multiple of [`PAGE`], all zero so
     /// far.
-    pub fn draft<'a>(&'a self, lock: &'a Lock, memory_size: u64) -> Result<Draft<'a>> {
+    pub fn writer<'a>(&'a self, lock: &'a Lock, memory_size: u64) -> Result<TemplateWriter<'a>> {
         let length = file_length(memory_size).context("a memory of no sound length")?;
         // The lock is not enough: some network file systems have it do nothing between hosts.
         let nanoseconds = since_1970().as_nanos();
@@ -50,7 +50,7 @@ impl Store {
             .create_new(true)
             .mode(0o600)
             .open(&path);
-        let draft = Draft {
+        let writer = TemplateWriter {
             store: self,
             lock,
             file: file.with_context(|| self.writing(lock))?,
@@ -62,11 +62,11 @@ impl Store {
             next: 0,
             published: false,
         };
-        draft
+        writer
             .file
             .set_len(length)
             .with_context(|| self.writing(lock))?;
-        Ok(draft)
+        Ok(writer)
     }
 
     fn writing(&self, lock: &Lock) -> String {
@@ -75,7 +75,7 @@ impl Store {
     }
 }
 
-impl Draft<'_> {
+impl TemplateWriter<'_> {
     /// The page at `index * PAGE` of the memory. In ascending order; zero pages may be left out.
     pub fn write_page(&mut self, index: u64, page: &[u8; PAGE]) -> Result<()> {
         assert!(
@@ -178,7 +178,7 @@ impl Draft<'_> {
     }
 }
 
-impl Drop for Draft<'_> {
+impl Drop for TemplateWriter<'_> {
     fn drop(&mut self) {
         if !self.published {
             // If that fails, the next holder of the lock does it.
@@ -196,10 +196,10 @@ mod tests {
     fn a_dropped_draft_leaves_nothing() {
         let fixture = Fixture::new();
         let lock = fixture.store.lock(&fixture.key, || ()).unwrap();
-        let mut draft = fixture.store.draft(&lock, 2 * PAGE as u64).unwrap();
-        draft.write_page(1, &[1; PAGE]).unwrap();
+        let mut writer = fixture.store.writer(&lock, 2 * PAGE as u64).unwrap();
+        writer.write_page(1, &[1; PAGE]).unwrap();
         assert_eq!(fixture.names().len(), 2);
-        drop(draft);
+        drop(writer);
         assert_eq!(fixture.names(), [format!("{}.lock", fixture.key)]);
     }
 
@@ -209,11 +209,11 @@ mod tests {
         let lock = fixture.store.lock(&fixture.key, || ()).unwrap();
         let page = PAGE as u64;
         for size in [0, page - 1, 1 << 63, page.wrapping_neg()] {
-            assert!(fixture.store.draft(&lock, size).is_err(), "{size}");
+            assert!(fixture.store.writer(&lock, size).is_err(), "{size}");
         }
-        let draft = fixture.store.draft(&lock, page).unwrap();
+        let writer = fixture.store.writer(&lock, page).unwrap();
         let state = vec![0; crate::template::format::MAX_STATE + 1];
-        draft.publish(&state, "", Duration::ZERO).unwrap_err();
+        writer.publish(&state, "", Duration::ZERO).unwrap_err();
         assert_eq!(fixture.names(), [format!("{}.lock", fixture.key)]);
     }
 
@@ -222,8 +222,8 @@ mod tests {
         let fixture = Fixture::new();
         fs::create_dir_all(fixture.path("template/in")).unwrap();
         let lock = fixture.store.lock(&fixture.key, || ()).unwrap();
-        let draft = fixture.store.draft(&lock, PAGE as u64).unwrap();
-        let error = draft.publish(b"", "", Duration::ZERO).unwrap_err();
+        let writer = fixture.store.writer(&lock, PAGE as u64).unwrap();
+        let error = writer.publish(b"", "", Duration::ZERO).unwrap_err();
         let path = fixture.path(TEMPLATE);
         assert!(error.to_string().contains(path.to_str().unwrap()));
         assert!(format!("{error:#}").contains("Is a directory"), "{error:#}");
@@ -235,7 +235,7 @@ mod tests {
         let fixture = Fixture::new();
         let lock = fixture.store.lock(&fixture.key, || ()).unwrap();
         fs::remove_dir_all(fixture.directory.path()).unwrap();
-        let error = fixture.store.draft(&lock, PAGE as u64).err().unwrap();
+        let error = fixture.store.writer(&lock, PAGE as u64).err().unwrap();
         let directory = fixture.directory.path().to_str().unwrap();
         assert!(error.to_string().contains(directory), "{error:#}");
     }
@@ -246,14 +246,14 @@ mod tests {
         let lock = fixture.store.lock(&fixture.key, || ()).unwrap();
         let chunk = (HUGE_PAGE / PAGE) as u64;
         let count = 2 * chunk;
-        let mut draft = fixture.store.draft(&lock, count * PAGE as u64).unwrap();
+        let mut writer = fixture.store.writer(&lock, count * PAGE as u64).unwrap();
         // With few zeroes between them, and with as many as are and are not written.
         let apart = [chunk + 10, chunk + 73, chunk + 137, chunk + 202];
         let is_there = |index: u64| index <= chunk || apart.contains(&index);
         for index in (0..count).filter(|&index| is_there(index)) {
-            draft.write_page(index, &[index as u8; PAGE]).unwrap();
+            writer.write_page(index, &[index as u8; PAGE]).unwrap();
         }
-        let template = draft.publish(b"", "", Duration::ZERO).unwrap();
+        let template = writer.publish(b"", "", Duration::ZERO).unwrap();
         for index in 0..count {
             let mut page = [0; PAGE];
             let offset = template.memory_offset + index * PAGE as u64;
@@ -269,8 +269,8 @@ mod tests {
     fn pages_come_in_ascending_order() {
         let fixture = Fixture::new();
         let lock = fixture.store.lock(&fixture.key, || ()).unwrap();
-        let mut draft = fixture.store.draft(&lock, 2 * PAGE as u64).unwrap();
-        draft.write_page(1, &[0; PAGE]).unwrap();
-        draft.write_page(1, &[1; PAGE]).unwrap();
+        let mut writer = fixture.store.writer(&lock, 2 * PAGE as u64).unwrap();
+        writer.write_page(1, &[0; PAGE]).unwrap();
+        writer.write_page(1, &[1; PAGE]).unwrap();
     }
 }

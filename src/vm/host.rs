@@ -2,6 +2,7 @@
 //!
 //! `doctor` and `run` share the sentences and remedies here.
 
+use crate::error::Remedy;
 use anyhow::Context;
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use nix::errno::Errno;
@@ -241,7 +242,7 @@ fn field_where(file: &str, key: usize, number: u32, wanted: usize) -> Option<Str
 
 impl Problem {
     /// What to do about it, in a sentence.
-    pub fn remedy(&self) -> String {
+    pub fn remedy(&self) -> Remedy {
         match self {
             Self::Absent(_) => "enable virtualisation: in the firmware (VT-x or AMD-V), or nested \
                  virtualisation if this is a virtual machine; in a container, pass the device in \
@@ -249,7 +250,7 @@ impl Problem {
                 .into(),
             Self::Forbidden { path, way } => {
                 let path = path.display();
-                match way {
+                Remedy::Do(match way {
                     Way::Join(group) => format!(
                         "join its group and log in again: sudo usermod -aG {group} $USER (ls -l {path})"
                     ),
@@ -261,14 +262,14 @@ impl Problem {
                         "no group lets you in (ls -l {path}): sudo setfacl -m u:$USER:rw {path}, and \
                          for good a udev rule: KERNEL==\"kvm\", GROUP=\"kvm\", MODE=\"0660\""
                     ),
-                }
+                })
             }
             Self::NotKvm(_) => "name the real device, usually /dev/kvm".into(),
-            Self::Unopenable { errno, .. } | Self::NoVm(errno) => remedy(*errno)
-                .unwrap_or("run sandbox doctor, and report what it prints")
-                .into(),
-            Self::WrongVersion(_) => "run sandbox doctor, and report what it prints".into(),
-            Self::Lacks { since, .. } => format!("use Linux {since} or newer on the host"),
+            Self::Unopenable { errno, .. } | Self::NoVm(errno) => {
+                remedy(*errno).map_or(Remedy::Report, Remedy::from)
+            }
+            Self::WrongVersion(_) => Remedy::Report,
+            Self::Lacks { since, .. } => format!("use Linux {since} or newer on the host").into(),
             Self::Busy => "stop the other hypervisor (VirtualBox, VMware), or try again".into(),
         }
     }

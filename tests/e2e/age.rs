@@ -73,12 +73,12 @@ fn age(directory: &Path, by: Duration) {
     let content = postcard::from_bytes(&template.state).unwrap();
     let content = turn_back(content, &mut memory, by);
     let lock = store.lock(&key, || ()).unwrap();
-    let mut draft = store.draft(&lock, template.memory_size).unwrap();
+    let mut writer = store.writer(&lock, template.memory_size).unwrap();
     for (index, page) in (0..).zip(memory.chunks_exact(PAGE)) {
-        draft.write_page(index, page.try_into().unwrap()).unwrap();
+        writer.write_page(index, page.try_into().unwrap()).unwrap();
     }
     let state = postcard::to_stdvec(&content).unwrap();
-    draft.publish(&state, "aged", template.build_time).unwrap();
+    writer.publish(&state, "aged", template.build_time).unwrap();
 }
 
 fn seconds_since_1970() -> f64 {

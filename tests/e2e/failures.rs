@@ -182,7 +182,7 @@ fn a_cache_that_cannot_be_written() {
         sandbox(&["run", "-c", "pass"]).env("XDG_CACHE_HOME", "/proc/nowhere"),
         b"",
     );
-    assert_refused(&output, 125, "making the cache directory", "sandbox doctor");
+    assert_refused(&output, 125, "the cache directory", "XDG_CACHE_HOME");
 }
 
 #[test]

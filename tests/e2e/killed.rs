@@ -200,7 +200,7 @@ fn a_run_killed_at_any_moment_leaves_nothing() {
 fn ctrl_c_ends_a_build_and_nothing_is_left() {
     let cache = Cache::empty();
     // At its begin, and when the machine is being saved.
-    for file in ["lock", "draft"] {
+    for file in ["lock", "writer"] {
         let mut child = starts(&cache, "print('never')");
         wait_until(&mut child, || holds(&cache, file));
         send(&child, Signal::SIGINT);
@@ -212,7 +212,7 @@ fn ctrl_c_ends_a_build_and_nothing_is_left() {
         left.retain(|kind| kind != "erofs" && kind != "lock");
         // It may have come when all was done.
         let is_whole = || !cache.list(&["--verify"])[0].contains("refused");
-        let is_whole = file == "draft" && left == ["template"] && is_whole();
+        let is_whole = file == "writer" && left == ["template"] && is_whole();
         assert!(left.is_empty() || is_whole, "{file}: {left:?}");
     }
 }

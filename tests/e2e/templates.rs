@@ -89,7 +89,7 @@ fn the_list_tells_what_a_template_is_for_its_size_and_its_age() {
 #[test]
 fn pruning_removes_all_templates_and_what_killed_builders_left() {
     let cache = Cache::copied();
-    let stale = cache.template().with_extension("draft-1-1");
+    let stale = cache.template().with_extension("writer-1-1");
     fs::write(stale, vec![1; 3 << 20]).unwrap();
     let prune = || finish(&mut cache.sandbox(&["template", "prune"]), b"");
     let output = prune();

@@ -7,8 +7,9 @@
 //! once it is whole.
 
 use crate::clock::since_1970;
+use crate::error::{Destination as Fault, Error, Kind, Remedy};
 use crate::files::Destination;
-use crate::files::report::{Failure, Fetched, Written, visible};
+use crate::files::report::{Fetched, Written, visible};
 use crate::units::format_size;
 use guest::{Header, kind};
 use nix::errno::Errno;
@@ -118,7 +119,7 @@ impl<R: Read> Unpack<R> {
         self.fetched
     }
 
-    fn records(&mut self) -> Result<(), Failure> {
+    fn records(&mut self) -> Result<(), Error> {
         while let Some((header, target)) = self.next_record()? {
             let size = match header.mode & kind::MASK {
                 kind::FILE | kind::DIRECTORY if target.names().count() > DEPTH_MAX => {
@@ -159,7 +160,7 @@ impl<R: Read> Unpack<R> {
         Ok(())
     }
 
-    fn next_record(&mut self) -> Result<Option<(Header, Target)>, Failure> {
+    fn next_record(&mut self) -> Result<Option<(Header, Target)>, Error> {
         let mut bytes = [0; Header::LENGTH];
         self.take(&mut bytes)?;
         let header = Header::decode(bytes);
@@ -172,11 +173,11 @@ impl<R: Read> Unpack<R> {
         self.count += 1;
         let most = self.rules.count_max;
         if self.count > most {
-            return Err(Failure {
-                what: format!("the program left more than {most} files"),
-                remedy: "get fewer of them, or let the program make an archive".into(),
-                is_limit: true,
-            });
+            return Err(Error::new(
+                Kind::Limit,
+                format!("the program left more than {most} files"),
+                "get fewer of them, or let the program make an archive",
+            ));
         }
         self.spend(header.path.into())?;
         if header.mode & kind::MASK != kind::UNREADABLE {
@@ -187,37 +188,39 @@ impl<R: Read> Unpack<R> {
         Ok(Some((header, self.target(&path)?)))
     }
 
-    fn spend(&mut self, bytes: u64) -> Result<(), Failure> {
-        self.left = self.left.checked_sub(bytes).ok_or_else(|| Failure {
-            what: format!(
-                "the program left more than {} of files, which is all that its limits allow",
-                format_size(self.rules.size_max)
-            ),
-            remedy: "get fewer of them, and none with holes".into(),
-            is_limit: true,
+    fn spend(&mut self, bytes: u64) -> Result<(), Error> {
+        self.left = self.left.checked_sub(bytes).ok_or_else(|| {
+            Error::new(
+                Kind::Limit,
+                format!(
+                    "the program left more than {} of files, which is all that its limits allow",
+                    format_size(self.rules.size_max)
+                ),
+                "get fewer of them, and none with holes",
+            )
         })?;
         Ok(())
     }
 
-    fn take(&mut self, bytes: &mut [u8]) -> Result<(), Failure> {
+    fn take(&mut self, bytes: &mut [u8]) -> Result<(), Error> {
         self.stream.read_exact(bytes).map_err(|_| self.cut())
     }
 
-    fn cut(&self) -> Failure {
-        Failure {
-            what: match self.fetched.files.count {
+    fn cut(&self) -> Error {
+        Error::new(
+            Kind::Delivery,
+            match self.fetched.files.count {
                 0 => "none of the program's files was fetched: the run ended before".into(),
                 n => format!(
                     "the run ended before all of the program's files were fetched: {n} were"
                 ),
             },
-            remedy: "files are fetched once the program has ended, within its time limit".into(),
-            is_limit: false,
-        }
+            "files are fetched once the program has ended, within its time limit",
+        )
     }
 
     /// The number of a place, and then plain names.
-    fn target(&self, path: &[u8]) -> Result<Target, Failure> {
+    fn target(&self, path: &[u8]) -> Result<Target, Error> {
         let mut names = path.split(|&byte| byte == b'/');
         let number = names.next().unwrap_or_default();
         let place = str::from_utf8(number).ok();
@@ -236,7 +239,7 @@ impl<R: Read> Unpack<R> {
         })
     }
 
-    fn write_file(&mut self, target: &Target, mode: Mode, size: u64) -> Result<(), Failure> {
+    fn write_file(&mut self, target: &Target, mode: Mode, size: u64) -> Result<(), Error> {
         let (directory, name) = self.parent(target)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
         let flags = flags | OFlag::O_CLOEXEC;
@@ -278,7 +281,7 @@ impl<R: Read> Unpack<R> {
         }
     }
 
-    fn write_content(&mut self, target: &Target, mut file: File, size: u64) -> Result<(), Failure> {
+    fn write_content(&mut self, target: &Target, mut file: File, size: u64) -> Result<(), Error> {
         let mut left = size;
         while left > 0 {
             let room = left.min(PIECE as u64) as usize;
@@ -296,7 +299,7 @@ impl<R: Read> Unpack<R> {
         Ok(())
     }
 
-    fn pass_over(&mut self, size: u64) -> Result<(), Failure> {
+    fn pass_over(&mut self, size: u64) -> Result<(), Error> {
         let copied = io::copy(&mut (&mut self.stream).take(size), &mut io::sink());
         match copied {
             Ok(count) if count == size => Ok(()),
@@ -304,7 +307,7 @@ impl<R: Read> Unpack<R> {
         }
     }
 
-    fn make_directory(&mut self, target: &Target, mode: Mode) -> Result<(), Failure> {
+    fn make_directory(&mut self, target: &Target, mode: Mode) -> Result<(), Error> {
         let (directory, name) = self.parent(target)?;
         let make = || mkdirat(&directory, name.as_os_str(), mode);
         let made = match make() {
@@ -321,7 +324,7 @@ impl<R: Read> Unpack<R> {
     }
 
     /// The directory that the target is in, and its name there.
-    fn parent(&self, target: &Target) -> Result<(OwnedFd, OsString), Failure> {
+    fn parent(&self, target: &Target) -> Result<(OwnedFd, OsString), Error> {
         let place = &self.places[target.place];
         let failed = |errno| self.failed(target, errno);
         let mut directory = place.directory.try_clone();
@@ -352,44 +355,44 @@ impl<R: Read> Unpack<R> {
         visible(&path.to_string_lossy())
     }
 
-    fn failed(&self, target: &Target, errno: Errno) -> Failure {
+    fn failed(&self, target: &Target, errno: Errno) -> Error {
         let path = visible(&self.host_path(target).to_string_lossy());
-        let (what, remedy) = match errno {
+        let (message, remedy): (_, Remedy) = match errno {
             Errno::EEXIST => (
                 format!("{path} is there already"),
-                "replace it with --force, or give another name: --get GUEST:HOST",
+                Remedy::ChooseDestination(Fault::Taken),
             ),
             Errno::EISDIR => (
                 format!("{path} is a directory, which a file cannot replace"),
-                "move it away, or give another name: --get GUEST:HOST",
+                Remedy::ChooseDestination(Fault::Directory),
             ),
             Errno::ENOSPC | Errno::EDQUOT => (
                 format!("{path} cannot be written: {}", errno.desc()),
-                "free space there, or give another place: --get GUEST:HOST",
+                Remedy::ChooseDestination(Fault::Full),
             ),
             Errno::EFBIG => (
                 format!("{path} cannot be written: {}", errno.desc()),
-                "allow larger files: ulimit -f",
+                "allow larger files: ulimit -f".into(),
             ),
             _ => (
                 format!("{path} cannot be written: {}", errno.desc()),
-                "give another place: --get GUEST:HOST",
+                Remedy::ChooseDestination(Fault::Unwritable),
             ),
         };
-        Failure {
-            what,
-            remedy: remedy.into(),
-            is_limit: errno == Errno::EFBIG,
-        }
+        let kind = match errno {
+            Errno::EFBIG => Kind::Limit,
+            _ => Kind::Delivery,
+        };
+        Error::new(kind, message, remedy)
     }
 }
 
-fn malformed(why: &str) -> Failure {
-    Failure {
-        what: format!("the guest sent {why} as a file"),
-        remedy: "no working guest does that: do not rely on what it left".into(),
-        is_limit: false,
-    }
+fn malformed(why: &str) -> Error {
+    Error::new(
+        Kind::Delivery,
+        format!("the guest sent {why} as a file"),
+        "no working guest does that: do not rely on what it left",
+    )
 }
 
 /// The program's choice, but that whoever gets it can read and remove it.

@@ -90,7 +90,7 @@ fn stream(files: &[guest::File]) -> Cursor<Vec<u8>> {
 }
 
 fn failure(fetched: &Fetched) -> &str {
-    &fetched.failure.as_ref().expect("it did not fail").what
+    &fetched.failure.as_ref().expect("it did not fail").message
 }
 
 fn mode_of(path: PathBuf) -> u32 {
@@ -360,7 +360,8 @@ fn a_full_file_system_is_told_and_leaves_no_half_file() {
     let places = vec![place(&host.path(), "first")];
     let fetched = Unpack::new(stream(&files), places, rules(false)).run();
     assert!(failure(&fetched).contains("No space left"), "{fetched:?}");
-    assert!(fetched.failure.unwrap().remedy.contains("free space"));
+    let full = Remedy::ChooseDestination(Fault::Full);
+    assert_eq!(fetched.failure.unwrap().remedy, full);
     assert_eq!(names(&host.join("first")), ["a"]);
     let places = vec![place(&host.path(), "second")];
     let large = [file("0", &[1; 200 << 10])];

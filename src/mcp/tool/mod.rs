@@ -2,4 +2,5 @@
 
 pub(crate) mod answer;
 pub(crate) mod arguments;
+pub(crate) mod remedies;
 pub(crate) mod schema;

@@ -1,7 +1,6 @@
 //! Who may call over HTTP: a file with a name and the SHA-256 of a token on each line.
 
-use crate::error::Complaint;
-use crate::outcome::EXIT_OURS;
+use crate::error::{Error, Kind, Remedy};
 use crate::random;
 use crate::text::hex;
 use anyhow::Result;
@@ -35,7 +34,7 @@ type Hash = [u8; 32];
 
 /// A line for such a file, and its token, which nobody knows yet.
 pub fn new_line(name: &str) -> Result<(String, String)> {
-    check_name(name).map_err(complaint)?;
+    check_name(name).map_err(unusable)?;
     let token = random::unguessable_id()?;
     let hash = hex(&hash(token.as_bytes()));
     Ok((format!("{name}:{hash}"), token))
@@ -45,7 +44,7 @@ pub struct Tokens(Vec<(Arc<str>, Hash)>);
 
 impl Tokens {
     pub fn read(path: &Path) -> Result<Self> {
-        let told = |what: String| complaint(format!("the tokens in {}: {what}", path.display()));
+        let told = |what: String| unusable(format!("the tokens in {}: {what}", path.display()));
         let unreadable = |error: std::io::Error| told(error.to_string());
         let metadata = fs::metadata(path).map_err(unreadable)?;
         let owner = metadata.uid();
@@ -142,12 +141,8 @@ fn hash(bytes: &[u8]) -> Hash {
     Sha256::digest(bytes).into()
 }
 
-fn complaint(what: String) -> Complaint {
-    Complaint {
-        what,
-        remedy: "make a token and its line with sandbox mcp token NAME".into(),
-        exit_code: EXIT_OURS,
-    }
+fn unusable(message: String) -> Error {
+    Error::new(Kind::Request, message, Remedy::MakeToken)
 }
 
 #[cfg(test)]

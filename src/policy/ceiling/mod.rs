@@ -1,9 +1,8 @@
 //! What one run may use at most.
 
-use crate::error::Complaint;
+use crate::error::{Error, Kind};
 use crate::job::Language;
 use crate::limits::ConfineLevel;
-use crate::outcome::EXIT_OURS;
 use crate::policy::{Size, Time};
 use crate::units::{MEMORY_PIECE, format_size};
 use schemars::JsonSchema;
@@ -123,13 +122,9 @@ impl fmt::Display for Excess {
 
 impl std::error::Error for Excess {}
 
-impl From<Excess> for Complaint {
+impl From<Excess> for Error {
     fn from(excess: Excess) -> Self {
-        Self {
-            remedy: excess.remedy(),
-            what: excess.to_string(),
-            exit_code: EXIT_OURS,
-        }
+        Self::new(Kind::Policy, excess.to_string(), excess.remedy())
     }
 }
 

@@ -1,0 +1,103 @@
+//! Exit codes of this program, as timeout(1), env(1) and the shells use them.
+
+use crate::error::Kind;
+use crate::outcome::Outcome;
+use crate::run::Report;
+
+pub const EXIT_TIMEOUT: u8 = 124;
+/// The sandbox failed, not the program.
+pub const EXIT_OURS: u8 = 125;
+pub const EXIT_NOT_EXECUTABLE: u8 = 126;
+pub const EXIT_NOT_FOUND: u8 = 127;
+/// Add the number of the signal that ended a program.
+pub const EXIT_SIGNALED: u8 = 128;
+
+/// Returns the exit code of a run that came to an end. A program that failed may have left less than
+/// it should: then its own code says more.
+pub fn of_report(report: &Report) -> u8 {
+    match report.undelivered() {
+        Some(_) => EXIT_OURS,
+        None => of_outcome(&report.outcome),
+    }
+}
+
+/// Returns the exit code for how a program ended.
+pub fn of_outcome(outcome: &Outcome) -> u8 {
+    const SIGPIPE: u8 = 13;
+    const ENOENT: u8 = 2;
+    match *outcome {
+        Outcome::Exited(status) => status,
+        Outcome::Signaled { signal, .. } | Outcome::Interrupted(signal) => EXIT_SIGNALED + signal,
+        Outcome::NotStarted(ENOENT) => EXIT_NOT_FOUND,
+        Outcome::NotStarted(_) => EXIT_NOT_EXECUTABLE,
+        Outcome::TimedOut => EXIT_TIMEOUT,
+        Outcome::OutputClosed => EXIT_SIGNALED + SIGPIPE,
+        Outcome::NoFiles(_)
+        | Outcome::InputLimit
+        | Outcome::OutputFailed(_)
+        | Outcome::Crashed(_) => EXIT_OURS,
+    }
+}
+
+/// Returns the exit code for a failure of this kind.
+pub fn of_kind(kind: Kind) -> u8 {
+    match kind {
+        Kind::NoProgram => EXIT_NOT_FOUND,
+        Kind::BadProgram => EXIT_NOT_EXECUTABLE,
+        Kind::Request
+        | Kind::File
+        | Kind::Policy
+        | Kind::AuditLog
+        | Kind::Host
+        | Kind::Limit
+        | Kind::Guest
+        | Kind::Delivery
+        | Kind::Internal => EXIT_OURS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Crash;
+
+    #[test]
+    fn each_kind_of_failure_has_the_exit_code_of_the_manual() {
+        for (kind, code) in [
+            (Kind::Request, 125),
+            (Kind::NoProgram, 127),
+            (Kind::BadProgram, 126),
+            (Kind::File, 125),
+            (Kind::Policy, 125),
+            (Kind::AuditLog, 125),
+            (Kind::Host, 125),
+            (Kind::Limit, 125),
+            (Kind::Guest, 125),
+            (Kind::Delivery, 125),
+            (Kind::Internal, 125),
+        ] {
+            assert_eq!(of_kind(kind), code, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn exit_codes_are_those_of_the_shells() {
+        let signaled = |signal| Outcome::Signaled {
+            signal,
+            out_of_memory: false,
+        };
+        for (outcome, code) in [
+            (Outcome::Exited(3), 3),
+            (signaled(11), 139),
+            (signaled(15), 143),
+            (Outcome::TimedOut, 124),
+            (Outcome::Interrupted(2), 130),
+            (Outcome::OutputClosed, 141),
+            (Outcome::NotStarted(2), 127),
+            (Outcome::NotStarted(13), 126),
+            (Outcome::Crashed(Crash::Reset), 125),
+        ] {
+            assert_eq!(of_outcome(&outcome), code, "{outcome:?}");
+        }
+    }
+}

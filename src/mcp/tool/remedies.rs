@@ -1,0 +1,44 @@
+//! What to do about a failure, in the words of the tool's arguments.
+
+use crate::error::{Destination, Remedy};
+
+/// Returns the remedy as a sentence that names arguments of the tool.
+pub fn words(remedy: &Remedy) -> String {
+    let text = match remedy {
+        Remedy::Do(words) => words,
+        Remedy::GiveProgram | Remedy::CheckProgramPath => "give the program as code",
+        Remedy::NameLanguage(known) => {
+            return format!(
+                "there are {}; name one of them as language",
+                known.join(" and ")
+            );
+        }
+        Remedy::PutDataIntoFile => "put its data into one of files",
+        Remedy::RaiseMemory(_) => "use less, or give it a greater memory_mib",
+        Remedy::RaiseMemoryForFiles => {
+            "give it a greater memory_mib, half of which is for files, or fewer files"
+        }
+        Remedy::RaiseTimeout(_) => "make it faster, or give it a greater timeout_s",
+        Remedy::CheckHostPath | Remedy::ChooseGuestPath => "give another path in files",
+        Remedy::ChooseFreeGuestPath => {
+            "give each of files a path of its own below /work, /tmp or /dev/shm, which nothing has yet"
+        }
+        Remedy::ChooseDestination(destination) => match destination {
+            Destination::Full => "fetch fewer or smaller files: the server's disk is full",
+            Destination::Slow => "fetch fewer or smaller files",
+            _ => "fetch files of other names",
+        },
+        Remedy::ShowConsole | Remedy::EmulateOrShowConsole => {
+            "call again; if it crashes again, the program is why"
+        }
+        Remedy::LeaveModeOut(_)
+        | Remedy::ConfineLess
+        | Remedy::VerifyLog(_)
+        | Remedy::MakeToken
+        | Remedy::GiveTokens => "whoever runs this server must change how it is run",
+        Remedy::Report => {
+            "call again; if it fails again, whoever runs this server should report it"
+        }
+    };
+    text.into()
+}

@@ -1,0 +1,316 @@
+//! The record of a run: what is known of it, as its caller gets it.
+
+use crate::agent::Totals;
+use crate::confine::{Layer, Missing};
+use crate::error::{Error, Kind, Remedy};
+use crate::files::{Fetched, Written};
+use crate::outcome::{Crash, Outcome};
+use crate::record::{
+    Bytes, Encoding, File, Host, KvmMode, Limit, Memory, Path, Record, Status, Timings, Unusual,
+};
+use crate::run::{self, Report};
+use crate::template::builder::Interrupted;
+use crate::vm::host::{self, Family, Problem};
+use crate::vm::mode::Mode;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use std::time::Duration;
+
+/// Returns the record of a run that came to an end, and what went wrong, which whoever tells of it
+/// puts into words.
+pub fn report(report: Report) -> (Record, Option<Error>) {
+    let failure = report.undelivered();
+    let status = match failure {
+        Some(_) => Status::Error,
+        None => status(&report.outcome),
+    };
+    let (exit_code, signal) = match report.outcome {
+        Outcome::Exited(code) => (Some(code), None),
+        Outcome::Signaled { signal, .. } => (None, Some(signal)),
+        _ => (None, None),
+    };
+    let limits_hit = limits_hit(&report);
+    let unusual = unusual(&report);
+    let error = failure.or_else(|| report.explanation());
+    let Fetched {
+        files,
+        missing,
+        left_out,
+        ..
+    } = report.fetched;
+    let missing_count = missing.count + left_out.count;
+    let left_out = left_out.first.into_iter();
+    let left_out = left_out.map(|name| format!("{name}: neither file nor directory"));
+    let [kept, more] = report.kept;
+    let stdout = Stream::new(kept, report.output[0]);
+    let stderr = Stream::new(more, report.output[1]);
+    let record = Record {
+        status,
+        exit_code,
+        signal,
+        stdout: stdout.text,
+        stderr: stderr.text,
+        stdout_encoding: stdout.encoding,
+        stderr_encoding: stderr.encoding,
+        stdout_bytes: stdout.bytes,
+        stderr_bytes: stderr.bytes,
+        limits_hit,
+        exception: report.told.exception,
+        result: report.told.result,
+        displays: report.told.displays,
+        events: report.told.events,
+        files: files.first.into_iter().map(file).collect(),
+        files_count: files.count as u64,
+        files_missing: missing.first.into_iter().chain(left_out).collect(),
+        files_missing_count: missing_count as u64,
+        timings_ms: timings(&report.timings),
+        path: Some(match report.path {
+            run::Path::Warm => Path::Warm,
+            run::Path::Cold => Path::Cold,
+        }),
+        template: report.template.map(|key| key.to_string()),
+        host: Some(match report.mode.family() {
+            Family::Hardware => Host::Hardware,
+            Family::Software => Host::Software,
+        }),
+        kvm_mode: Some(match report.mode {
+            Mode::Hardware => KvmMode::Hardware,
+            Mode::Native => KvmMode::Native,
+            Mode::Emulated => KvmMode::Emulated,
+        }),
+        confinement: report.confinement.iter().map(Layer::to_string).collect(),
+        memory: Memory {
+            limit: report.limits.memory,
+            peak: report.peak,
+        },
+        unusual,
+        ..Record::empty(status)
+    };
+    (record, error)
+}
+
+/// Returns the record of a run that never began, or that we could not bring to its end, after so long;
+/// and what went wrong.
+pub fn failure(error: &anyhow::Error, memory: u64, elapsed: Duration) -> (Record, Option<Error>) {
+    let error = explained(error).ok();
+    let status = match error {
+        Some(_) => Status::Error,
+        None => Status::Cancelled,
+    };
+    let elapsed = milliseconds(elapsed);
+    let record = Record {
+        timings_ms: Timings {
+            total: elapsed,
+            setup: elapsed,
+            ..Timings::default()
+        },
+        memory: Memory {
+            limit: memory,
+            peak: None,
+        },
+        ..Record::empty(status)
+    };
+    (record, error)
+}
+
+/// Returns what failed and what to do. The error: a signal that asked us to stop, which needs no
+/// explanation.
+pub fn explained(error: &anyhow::Error) -> Result<Error, Interrupted> {
+    if let Some(error) = error.downcast_ref::<Error>() {
+        return Ok(error.clone());
+    }
+    if let Some(interrupted) = error.downcast_ref::<Interrupted>() {
+        return Err(*interrupted);
+    }
+    if let Some(problem) = error.downcast_ref::<Problem>() {
+        return Ok(Error::new(
+            Kind::Host,
+            problem.to_string(),
+            problem.remedy(),
+        ));
+    }
+    if let Some(missing) = error.downcast_ref::<Missing>() {
+        return Ok(Error::new(
+            Kind::Host,
+            missing.to_string(),
+            Remedy::ConfineLess,
+        ));
+    }
+    let remedy = host::shortage(error).map_or(Remedy::Report, Remedy::from);
+    Ok(Error::new(Kind::Host, format!("{error:#}"), remedy))
+}
+
+fn status(outcome: &Outcome) -> Status {
+    match outcome {
+        Outcome::Exited(_) => Status::Exited,
+        Outcome::Signaled {
+            out_of_memory: true,
+            ..
+        } => Status::Oom,
+        Outcome::Signaled { .. } => Status::Signaled,
+        Outcome::TimedOut => Status::Timeout,
+        Outcome::Interrupted(_) => Status::Cancelled,
+        // The host's doing, not the guest's.
+        Outcome::Crashed(Crash::MemoryLost) => Status::Error,
+        Outcome::Crashed(_) => Status::Crashed,
+        Outcome::NotStarted(_)
+        | Outcome::NoFiles(_)
+        | Outcome::InputLimit
+        | Outcome::OutputClosed
+        | Outcome::OutputFailed(_) => Status::Error,
+    }
+}
+
+fn limits_hit(report: &Report) -> Vec<Limit> {
+    let [stdout, stderr] = report
+        .output
+        .map(|totals| totals.total > report.limits.max_output);
+    let failure = report.fetched.failure.as_ref();
+    let files = failure.is_some_and(|failure| failure.kind == Kind::Limit);
+    let out_of_memory = matches!(
+        report.outcome,
+        Outcome::Signaled {
+            out_of_memory: true,
+            ..
+        }
+    );
+    [
+        (report.outcome == Outcome::TimedOut, Limit::Timeout),
+        (report.outcome == Outcome::InputLimit, Limit::Stdin),
+        (out_of_memory, Limit::Memory),
+        (stdout, Limit::Stdout),
+        (stderr, Limit::Stderr),
+        (files, Limit::Files),
+        (report.told.omitted, Limit::Report),
+    ]
+    .into_iter()
+    .filter_map(|(hit, limit)| hit.then_some(limit))
+    .collect()
+}
+
+/// What became of an output stream.
+struct Stream {
+    text: Option<String>,
+    encoding: Encoding,
+    bytes: Bytes,
+}
+
+impl Stream {
+    fn new(kept: Option<Vec<u8>>, totals: Totals) -> Self {
+        let mut captured = totals.delivered;
+        let (text, encoding) = match kept {
+            None => (None, Encoding::Utf8),
+            Some(mut kept) => {
+                // A character that the limit cut is left out, so that text stays text.
+                if totals.delivered < totals.total {
+                    kept.truncate(whole_characters(&kept));
+                }
+                captured = kept.len() as u64;
+                let (text, encoding) = encode(kept);
+                (Some(text), encoding)
+            }
+        };
+        Self {
+            text,
+            encoding,
+            bytes: Bytes {
+                captured,
+                total: totals.total,
+                omitted: totals.total - captured,
+            },
+        }
+    }
+}
+
+/// Length without the beginning of a character at the end.
+fn whole_characters(bytes: &[u8]) -> usize {
+    match str::from_utf8(bytes) {
+        Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        _ => bytes.len(),
+    }
+}
+
+fn encode(bytes: Vec<u8>) -> (String, Encoding) {
+    match String::from_utf8(bytes) {
+        Ok(text) => (text, Encoding::Utf8),
+        Err(error) => (STANDARD.encode(error.as_bytes()), Encoding::Base64),
+    }
+}
+
+fn file(written: Written) -> File {
+    File {
+        path: written.guest,
+        host: written.host,
+        size: written.size,
+    }
+}
+
+fn timings(timings: &run::Timings) -> Timings {
+    Timings {
+        total: milliseconds(timings.total),
+        setup: milliseconds(timings.setup),
+        kernel: timings.kernel.map(milliseconds),
+        agent: timings.agent.map(milliseconds),
+        first_output: timings.first_output.map(milliseconds),
+        guest: timings.program.map(milliseconds),
+        teardown: milliseconds(timings.teardown),
+    }
+}
+
+/// To the microsecond.
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1000.0
+}
+
+fn unusual(report: &Report) -> Unusual {
+    let violated = matches!(report.outcome, Outcome::Crashed(Crash::Violation(_)));
+    Unusual {
+        unknown_ports: report.unknown.ports,
+        unknown_addresses: report.unknown.addresses,
+        unknown_services: report.unknown.services,
+        assists: report.counters.assists,
+        violations: violated.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream(kept: &[u8], total: u64) -> Stream {
+        let totals = Totals {
+            delivered: kept.len() as u64,
+            total,
+        };
+        Stream::new(Some(kept.into()), totals)
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_come_in_base64() {
+        let stream = stream(b"\xff\x00", 2);
+        assert_eq!(stream.text.as_deref(), Some("/wA="));
+        assert_eq!(stream.encoding, Encoding::Base64);
+    }
+
+    #[test]
+    fn a_character_that_the_limit_cuts_is_omitted_and_counted() {
+        let euro = "aa€".as_bytes();
+        for cut in [3, 4] {
+            let stream = stream(&euro[..cut], 5);
+            assert_eq!(stream.text.as_deref(), Some("aa"));
+            let bytes = Bytes {
+                captured: 2,
+                total: 5,
+                omitted: 3,
+            };
+            assert_eq!(stream.bytes, bytes);
+        }
+    }
+
+    #[test]
+    fn a_character_that_the_program_did_not_end_is_kept() {
+        let stream = stream(&"€".as_bytes()[..2], 2);
+        assert_eq!(stream.text.as_deref(), Some("4oI="));
+        assert_eq!(stream.bytes.omitted, 0);
+    }
+}

@@ -4,7 +4,7 @@
 //!
 //! | floor | modules | knows |
 //! |---|---|---|
-//! | 0 words | [`error`], [`outcome`], [`record`], [`limits`], [`units`], [`clock`], [`cache`], [`fs`], [`log`], [`text`], [`random`], [`process`], [`signals`], [`key`] | plain data and plain helpers |
+//! | 0 words | [`error`], [`outcome`], [`record`], [`limits`], [`units`], [`clock`], [`cache`], [`fs`], [`log`], [`text`], [`random`], [`process`], [`signals`], [`key`], [`wire`] | plain data and plain helpers |
 //! | 1 image | [`image`] | what is in a guest |
 //! | 2 requests | [`job`], [`policy`], [`audit`] | what is to run, and who may ask for what |
 //! | 2 devices | [`devices`] | an interrupt line and a byte sink each; never KVM |
@@ -13,8 +13,9 @@
 //! | 5 agent | [`agent`], [`files`], [`watchdog`] | the conversation with the guest's first process, and the files that it sends |
 //! | 6 template | [`template`] | saved machines |
 //! | 7 run | [`run`] | one run on one screen |
-//! | 8 servers | [`mcp`] | agents; each run in a process of its own |
-//! | 9 command line | [`cli`] | arguments in, exit code out |
+//! | 8 worker | [`worker`] | a run as typed data in a process of its own |
+//! | 9 servers | [`mcp`] | agents; each run in a process of its own |
+//! | 10 command line | [`cli`] | arguments in, exit code out |
 
 pub mod agent;
 pub mod audit;
@@ -46,3 +47,5 @@ pub mod text;
 pub mod units;
 pub mod vm;
 pub mod watchdog;
+pub mod wire;
+pub mod worker;

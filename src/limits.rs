@@ -1,9 +1,12 @@
 //! What one run may use and keep.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Limits of one run, all enforced by the host but `pids`, which the guest kernel enforces.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Guest memory in bytes, a multiple of 2 MiB.
     pub memory: u64,
@@ -27,7 +30,7 @@ pub struct Limits {
 pub const BOOT_LIMIT: Duration = Duration::from_secs(300);
 
 /// How much a process gives up before it reads what a guest sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ConfineLevel {
     /// As much as this host's kernel offers.
     Auto,

@@ -3,9 +3,10 @@
 use crate::error::{Error, Kind, Remedy};
 use crate::limits::Limits;
 use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
 
 /// How a run ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// The program exited with this status. The guest's claim.
     Exited(u8),
@@ -30,7 +31,7 @@ pub enum Outcome {
 }
 
 /// Why the guest came to an end without a result.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Crash {
     /// It asked for a reset: a kernel panic, or an emergency restart.
     Reset,

@@ -1,23 +1,30 @@
 //! Processes of this very binary.
 
-use crate::error::{Error, Kind};
-use crate::record::Record;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use nix::unistd::{ForkResult, Pid, getpid, getppid};
+use nix::unistd::{Pid, getpid, getppid};
+use std::env;
 use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, exit};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-/// A command that is this binary, whatever has become of its file. Its process dies with the
-/// thread that starts it: prctl(2), PR_SET_PDEATHSIG.
-pub fn command() -> Command {
-    let mut command = Command::new("/proc/self/exe");
+/// Where this binary is, whatever has become of its file.
+pub const OURS: &str = "/proc/self/exe";
+
+/// Returns a command that is this binary, without the variables that are options of ours. Its process
+/// dies with the thread that starts it: prctl(2), PR_SET_PDEATHSIG.
+pub fn command(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
     command.arg0("sandbox");
+    for (name, _) in env::vars_os().filter(|(name, _)| name.as_bytes().starts_with(b"SANDBOX_")) {
+        command.env_remove(name);
+    }
     let parent = getpid();
     let tie = move || {
         set_pdeathsig(Signal::SIGKILL)?;
@@ -32,24 +39,6 @@ pub fn command() -> Command {
     command
 }
 
-/// Goes on in two processes, before there are other threads. `None`: in the new one, which dies
-/// with the other.
-pub fn fork() -> Result<Option<Pid>> {
-    let parent = getpid();
-    // SAFETY: there is no other thread that could hold a lock.
-    match unsafe { nix::unistd::fork() }.context("starting a process")? {
-        ForkResult::Parent { child } => Ok(Some(child)),
-        ForkResult::Child => {
-            set_pdeathsig(Signal::SIGKILL).context("tying a process to its parent")?;
-            // It may have died before.
-            if getppid() != parent {
-                exit(1);
-            }
-            Ok(None)
-        }
-    }
-}
-
 /// A descriptor that can be read from once the child has ended.
 pub fn descriptor(child: Pid) -> Result<OwnedFd> {
     // SAFETY: pidfd_open(2) takes numbers only.
@@ -59,34 +48,17 @@ pub fn descriptor(child: Pid) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// How a process ended.
+/// The end of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ended {
+pub struct Exit {
     /// Its exit code; the error: the signal that ended it.
     pub status: Result<i32, i32>,
     /// That it and its own children used, and their guests.
     pub processor_time: Duration,
 }
 
-impl Ended {
-    /// What it told of its run, if it could; the error: what is known then.
-    pub fn record(&self, told: &[u8]) -> std::result::Result<Record, Error> {
-        let how = match self.status {
-            Ok(_) => match serde_json::from_slice(told) {
-                Ok(record) => return Ok(record),
-                Err(_) => "did not tell how it went".into(),
-            },
-            Err(signal) => format!("was ended by {}", described(signal)),
-        };
-        Err(Error::new(
-            Kind::Internal,
-            format!("the process that ran the guest {how}"),
-            "run it again; if that happens again, please report it",
-        ))
-    }
-}
-
-fn described(signal: i32) -> String {
+/// Names the signal that ended a process.
+pub fn described(signal: i32) -> String {
     match Signal::try_from(signal) {
         Ok(Signal::SIGSYS) => "SIGSYS: it made a system call that it had given up".into(),
         Ok(signal) => signal.to_string(),
@@ -95,7 +67,7 @@ fn described(signal: i32) -> String {
 }
 
 /// Waits for the end of a child. It remains to be reaped, so that its number is no other's.
-pub fn ended(child: Pid) -> Result<Ended> {
+pub fn ended(child: Pid) -> Result<Exit> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     loop {
@@ -126,7 +98,7 @@ pub fn ended(child: Pid) -> Result<Ended> {
     let time = |time: libc::timeval| {
         Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
     };
-    Ok(Ended {
+    Ok(Exit {
         status: match info.si_code {
             libc::CLD_EXITED => Ok(status),
             _ => Err(status),

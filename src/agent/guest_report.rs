@@ -7,6 +7,7 @@ use crate::record::{Bundle, Event, EventKind, Exception};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use guest::{Record, Records, event, report};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Bytes of results and displays at most, how many displays, and forms of each: the smallest has its cost.
@@ -22,7 +23,7 @@ const EVENTS_MAX: usize = 1000;
 const JSON_FACTOR: usize = 8;
 
 /// What the guest told.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Told {
     /// That ended the program.
     pub exception: Option<Exception>,

@@ -67,7 +67,7 @@ pub struct Start {
     pub root: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Code {
     pub sha256: String,
     pub bytes: u64,
@@ -77,7 +77,7 @@ pub struct Code {
     content_base64: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Files {
     pub count: u64,
     pub bytes: u64,

@@ -5,6 +5,7 @@ use crate::audit::tail::{Rest, Tail};
 use crate::clock::since_1970;
 use crate::error::{Error, Kind, Remedy};
 use crate::fs::is_at;
+use crate::policy::Audit;
 use crate::record::{Anchor, Record};
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::{Flock, FlockArg};
@@ -19,6 +20,26 @@ use std::time::UNIX_EPOCH;
 
 /// Size at which a new file is begun, unless told otherwise.
 pub const ROTATE: u64 = 64 << 20;
+
+/// Opens the log that a policy asks for, or else the one that is given. Returns it with whether code
+/// itself is written to it.
+pub fn open(policy: Option<&Audit>, given: Option<&Path>) -> Result<Option<(Log, bool)>> {
+    match (policy, given) {
+        (Some(audit), Some(path)) if path != audit.file => Err(Error::new(
+            Kind::Policy,
+            format!("the policy has runs written to {}", audit.file.display()),
+            "name no other log, or that file",
+        )
+        .into()),
+        (Some(audit), _) => {
+            let rotate = audit.rotate.map_or(ROTATE, |rotate| rotate.0);
+            let log = Log::open(&audit.file, rotate, audit.sync)?;
+            Ok(Some((log, audit.code)))
+        }
+        (None, Some(path)) => Ok(Some((Log::open(path, ROTATE, false)?, false))),
+        (None, None) => Ok(None),
+    }
+}
 
 /// A log that entries are appended to.
 #[derive(Debug)]

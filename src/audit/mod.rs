@@ -11,5 +11,5 @@ mod tests;
 mod verify;
 
 pub use entry::{Code, End, Event, Files, Limits, Refusal, Start, Usage, shortened};
-pub use log::{Log, ROTATE};
+pub use log::{Log, open};
 pub use verify::{Fault, Sound, verify};

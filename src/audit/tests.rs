@@ -1,6 +1,7 @@
 //! Logs that are written, cut, changed and verified.
 
-use crate::audit::{Code, Event, Fault, Files, Limits, Log, ROTATE, Sound, Start, verify};
+use crate::audit::log::ROTATE;
+use crate::audit::{Code, Event, Fault, Files, Limits, Log, Sound, Start, verify};
 use crate::record::{Anchor, Limit};
 use proptest::prelude::*;
 use std::fs::{self, Permissions};

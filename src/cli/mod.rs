@@ -17,12 +17,16 @@ mod values;
 
 use crate::doctor;
 use crate::kvm_mode::{Choice, Device};
+use crate::worker::serve;
+use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use exit_code::EXIT_OURS;
 use messages::explain;
+use nix::fcntl::{FcntlArg, fcntl};
 use remedies::words;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 /// After all options of run. Paragraphs are wrapped where they are printed.
@@ -91,6 +95,13 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Run what is asked for over a socket, for another process of this program
+    #[command(hide = true)]
+    Worker {
+        /// The number of the socket's descriptor
+        #[arg(value_parser = clap::value_parser!(RawFd).range(3..))]
+        socket: RawFd,
+    },
     /// Print a script that completes commands and options in a shell
     Completions {
         /// Its language
@@ -126,10 +137,20 @@ pub fn main() -> u8 {
             true => 0,
             false => EXIT_OURS,
         }),
+        Verb::Worker { socket } => worker(socket),
         Verb::Completions { shell } => man::completions(Cli::command(), shell),
         Verb::Man { command } => man::manual(Cli::command(), &command),
     };
     result.unwrap_or_else(|error| explain(&error))
+}
+
+/// Runs what is asked for over the socket with this number.
+fn worker(socket: RawFd) -> Result<u8> {
+    // SAFETY: whoever starts a worker leaves the socket open for it, and nothing else has it.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    fcntl(&socket, FcntlArg::F_GETFD)
+        .context("a worker is started by another process of this program, with a socket")?;
+    serve(socket).map(|()| 0)
 }
 
 /// Help and version are no errors; all else is ours.

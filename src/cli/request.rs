@@ -1,6 +1,6 @@
 //! From the options of `sandbox run` to what is asked of a run.
 
-use crate::cli::admission::Gate;
+use crate::cli::admission::Admission;
 use crate::cli::options::RunArgs;
 use crate::cli::record_writer::Writer;
 use crate::cli::values::{parse_variable, read_arguments, read_variables};
@@ -60,13 +60,14 @@ pub fn request(
     args: RunArgs,
     given: &Given,
     kvm: Device,
-    gate: &Gate,
+    admission: &Admission,
     writer: Option<&Writer>,
 ) -> Result<Request> {
     let env = environment(&args.env, &args.env_file)?;
-    let grant = grant(&args, given, &env, &gate.ceiling).map_err(|excess| gate.refuse(excess))?;
+    let grant =
+        grant(&args, given, &env, &admission.ceiling).map_err(|excess| admission.refuse(excess))?;
     let (program, arguments) = program(&args)?;
-    let files = &gate.ceiling.files;
+    let files = &admission.ceiling.files;
     // That is then the code, which has a limit of its own.
     let input = match program {
         Program::Stdin => u64::MAX,

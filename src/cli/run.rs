@@ -1,110 +1,196 @@
 //! `sandbox run`.
 
-use crate::cli::admission::{self, Gate};
+use crate::audit::Usage;
+use crate::cli::admission::Admission;
 use crate::cli::exit_code;
 use crate::cli::messages::{Progress, code_of, describe, explain, say, tell};
 use crate::cli::options::RunArgs;
 use crate::cli::record_writer::{Writer, told};
-use crate::cli::request::{CAPTURED, Given, request};
-use crate::cli::supervisor::{Side, Supervisor};
+use crate::cli::request::{Given, request};
+use crate::cli::supervisor::{Supervised, supervise};
 use crate::kvm_mode::Device;
 use crate::limits::ConfineLevel;
-use crate::run::{Report, Request, prepare, record_of, run};
+use crate::run::{Report, Request, inspect, prepare, record_of, run};
 use crate::signals::Signals;
+use crate::worker::{Inspect, Spec};
 use anyhow::Result;
 use clap::ArgMatches;
 use std::io::stderr;
-use std::mem::forget;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
+/// Runs a program as the options say; returns the exit code.
 pub fn run_verb(args: RunArgs, matches: &ArgMatches, kvm: Device) -> Result<u8> {
     let began = Instant::now();
-    let (json, memory, tells) = (
-        args.json,
-        args.memory,
-        args.json || args.json_status_fd.is_some(),
-    );
-    let writer = Writer::open(json, args.json_status_fd)?;
+    let told_of = Told::of(&args);
+    let memory = args.memory;
+    let writer = Writer::open(args.json, args.json_status_fd)?;
     let given = Given(matches.subcommand_matches("run"));
-    let (gate, writer) = match admission::prepare(&args) {
-        Err(error) => (Err(error), writer),
-        Ok((policy, None)) => (
-            Ok(Gate {
-                ceiling: policy.run,
-                entrance: None,
-            }),
-            writer,
-        ),
-        Ok((policy, Some((log, keep_code)))) => match Supervisor::split(log, keep_code)? {
-            Side::Parent(supervisor) => {
-                let kept = args.max_output.unwrap_or(CAPTURED);
-                return supervisor.attend(writer, if json { kept } else { 0 }, memory);
-            }
-            Side::Child(entrance) => {
-                let writer = Writer::new(&entrance.parent)?;
-                let gate = Gate {
-                    ceiling: policy.run,
-                    entrance: Some(entrance),
-                };
-                (Ok(gate), Some(writer))
-            }
-        },
+    let finished = match Admission::prepare(&args) {
+        Ok(admission) => carry_out(args, &given, kvm, admission, writer.as_ref()),
+        Err(error) => Finished::without_run(error),
     };
-    let supervised = gate.as_ref().is_ok_and(|gate| gate.entrance.is_some());
-    let result = gate.and_then(|gate| carry_out(args, &given, kvm, gate, writer.as_ref(), tells));
-    let code = match &result {
-        Ok((report, _)) => exit_code::of_report(report),
-        Err(error) if json => code_of(error),
-        Err(error) => explain(error),
-    };
-    let Some(writer) = writer else {
+    let Finished {
+        admission,
+        result,
+        signals,
+        usage,
+    } = finished;
+    let mut code = told_of.tell(&result, signals.as_ref())?;
+    if writer.is_none() && usage.is_none() {
         return Ok(code);
-    };
-    let (record, signals) = match result {
-        Ok((report, signals)) => (record_of::report(report), signals),
-        Err(error) => (record_of::failure(&error, memory, began.elapsed()), None),
-    };
-    // A supervisor reads whatever comes, and may pass a signal on that has come already.
-    let obeyed = signals.as_ref().filter(|_| !supervised);
-    let code = writer.write(&told(record), obeyed)?.unwrap_or(code);
-    if supervised {
-        // Nor is it to end us now, after all has been told.
-        forget(signals);
     }
-    Ok(code)
+    let mut record = told(match result {
+        Ok(report) => record_of::report(report),
+        Err(error) => record_of::failure(&error, memory, began.elapsed()),
+    });
+    let logged = admission.zip(usage);
+    match logged.map_or(Ok(None), |(admission, usage)| admission.end(&record, usage)) {
+        Ok(anchor) => record.audit = anchor,
+        Err(error) => {
+            record = told(record_of::failure(&error, memory, began.elapsed()));
+            code = match writer {
+                Some(_) => code_of(&error),
+                None => explain(&error),
+            };
+        }
+    }
+    match writer {
+        Some(writer) => Ok(writer.write(&record, signals.as_ref())?.unwrap_or(code)),
+        None => Ok(code),
+    }
 }
 
-/// One run, from what the user asks to how it went; and the signals, where a record is to be written.
+/// What became of a run.
+struct Finished {
+    /// If there is a log in which its end is to be written.
+    admission: Option<Admission>,
+    result: Result<Report>,
+    /// Those that ask us to stop, where a record is still to be written.
+    signals: Option<Signals>,
+    /// What its process used, if it had one.
+    usage: Option<Usage>,
+}
+
+impl Finished {
+    fn without_run(error: anyhow::Error) -> Self {
+        Self {
+            admission: None,
+            result: Err(error),
+            signals: None,
+            usage: None,
+        }
+    }
+}
+
+/// Carries out one run: in this process, or in one of its own where it is written down.
 fn carry_out(
     args: RunArgs,
     given: &Given,
     kvm: Device,
-    gate: Gate,
+    admission: Admission,
     writer: Option<&Writer>,
-    tells: bool,
-) -> Result<(Report, Option<Signals>)> {
-    let (verbose, quiet, json) = (args.verbose, args.quiet, args.json);
-    let request = Request {
-        tells,
-        ..request(args, given, kvm, &gate, writer)?
+) -> Finished {
+    let progress = Progress { quiet: args.quiet };
+    let request = match request(args, given, kvm, &admission, writer) {
+        Ok(request) => request,
+        Err(error) => return Finished::without_run(error),
     };
     if request.confine == ConfineLevel::Off {
         say("--confine=off: what escapes from the guest has all the rights of this user");
     }
-    let prepared = prepare(&request)?;
-    gate.pass(&request, &prepared.work)?;
-    let (report, signals) = run(&request, prepared, &mut Progress { quiet })?;
-    let signals = writer.map(|_| signals);
-    let speaks = verbose || (!quiet && !json);
-    if let Some(signals) = signals.as_ref().filter(|_| speaks) {
-        signals.until_writable(stderr().as_fd())?;
+    if admission.is_audited() {
+        return run_elsewhere(request, admission, progress);
     }
-    if !quiet && !json {
-        tell(&report);
+    match run_here(&request, admission, progress) {
+        Ok((report, signals)) => Finished {
+            admission: None,
+            result: Ok(report),
+            signals: writer.map(|_| signals),
+            usage: None,
+        },
+        Err(error) => Finished::without_run(error),
     }
-    if verbose {
-        describe(&report);
+}
+
+fn run_here(
+    request: &Request,
+    mut admission: Admission,
+    mut progress: Progress,
+) -> Result<(Report, Signals)> {
+    let prepared = prepare(request)?;
+    if admission.inspects() {
+        let code_max = admission.ceiling.code.map(|most| most.0);
+        admission.admit(request, inspect(&prepared.work, false, code_max)?)?;
     }
-    Ok((report, signals))
+    run(request, prepared, &mut progress)
+}
+
+fn run_elsewhere(request: Request, mut admission: Admission, progress: Progress) -> Finished {
+    let spec = Spec {
+        inspect: Some(Inspect {
+            code: admission.keep_code,
+            code_max: admission.ceiling.code.map(|most| most.0),
+        }),
+        request,
+    };
+    let supervised = supervise(
+        &spec,
+        &mut |inspection| admission.admit(&spec.request, inspection),
+        progress,
+    );
+    match supervised {
+        Ok(Supervised {
+            result,
+            usage,
+            signals,
+        }) => Finished {
+            admission: Some(admission),
+            result,
+            signals: Some(signals),
+            usage: Some(usage),
+        },
+        Err(error) => Finished::without_run(error),
+    }
+}
+
+/// What is told on standard error.
+#[derive(Clone, Copy)]
+struct Told {
+    json: bool,
+    quiet: bool,
+    verbose: bool,
+}
+
+impl Told {
+    fn of(args: &RunArgs) -> Self {
+        Self {
+            json: args.json,
+            quiet: args.quiet,
+            verbose: args.verbose,
+        }
+    }
+
+    fn speaks(self) -> bool {
+        self.verbose || (!self.quiet && !self.json)
+    }
+
+    /// Tells how it went; returns the exit code.
+    fn tell(self, result: &Result<Report>, signals: Option<&Signals>) -> Result<u8> {
+        let report = match result {
+            Ok(report) => report,
+            Err(error) if self.json => return Ok(code_of(error)),
+            Err(error) => return Ok(explain(error)),
+        };
+        if let Some(signals) = signals.filter(|_| self.speaks()) {
+            signals.until_writable(stderr().as_fd())?;
+        }
+        if !self.quiet && !self.json {
+            tell(report);
+        }
+        if self.verbose {
+            describe(report);
+        }
+        Ok(exit_code::of_report(report))
+    }
 }

@@ -1,130 +1,107 @@
-//! The process that writes down how a run ended, beside the one that runs it: what a guest may
-//! take over has no log, and ends with this one.
+//! The process that writes down how a run ended, beside the worker that runs it: what a guest may take
+//! over has no log, and ends with this one.
 
-use crate::audit::{Log, Usage};
-use crate::cli::admission::{CLIENT, Entrance};
-use crate::cli::exit_code::{EXIT_OURS, EXIT_SIGNALED};
-use crate::cli::messages::{explain, tell_error};
-use crate::cli::record_writer::{Writer, told};
-use crate::process::{self, Ended};
-use crate::record::{Record, Status};
-use crate::run::record_of;
+use crate::audit::Usage;
+use crate::cli::messages::Progress;
+use crate::process::{self, Exit};
+use crate::run::{Inspection, Report};
 use crate::signals::Signals;
+use crate::template::builder::{Interrupted, Listener};
+use crate::worker::client::{self, Heard, Worker};
+use crate::worker::{Ended, Event, Notice, Spec};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use std::collections::BTreeSet;
-use std::io::{PipeReader, Read, pipe};
 use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-/// Bytes that a process tells at most beside the output that it keeps.
-const TOLD_MAX: u64 = 64 << 20;
-/// What a byte of output may become in JSON.
-const ESCAPED: u64 = 6;
 /// How long a process may take to obey a signal.
-const PATIENCE: Duration = Duration::from_secs(30);
+const OBEY_TIMEOUT: Duration = Duration::from_secs(30);
 
-pub enum Side {
-    /// Runs the guest.
-    Child(Entrance),
-    Parent(Supervisor),
+/// What became of a run in a process of its own.
+pub struct Supervised {
+    pub result: Result<Report>,
+    pub usage: Usage,
+    /// Those that ask us to stop, still watched.
+    pub signals: Signals,
 }
 
-pub struct Supervisor {
-    log: Log,
-    child: Pid,
-    told: PipeReader,
+/// Whoever decides whether a run may begin that was looked at.
+pub type Gate<'a> = &'a mut dyn FnMut(Inspection) -> Result<()>;
+
+struct Supervisor<'a> {
+    worker: Worker,
     signals: Signals,
-    began: Instant,
     /// Signals that asked for the end.
     asked: BTreeSet<Signal>,
+    gate: Gate<'a>,
+    progress: Progress,
+    /// Why the run was not let begin.
+    refused: Option<anyhow::Error>,
+    told: Option<Ended>,
 }
 
-impl Supervisor {
-    /// Goes on in two processes.
-    pub fn split(log: Log, keep_code: bool) -> Result<Side> {
-        let (told, parent) = pipe().context("making a pipe")?;
-        let began = Instant::now();
-        // Before there is a child that one could be meant for.
-        let signals = Signals::watch()?;
-        Ok(match process::fork()? {
-            None => Side::Child(Entrance {
-                log,
-                keep_code,
-                parent,
-            }),
-            Some(child) => Side::Parent(Self {
-                log,
-                child,
-                told,
-                signals,
-                began,
-                asked: BTreeSet::new(),
-            }),
-        })
-    }
+/// Follows a run to its end in a process of its own, with the streams of this one. An error: there is
+/// no such process.
+pub fn supervise(spec: &Spec, gate: Gate, progress: Progress) -> Result<Supervised> {
+    // Before there is a child that one could be meant for.
+    let signals = Signals::watch()?;
+    let streams = [Stdio::inherit(), Stdio::inherit(), Stdio::inherit()];
+    let mut supervisor = Supervisor {
+        worker: Worker::start(Path::new(process::OURS), spec, streams)?,
+        signals,
+        asked: BTreeSet::new(),
+        gate,
+        progress,
+        refused: None,
+        told: None,
+    };
+    supervisor.listen()?;
+    let exit = process::ended(supervisor.worker.pid())?;
+    let usage = client::usage(supervisor.worker.began, &exit);
+    let Supervisor {
+        mut worker,
+        signals,
+        asked,
+        refused,
+        told,
+        ..
+    } = supervisor;
+    worker.child.wait().context("waiting for a process")?;
+    let result = match refused {
+        Some(refused) => Err(refused),
+        None => result(told, &exit, &asked),
+    };
+    Ok(Supervised {
+        result,
+        usage,
+        signals,
+    })
+}
 
-    /// Follows the run to its end, writes that down, and hands its record on. `kept`: bytes of
-    /// each output stream that may be in it.
-    pub fn attend(mut self, writer: Option<Writer>, kept: u64, memory: u64) -> Result<u8> {
-        let most = TOLD_MAX.saturating_add(kept.saturating_mul(2 * ESCAPED));
-        let answer = self.listen(most)?;
-        let ended = process::ended(self.child)?;
-        let (run, record) = split(&answer);
-        // Of a record that its process did not write.
-        let limits = |mut record: Record| {
-            record.memory.limit = memory;
-            record
-        };
-        let ended_by = ended
-            .status
-            .err()
-            .and_then(|number| Signal::try_from(number).ok());
-        let cancelled = ended_by.is_some_and(|signal| self.asked.contains(&signal));
-        let code = match ended.status {
-            Err(signal) if cancelled => i32::from(EXIT_SIGNALED) + signal,
-            status => status.unwrap_or(EXIT_OURS.into()),
-        };
-        let code = u8::try_from(code).unwrap_or(EXIT_OURS);
-        let mut record = match ended.record(record) {
-            Ok(record) => record,
-            Err(_) if cancelled => limits(Record::empty(Status::Cancelled)),
-            Err(error) => {
-                if ended.status.is_err() && writer.is_none() {
-                    tell_error(&error);
-                }
-                limits(told((Record::empty(Status::Error), Some(error))))
-            }
-        };
-        let written = run.map(|run| self.log.end(CLIENT, run, &record, self.usage(&ended)));
-        let code = match written.transpose() {
-            Ok(anchor) => {
-                record.audit = anchor;
-                code
-            }
-            Err(error) => {
-                record = told(record_of::failure(&error, memory, self.began.elapsed()));
-                match writer {
-                    None => explain(&error),
-                    Some(_) => EXIT_OURS,
-                }
-            }
-        };
-        let Some(writer) = writer else {
-            return Ok(code);
-        };
-        Ok(writer.write(&record, Some(&self.signals))?.unwrap_or(code))
+fn result(told: Option<Ended>, exit: &Exit, asked: &BTreeSet<Signal>) -> Result<Report> {
+    let ended_by = exit.status.err();
+    if let Some(signal) = ended_by.and_then(|number| Signal::try_from(number).ok())
+        && asked.contains(&signal)
+    {
+        return Err(Interrupted(signal as u8).into());
     }
+    match client::ended(told, exit) {
+        Ended::Report(report) => Ok(*report),
+        Ended::Failed(error) => Err(error.into()),
+        Ended::Interrupted(signal) => Err(Interrupted(signal).into()),
+    }
+}
 
-    /// All that the child tells until it has ended; passes on signals that are for it, and sees that
-    /// they are obeyed.
-    fn listen(&mut self, most: u64) -> Result<Vec<u8>> {
-        let child = process::descriptor(self.child)?;
-        let mut told = Vec::new();
-        let mut piece = vec![0; 64 << 10];
+impl Supervisor<'_> {
+    /// Hears all that the worker tells until it has ended; passes on signals that are for it, and sees
+    /// that they are obeyed.
+    fn listen(&mut self) -> Result<()> {
+        let child = process::descriptor(self.worker.pid())?;
         // It may close its end and go on.
         let mut may_speak = true;
         let mut deadline: Option<Instant> = None;
@@ -134,7 +111,7 @@ impl Supervisor {
                 PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             ];
             if may_speak {
-                fds.push(PollFd::new(self.told.as_fd(), PollFlags::POLLIN));
+                fds.push(PollFd::new(self.worker.channel.as_fd(), PollFlags::POLLIN));
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let wait = left.map_or(Ok(PollTimeout::NONE), PollTimeout::try_from);
@@ -147,111 +124,173 @@ impl Supervisor {
             let speaks = fds.get(2).is_some_and(is_ready);
             if let Some((signal, sent)) = self.signals.take_with_sender()? {
                 self.asked.insert(signal);
-                deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
+                deadline.get_or_insert_with(|| Instant::now() + OBEY_TIMEOUT);
                 if sent {
                     // It may have ended, and is not reaped before we end.
-                    kill(self.child, signal).unwrap_or_default();
+                    kill(self.worker.pid(), signal).unwrap_or_default();
                 }
             }
             if speaks {
-                match self.told.read(&mut piece).context("hearing from a run")? {
-                    0 => may_speak = false,
-                    count => told.extend_from_slice(&piece[..count]),
-                }
+                may_speak = self.hear()?;
             } else if has_ended {
-                return Ok(told);
+                return Ok(());
             }
-            let is_late = left == Some(Duration::ZERO);
-            if is_late || told.len() as u64 > most {
+            if left == Some(Duration::ZERO) {
                 // It was taken over.
-                kill(self.child, Signal::SIGKILL).unwrap_or_default();
-                self.asked.extend(is_late.then_some(Signal::SIGKILL));
-                return Ok(told);
+                self.asked.insert(Signal::SIGKILL);
+                self.kill();
+                return Ok(());
             }
         }
     }
 
-    fn usage(&self, ended: &Ended) -> Usage {
-        let milliseconds = |time: Duration| time.as_micros() as f64 / 1000.0;
-        Usage {
-            wall_ms: milliseconds(self.began.elapsed()),
-            cpu_ms: milliseconds(ended.processor_time),
-            exit: ended.status.unwrap_or_else(|signal| 128 + signal),
+    fn kill(&self) {
+        // It is not reaped yet, so the number is no other's.
+        kill(self.worker.pid(), Signal::SIGKILL).unwrap_or_default();
+    }
+
+    /// Takes what there is to hear. Returns whether there may be more.
+    fn hear(&mut self) -> Result<bool> {
+        let mut heard = self.worker.channel.hear()?;
+        loop {
+            match heard {
+                Heard::Nothing => {}
+                Heard::End => return Ok(false),
+                Heard::Broken => {
+                    self.kill();
+                    return Ok(false);
+                }
+                Heard::Event(Event::Inspected(inspection)) => match (self.gate)(inspection) {
+                    Ok(()) => self.worker.channel.admit()?,
+                    Err(refused) => {
+                        self.refused = Some(refused);
+                        self.kill();
+                        return Ok(false);
+                    }
+                },
+                Heard::Event(Event::Notice(notice)) => self.pass_on(&notice),
+                Heard::Event(Event::Ended(ended)) => self.told = Some(ended),
+            }
+            match self.worker.channel.take() {
+                Some(next) => heard = next,
+                None => return Ok(true),
+            }
         }
     }
-}
 
-/// The number of the run, if it has begun, and its record.
-fn split(told: &[u8]) -> (Option<u64>, &[u8]) {
-    let begun = told.iter().position(|&byte| byte == b'\n').and_then(|end| {
-        let number = str::from_utf8(&told[..end]).ok()?.parse().ok()?;
-        Some((Some(number), &told[end + 1..]))
-    });
-    begun.unwrap_or((None, told))
+    fn pass_on(&mut self, notice: &Notice) {
+        match notice {
+            Notice::Refused(why) => self.progress.refused(why),
+            Notice::Waiting => self.progress.waiting(),
+            Notice::Building {
+                stage,
+                elapsed,
+                last,
+            } => self.progress.building(stage, *elapsed, *last),
+            Notice::Built(elapsed) => self.progress.built(*elapsed),
+            Notice::Emulating(how) => self.progress.emulating(how),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::ROTATE;
+    use crate::worker::client::Channel;
     use nix::sys::signal::raise;
+    use std::io::{Read, pipe};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
     use std::process::Command;
 
-    /// What becomes of a process that does this once it has closed its pipe, and is asked to stop.
-    fn stopped(script: &str) -> Result<i32, i32> {
-        let directory = tempfile::tempdir().unwrap();
-        let (told, writer) = pipe().unwrap();
+    const TOLD: &str = r#"echo '{"Ended":{"Interrupted":15}}'"#;
+
+    /// Returns what becomes of a process that does this once it has closed its socket, and is asked to
+    /// stop.
+    fn stopped(script: &str) -> Exit {
+        let (socket, its) = UnixStream::pair().unwrap();
         let (mut up, its_up) = pipe().unwrap();
-        let mut child = Command::new("sh")
+        let child = Command::new("sh")
             .args(["-c", script])
-            .stdout(writer)
+            .stdout(OwnedFd::from(its))
             .stderr(its_up)
             .spawn()
             .unwrap();
         let mut supervisor = Supervisor {
-            log: Log::open(&directory.path().join("log"), ROTATE, false).unwrap(),
-            child: Pid::from_raw(child.id() as i32),
-            told,
+            worker: Worker {
+                child,
+                channel: Channel::new(socket, 100),
+                began: Instant::now(),
+            },
             signals: Signals::watch().unwrap(),
-            began: Instant::now(),
             asked: BTreeSet::new(),
+            gate: &mut |_| unreachable!("it asks nothing"),
+            progress: Progress { quiet: true },
+            refused: None,
+            told: None,
         };
         up.read_exact(&mut [0]).unwrap();
         // To this thread, which has blocked it.
         raise(Signal::SIGTERM).unwrap();
-        assert_eq!(supervisor.listen(100).unwrap(), b"told");
-        let ended = process::ended(supervisor.child).unwrap().status;
+        supervisor.listen().unwrap();
+        let exit = process::ended(supervisor.worker.pid()).unwrap();
+        assert!(matches!(supervisor.told, Some(Ended::Interrupted(15))));
         assert!(supervisor.asked.contains(&Signal::SIGTERM));
-        if let Err(signal) = ended {
+        if let Err(signal) = exit.status {
             assert!(supervisor.asked.iter().any(|&asked| asked as i32 == signal));
         }
-        child.wait().unwrap();
-        ended
+        supervisor.worker.child.wait().unwrap();
+        exit
     }
 
     #[test]
     fn signals_are_for_a_process_that_says_nothing_more_too() {
-        let script = "printf told; exec >&-; echo up >&2; exec sleep 100";
-        assert_eq!(stopped(script), Err(Signal::SIGTERM as i32));
+        let exit = stopped(&format!("{TOLD}; exec >&-; echo up >&2; exec sleep 100"));
+        assert_eq!(exit.status, Err(Signal::SIGTERM as i32));
     }
 
     #[test]
     fn a_process_that_obeys_no_signal_is_ended() {
-        let script = "trap '' TERM; printf told; exec >&-; echo up >&2; exec sleep 100";
-        assert_eq!(stopped(script), Err(Signal::SIGKILL as i32));
+        let exit = stopped(&format!(
+            "trap '' TERM; {TOLD}; exec >&-; echo up >&2; exec sleep 100"
+        ));
+        assert_eq!(exit.status, Err(Signal::SIGKILL as i32));
     }
 
     #[test]
     fn what_a_process_says_of_its_end_is_heard() {
-        let script = "trap 'printf told; exit 3' TERM; echo up >&2; while :; do :; done";
-        assert_eq!(stopped(script), Ok(3));
+        let told = TOLD.replace('\'', "'\\''");
+        let exit = stopped(&format!(
+            "trap '{told}; exit 3' TERM; echo up >&2; while :; do :; done"
+        ));
+        assert_eq!(exit.status, Ok(3));
     }
 
     #[test]
-    fn a_run_that_has_begun_has_a_number() {
-        assert_eq!(split(b"17\n{}\n"), (Some(17), b"{}\n".as_slice()));
-        assert_eq!(split(b"17\n"), (Some(17), b"".as_slice()));
-        assert_eq!(split(b"{}\n"), (None, b"{}\n".as_slice()));
-        assert_eq!(split(b""), (None, b"".as_slice()));
+    fn a_process_that_tells_what_no_worker_tells_is_ended() {
+        let (socket, its) = UnixStream::pair().unwrap();
+        let child = Command::new("sh")
+            .args(["-c", "echo nonsense; exec sleep 100"])
+            .stdout(OwnedFd::from(its))
+            .spawn()
+            .unwrap();
+        let mut supervisor = Supervisor {
+            worker: Worker {
+                child,
+                channel: Channel::new(socket, 100),
+                began: Instant::now(),
+            },
+            signals: Signals::watch().unwrap(),
+            asked: BTreeSet::new(),
+            gate: &mut |_| unreachable!("it asks nothing"),
+            progress: Progress { quiet: true },
+            refused: None,
+            told: None,
+        };
+        supervisor.listen().unwrap();
+        let exit = process::ended(supervisor.worker.pid()).unwrap();
+        assert_eq!(exit.status, Err(Signal::SIGKILL as i32));
+        supervisor.worker.child.wait().unwrap();
+        assert!(result(supervisor.told.take(), &exit, &supervisor.asked).is_err());
     }
 }

@@ -19,6 +19,7 @@ use nix::sys::prctl::{set_dumpable, set_no_new_privs};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{SFlag, fstat};
 use seccompiler::BpfProgram;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -27,7 +28,7 @@ use std::sync::{Arc, Barrier};
 use vm_memory::mmap::{MmapRegion, MmapRegionError};
 
 /// One thing that is taken, or the kernel's means to take it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Layer {
     /// No core dump, and no other process of this user may look inside.
     NoDump,

@@ -1,7 +1,7 @@
 //! Reads what is to go into the guest.
 
 use crate::error::{Error, Remedy};
-use crate::files::{COUNT_MAX, Put, unusable};
+use crate::files::{COUNT_MAX, Put, Source, unusable};
 use crate::job::{beneath, resolve};
 use guest::{File, kind};
 use std::ffi::OsStr;
@@ -24,7 +24,7 @@ pub fn read(puts: &[Put], workdir: &[u8], memory: u64) -> Result<Vec<File>, Erro
         size: 0,
     };
     for put in puts {
-        list.add_tree(put, workdir)?;
+        list.add_put(put, workdir)?;
     }
     // Before the time is taken to read it.
     check_size(list.size, memory)?;
@@ -69,18 +69,39 @@ struct List {
 }
 
 struct Found {
-    host: PathBuf,
+    content: Content,
     guest: Vec<u8>,
     mode: u32,
-    /// It was named itself, and may be a link.
-    is_top: bool,
+}
+
+enum Content {
+    Host {
+        path: PathBuf,
+        /// It was named itself, and may be a link.
+        is_top: bool,
+    },
+    Given(Vec<u8>),
 }
 
 impl List {
-    /// What is named itself may be a link; links below stay links.
-    fn add_tree(&mut self, put: &Put, workdir: &[u8]) -> Result<(), Error> {
-        let metadata = put.host.metadata().map_err(|e| unreadable(&put.host, &e))?;
-        let mut waiting = vec![(put.host.clone(), target(put, workdir)?, metadata)];
+    /// Adds what is put. What is named itself may be a link; links below stay links.
+    fn add_put(&mut self, put: &Put, workdir: &[u8]) -> Result<(), Error> {
+        match &put.source {
+            Source::Host(host) => self.add_tree(host, target(put, host, workdir)?),
+            Source::Content(content) => {
+                self.size = self.size.saturating_add(content.len() as u64);
+                self.push(Found {
+                    content: Content::Given(content.clone()),
+                    guest: target(put, Path::new(""), workdir)?,
+                    mode: kind::FILE | 0o644,
+                })
+            }
+        }
+    }
+
+    fn add_tree(&mut self, top: &Path, target: Vec<u8>) -> Result<(), Error> {
+        let metadata = top.metadata().map_err(|e| unreadable(top, &e))?;
+        let mut waiting = vec![(top.to_path_buf(), target, metadata)];
         while let Some((host, guest, metadata)) = waiting.pop() {
             if metadata.is_dir() {
                 for name in names(&host).map_err(|e| unreadable(&host, &e))? {
@@ -90,7 +111,7 @@ impl List {
                     waiting.push((host, guest, metadata));
                 }
             }
-            let is_top = host == put.host;
+            let is_top = host == top;
             self.add(host, guest, &metadata, is_top)?;
         }
         Ok(())
@@ -110,22 +131,24 @@ impl List {
                 "put files and directories; a pipe can be the program's standard input",
             ));
         }
+        if file_type.is_file() {
+            self.size = self.size.saturating_add(metadata.len());
+        }
+        self.push(Found {
+            content: Content::Host { path: host, is_top },
+            guest,
+            mode: metadata.mode() & (kind::MASK | 0o777),
+        })
+    }
+
+    fn push(&mut self, found: Found) -> Result<(), Error> {
         if self.found.len() == COUNT_MAX {
             return Err(unusable(
                 format!("there are more than {COUNT_MAX} files to put"),
                 "put an archive of them, and unpack it in the program",
             ));
         }
-        if file_type.is_file() {
-            self.size = self.size.saturating_add(metadata.len());
-        }
-        let mode = metadata.mode() & (kind::MASK | 0o777);
-        self.found.push(Found {
-            host,
-            guest,
-            mode,
-            is_top,
-        });
+        self.found.push(found);
         Ok(())
     }
 }
@@ -141,11 +164,11 @@ fn names(directory: &Path) -> io::Result<Vec<std::ffi::OsString>> {
 }
 
 /// The path in the guest: under its own name, unless another is given.
-fn target(put: &Put, workdir: &[u8]) -> Result<Vec<u8>, Error> {
+fn target(put: &Put, host: &Path, workdir: &[u8]) -> Result<Vec<u8>, Error> {
     let given = put.guest.as_deref().unwrap_or(OsStr::new("./"));
     let path = resolve(workdir, given)?;
     // What has no name of its own (`.`) is what is in it.
-    match put.host.file_name() {
+    match host.file_name() {
         Some(name) if given.as_bytes().ends_with(b"/") => Ok(beneath(&path, name.as_bytes())),
         _ => Ok(path),
     }
@@ -154,16 +177,19 @@ fn target(put: &Put, workdir: &[u8]) -> Result<Vec<u8>, Error> {
 impl Found {
     /// Not more than one byte over `limit`.
     fn read(self, limit: u64) -> Result<File, Error> {
-        let content = match self.mode & kind::MASK {
-            kind::FILE => read_file(&self.host, limit, self.is_top),
-            kind::LINK => self
-                .host
-                .read_link()
-                .map(|to| to.into_os_string().into_vec()),
-            _ => Ok(Vec::new()),
+        let content = match self.content {
+            Content::Given(content) => content,
+            Content::Host { path, is_top } => {
+                let content = match self.mode & kind::MASK {
+                    kind::FILE => read_file(&path, limit, is_top),
+                    kind::LINK => path.read_link().map(|to| to.into_os_string().into_vec()),
+                    _ => Ok(Vec::new()),
+                };
+                content.map_err(|error| unreadable(&path, &error))?
+            }
         };
         Ok(File {
-            content: content.map_err(|error| unreadable(&self.host, &error))?,
+            content,
             path: self.guest,
             mode: self.mode,
         })
@@ -224,10 +250,10 @@ mod tests {
             ("..", Some("c/"), "/work/c"),
         ] {
             let put = Put {
-                host: host.into(),
+                source: Source::Host(host.into()),
                 guest: guest.map(OsString::from),
             };
-            let path = target(&put, b"/work");
+            let path = target(&put, Path::new(host), b"/work");
             assert_eq!(path, Ok(target_path.into()), "{host} {guest:?}");
         }
     }
@@ -245,7 +271,7 @@ mod tests {
         fs::set_permissions(top.join("b/empty"), PermissionsExt::from_mode(0o700)).unwrap();
         fs::set_permissions(&top, PermissionsExt::from_mode(0o755)).unwrap();
         let put = Put {
-            host: top,
+            source: Source::Host(top),
             guest: None,
         };
         let file = |path: &str, mode, content: &str| File {
@@ -281,7 +307,7 @@ mod tests {
         // Nobody could read that.
         fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
         let put = Put {
-            host: path,
+            source: Source::Host(path),
             guest: None,
         };
         let refused = read(&[put], b"/work", 256 << 20).unwrap_err();

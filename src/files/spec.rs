@@ -1,21 +1,51 @@
 //! What the user names: `HOST[:GUEST]` and `GUEST[:HOST]`. The host's path may have colons in it,
 //! the guest's not.
 
+use crate::wire::Bytes;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 /// A file or directory for the guest.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Put {
-    pub host: PathBuf,
+    pub source: Source,
+    /// Its path there; by default, the name that it has here.
+    #[serde(with = "crate::wire")]
+    #[schemars(with = "Option<Bytes>")]
     pub guest: Option<OsString>,
 }
 
+/// What goes into the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// What is at this path of the host.
+    Host(
+        #[serde(with = "crate::wire")]
+        #[schemars(with = "Bytes")]
+        PathBuf,
+    ),
+    /// A file with this in it.
+    Content(
+        #[serde(with = "crate::wire")]
+        #[schemars(with = "Bytes")]
+        Vec<u8>,
+    ),
+}
+
 /// A file or directory that the guest leaves.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Get {
+    #[serde(with = "crate::wire")]
+    #[schemars(with = "Bytes")]
     pub guest: OsString,
+    #[serde(with = "crate::wire")]
+    #[schemars(with = "Option<Bytes>")]
     pub host: Option<PathBuf>,
 }
 
@@ -23,7 +53,7 @@ impl Put {
     pub fn parse(word: &OsStr) -> Result<Self, String> {
         let (host, guest) = split(word, word.as_bytes().iter().rposition(is_colon));
         Ok(Self {
-            host: host.ok_or("no file of the host's is named")?.into(),
+            source: Source::Host(host.ok_or("the host path is missing")?.into()),
             guest,
         })
     }
@@ -33,7 +63,7 @@ impl Get {
     pub fn parse(word: &OsStr) -> Result<Self, String> {
         let (guest, host) = split(word, word.as_bytes().iter().position(is_colon));
         Ok(Self {
-            guest: guest.ok_or("no file of the guest's is named")?,
+            guest: guest.ok_or("the guest path is missing")?,
             host: host.map(PathBuf::from),
         })
     }
@@ -67,7 +97,7 @@ mod tests {
             ("a:b:", "a:b", None),
         ] {
             let put = Put {
-                host: host.into(),
+                source: Source::Host(host.into()),
                 guest: guest.map(OsString::from),
             };
             assert_eq!(Put::parse(OsStr::new(word)), Ok(put), "{word}");

@@ -9,7 +9,10 @@ pub use script::read_code;
 
 use crate::error::{Error, Kind};
 use crate::image::language::{PYTHON, SHELL, words};
+use crate::wire::Bytes;
 use guest::{File, Job, WORKDIR, handover, kind};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -21,10 +24,18 @@ const PRELOAD: &[u8] = b"LD_PRELOAD=";
 const SCRIPT_MODE: u32 = kind::FILE | 0o644;
 
 /// What to run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Program {
-    Script(PathBuf),
-    Code(OsString),
+    Script(
+        #[serde(with = "crate::wire")]
+        #[schemars(with = "Bytes")]
+        PathBuf,
+    ),
+    Code(
+        #[serde(with = "crate::wire")]
+        #[schemars(with = "Bytes")]
+        OsString,
+    ),
     /// Code from standard input.
     Stdin,
 }

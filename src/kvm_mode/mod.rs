@@ -5,20 +5,26 @@ pub mod verdicts;
 use crate::error::{Error, Kind, Remedy};
 use crate::vm::mode::Mode;
 use crate::vm::{Verdict, probe};
+use crate::wire::Bytes;
 use anyhow::Result;
 use kvm_ioctls::Kvm;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use verdicts::Kept;
 
 /// The KVM device, and what it is to be used for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Device {
+    #[serde(with = "crate::wire")]
+    #[schemars(with = "Bytes")]
     pub path: PathBuf,
     pub choice: Choice,
 }
 
 /// What the user wants of a software KVM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Choice {
     /// The fastest that works here.
     Auto,

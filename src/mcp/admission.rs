@@ -1,16 +1,16 @@
 //! Who may run what, and what is written down of it: where a run is admitted, and where its end is
 //! known.
 
-use crate::audit::{Code, Event, Files, Limits, Log, ROTATE, Refusal, Start, Usage, shortened};
+use crate::audit::{self, Code, Event, Files, Limits, Log, Refusal, Start, Usage, shortened};
 use crate::limits::ConfineLevel;
 use crate::log::say;
 use crate::mcp::tool::arguments::{Arguments, Wrong};
 use crate::policy::{
-    Admission, Admitting, Ask, Audit, Busy, Excess, Grant, Policy, Quota, Shortage, Wish,
+    Admission, Admitting, Ask, Busy, Excess, Grant, Policy, Quota, Shortage, Wish,
 };
 use crate::record::{Anchor, Failure, Record};
-use anyhow::{Result, bail};
-use std::path::{Path, PathBuf};
+use anyhow::Result;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
@@ -67,25 +67,10 @@ impl Begun {
 
 impl Governor {
     /// `alone`: there is but one client, and all places are its.
-    pub fn new(policy: Option<&Path>, audit: Option<PathBuf>, alone: bool) -> Result<Self> {
+    pub fn new(policy: Option<&Path>, given: Option<&Path>, alone: bool) -> Result<Self> {
         let mut policy = policy.map(Policy::read).transpose()?.unwrap_or_default();
-        let given = audit.map(|file| Audit {
-            file,
-            rotate: None,
-            sync: false,
-            code: false,
-        });
-        let audit = match (policy.audit.take(), given) {
-            (Some(audit), Some(given)) if audit.file != given.file => {
-                bail!("the policy has runs written to {}", audit.file.display())
-            }
-            (audit, given) => audit.or(given),
-        };
-        let open = |audit: &Audit| {
-            let rotate = audit.rotate.map_or(ROTATE, |size| size.0);
-            Log::open(&audit.file, rotate, audit.sync).map(Arc::new)
-        };
-        let log = audit.as_ref().map(open).transpose()?;
+        let audit = audit::open(policy.audit.as_ref(), given)?;
+        let (log, keep_code) = audit.unzip();
         let processors = available_parallelism()?.get() as u32;
         if alone {
             let places = policy.server.concurrency.unwrap_or(processors);
@@ -93,9 +78,9 @@ impl Governor {
         }
         Ok(Self {
             quota: Quota::new(&policy.server, processors),
-            keep_code: audit.is_some_and(|audit| audit.code),
+            keep_code: keep_code.unwrap_or_default(),
             policy,
-            log,
+            log: log.map(Arc::new),
         })
     }
 

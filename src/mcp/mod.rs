@@ -2,9 +2,8 @@
 
 mod admission;
 mod artifacts;
-mod child;
 mod rejections;
-mod scratch;
+mod run;
 mod server;
 mod signals;
 mod state;
@@ -17,11 +16,12 @@ use crate::mcp::transport::gauge::Count;
 pub use crate::mcp::transport::http::Options as HttpOptions;
 use crate::mcp::transport::tokens::Tokens;
 pub use crate::mcp::transport::tokens::new_line as new_token;
+use crate::worker::temp_dir::TempDir;
 use admission::Governor;
 use anyhow::{Context, Result};
 use artifacts::Kept;
 use rejections::TurnedAway;
-use scratch::Scratch;
+
 use signals::Signals;
 use state::Shared;
 use std::net::SocketAddr;
@@ -56,7 +56,7 @@ pub fn serve(options: Options) -> Result<Option<u8>> {
     }
     let governor = Governor::new(
         options.policy.as_deref(),
-        options.audit.clone(),
+        options.audit.as_deref(),
         options.http.is_none() || tokens.is_none(),
     )?;
     // One thread: what takes long, runs, are processes.
@@ -75,7 +75,7 @@ async fn serve_until_the_end(
     tokens: Option<Tokens>,
     governor: Governor,
 ) -> Result<Option<u8>> {
-    let directory = Scratch::create()?;
+    let directory = TempDir::create()?;
     let stop = CancellationToken::new();
     let shared = Arc::new(Shared {
         kvm: options.kvm,

@@ -5,7 +5,7 @@ use crate::limits::BOOT_LIMIT;
 use crate::log::say;
 use crate::mcp::admission::{Governor, Refused};
 use crate::mcp::artifacts::{COUNT_MAX, SHOWN};
-use crate::mcp::child::{Ended, Run, Workspace};
+use crate::mcp::run::{Ended, Run, Workspace};
 use crate::mcp::state::Shared;
 use crate::mcp::tool::answer;
 use crate::mcp::tool::arguments::Arguments;
@@ -92,7 +92,6 @@ impl Server {
             .begin(admission, client.name(), arguments, &grant)
             .await?;
         let mut ended = self.execute(client, arguments, &grant, context).await;
-        answer::translate(&mut ended.record);
         governor.end(&begun, &mut ended.record, ended.usage).await;
         // Its place is not another's before that: so few records wait to be read.
         let files = ended.record.files.len().min(COUNT_MAX) as u64;
@@ -124,7 +123,7 @@ impl Server {
     ) -> Ended {
         let execution = async {
             let directory = self.shared.directory.join(random::unguessable_id()?);
-            let workspace = Workspace::create(directory)?;
+            let workspace = Workspace::create(directory, grant.memory)?;
             let mut run = Run::start(workspace, arguments, grant, &self.shared.kvm).await?;
             tokio::select! {
                 ended = run.ended() => ended,

@@ -1,20 +1,23 @@
 //! One run on one screen.
 
+mod inspection;
 pub mod record_of;
+mod request;
+
+pub use inspection::{Inspection, inspect};
+pub use request::{Path, Request};
 
 use crate::agent::{Collection, Console, Marks, Session, Shared, Sink, Told, Totals};
 use crate::confine::{self, Layer, Seal};
 use crate::error::{Error, Kind, Remedy};
-use crate::files::{self, Fetched, Get, Put, Unpacker};
+use crate::files::{self, Fetched, Unpacker};
 use crate::image::store;
-use crate::job::{self, Language, Program, Work};
-use crate::kvm_mode::{self, Device};
-use crate::limits::ConfineLevel;
+use crate::job::{self, Work};
+use crate::kvm_mode;
 use crate::limits::Limits;
 use crate::outcome::Outcome;
 use crate::signals::Signals;
 use crate::template::Key;
-use crate::template::TemplateSpec;
 use crate::template::builder::{self, Listener, Original};
 use crate::vm::bus::Unknown;
 use crate::vm::host;
@@ -23,93 +26,14 @@ use crate::vm::{BootImages, Config, Counters, Usage, Vm, allow_kicks};
 use crate::watchdog::Watchdog;
 use anyhow::{Context, Result};
 use kvm_ioctls::Kvm;
-use std::ffi::OsString;
-use std::io::{Write, stderr, stdout};
+use serde::{Deserialize, Serialize};
+use std::io::{Write, stderr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What the user asked for.
-#[derive(Debug, Clone)]
-pub struct Request {
-    pub program: Program,
-    /// Of the program; unless given, a script tells itself.
-    pub language: Option<Language>,
-    pub arguments: Vec<OsString>,
-    /// `NAME=value` each, beyond what every program has.
-    pub env: Vec<Vec<u8>>,
-    pub puts: Vec<Put>,
-    pub gets: Vec<Get>,
-    /// Replace what is at the destinations of `gets`.
-    pub force: bool,
-    /// The program's, absolute.
-    pub workdir: Vec<u8>,
-    pub limits: Limits,
-    /// As the guest's root.
-    pub root: bool,
-    pub kvm: Device,
-    pub show_console: bool,
-    /// Boot a machine of its own for it.
-    pub fresh: bool,
-    /// Check all of the template's memory.
-    pub verify: bool,
-    /// What this process is to give up before the guest runs.
-    pub confine: ConfineLevel,
-    /// Keep the program's output, instead of passing it on.
-    pub capture: bool,
-    /// Where a record of the run will go, if one is wanted: open, and to stay so.
-    pub record: Option<RawFd>,
-    /// The guest is to tell of the program's exception and results too.
-    pub tells: bool,
-}
-
-impl Request {
-    /// A restored machine has no boot to show on the console.
-    fn path(&self, work: &Work) -> Path {
-        let cold = self.fresh || self.show_console || !work.suits_a_warm_interpreter();
-        if cold { Path::Cold } else { Path::Warm }
-    }
-
-    /// Bytes that are mapped for the guest, or needed for its output.
-    fn memory(&self, work: &Work) -> u64 {
-        /// Of two streams: each grows by doubling, and is encoded in base64 at the end.
-        const PER_BYTE: u64 = 2 * (2 + 2);
-        let output = match self.capture {
-            true => self.limits.max_output.saturating_mul(PER_BYTE),
-            false => 0,
-        };
-        output.saturating_add(self.limits.memory + work.size())
-    }
-
-    /// For standard output and standard error.
-    fn sinks(&self) -> Result<[Sink; 2]> {
-        let limit = self.limits.max_output;
-        Ok(match self.capture {
-            true => [Sink::memory(limit), Sink::memory(limit)],
-            false => [Sink::new(stdout(), limit)?, Sink::new(stderr(), limit)?],
-        })
-    }
-
-    fn template(&self) -> TemplateSpec {
-        TemplateSpec {
-            memory: self.limits.memory,
-            pids: self.limits.pids,
-            root: self.root,
-        }
-    }
-}
-
-/// How the program got its machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Path {
-    /// Restored from a template.
-    Warm,
-    /// Booted.
-    Cold,
-}
-
 /// How it went.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
     pub path: Path,
     /// What it was restored from.
@@ -120,7 +44,8 @@ pub struct Report {
     /// Standard output and standard error.
     pub output: [Totals; 2],
     /// The same, where it was kept.
-    pub kept: [Option<Vec<u8>>; 2],
+    #[serde(with = "crate::wire")]
+    pub kept: Vec<Option<Vec<u8>>>,
     /// What the guest told beside that.
     pub told: Told,
     /// What became of the files that were wanted.
@@ -166,7 +91,7 @@ impl Report {
 }
 
 /// Where the time went: each from the end of the one before.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Timings {
     pub total: Duration,
     /// Until the first instruction of the guest.
@@ -261,7 +186,7 @@ pub fn run(
     let peak = usage.map(Usage::count).transpose()?;
     let last_words = last_words(&vm.console());
     let mut session = vm.into_peer();
-    let kept = session.take_kept();
+    let kept = session.take_kept().into();
     let told = session.take_told();
     let (reported, output, marks) = session.into_result();
     let fetched = unpacker.map_or(Ok(Fetched::default()), Unpacker::finish)?;

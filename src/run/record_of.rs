@@ -41,9 +41,9 @@ pub fn report(report: Report) -> (Record, Option<Error>) {
     let missing_count = missing.count + left_out.count;
     let left_out = left_out.first.into_iter();
     let left_out = left_out.map(|name| format!("{name}: neither file nor directory"));
-    let [kept, more] = report.kept;
-    let stdout = Stream::new(kept, report.output[0]);
-    let stderr = Stream::new(more, report.output[1]);
+    let mut kept = report.kept.into_iter();
+    let mut stream = |totals| Stream::new(kept.next().flatten(), totals);
+    let [stdout, stderr] = report.output.map(&mut stream);
     let record = Record {
         status,
         exit_code,

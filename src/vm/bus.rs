@@ -27,7 +27,7 @@ pub struct Bus<P> {
 }
 
 /// How often the guest looked for what is not there.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Unknown {
     pub ports: u64,
     pub addresses: u64,

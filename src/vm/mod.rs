@@ -41,6 +41,7 @@ use kvm_bindings::{
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use memory::Memory;
 use mode::Mode;
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
@@ -66,7 +67,7 @@ pub struct Vm<P> {
 }
 
 /// How often the guest came to us, by reason.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Counters {
     pub exits: u64,
     pub port_io: u64,

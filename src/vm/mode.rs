@@ -1,10 +1,11 @@
 //! The three ways in which a guest's kernel mode can run.
 
 use crate::vm::host::Family;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// How a guest's kernel mode runs. Its user mode is native in all of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
     /// On VT-x or AMD-V: natively.
     Hardware,

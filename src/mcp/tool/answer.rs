@@ -2,7 +2,7 @@
 
 use crate::mcp::admission::Refused;
 use crate::mcp::artifacts::{COUNT_MAX, FILES_MAX, Kept, Room, contents};
-use crate::mcp::child::Workspace;
+use crate::mcp::run::Workspace;
 use crate::record::{Bundle, Encoding, Failure, Record, Status};
 use crate::text::escape_control;
 use rmcp::model::{CallToolResult, ContentBlock, MetaObject};
@@ -93,23 +93,6 @@ fn ending(record: &Record) -> Option<String> {
         (Status::Cancelled, ..) => Some("the run was cancelled".into()),
         _ => Some("the program could not be run".into()),
     }
-}
-
-/// Says what to do in the words of the tool's arguments, not of the command line.
-pub fn translate(record: &mut Record) {
-    let Some(failure) = &mut record.error else {
-        return;
-    };
-    failure.remedy = match record.status {
-        Status::Timeout => "make it faster, or give it a greater timeout_s".into(),
-        Status::Oom => "use less, or give it a greater memory_mib".into(),
-        Status::Crashed => "call again; if it crashes again, the program is why".into(),
-        _ => failure
-            .remedy
-            .replace("--memory", "memory_mib")
-            .replace(": --put HOST:GUEST", "")
-            .replace(": --get GUEST:HOST", ""),
-    };
 }
 
 /// Which streams are not all there.

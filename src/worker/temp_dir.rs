@@ -14,13 +14,13 @@ use std::path::{Path, PathBuf};
 
 const PREFIX: &str = "sandbox-mcp-";
 
-pub struct Scratch {
+pub struct TempDir {
     path: PathBuf,
     /// Held by whoever uses the directory.
     _lock: Flock<File>,
 }
 
-impl Scratch {
+impl TempDir {
     pub fn create() -> Result<Self> {
         let parent = std::env::temp_dir();
         sweep(&parent);
@@ -41,7 +41,7 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
+impl Drop for TempDir {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.path) {
             say(&format!(

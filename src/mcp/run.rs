@@ -1,0 +1,301 @@
+//! A run of a client's, in a worker.
+
+use crate::audit::Usage;
+use crate::error::Error;
+use crate::files::{Get, Put, Source};
+use crate::job::Program;
+use crate::kvm_mode::Device;
+use crate::limits::{BOOT_LIMIT, Limits};
+use crate::log::say;
+use crate::mcp::tool::arguments::Arguments;
+use crate::mcp::tool::remedies::words;
+use crate::policy::Grant;
+use crate::process::{self, OURS};
+use crate::record::{Failure, Record, Status};
+use crate::run::{Request, record_of};
+use crate::template::builder::Interrupted;
+use crate::worker::client::{self, Channel, Heard, Worker};
+use crate::worker::{self, Event, Spec};
+use anyhow::{Context, Result};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::Pid;
+use std::fs::{self, DirBuilder, File};
+use std::io::{ErrorKind, Seek, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+/// The exit code in the log of a run without a process.
+const NO_PROCESS: i32 = 125;
+
+/// How a run ended.
+pub struct Ended {
+    pub record: Record,
+    /// It is its process's own; else we say what is known.
+    is_told: bool,
+    /// Bytes of it as they were told.
+    pub size: u64,
+    pub usage: Usage,
+    /// What it left is in here until this is dropped.
+    pub workspace: Option<Workspace>,
+}
+
+impl Ended {
+    /// It never began.
+    pub fn without_process(failure: Failure) -> Self {
+        Self {
+            record: failed(failure),
+            is_told: false,
+            size: 0,
+            usage: Usage {
+                wall_ms: 0.0,
+                cpu_ms: 0.0,
+                exit: NO_PROCESS,
+            },
+            workspace: None,
+        }
+    }
+
+    /// Without what there is no room for, as its client does not read.
+    pub fn unread(self) -> Self {
+        let mut record = failed(Failure {
+            message: "the program has ended, but there is no room for its answer: others are not read yet".into(),
+            remedy: "read the answers that there are, and call again".into(),
+        });
+        record.audit = self.record.audit;
+        Self { record, ..self }
+    }
+}
+
+fn failed(failure: Failure) -> Record {
+    Record {
+        error: Some(failure),
+        ..Record::empty(Status::Error)
+    }
+}
+
+/// A run at work. It ends when this is dropped.
+pub struct Run {
+    child: Arc<Mutex<Child>>,
+    ended: oneshot::Receiver<Result<Ended>>,
+}
+
+impl Run {
+    /// Starts it from a thread of its own, which lasts as long as its process: that dies with the
+    /// thread, and so with this server.
+    pub async fn start(
+        workspace: Workspace,
+        arguments: &Arguments,
+        grant: &Grant,
+        kvm: &Device,
+    ) -> Result<Self> {
+        let spec = Spec {
+            request: workspace.request(arguments, grant, kvm),
+            inspect: None,
+        };
+        let stdin = in_memory(arguments.stdin.as_bytes())?;
+        let (tell_started, started) = oneshot::channel();
+        let (tell_ended, ended) = oneshot::channel();
+        thread::Builder::new()
+            .name("run".into())
+            .spawn(move || {
+                let streams = [stdin.into(), Stdio::null(), Stdio::inherit()];
+                let started = Worker::start(Path::new(OURS), &spec, streams);
+                drop(spec);
+                let Worker {
+                    child,
+                    channel,
+                    began,
+                } = match started {
+                    Ok(worker) => worker,
+                    Err(error) => {
+                        tell_started.send(Err(error)).unwrap_or_default();
+                        return;
+                    }
+                };
+                let child = Arc::new(Mutex::new(child));
+                if tell_started.send(Ok(Arc::clone(&child))).is_err() {
+                    // Nobody waits for it any more.
+                    kill(&child);
+                }
+                let ended = attend(&child, channel, began, workspace);
+                // The same.
+                tell_ended.send(ended).unwrap_or_default();
+            })
+            .context("starting a thread")?;
+        let child = started.await.context("waiting for a thread")??;
+        Ok(Self { child, ended })
+    }
+
+    /// Waits for its end. May be called again if it was given up.
+    pub async fn ended(&mut self) -> Result<Ended> {
+        (&mut self.ended).await.context("waiting for a thread")?
+    }
+
+    /// Ends it now, for the reason in this record.
+    pub async fn end(&mut self, record: Record) -> Result<Ended> {
+        kill(&self.child);
+        let ended = self.ended().await?;
+        Ok(match ended.is_told {
+            true => ended,
+            false => Ended { record, ..ended },
+        })
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        kill(&self.child);
+    }
+}
+
+fn kill(child: &Mutex<Child>) {
+    // Nothing happens to one that has ended, and a process can always end its child.
+    lock(child).kill().unwrap_or_default();
+}
+
+/// Follows a worker to its end.
+fn attend(
+    child: &Mutex<Child>,
+    mut channel: Channel,
+    began: Instant,
+    workspace: Workspace,
+) -> Result<Ended> {
+    let pid = Pid::from_raw(lock(child).id() as i32);
+    let mut told = None;
+    loop {
+        match channel.hear()? {
+            // Why it takes longer is nothing to a client, which hears every second that it runs.
+            Heard::Nothing | Heard::Event(Event::Notice(_) | Event::Inspected(_)) => {}
+            Heard::Event(Event::Ended(ended)) => told = Some(ended),
+            Heard::End => break,
+            Heard::Broken => {
+                kill(child);
+                break;
+            }
+        }
+    }
+    // Not under the lock, which whoever ends it needs.
+    let exit = process::ended(pid)?;
+    lock(child).wait().context("waiting for a process")?;
+    let is_told = told.is_some() && exit.status.is_ok();
+    let memory = workspace.memory;
+    let (mut record, error) = match client::ended(told, &exit) {
+        worker::Ended::Report(report) => record_of::report(*report),
+        worker::Ended::Failed(error) => record_of::failure(&error.into(), memory, began.elapsed()),
+        worker::Ended::Interrupted(signal) => {
+            record_of::failure(&Interrupted(signal).into(), memory, began.elapsed())
+        }
+    };
+    record.error = error.map(in_words);
+    Ok(Ended {
+        is_told,
+        record,
+        size: channel.total(),
+        usage: client::usage(began, &exit),
+        workspace: Some(workspace),
+    })
+}
+
+fn in_words(error: Error) -> Failure {
+    Failure {
+        remedy: words(&error.remedy),
+        message: error.message,
+    }
+}
+
+fn lock(child: &Mutex<Child>) -> std::sync::MutexGuard<'_, Child> {
+    child.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A private directory for what a run leaves; removed when this is dropped.
+pub struct Workspace {
+    path: PathBuf,
+    /// Bytes that its guest may have.
+    memory: u64,
+}
+
+impl Workspace {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn create(path: PathBuf, memory: u64) -> Result<Self> {
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .with_context(|| format!("making {}", path.display()))?;
+        Ok(Self { path, memory })
+    }
+
+    /// Returns what is asked of a run whose files are left in here.
+    fn request(&self, arguments: &Arguments, grant: &Grant, kvm: &Device) -> Request {
+        let files = arguments.files.iter();
+        let puts = files.clone().filter_map(|file| {
+            Some(Put {
+                source: Source::Content(file.content.clone()?),
+                guest: Some(file.path.clone().into()),
+            })
+        });
+        let gets = files.enumerate().filter(|(_, file)| file.is_fetched);
+        let gets = gets.map(|(number, file)| Get {
+            guest: file.path.clone().into(),
+            host: Some(self.path.join(format!("get-{number}"))),
+        });
+        Request {
+            program: Program::Code(arguments.code.clone().into()),
+            language: Some(arguments.language),
+            arguments: arguments.args.iter().map(Into::into).collect(),
+            env: arguments.variables().into_iter().map(Vec::from).collect(),
+            puts: puts.collect(),
+            gets: gets.collect(),
+            force: false,
+            workdir: guest::WORKDIR.into(),
+            limits: Limits {
+                memory: grant.memory,
+                boot: BOOT_LIMIT,
+                timeout: grant.timeout,
+                max_output: grant.output,
+                input: u64::MAX,
+                fetch_count: grant.files.count.unwrap_or(u64::MAX),
+                fetch_size: grant.files.size.map_or(u64::MAX, |size| size.0),
+                pids: grant.pids,
+            },
+            root: false,
+            kvm: kvm.clone(),
+            show_console: false,
+            fresh: false,
+            verify: false,
+            confine: grant.confine,
+            capture: true,
+            record: None,
+            tells: true,
+        }
+    }
+}
+
+fn in_memory(content: &[u8]) -> Result<File> {
+    let doing = "keeping what the caller gave";
+    let memory = memfd_create(c"given", MFdFlags::MFD_CLOEXEC).context(doing)?;
+    let mut file = File::from(memory);
+    file.write_all(content).context(doing)?;
+    file.rewind().context(doing)?;
+    Ok(file)
+}
+
+impl Drop for Workspace {
+    fn drop(&mut self) {
+        match fs::remove_dir_all(&self.path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => say(&format!(
+                "{} cannot be removed: {error}",
+                self.path.display()
+            )),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What a policy and the log of runs must know of a run before it begins.
+
+use crate::audit::{Code, Files};
+use crate::error::{Error, Kind, Remedy};
+use crate::job::{Language, Work};
+use anyhow::{Context, Result};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::dup2_stdin;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{Read, Seek, Write, stdin};
+
+/// Bytes of code that is read from standard input at most, as of a script.
+const CODE_MAX: u64 = 56 << 20;
+
+/// The size and the digest of what a run is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inspection {
+    pub code: Code,
+    pub language: Language,
+    /// Files that go into the guest.
+    pub files: Files,
+}
+
+/// Looks at a run that is prepared. A program on standard input is read, and put back for the run.
+/// `keep_code`: the code itself is in it; `code_max`: bytes that a policy allows.
+pub fn inspect(work: &Work, keep_code: bool, code_max: Option<u64>) -> Result<Inspection> {
+    let read;
+    let code = match work.code() {
+        Some(code) => code,
+        None => {
+            read = read_stdin(code_max)?;
+            &read
+        }
+    };
+    let sizes = work.files.iter().map(|file| file.content.len() as u64);
+    Ok(Inspection {
+        code: Code::new(code, keep_code),
+        language: work.language(),
+        files: Files {
+            count: work.files.len() as u64,
+            bytes: sizes.sum(),
+        },
+    })
+}
+
+fn read_stdin(code_max: Option<u64>) -> Result<Vec<u8>> {
+    // A byte more than is allowed tells that there is one.
+    let most = code_max.map_or(CODE_MAX, |most| most.min(CODE_MAX));
+    let mut code = Vec::new();
+    stdin()
+        .take(most.saturating_add(1))
+        .read_to_end(&mut code)
+        .context("reading the program from standard input")?;
+    if code.len() as u64 > CODE_MAX {
+        let message = format!(
+            "the program on standard input is larger than {} MiB",
+            CODE_MAX >> 20
+        );
+        return Err(Error::new(Kind::BadProgram, message, Remedy::PutDataIntoFile).into());
+    }
+    let memory = memfd_create(c"code", MFdFlags::MFD_CLOEXEC).context("keeping the program")?;
+    let mut file = File::from(memory);
+    file.write_all(&code).context("keeping the program")?;
+    file.rewind().context("keeping the program")?;
+    dup2_stdin(&file).context("giving the program back")?;
+    Ok(code)
+}

@@ -1,0 +1,102 @@
+//! What is asked of a run.
+
+use crate::agent::Sink;
+use crate::files::{Get, Put};
+use crate::job::{Language, Program, Work};
+use crate::kvm_mode::Device;
+use crate::limits::{ConfineLevel, Limits};
+use crate::template::TemplateSpec;
+use crate::wire::Bytes;
+use anyhow::Result;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::io::{stderr, stdout};
+use std::os::fd::RawFd;
+
+/// What the user asked for.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    pub program: Program,
+    /// Of the program; unless given, a script tells itself.
+    pub language: Option<Language>,
+    #[serde(with = "crate::wire")]
+    #[schemars(with = "Vec<Bytes>")]
+    pub arguments: Vec<OsString>,
+    /// `NAME=value` each, beyond what every program has.
+    #[serde(with = "crate::wire")]
+    #[schemars(with = "Vec<Bytes>")]
+    pub env: Vec<Vec<u8>>,
+    pub puts: Vec<Put>,
+    pub gets: Vec<Get>,
+    /// Replace what is at the destinations of `gets`.
+    pub force: bool,
+    /// The program's, absolute.
+    #[serde(with = "crate::wire")]
+    #[schemars(with = "Bytes")]
+    pub workdir: Vec<u8>,
+    pub limits: Limits,
+    /// As the guest's root.
+    pub root: bool,
+    pub kvm: Device,
+    pub show_console: bool,
+    /// Boot a machine of its own for it.
+    pub fresh: bool,
+    /// Check all of the template's memory.
+    pub verify: bool,
+    /// What this process is to give up before the guest runs.
+    pub confine: ConfineLevel,
+    /// Keep the program's output, instead of passing it on.
+    pub capture: bool,
+    /// The descriptor that the run will be told to, if a record is wanted: open, and to stay so.
+    #[serde(skip)]
+    pub record: Option<RawFd>,
+    /// The guest is to tell of the program's exception and results too.
+    pub tells: bool,
+}
+
+impl Request {
+    /// A restored machine has no boot to show on the console.
+    pub(crate) fn path(&self, work: &Work) -> Path {
+        let cold = self.fresh || self.show_console || !work.suits_a_warm_interpreter();
+        if cold { Path::Cold } else { Path::Warm }
+    }
+
+    /// Bytes that are mapped for the guest, or needed for its output.
+    pub(crate) fn memory(&self, work: &Work) -> u64 {
+        /// Of two streams: each grows by doubling, and is encoded in base64 at the end.
+        const PER_BYTE: u64 = 2 * (2 + 2);
+        let output = match self.capture {
+            true => self.limits.max_output.saturating_mul(PER_BYTE),
+            false => 0,
+        };
+        output.saturating_add(self.limits.memory + work.size())
+    }
+
+    /// For standard output and standard error.
+    pub(crate) fn sinks(&self) -> Result<[Sink; 2]> {
+        let limit = self.limits.max_output;
+        Ok(match self.capture {
+            true => [Sink::memory(limit), Sink::memory(limit)],
+            false => [Sink::new(stdout(), limit)?, Sink::new(stderr(), limit)?],
+        })
+    }
+
+    pub(crate) fn template(&self) -> TemplateSpec {
+        TemplateSpec {
+            memory: self.limits.memory,
+            pids: self.limits.pids,
+            root: self.root,
+        }
+    }
+}
+
+/// How the program got its machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Path {
+    /// Restored from a template.
+    Warm,
+    /// Booted.
+    Cold,
+}

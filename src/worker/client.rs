@@ -1,0 +1,196 @@
+//! The end of whoever starts a worker: hands over what is to run and hears how it goes.
+
+use crate::audit::Usage;
+use crate::error::{Error, Kind};
+use crate::process::{self, Exit};
+use crate::worker::{Ended, Event, Spec};
+use anyhow::{Context, Result};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::unistd::Pid;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::Instant;
+
+/// Bytes that a worker tells at most beside the output that it keeps.
+const TOLD_MAX: u64 = 64 << 20;
+/// What a byte of output may become in JSON.
+const ESCAPED: u64 = 6;
+/// The verb of this program that is a worker, and gets the number of its socket.
+pub const VERB: &str = "worker";
+
+/// A process that runs something. It dies with the thread that starts it.
+pub struct Worker {
+    pub child: Child,
+    pub channel: Channel,
+    pub began: Instant,
+}
+
+/// The socket to a worker.
+pub struct Channel {
+    socket: UnixStream,
+    /// What was heard and is not a whole line yet.
+    heard: Vec<u8>,
+    /// Bytes of that without an end of a line.
+    seen: usize,
+    /// Bytes that were heard, and that may be.
+    total: u64,
+    most: u64,
+}
+
+/// What came over a socket.
+pub enum Heard {
+    Event(Event),
+    /// Nothing that is whole, for now.
+    Nothing,
+    /// No more will come.
+    End,
+    /// Something that no worker of ours sends: too much, or no message.
+    Broken,
+}
+
+impl Worker {
+    /// Starts a process of this binary with these streams, and hands over what is to run.
+    pub fn start(binary: &Path, spec: &Spec, streams: [Stdio; 3]) -> Result<Self> {
+        let began = Instant::now();
+        let (mut socket, its) = UnixStream::pair().context("making a socket")?;
+        let mut command = process::command(binary);
+        let [stdin, stdout, stderr] = streams;
+        let number = its.as_raw_fd();
+        command
+            .args([VERB, &number.to_string()])
+            .stdin(stdin)
+            .stdout(stdout)
+            .stderr(stderr);
+        let hand_on = move || {
+            // SAFETY: the socket is open until the process has started.
+            let its = unsafe { BorrowedFd::borrow_raw(number) };
+            fcntl(its, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            Ok(())
+        };
+        // SAFETY: between fork and exec it makes a system call only.
+        unsafe { command.pre_exec(hand_on) };
+        let child = command.spawn().context("starting a process")?;
+        drop(its);
+        let mut line = serde_json::to_vec(spec).context("encoding what is to run")?;
+        line.push(b'\n');
+        match socket.write_all(&line) {
+            // It has ended, and is heard to have.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+            result => result.context("handing over what is to run")?,
+        }
+        let request = &spec.request;
+        let kept = if request.capture {
+            request.limits.max_output
+        } else {
+            0
+        };
+        Ok(Self {
+            child,
+            channel: Channel::new(
+                socket,
+                TOLD_MAX.saturating_add(kept.saturating_mul(2 * ESCAPED)),
+            ),
+            began,
+        })
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Channel {
+    pub(crate) fn new(socket: UnixStream, most: u64) -> Self {
+        Self {
+            socket,
+            heard: Vec::new(),
+            seen: 0,
+            total: 0,
+            most,
+        }
+    }
+
+    /// Takes a message that is there already, or waits for more to come.
+    pub fn hear(&mut self) -> Result<Heard> {
+        if let Some(heard) = self.take() {
+            return Ok(heard);
+        }
+        let mut piece = [0; 64 << 10];
+        let count = self.socket.read(&mut piece).context("hearing from a run")?;
+        if count == 0 {
+            return Ok(Heard::End);
+        }
+        self.total += count as u64;
+        if self.total > self.most {
+            return Ok(Heard::Broken);
+        }
+        self.heard.extend_from_slice(&piece[..count]);
+        Ok(self.take().unwrap_or(Heard::Nothing))
+    }
+
+    /// Takes a message, if there is a whole one.
+    pub fn take(&mut self) -> Option<Heard> {
+        let unseen = &self.heard[self.seen..];
+        let Some(end) = unseen.iter().position(|&byte| byte == b'\n') else {
+            self.seen = self.heard.len();
+            return None;
+        };
+        let rest = self.heard.split_off(self.seen + end + 1);
+        let line = std::mem::replace(&mut self.heard, rest);
+        self.seen = 0;
+        Some(match serde_json::from_slice(&line) {
+            Ok(event) => Heard::Event(event),
+            Err(_) => Heard::Broken,
+        })
+    }
+
+    /// Returns how many bytes were heard.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Lets a run begin that was looked at.
+    pub fn admit(&mut self) -> Result<()> {
+        match self.socket.write_all(b"\n") {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            result => result.context("letting a run begin"),
+        }
+    }
+}
+
+/// Returns how a run ended whose process ended in this way, and told this.
+pub fn ended(told: Option<Ended>, exit: &Exit) -> Ended {
+    match (told, exit.status) {
+        (Some(ended), Ok(_)) => ended,
+        (_, status) => {
+            let how = match status {
+                Ok(_) => "did not tell how it went".into(),
+                Err(signal) => format!("was ended by {}", process::described(signal)),
+            };
+            Ended::Failed(Error::new(
+                Kind::Internal,
+                format!("the process that ran the guest {how}"),
+                "run it again; if that happens again, please report it",
+            ))
+        }
+    }
+}
+
+/// Returns what a process used that began then and has ended in this way.
+pub fn usage(began: Instant, exit: &Exit) -> Usage {
+    Usage {
+        wall_ms: began.elapsed().as_micros() as f64 / 1000.0,
+        cpu_ms: exit.processor_time.as_micros() as f64 / 1000.0,
+        exit: exit.status.unwrap_or_else(|signal| 128 + signal),
+    }
+}

@@ -1,0 +1,112 @@
+//! The worker's end: reads what is to run, runs it, and tells how it went.
+
+use crate::error::{Error, Kind, Remedy};
+use crate::run::record_of::explained;
+use crate::run::{Report, Request, inspect, prepare, run};
+use crate::signals::Signals;
+use crate::template::builder::{Interrupted, Listener};
+use crate::worker::{Ended, Event, Notice, Spec};
+use anyhow::{Context, Result};
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::mem::forget;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+/// Runs what is asked for over this socket.
+pub fn serve(socket: OwnedFd) -> Result<()> {
+    let mut channel = Channel(BufReader::new(File::from(socket)));
+    let (ended, signals) = match carry_out(&mut channel) {
+        Ok((report, signals)) => (Ended::Report(Box::new(report)), Some(signals)),
+        Err(error) => (failed(&error), None),
+    };
+    // Nothing is to end us after all has been told.
+    forget(signals);
+    channel.tell(&Event::Ended(ended))
+}
+
+fn carry_out(channel: &mut Channel) -> Result<(Report, Signals)> {
+    let spec: Spec = serde_json::from_str(&channel.hear()?).map_err(|error| {
+        let message = format!("what the worker is to run is not as it should be: {error}");
+        Error::new(Kind::Internal, message, Remedy::Report)
+    })?;
+    let request = Request {
+        record: Some(channel.0.get_ref().as_raw_fd()),
+        ..spec.request
+    };
+    let prepared = prepare(&request)?;
+    if let Some(wanted) = spec.inspect {
+        let inspection = inspect(&prepared.work, wanted.code, wanted.code_max)?;
+        channel.tell(&Event::Inspected(inspection))?;
+        channel.hear()?;
+    }
+    run(&request, prepared, channel)
+}
+
+fn failed(error: &anyhow::Error) -> Ended {
+    match explained(error) {
+        Ok(error) => Ended::Failed(error),
+        Err(Interrupted(signal)) => Ended::Interrupted(signal),
+    }
+}
+
+/// The socket, a line for each message. It is one descriptor, since a run closes those that it does
+/// not know of.
+struct Channel(BufReader<File>);
+
+impl Channel {
+    fn hear(&mut self) -> Result<String> {
+        let mut line = String::new();
+        let count = self.0.read_line(&mut line);
+        match count.context("hearing what to run")? {
+            0 => Err(Error::new(
+                Kind::Internal,
+                "whoever started the worker has gone",
+                Remedy::Report,
+            )
+            .into()),
+            _ => Ok(line),
+        }
+    }
+
+    fn tell(&self, event: &Event) -> Result<()> {
+        // Not as one string: a report may hold a lot of output.
+        let mut writer = BufWriter::new(self.0.get_ref());
+        serde_json::to_writer(&mut writer, event)
+            .map_err(Into::into)
+            .and_then(|()| writer.write_all(b"\n"))
+            .and_then(|()| writer.flush())
+            .context("telling how the run went")
+    }
+
+    /// Whoever does not hear a notice has gone, which is noticed soon.
+    fn notice(&self, notice: Notice) {
+        self.tell(&Event::Notice(notice)).unwrap_or_default();
+    }
+}
+
+impl Listener for Channel {
+    fn refused(&mut self, why: &str) {
+        self.notice(Notice::Refused(why.into()));
+    }
+
+    fn waiting(&mut self) {
+        self.notice(Notice::Waiting);
+    }
+
+    fn building(&mut self, stage: &str, elapsed: Duration, last: Option<Duration>) {
+        self.notice(Notice::Building {
+            stage: stage.into(),
+            elapsed,
+            last,
+        });
+    }
+
+    fn built(&mut self, elapsed: Duration) {
+        self.notice(Notice::Built(elapsed));
+    }
+
+    fn emulating(&mut self, how: &str) {
+        self.notice(Notice::Emulating(how.into()));
+    }
+}

@@ -1,0 +1,160 @@
+//! The messages between a worker and whoever started it: a line of JSON each.
+
+use crate::error::Error;
+use crate::run::{Inspection, Report, Request};
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// The first message to a worker: the run that is asked for.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    pub request: Request,
+    /// Whether the run is looked at before it begins. It then waits for a line, of whatever kind.
+    pub inspect: Option<Inspect>,
+}
+
+/// What is wanted of a run before it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Inspect {
+    /// The code itself, beside its digest.
+    pub code: bool,
+    /// Bytes of code that are allowed.
+    pub code_max: Option<u64>,
+}
+
+/// A message from a worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Event {
+    /// The run is ready to begin.
+    Inspected(Inspection),
+    /// Why it takes longer this time.
+    Notice(Notice),
+    /// The last message.
+    Ended(Ended),
+}
+
+/// What there is to hear while a template is found or built.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Notice {
+    Refused(String),
+    Waiting,
+    Building {
+        stage: String,
+        elapsed: Duration,
+        last: Option<Duration>,
+    },
+    Built(Duration),
+    Emulating(String),
+}
+
+/// How a run ended.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Ended {
+    /// It came to an end.
+    Report(Box<Report>),
+    /// There was none, or we could not bring it to its end.
+    Failed(Error),
+    /// A signal asked the worker to stop before there was a program.
+    Interrupted(u8),
+}
+
+/// Returns the schema of a [`Spec`] (JSON Schema 2020-12).
+pub fn schema() -> schemars::Schema {
+    SchemaSettings::draft2020_12()
+        .into_generator()
+        .into_root_schema_for::<Spec>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::{Get, Put, Source};
+    use crate::job::Program;
+    use crate::kvm_mode::{Choice, Device};
+    use crate::limits::{ConfineLevel, Limits};
+    use serde_json::{Value, json};
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+
+    fn spec() -> Spec {
+        Spec {
+            request: Request {
+                program: Program::Code("print(1)".into()),
+                language: None,
+                arguments: vec!["a".into(), OsString::from_vec(b"\xff".into())],
+                env: vec![b"A=b".into()],
+                puts: vec![Put {
+                    source: Source::Content(b"\x00\xff".into()),
+                    guest: Some("a.bin".into()),
+                }],
+                gets: vec![Get {
+                    guest: "out".into(),
+                    host: Some("/tmp/out".into()),
+                }],
+                force: false,
+                workdir: b"/work".into(),
+                limits: Limits {
+                    memory: 256 << 20,
+                    boot: Duration::from_secs(1),
+                    timeout: Some(Duration::from_millis(1500)),
+                    max_output: u64::MAX,
+                    input: 0,
+                    fetch_count: 1,
+                    fetch_size: 1,
+                    pids: 1,
+                },
+                root: false,
+                kvm: Device {
+                    path: "/dev/kvm".into(),
+                    choice: Choice::Auto,
+                },
+                show_console: false,
+                fresh: false,
+                verify: false,
+                confine: ConfineLevel::Require,
+                capture: true,
+                record: None,
+                tells: true,
+            },
+            inspect: Some(Inspect {
+                code: false,
+                code_max: Some(1),
+            }),
+        }
+    }
+
+    #[test]
+    fn a_spec_is_as_its_schema_says_and_comes_back_whole() {
+        let value = serde_json::to_value(spec()).unwrap();
+        let schema = jsonschema::validator_for(&schema().to_value()).unwrap();
+        schema.validate(&value).unwrap();
+        let back: Spec = serde_json::from_value(value.clone()).unwrap();
+        assert_eq!(back.request.arguments, spec().request.arguments);
+        assert_eq!(serde_json::to_value(back).unwrap(), value);
+    }
+
+    #[test]
+    fn a_spec_with_anything_else_is_refused_by_its_schema_and_by_its_reader() {
+        let schema = jsonschema::validator_for(&schema().to_value()).unwrap();
+        for (pointer, name, wrong) in [
+            ("", "more", json!(1)),
+            ("/request", "more", json!(1)),
+            ("/request", "memory", json!(1)),
+            ("/request/limits", "pids", json!("many")),
+            ("/request", "program", json!({"Guess": "x"})),
+            ("/request/kvm", "choice", json!("fastest")),
+        ] {
+            let mut value = serde_json::to_value(spec()).unwrap();
+            value.pointer_mut(pointer).unwrap()[name] = wrong;
+            assert!(!schema.is_valid(&value), "{pointer} {name}");
+            let read: Result<Spec, _> = serde_json::from_value(value);
+            assert!(read.is_err(), "{pointer} {name}");
+        }
+        let missing: Value = json!({"request": {}, "inspect": null});
+        assert!(serde_json::from_value::<Spec>(missing).is_err());
+    }
+}

@@ -93,7 +93,7 @@ impl Session {
     /// With a guest that was saved while its interpreter asked for a job.
     pub fn warm(work: Work, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
         let plan = Plan::Handover(work.handover().into());
-        let telling = Telling::of(&work, &sinks, !work.is_python());
+        let telling = Telling::of(&work, &sinks, !work.is_warm());
         let files = FileStream::new(work.into_files());
         Self::new(plan, files, sinks, telling, shared)
     }

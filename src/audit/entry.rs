@@ -56,7 +56,7 @@ pub struct Refusal {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Start {
     pub code: Code,
-    pub language: &'static str,
+    pub language: String,
     /// How many.
     pub arguments: usize,
     /// Names of the variables that were set.
@@ -361,7 +361,7 @@ mod tests {
         // Each byte of such code becomes six.
         let start = Start {
             code: Code::new(&vec![1; CODE_MAX], true),
-            language: "python",
+            language: "python".into(),
             arguments: 0,
             environment: Vec::new(),
             files: Files::default(),

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 fn start(code: &str) -> Event {
     Event::Start(Start {
         code: Code::new(code.as_bytes(), true),
-        language: "python",
+        language: "python".into(),
         arguments: 0,
         environment: Vec::new(),
         files: Files::default(),

@@ -74,7 +74,7 @@ impl Admission {
         } = inspection;
         let checked = self
             .ceiling
-            .check_language(language)
+            .check_language(&language)
             .and_then(|()| {
                 let arguments = request.arguments.iter().map(|word| word.as_bytes());
                 let variables = request.env.iter().map(Vec::as_slice);
@@ -87,7 +87,7 @@ impl Admission {
         };
         let start = Start {
             code,
-            language: language.name(),
+            language,
             arguments: request.arguments.len(),
             environment: names(&request.env),
             files,

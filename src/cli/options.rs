@@ -1,7 +1,6 @@
 //! The options of `sandbox run`.
 
 use crate::files::{Get, Put};
-use crate::job::Language;
 use crate::limits::ConfineLevel;
 use crate::units::{Timeout, parse_memory, parse_size, parse_timeout};
 use clap::Args;
@@ -25,9 +24,12 @@ pub struct RunArgs {
     /// The same, from a file
     #[arg(long, value_name = "FILE", conflicts_with = "code", help_heading = PROGRAM)]
     pub code_file: Option<PathBuf>,
-    /// The program's language; else a script's name or #! line tells, and it is Python
-    #[arg(short, long, value_enum, value_name = "LANGUAGE", help_heading = PROGRAM)]
-    pub lang: Option<Language>,
+    /// The program's language, python or bash; else a script's name or #! line tells, and it is Python
+    #[arg(short, long, value_name = "LANGUAGE", help_heading = PROGRAM)]
+    pub lang: Option<String>,
+    /// A description of the guest's languages to use instead of the one that is built in
+    #[arg(long, value_name = "FILE", help_heading = MACHINE)]
+    pub image: Option<PathBuf>,
     /// Guest memory, for example 512M or 1G
     #[arg(short, long, env = "SANDBOX_MEMORY", value_name = "SIZE", default_value = "256M", value_parser = parse_memory, help_heading = LIMITS)]
     pub memory: u64,

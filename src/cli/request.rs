@@ -5,7 +5,8 @@ use crate::cli::options::RunArgs;
 use crate::cli::record_writer::Writer;
 use crate::cli::values::{parse_variable, read_arguments, read_variables};
 use crate::error::{Error, Kind, Remedy};
-use crate::job::{Program, name, program_named, read_code, resolve};
+use crate::image::Image;
+use crate::job::{Source, name, read_code, resolve, source_named};
 use crate::kvm_mode::Device;
 use crate::limits::{BOOT_LIMIT, Limits};
 use crate::policy::{Ask, Ceiling, Excess, Grant, Wish};
@@ -66,15 +67,19 @@ pub fn request(
     let env = environment(&args.env, &args.env_file)?;
     let grant =
         grant(&args, given, &env, &admission.ceiling).map_err(|excess| admission.refuse(excess))?;
-    let (program, arguments) = program(&args)?;
+    let (source, arguments) = source(&args)?;
     let files = &admission.ceiling.files;
     // That is then the code, which has a limit of its own.
-    let input = match program {
-        Program::Stdin => u64::MAX,
+    let input = match source {
+        Source::Stdin => u64::MAX,
         _ => grant.stdin,
     };
     Ok(Request {
-        program,
+        source,
+        image: match &args.image {
+            Some(path) => Image::read(path)?,
+            None => Image::built_in().clone(),
+        },
         language: args.lang,
         arguments,
         env,
@@ -105,18 +110,18 @@ pub fn request(
 }
 
 /// What to run, and its arguments.
-fn program(args: &RunArgs) -> Result<(Program, Vec<OsString>)> {
+fn source(args: &RunArgs) -> Result<(Source, Vec<OsString>)> {
     let mut words = args.words.iter().cloned();
     let code = match &args.code_file {
         Some(path) => Some(read_code(path)?),
         None => args.code.clone(),
     };
     let mut arguments: Vec<_>;
-    let program = match (code, words.next()) {
+    let source = match (code, words.next()) {
         (Some(code), first) => {
             // With -c, every word is an argument.
             arguments = first.into_iter().chain(words).collect();
-            Program::Code(code)
+            Source::Code(code)
         }
         (None, Some(name)) => {
             arguments = words.collect();
@@ -124,7 +129,7 @@ fn program(args: &RunArgs) -> Result<(Program, Vec<OsString>)> {
             if arguments.first().is_some_and(|word| word == "--") {
                 arguments.remove(0);
             }
-            program_named(&name)
+            source_named(&name)
         }
         (None, None) => {
             return Err(Error::new(
@@ -138,7 +143,7 @@ fn program(args: &RunArgs) -> Result<(Program, Vec<OsString>)> {
     if let Some(file) = &args.args_file {
         arguments.extend(read_arguments(file)?);
     }
-    Ok((program, arguments))
+    Ok((source, arguments))
 }
 
 /// The variables given, those in files first.

@@ -1,7 +1,7 @@
 //! `sandbox template`: the saved machines.
 
 use crate::cli::messages::{Progress, say};
-use crate::image::store;
+use crate::image::{Image, store};
 use crate::kvm_mode::{self, Device};
 use crate::template::Store;
 use crate::template::TemplateSpec;
@@ -51,9 +51,10 @@ pub fn template_verb(verb: Verb, device: &Device) -> Result<u8> {
                 memory,
                 pids: pids_limit,
                 root,
+                image: Image::built_in().clone(),
             };
             let mut progress = Progress { quiet: false };
-            builder::find_or_build(&kvm, mode, device, spec, true, &mut progress)?;
+            builder::find_or_build(&kvm, mode, device, &spec, true, &mut progress)?;
         }
         Verb::List { verify } => list(&Store::open()?, verify)?,
         Verb::Prune => {

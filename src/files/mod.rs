@@ -14,7 +14,7 @@ pub use destination::{Destination, destinations};
 pub use extract_process::Unpacker;
 pub use put::read;
 pub use report::{Fetched, Written};
-pub use spec::{Get, Put, Source};
+pub use spec::{Get, Put, PutContent};
 
 use crate::error::{Error, Kind, Remedy};
 

@@ -1,7 +1,7 @@
 //! Reads what is to go into the guest.
 
 use crate::error::{Error, Remedy};
-use crate::files::{COUNT_MAX, Put, Source, unusable};
+use crate::files::{COUNT_MAX, Put, PutContent, unusable};
 use crate::job::{beneath, resolve};
 use guest::{File, kind};
 use std::ffi::OsStr;
@@ -86,9 +86,9 @@ enum Content {
 impl List {
     /// Adds what is put. What is named itself may be a link; links below stay links.
     fn add_put(&mut self, put: &Put, workdir: &[u8]) -> Result<(), Error> {
-        match &put.source {
-            Source::Host(host) => self.add_tree(host, target(put, host, workdir)?),
-            Source::Content(content) => {
+        match &put.content {
+            PutContent::Host(host) => self.add_tree(host, target(put, host, workdir)?),
+            PutContent::Given(content) => {
                 self.size = self.size.saturating_add(content.len() as u64);
                 self.push(Found {
                     content: Content::Given(content.clone()),
@@ -250,7 +250,7 @@ mod tests {
             ("..", Some("c/"), "/work/c"),
         ] {
             let put = Put {
-                source: Source::Host(host.into()),
+                content: PutContent::Host(host.into()),
                 guest: guest.map(OsString::from),
             };
             let path = target(&put, Path::new(host), b"/work");
@@ -271,7 +271,7 @@ mod tests {
         fs::set_permissions(top.join("b/empty"), PermissionsExt::from_mode(0o700)).unwrap();
         fs::set_permissions(&top, PermissionsExt::from_mode(0o755)).unwrap();
         let put = Put {
-            source: Source::Host(top),
+            content: PutContent::Host(top),
             guest: None,
         };
         let file = |path: &str, mode, content: &str| File {
@@ -307,7 +307,7 @@ mod tests {
         // Nobody could read that.
         fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
         let put = Put {
-            source: Source::Host(path),
+            content: PutContent::Host(path),
             guest: None,
         };
         let refused = read(&[put], b"/work", 256 << 20).unwrap_err();

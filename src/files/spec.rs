@@ -12,7 +12,7 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Put {
-    pub source: Source,
+    pub content: PutContent,
     /// Its path there; by default, the name that it has here.
     #[serde(with = "crate::wire")]
     #[schemars(with = "Option<Bytes>")]
@@ -22,7 +22,7 @@ pub struct Put {
 /// What goes into the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Source {
+pub enum PutContent {
     /// What is at this path of the host.
     Host(
         #[serde(with = "crate::wire")]
@@ -30,7 +30,7 @@ pub enum Source {
         PathBuf,
     ),
     /// A file with this in it.
-    Content(
+    Given(
         #[serde(with = "crate::wire")]
         #[schemars(with = "Bytes")]
         Vec<u8>,
@@ -53,7 +53,7 @@ impl Put {
     pub fn parse(word: &OsStr) -> Result<Self, String> {
         let (host, guest) = split(word, word.as_bytes().iter().rposition(is_colon));
         Ok(Self {
-            source: Source::Host(host.ok_or("the host path is missing")?.into()),
+            content: PutContent::Host(host.ok_or("the host path is missing")?.into()),
             guest,
         })
     }
@@ -97,7 +97,7 @@ mod tests {
             ("a:b:", "a:b", None),
         ] {
             let put = Put {
-                source: Source::Host(host.into()),
+                content: PutContent::Host(host.into()),
                 guest: guest.map(OsString::from),
             };
             assert_eq!(Put::parse(OsStr::new(word)), Ok(put), "{word}");

@@ -1,30 +1,105 @@
-//! Languages, and the interpreters of the guest that run them.
+//! A language of an image: how its programs are known, and how they are run.
 
-use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub const PYTHON: &[u8] = b"python3";
-pub const SHELL: &[u8] = b"bash";
+/// A language, as `image.toml` describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Language {
+    pub name: String,
+    pub title: String,
+    /// Endings of scripts' names, without the dot.
+    #[serde(default)]
+    pub extensions: Vec<String>,
+    /// Names of interpreters in a script's first line; a * at the end stands for anything.
+    #[serde(default)]
+    pub interpreters: Vec<String>,
+    /// Words that run a script, code, and code from standard input.
+    pub file: Vec<String>,
+    pub code: Vec<String>,
+    pub stdin: Vec<String>,
+    /// Variables that are read when an interpreter starts.
+    #[serde(default)]
+    pub read_at_start: Vec<String>,
+}
 
-/// What the program is written in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Language {
-    Python,
-    Bash,
+/// What is put into the words of a command.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Words<'a> {
+    pub file: &'a [u8],
+    pub code: &'a [u8],
+    /// Left out where there is none.
+    pub option: Option<&'a [u8]>,
 }
 
 impl Language {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Python => "python",
-            Self::Bash => "bash",
+    /// Checks what its types do not.
+    pub fn check(&self) -> Result<(), String> {
+        let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        if self.name.is_empty() || !self.name.bytes().all(is_name) {
+            return Err(format!(
+                "the name {:?} of a language has other characters than a to z and digits, or none",
+                self.name
+            ));
         }
+        for (key, words) in [
+            ("file", &self.file),
+            ("code", &self.code),
+            ("stdin", &self.stdin),
+        ] {
+            if words.is_empty() {
+                return Err(format!("{key} of {} has no words", self.name));
+            }
+            for word in words {
+                let known = ["{file}", "{code}", "{option}"].contains(&word.as_str());
+                if word.starts_with('{') && !known {
+                    return Err(format!(
+                        "{key} of {} has {word}, which stands for nothing",
+                        self.name
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether scripts with this ending are in it.
+    pub fn has_extension(&self, extension: &[u8]) -> bool {
+        self.extensions
+            .iter()
+            .any(|its| its.as_bytes() == extension)
+    }
+
+    /// Returns whether scripts whose first line names this interpreter are in it.
+    pub fn has_interpreter(&self, name: &[u8]) -> bool {
+        self.interpreters
+            .iter()
+            .any(|pattern| matches(pattern, name))
+    }
+
+    /// Returns whether an interpreter that has started cannot take this variable any more.
+    pub fn reads_at_start(&self, variable: &[u8]) -> bool {
+        self.read_at_start
+            .iter()
+            .any(|pattern| matches(pattern, variable))
     }
 }
 
-/// Copies the words of a command line.
-pub fn words(words: &[&[u8]]) -> Vec<Vec<u8>> {
-    words.iter().map(|word| word.to_vec()).collect()
+/// Replaces what stands for something in the words of a command.
+pub fn expand(command: &[String], words: Words) -> Vec<Vec<u8>> {
+    let expanded = command.iter().filter_map(|word| match word.as_str() {
+        "{file}" => Some(words.file.to_vec()),
+        "{code}" => Some(words.code.to_vec()),
+        "{option}" => words.option.map(<[u8]>::to_vec),
+        word => Some(word.as_bytes().to_vec()),
+    });
+    expanded.collect()
+}
+
+fn matches(pattern: &str, name: &[u8]) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(start) => name.starts_with(start.as_bytes()),
+        None => name == pattern.as_bytes(),
+    }
 }

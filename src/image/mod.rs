@@ -1,4 +1,10 @@
 //! What a guest has in it: its kernel, its agent, its file system and the languages of its programs.
 
-pub(crate) mod language;
+mod descriptor;
+mod language;
+mod language_name;
 pub mod store;
+
+pub use descriptor::Image;
+pub use language::{Language, Words, expand};
+pub use language_name::LanguageName;

@@ -3,12 +3,11 @@
 mod path;
 mod script;
 
-pub use crate::image::language::Language;
 pub use path::{beneath, resolve};
 pub use script::read_code;
 
-use crate::error::{Error, Kind};
-use crate::image::language::{PYTHON, SHELL, words};
+use crate::error::{Error, Kind, Remedy};
+use crate::image::{Image, Language, Words, expand};
 use crate::wire::Bytes;
 use guest::{File, Job, WORKDIR, handover, kind};
 use schemars::JsonSchema;
@@ -17,33 +16,38 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// Makes an interpreter stop where it would run its command, and ask for a job.
-const WARM_LIBRARY: &[u8] = b"/usr/lib/sandbox/warm.so";
 const PRELOAD: &[u8] = b"LD_PRELOAD=";
 
 const SCRIPT_MODE: u32 = kind::FILE | 0o644;
 
-/// What to run.
+/// Where a program comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Program {
-    Script(
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// A file of the host.
+    File(
         #[serde(with = "crate::wire")]
         #[schemars(with = "Bytes")]
         PathBuf,
     ),
+    /// The code itself.
     Code(
         #[serde(with = "crate::wire")]
         #[schemars(with = "Bytes")]
         OsString,
     ),
-    /// Code from standard input.
+    /// Standard input.
     Stdin,
 }
 
-/// A job with its files.
-#[derive(Debug, Default)]
+/// A program to run once, with its files.
+#[derive(Debug, Clone)]
 pub struct Work {
+    /// As the guest gets it.
     pub job: Job,
+    pub language: Language,
+    pub source: Source,
+    pub image: Image,
     /// What it runs, if that is a file; its path is relative to the working directory.
     pub script: Option<File>,
     /// All others, with absolute paths.
@@ -53,64 +57,51 @@ pub struct Work {
 }
 
 impl Work {
-    /// As an interpreter gets it that was started already.
+    /// Returns the job as an interpreter gets it that was started already.
     pub fn handover(&self) -> Vec<u8> {
         let enters = !self.files.is_empty() || self.job.workdir != WORKDIR.as_bytes();
-        let is_code = self.job.argv.get(1).is_some_and(|word| word == b"-c");
+        let is_code = matches!(self.source, Source::Code(_));
         let flags = [
             (handover::ENTER, enters),
             (handover::REPORT, self.record),
             (handover::NOTEBOOK, self.record && is_code),
-            (handover::EXECUTE, !self.is_python()),
+            (handover::EXECUTE, !self.is_warm()),
         ];
         let flags = flags.iter().filter(|(_, wanted)| *wanted);
         let flags = flags.fold(0, |flags, (flag, _)| flags | flag);
         self.job.handover(self.script.as_ref(), flags)
     }
 
-    pub fn language(&self) -> Language {
-        match self.is_python() {
-            true => Language::Python,
-            false => Language::Bash,
-        }
-    }
-
-    /// The code itself; `None`: it comes through standard input.
+    /// Returns the code itself; `None`: it comes through standard input.
     pub fn code(&self) -> Option<&[u8]> {
-        let argv = &self.job.argv;
-        match (&self.script, argv.get(1)) {
-            (Some(script), _) => Some(&script.content),
-            (None, Some(word)) if word == b"-c" => argv.get(2).map(Vec::as_slice),
-            _ => None,
+        match (&self.source, &self.script) {
+            (Source::Code(code), _) => Some(code.as_bytes()),
+            (_, Some(script)) => Some(&script.content),
+            (_, None) => None,
         }
     }
 
-    pub fn is_python(&self) -> bool {
-        self.job.argv.first().is_some_and(|word| word == PYTHON)
+    /// Returns whether the interpreter that was started ahead is of its language.
+    pub fn is_warm(&self) -> bool {
+        self.language.name == self.image.warm.language
     }
 
-    /// Whether an interpreter that is up already can run it as a fresh one would: some variables
-    /// are read when a process starts, by the interpreter, the C library or the dynamic linker.
+    /// Returns whether an interpreter that is up already can run it as a fresh one would.
     pub fn suits_a_warm_interpreter(&self) -> bool {
-        const READ_AT_START: [&[u8]; 6] = [b"HOME", b"LANG", b"LANGUAGE", b"PATH", b"TZ", b"TZDIR"];
-        const PREFIXES: [&[u8]; 5] = [b"PYTHON", b"LD_", b"LC_", b"MALLOC_", b"GLIBC_"];
         let usual = environment();
         let suits = |variable: &Vec<u8>| {
-            let name = name(variable);
-            let at_start = READ_AT_START.contains(&name)
-                || PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-            !at_start || usual.contains(variable)
+            usual.contains(variable) || !self.language.reads_at_start(name(variable))
         };
-        // What is no Python gets a process that starts anew.
-        !self.is_python() || self.job.env.iter().all(suits)
+        // What is of another language gets a process that starts anew.
+        !self.is_warm() || self.job.env.iter().all(suits)
     }
 
-    /// Whether its words can be handed over: an interpreter that is up takes any. `boots`: a machine
-    /// is booted for it alone.
+    /// Checks that its words can be handed over: an interpreter that is up takes any. `boots`: a
+    /// machine is booted for it alone.
     pub fn check_words(&self, boots: bool) -> Result<(), Error> {
         /// With the NUL at its end: MAX_ARG_STRLEN of execve(2).
         const WORD_MAX: usize = 128 << 10;
-        let takes_any = self.is_python() && (self.record || !boots);
+        let takes_any = self.is_warm() && (self.record || !boots);
         let is_long = |word: &Vec<u8>| word.len() >= WORD_MAX;
         if takes_any || !self.job.argv.iter().any(is_long) {
             return Ok(());
@@ -122,14 +113,14 @@ impl Work {
         ))
     }
 
-    /// Where a machine is booted for it alone: the interpreter to be started first, which gets the
-    /// job from the host because it is to tell of it.
+    /// Returns the interpreter to be started first, where a machine is booted for this program alone:
+    /// it gets the job from the host because it is to tell of it.
     pub fn interpreter(&self) -> Option<Job> {
-        if !self.record || !self.is_python() {
+        if !self.record || !self.is_warm() {
             return None;
         }
         // Any command that is not the one of an interpreter to be saved.
-        Some(interpreter(self.job.clone(), b"pass"))
+        Some(interpreter(&self.image, self.job.clone(), b"pass"))
     }
 
     /// Bytes of its files.
@@ -159,72 +150,98 @@ impl Work {
     }
 }
 
+/// What a job is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts<'a> {
+    pub image: &'a Image,
+    pub source: &'a Source,
+    /// The name of the language that was asked for; else the program tells.
+    pub language: Option<&'a str>,
+    pub arguments: &'a [OsString],
+    /// `NAME=value` each.
+    pub variables: &'a [Vec<u8>],
+    /// Absolute, in the guest.
+    pub workdir: &'a [u8],
+    pub pids: u32,
+    pub root: bool,
+}
+
 /// Makes the job; reads the script.
-pub fn make(
-    program: &Program,
-    arguments: &[OsString],
-    language: Option<Language>,
-    variables: &[Vec<u8>],
-    workdir: &[u8],
-    pids: u32,
-    root: bool,
-) -> Result<Work, Error> {
-    let mut file = None;
-    let mut argv = match program {
-        Program::Stdin => match language {
-            Some(Language::Bash) => words(&[SHELL, b"-s", b"--"]),
-            _ => words(&[PYTHON, b"-"]),
-        },
-        Program::Code(code) => match language {
-            // Its $0 comes first.
-            Some(Language::Bash) => words(&[SHELL, b"-c", code.as_bytes(), SHELL]),
-            _ => words(&[PYTHON, b"-c", code.as_bytes()]),
-        },
-        Program::Script(path) => {
+pub fn make(parts: Parts) -> Result<Work, Error> {
+    let asked = parts.language.map(|name| known(parts.image, name));
+    let asked = asked.transpose()?;
+    let or_default = asked.unwrap_or(parts.image.default_language());
+    let mut script = None;
+    let (language, mut argv) = match parts.source {
+        Source::Stdin => (or_default, expand(&or_default.stdin, Words::default())),
+        Source::Code(code) => {
+            let words = Words {
+                code: code.as_bytes(),
+                ..Words::default()
+            };
+            (or_default, expand(&or_default.code, words))
+        }
+        Source::File(path) => {
             let content = script::read(path)?;
-            let mut argv = script::interpreter(path, &content, language)?;
             let (word, name) = path::of_script(path);
-            argv.push(word);
-            file = Some(File {
+            let (language, option) = script::language(parts.image, path, &content, asked)?;
+            let words = Words {
+                file: &word,
+                option,
+                ..Words::default()
+            };
+            let argv = expand(&language.file, words);
+            script = Some(File {
                 path: name,
                 mode: SCRIPT_MODE,
                 content,
             });
-            argv
+            (language, argv)
         }
     };
-    argv.extend(
-        arguments
-            .iter()
-            .map(|argument| argument.as_bytes().to_vec()),
-    );
+    let arguments = parts.arguments.iter();
+    argv.extend(arguments.map(|argument| argument.as_bytes().to_vec()));
     let mut env = environment();
-    for variable in variables {
+    for variable in parts.variables {
         env.retain(|present| name(present) != name(variable));
         env.push(variable.clone());
     }
-    let job = Job {
-        argv,
-        env,
-        pids_limit: pids,
-        root,
-        workdir: workdir.into(),
-    };
     Ok(Work {
-        job,
-        script: file,
-        ..Work::default()
+        job: Job {
+            argv,
+            env,
+            pids_limit: parts.pids,
+            root: parts.root,
+            workdir: parts.workdir.into(),
+        },
+        language: language.clone(),
+        source: parts.source.clone(),
+        image: parts.image.clone(),
+        script,
+        files: Vec::new(),
+        record: false,
     })
 }
 
-/// The part of a variable before the `=`.
+fn known<'a>(image: &'a Image, name: &str) -> Result<&'a Language, Error> {
+    image.find(name).ok_or_else(|| {
+        Error::new(
+            Kind::Request,
+            format!("the image {} has no language {name}", image.name),
+            Remedy::NameLanguage(image.titles()),
+        )
+    })
+}
+
+/// Returns the part of a variable before the `=`.
 pub fn name(variable: &[u8]) -> &[u8] {
     let end = variable.iter().position(|&byte| byte == b'=');
     &variable[..end.unwrap_or(variable.len())]
 }
 
-/// The interpreter to be saved before it has a program. It must start as one for a program does.
-pub fn warm_interpreter(pids: u32, root: bool) -> Job {
+/// Returns the interpreter to be saved before it has a program. It must start as one for a program
+/// does.
+pub fn warm_interpreter(image: &Image, pids: u32, root: bool) -> Job {
     let job = Job {
         argv: Vec::new(),
         env: environment(),
@@ -232,12 +249,16 @@ pub fn warm_interpreter(pids: u32, root: bool) -> Job {
         root,
         workdir: WORKDIR.into(),
     };
-    interpreter(job, b"")
+    interpreter(image, job, b"")
 }
 
-/// Started with this command, it stops before that; the library puts the variable back.
-fn interpreter(mut job: Job, command: &[u8]) -> Job {
-    job.argv = words(&[PYTHON, b"-c", command]);
+/// Started with this code, it stops before that; the library puts the variable back.
+fn interpreter(image: &Image, mut job: Job, code: &[u8]) -> Job {
+    let words = Words {
+        code,
+        ..Words::default()
+    };
+    job.argv = expand(&image.warm_language().code, words);
     let (preloads, mut env): (Vec<_>, Vec<_>) = job
         .env
         .into_iter()
@@ -245,37 +266,40 @@ fn interpreter(mut job: Job, command: &[u8]) -> Job {
     let others = preloads
         .iter()
         .flat_map(|variable| [b":", &variable[PRELOAD.len()..]].concat());
-    env.push(
-        [PRELOAD, WARM_LIBRARY]
-            .into_iter()
-            .flatten()
-            .copied()
-            .chain(others)
-            .collect(),
-    );
+    let library = image.warm.library.as_bytes();
+    let variable = PRELOAD.iter().chain(library).copied().chain(others);
+    env.push(variable.collect());
     job.env = env;
     job
 }
 
-/// The least of programs.
-pub fn rehearsal(pids: u32, root: bool) -> Work {
-    let name = b"rehearsal.py";
-    let job = Job {
-        argv: words(&[PYTHON, name]),
-        env: environment(),
-        pids_limit: pids,
-        root,
-        workdir: WORKDIR.into(),
-    };
-    let script = File {
-        path: name.into(),
-        mode: SCRIPT_MODE,
-        content: b"print('hello')\n".into(),
+/// Returns the least of programs, of the interpreter that is started ahead.
+pub fn rehearsal(image: &Image, pids: u32, root: bool) -> Work {
+    let language = image.warm_language();
+    let extension = language.extensions.first().map_or("", String::as_str);
+    let name = format!("rehearsal.{extension}");
+    let words = Words {
+        file: name.as_bytes(),
+        ..Words::default()
     };
     Work {
-        job,
-        script: Some(script),
-        ..Work::default()
+        job: Job {
+            argv: expand(&language.file, words),
+            env: environment(),
+            pids_limit: pids,
+            root,
+            workdir: WORKDIR.into(),
+        },
+        language: language.clone(),
+        source: Source::File(name.clone().into()),
+        image: image.clone(),
+        script: Some(File {
+            path: name.into(),
+            mode: SCRIPT_MODE,
+            content: image.warm.rehearsal.clone().into(),
+        }),
+        files: Vec::new(),
+        record: false,
     }
 }
 
@@ -293,12 +317,12 @@ fn environment() -> Vec<Vec<u8>> {
     .into()
 }
 
-/// What the user's words name: `-` is standard input.
-pub fn program_named(name: &OsStr) -> Program {
+/// Returns what a word of the user's names: `-` is standard input.
+pub fn source_named(name: &OsStr) -> Source {
     if name == "-" {
-        Program::Stdin
+        Source::Stdin
     } else {
-        Program::Script(name.into())
+        Source::File(name.into())
     }
 }
 
@@ -306,9 +330,36 @@ pub fn program_named(name: &OsStr) -> Program {
 mod tests {
     use super::*;
 
-    fn code(language: Option<Language>, variables: &[Vec<u8>]) -> Work {
-        let program = Program::Code("pass".into());
-        make(&program, &[], language, variables, b"/work", 1, false).unwrap()
+    fn code(language: Option<&str>, variables: &[Vec<u8>]) -> Work {
+        let parts = Parts {
+            image: Image::built_in(),
+            source: &Source::Code("pass".into()),
+            language,
+            arguments: &[],
+            variables,
+            workdir: b"/work",
+            pids: 1,
+            root: false,
+        };
+        make(parts).unwrap()
+    }
+
+    #[test]
+    fn a_language_that_the_image_lacks_is_told_with_those_that_it_has() {
+        let parts = Parts {
+            image: Image::built_in(),
+            source: &Source::Stdin,
+            language: Some("cobol"),
+            arguments: &[],
+            variables: &[],
+            workdir: b"/work",
+            pids: 1,
+            root: false,
+        };
+        let error = make(parts).unwrap_err();
+        assert!(error.message.contains("no language cobol"), "{error}");
+        let known = vec!["Python".into(), "Bash".into()];
+        assert_eq!(error.remedy, Remedy::NameLanguage(known));
     }
 
     #[test]
@@ -349,7 +400,7 @@ mod tests {
         ] {
             let work = code(None, &[variable.into()]);
             assert_eq!(work.suits_a_warm_interpreter(), suits, "{variable}");
-            let work = code(Some(Language::Bash), &[variable.into()]);
+            let work = code(Some("bash"), &[variable.into()]);
             assert!(work.suits_a_warm_interpreter(), "{variable}");
         }
     }
@@ -361,7 +412,7 @@ mod tests {
             mode: SCRIPT_MODE,
             content: content.into(),
         };
-        let mut work = rehearsal(1, false);
+        let mut work = rehearsal(Image::built_in(), 1, false);
         work.job.workdir = b"/tmp/x".into();
         work.files = vec![file("/tmp/x/rehearsal.py", "other"), file("/tmp/x/b", "b")];
         let files = work.into_files();

@@ -1,7 +1,7 @@
 //! Scripts: reading them, and which interpreter they are for.
 
 use crate::error::{Error, Kind, Remedy};
-use crate::image::language::{Language, PYTHON, SHELL, words};
+use crate::image::{Image, Language};
 use std::ffi::{OsStr, OsString};
 use std::io::{ErrorKind, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -62,42 +62,43 @@ pub fn read_code(path: &Path) -> Result<OsString, Error> {
     Ok(OsString::from_vec(code))
 }
 
-/// The start of the command line that runs a script: of the language that was asked for, or else
-/// its name or its first line tells.
-pub fn interpreter(
+/// Returns the language of a script: the one that was asked for, or else what its name or its first
+/// line tells; and what follows the interpreter in that line, where that is of this language.
+pub fn language<'a, 'b>(
+    image: &'a Image,
     path: &Path,
-    content: &[u8],
-    language: Option<Language>,
-) -> Result<Vec<Vec<u8>>, Error> {
+    content: &'b [u8],
+    asked: Option<&'a Language>,
+) -> Result<(&'a Language, Option<&'b [u8]>), Error> {
     let shebang = Shebang::of(content);
-    let is_shell = |shebang: &Shebang| matches!(shebang.name, b"sh" | b"bash");
     let extension = path.extension().map(OsStr::as_bytes);
-    let language = match (language, extension, &shebang) {
-        (Some(language), ..) => language,
-        (None, Some(b"py"), _) => Language::Python,
-        (None, Some(b"sh"), _) => Language::Bash,
-        (None, _, None) => Language::Python,
-        (None, _, Some(shebang)) if is_shell(shebang) => Language::Bash,
-        (None, _, Some(shebang)) if shebang.name.starts_with(b"python") => Language::Python,
-        (None, _, Some(shebang)) => {
-            return Err(Error::new(
-                Kind::NoProgram,
-                format!(
-                    "the script {} is for {}, which is not there",
-                    path.display(),
-                    String::from_utf8_lossy(shebang.name).escape_debug()
-                ),
-                Remedy::NameLanguage(vec!["Python".into(), "Bash".into()]),
-            ));
+    let by_extension = extension.and_then(|extension| {
+        let mut languages = image.languages.iter();
+        languages.find(|language| language.has_extension(extension))
+    });
+    let language = match (asked.or(by_extension), &shebang) {
+        (Some(language), _) => language,
+        (None, None) => image.default_language(),
+        (None, Some(shebang)) => {
+            let mut languages = image.languages.iter();
+            let found = languages.find(|language| language.has_interpreter(shebang.name));
+            found.ok_or_else(|| unknown(image, path, shebang))?
         }
     };
-    Ok(match language {
-        Language::Python => words(&[PYTHON]),
-        Language::Bash => {
-            let options = shebang.filter(is_shell).and_then(|shebang| shebang.option);
-            [SHELL].into_iter().chain(options).map(Vec::from).collect()
-        }
-    })
+    let its = shebang.filter(|shebang| language.has_interpreter(shebang.name));
+    Ok((language, its.and_then(|shebang| shebang.option)))
+}
+
+fn unknown(image: &Image, path: &Path, shebang: &Shebang) -> Error {
+    Error::new(
+        Kind::NoProgram,
+        format!(
+            "the script {} needs {}, which this image does not have",
+            path.display(),
+            String::from_utf8_lossy(shebang.name).escape_debug()
+        ),
+        Remedy::NameLanguage(image.titles()),
+    )
 }
 
 /// The interpreter that a script's first line names (execve(2)).
@@ -144,12 +145,29 @@ fn last_name(path: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::{Words, expand};
+
+    fn command(name: &str, content: &[u8], asked: Option<&str>) -> Result<Vec<Vec<u8>>, Error> {
+        let image = Image::built_in();
+        let asked = asked.map(|name| image.find(name).unwrap());
+        let (language, option) = language(image, Path::new(name), content, asked)?;
+        let words = Words {
+            file: b"file",
+            option,
+            ..Words::default()
+        };
+        Ok(expand(&language.file, words))
+    }
+
+    fn words(words: &[&str]) -> Vec<Vec<u8>> {
+        words.iter().map(|word| word.as_bytes().into()).collect()
+    }
 
     #[test]
     fn a_scripts_language_is_told_by_its_name_or_its_first_line() {
-        let python = ["python3"].as_slice();
-        let bash = ["bash"].as_slice();
-        for (name, line, words) in [
+        let python = ["python3", "file"].as_slice();
+        let bash = ["bash", "file"].as_slice();
+        for (name, line, expected) in [
             ("a.py", "", python),
             ("a", "", python),
             ("a", "# no #! line", python),
@@ -159,24 +177,23 @@ mod tests {
             ("a.sh", "", bash),
             ("a.sh", "#!/usr/bin/perl", bash),
             ("a", "#!/bin/sh", bash),
-            ("a", "#!/bin/bash -eu ", &["bash", "-eu"]),
+            ("a", "#!/bin/bash -eu ", &["bash", "-eu", "file"]),
             ("a", "#!/usr/bin/env bash", bash),
-            ("a", "#!/usr/bin/env -S bash -e", &["bash", "-e"]),
+            ("a", "#!/usr/bin/env -S bash -e", &["bash", "-e", "file"]),
         ] {
             let content = format!("{line}\nmore");
-            let argv = interpreter(Path::new(name), content.as_bytes(), None).unwrap();
-            let expected: Vec<Vec<u8>> = words.iter().map(|word| word.as_bytes().into()).collect();
-            assert_eq!(argv, expected, "{name} {line}");
+            let argv = command(name, content.as_bytes(), None);
+            assert_eq!(argv, Ok(words(expected)), "{name} {line}");
         }
     }
 
     #[test]
     fn a_script_for_another_interpreter_runs_only_in_a_language_that_there_is() {
-        let of = |language| interpreter(Path::new("a"), b"#!/usr/bin/perl\n", language);
-        let complaint = of(None).unwrap_err();
-        assert_eq!(complaint.kind, Kind::NoProgram);
-        assert!(complaint.message.contains("is for perl"), "{complaint}");
-        assert_eq!(of(Some(Language::Bash)), Ok(words(&[SHELL])));
-        assert_eq!(of(Some(Language::Python)), Ok(words(&[PYTHON])));
+        let of = |asked| command("a", b"#!/usr/bin/perl\n", asked);
+        let error = of(None).unwrap_err();
+        assert_eq!(error.kind, Kind::NoProgram);
+        assert!(error.message.contains("needs perl"), "{error}");
+        assert_eq!(of(Some("bash")), Ok(words(&["bash", "file"])));
+        assert_eq!(of(Some("python")), Ok(words(&["python3", "file"])));
     }
 }

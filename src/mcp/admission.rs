@@ -173,7 +173,7 @@ impl Governor {
             pids: Ask::Default(PIDS),
             confine: Ask::Default(ConfineLevel::Auto),
             root: false,
-            language: Some(arguments.language),
+            language: Some(arguments.language.as_str()),
             stdin: Some(arguments.stdin.len() as u64),
             environment: arguments.env.keys().map(String::as_bytes).collect(),
         })
@@ -189,7 +189,7 @@ impl Governor {
     ) -> Result<Begun, Refused> {
         let event = Event::Start(Start {
             code: Code::new(arguments.code.as_bytes(), self.keep_code),
-            language: arguments.language.name(),
+            language: arguments.language.to_string(),
             arguments: arguments.args.len(),
             environment: arguments.env.keys().cloned().collect(),
             files: put(arguments),

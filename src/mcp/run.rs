@@ -2,8 +2,9 @@
 
 use crate::audit::Usage;
 use crate::error::Error;
-use crate::files::{Get, Put, Source};
-use crate::job::Program;
+use crate::files::{Get, Put, PutContent};
+use crate::image::Image;
+use crate::job::Source;
 use crate::kvm_mode::Device;
 use crate::limits::{BOOT_LIMIT, Limits};
 use crate::log::say;
@@ -237,7 +238,7 @@ impl Workspace {
         let files = arguments.files.iter();
         let puts = files.clone().filter_map(|file| {
             Some(Put {
-                source: Source::Content(file.content.clone()?),
+                content: PutContent::Given(file.content.clone()?),
                 guest: Some(file.path.clone().into()),
             })
         });
@@ -247,8 +248,9 @@ impl Workspace {
             host: Some(self.path.join(format!("get-{number}"))),
         });
         Request {
-            program: Program::Code(arguments.code.clone().into()),
-            language: Some(arguments.language),
+            source: Source::Code(arguments.code.clone().into()),
+            image: Image::built_in().clone(),
+            language: Some(arguments.language.to_string()),
             arguments: arguments.args.iter().map(Into::into).collect(),
             env: arguments.variables().into_iter().map(Vec::from).collect(),
             puts: puts.collect(),

@@ -2,7 +2,7 @@
 
 use crate::audit::{Code, Files};
 use crate::error::{Error, Kind, Remedy};
-use crate::job::{Language, Work};
+use crate::job::Work;
 use anyhow::{Context, Result};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::dup2_stdin;
@@ -17,7 +17,8 @@ const CODE_MAX: u64 = 56 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inspection {
     pub code: Code,
-    pub language: Language,
+    /// The name of its language.
+    pub language: String,
     /// Files that go into the guest.
     pub files: Files,
 }
@@ -36,7 +37,7 @@ pub fn inspect(work: &Work, keep_code: bool, code_max: Option<u64>) -> Result<In
     let sizes = work.files.iter().map(|file| file.content.len() as u64);
     Ok(Inspection {
         code: Code::new(code, keep_code),
-        language: work.language(),
+        language: work.language.name.clone(),
         files: Files {
             count: work.files.len() as u64,
             bytes: sizes.sum(),

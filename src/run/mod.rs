@@ -12,7 +12,7 @@ use crate::confine::{self, Layer, Seal};
 use crate::error::{Error, Kind, Remedy};
 use crate::files::{self, Fetched, Unpacker};
 use crate::image::store;
-use crate::job::{self, Work};
+use crate::job::{self, Parts, Work};
 use crate::kvm_mode;
 use crate::limits::Limits;
 use crate::outcome::Outcome;
@@ -119,15 +119,16 @@ pub struct Prepared {
 pub fn prepare(request: &Request) -> Result<Prepared> {
     let began = Instant::now();
     let (collection, unpacker) = collection(request)?.unzip();
-    let mut work = job::make(
-        &request.program,
-        &request.arguments,
-        request.language,
-        &request.env,
-        &request.workdir,
-        request.limits.pids,
-        request.root,
-    )?;
+    let mut work = job::make(Parts {
+        image: &request.image,
+        source: &request.source,
+        language: request.language.as_deref(),
+        arguments: &request.arguments,
+        variables: &request.env,
+        workdir: &request.workdir,
+        pids: request.limits.pids,
+        root: request.root,
+    })?;
     work.record = request.tells;
     work.files = files::read(&request.puts, &request.workdir, request.limits.memory)?;
     Ok(Prepared {
@@ -250,7 +251,7 @@ fn original(
     match path {
         Path::Cold => Ok(None),
         Path::Warm => {
-            builder::find_or_build(kvm, mode, device, spec, request.verify, listener).map(Some)
+            builder::find_or_build(kvm, mode, device, &spec, request.verify, listener).map(Some)
         }
     }
 }

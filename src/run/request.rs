@@ -2,7 +2,8 @@
 
 use crate::agent::Sink;
 use crate::files::{Get, Put};
-use crate::job::{Language, Program, Work};
+use crate::image::Image;
+use crate::job::{Source, Work};
 use crate::kvm_mode::Device;
 use crate::limits::{ConfineLevel, Limits};
 use crate::template::TemplateSpec;
@@ -18,9 +19,10 @@ use std::os::fd::RawFd;
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
-    pub program: Program,
-    /// Of the program; unless given, a script tells itself.
-    pub language: Option<Language>,
+    pub source: Source,
+    pub image: Image,
+    /// The name of the program's language; unless given, a script tells itself.
+    pub language: Option<String>,
     #[serde(with = "crate::wire")]
     #[schemars(with = "Vec<Bytes>")]
     pub arguments: Vec<OsString>,
@@ -88,6 +90,7 @@ impl Request {
             memory: self.limits.memory,
             pids: self.limits.pids,
             root: self.root,
+            image: self.image.clone(),
         }
     }
 }

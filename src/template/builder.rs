@@ -63,7 +63,7 @@ pub fn find_or_build(
     kvm: &Kvm,
     mode: Mode,
     device: &Device,
-    spec: TemplateSpec,
+    spec: &TemplateSpec,
     verify: bool,
     listener: &mut dyn Listener,
 ) -> Result<Original> {
@@ -82,7 +82,7 @@ pub fn find_or_build(
 fn saved(
     kvm: &Kvm,
     mode: Mode,
-    spec: TemplateSpec,
+    spec: &TemplateSpec,
     verify: bool,
     listener: &mut dyn Listener,
 ) -> Result<Original> {
@@ -106,7 +106,7 @@ fn saved(
 fn template(
     kvm: &Kvm,
     mode: Mode,
-    spec: TemplateSpec,
+    spec: &TemplateSpec,
     key: &Key,
     verify: bool,
     listener: &mut dyn Listener,
@@ -145,7 +145,7 @@ fn build(
     lock: &Lock,
     kvm: &Kvm,
     mode: Mode,
-    spec: TemplateSpec,
+    spec: &TemplateSpec,
     listener: &mut dyn Listener,
 ) -> Result<Template> {
     let began = Instant::now();
@@ -207,7 +207,7 @@ fn write_memory(memory: &GuestMemoryMmap, writer: &mut TemplateWriter) -> Result
 fn profile_working_set(
     kvm: &Kvm,
     mode: Mode,
-    spec: TemplateSpec,
+    spec: &TemplateSpec,
     saved: &Saved,
     signals: &Signals,
 ) -> Result<Vec<Pages>> {
@@ -221,7 +221,7 @@ fn profile_working_set(
         Sink::new(&nowhere, u64::MAX)?,
     ];
     let session = Session::warm(
-        job::rehearsal(spec.pids, spec.root),
+        job::rehearsal(&spec.image, spec.pids, spec.root),
         sinks,
         Arc::clone(&shared),
     );
@@ -252,7 +252,7 @@ impl std::error::Error for Interrupted {}
 fn warm_up(
     kvm: &Kvm,
     mode: Mode,
-    spec: TemplateSpec,
+    spec: &TemplateSpec,
     signals: &Signals,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Vm<Session>> {
@@ -262,7 +262,7 @@ fn warm_up(
         Sink::new(stderr(), u64::MAX)?,
         Sink::new(stderr(), u64::MAX)?,
     ];
-    let job = job::warm_interpreter(spec.pids, spec.root);
+    let job = job::warm_interpreter(&spec.image, spec.pids, spec.root);
     let session = Session::warming(job, sinks, Arc::clone(&shared));
     let config = Config {
         memory: spec.memory,
@@ -278,7 +278,7 @@ fn warm_up(
     let (vm, verdict) = watchdog.watch(&spec.limits(mode), signals, &mut || {
         progress(match shared.start_time() {
             None => "booting the guest kernel",
-            Some(_) => "starting Python",
+            Some(_) => "starting the interpreter",
         });
     })?;
     if vm.peer().is_warm() {

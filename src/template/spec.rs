@@ -1,5 +1,6 @@
 //! What a template is made for, and what its name depends on.
 
+use crate::image::Image;
 use crate::key::Key;
 use crate::limits::{BOOT_LIMIT, Limits};
 use crate::vm::host;
@@ -8,13 +9,15 @@ use anyhow::Result;
 use std::time::Duration;
 
 /// The use of a template: all that a job cannot change any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TemplateSpec {
     /// Guest memory in bytes.
     pub memory: u64,
     /// Processes and threads at once.
     pub pids: u32,
     pub root: bool,
+    /// What has the interpreter that is started ahead.
+    pub image: Image,
 }
 
 /// How long a guest whose kernel runs natively may take to boot, and then to start Python: a
@@ -24,6 +27,8 @@ const NATIVE_LIMIT: Duration = Duration::from_secs(60);
 impl TemplateSpec {
     /// Returns the name of the template, which changes with everything that the saved machine depends on.
     pub fn key(&self, mode: Mode) -> Result<Key> {
+        let image = &self.image;
+        let interpreter = serde_json::to_vec(&(&image.warm, image.warm_language()))?;
         Ok(Key::of(&[
             env!("SANDBOX_BUILD").as_bytes(),
             host::fingerprint()?,
@@ -31,6 +36,7 @@ impl TemplateSpec {
             &self.memory.to_le_bytes(),
             &self.pids.to_le_bytes(),
             &[self.root.into()],
+            &interpreter,
         ]))
     }
 
@@ -56,7 +62,8 @@ impl TemplateSpec {
     pub fn describe(&self) -> String {
         let root = if self.root { ", as root" } else { "" };
         format!(
-            "Python, {} MiB, {} processes{root}",
+            "{}, {} MiB, {} processes{root}",
+            self.image.warm_language().title,
             self.memory >> 20,
             self.pids
         )

@@ -72,8 +72,9 @@ pub fn schema() -> schemars::Schema {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::{Get, Put, Source};
-    use crate::job::Program;
+    use crate::files::{Get, Put, PutContent};
+    use crate::image::Image;
+    use crate::job::Source;
     use crate::kvm_mode::{Choice, Device};
     use crate::limits::{ConfineLevel, Limits};
     use serde_json::{Value, json};
@@ -83,12 +84,13 @@ mod tests {
     fn spec() -> Spec {
         Spec {
             request: Request {
-                program: Program::Code("print(1)".into()),
+                source: Source::Code("print(1)".into()),
+                image: Image::built_in().clone(),
                 language: None,
                 arguments: vec!["a".into(), OsString::from_vec(b"\xff".into())],
                 env: vec![b"A=b".into()],
                 puts: vec![Put {
-                    source: Source::Content(b"\x00\xff".into()),
+                    content: PutContent::Given(b"\x00\xff".into()),
                     guest: Some("a.bin".into()),
                 }],
                 gets: vec![Get {
@@ -145,7 +147,8 @@ mod tests {
             ("/request", "more", json!(1)),
             ("/request", "memory", json!(1)),
             ("/request/limits", "pids", json!("many")),
-            ("/request", "program", json!({"Guess": "x"})),
+            ("/request", "source", json!({"guess": "x"})),
+            ("/request/image", "more", json!(1)),
             ("/request/kvm", "choice", json!("fastest")),
         ] {
             let mut value = serde_json::to_value(spec()).unwrap();

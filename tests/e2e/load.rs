@@ -3,7 +3,8 @@
 
 use crate::agent::until;
 use crate::common::{Cache, exit_code, start, text};
-use sandbox::job::Program;
+use sandbox::image::Image;
+use sandbox::job::Source;
 use sandbox::kvm_mode::{Choice, Device};
 use sandbox::limits::ConfineLevel;
 use sandbox::limits::{BOOT_LIMIT, Limits};
@@ -111,7 +112,8 @@ fn many_runs_in_one_process() {
         return;
     };
     let request = Request {
-        program: Program::Code("pass".into()),
+        source: Source::Code("pass".into()),
+        image: Image::built_in().clone(),
         language: None,
         arguments: Vec::new(),
         env: Vec::new(),

@@ -16,6 +16,7 @@ mod fidelity;
 mod files;
 mod files_refused;
 mod guest;
+mod image;
 mod interpreter;
 mod kernel_memory;
 mod kernel_pages;

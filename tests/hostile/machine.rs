@@ -4,7 +4,8 @@ use crate::guest::{Images, MEMORY, SURVIVED};
 use kvm_ioctls::Kvm;
 use sandbox::agent::{Session, Shared, Sink, Totals};
 use sandbox::confine::Seal;
-use sandbox::job::Work;
+use sandbox::image::Image;
+use sandbox::job::{Work, rehearsal};
 use sandbox::kvm_mode::{self, Choice, Device};
 use sandbox::limits::ConfineLevel;
 use sandbox::limits::Limits;
@@ -256,7 +257,8 @@ fn boot(machine: &Machine, images: &Images, shared: &Arc<Shared>) -> anyhow::Res
             argv: vec![b"python3".to_vec()],
             ..Default::default()
         },
-        ..Work::default()
+        script: None,
+        ..rehearsal(Image::built_in(), 1, false)
     };
     let session = (machine.begin)(work, sinks, Arc::clone(shared));
     let config = Config {

@@ -1,6 +1,6 @@
 //! What a call asks for, checked.
 
-use crate::job::Language;
+use crate::image::LanguageName;
 use crate::record::Failure;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -32,8 +32,8 @@ pub struct Arguments {
     /// `display(value)` shows a value with its rich forms.
     pub code: String,
     /// Of the code.
-    #[serde(default = "python")]
-    pub language: Language,
+    #[serde(default = "LanguageName::default_name")]
+    pub language: LanguageName,
     /// Seconds of wall-clock time that it may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "f64")]
@@ -99,10 +99,6 @@ enum Encoding {
     Utf8,
     #[serde(rename = "base64")]
     Base64,
-}
-
-fn python() -> Language {
-    Language::Python
 }
 
 impl Arguments {

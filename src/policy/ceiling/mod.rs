@@ -1,7 +1,7 @@
 //! What one run may use at most.
 
 use crate::error::{Error, Kind};
-use crate::job::Language;
+use crate::image::LanguageName;
 use crate::limits::ConfineLevel;
 use crate::policy::{Size, Time};
 use crate::units::{MEMORY_PIECE, format_size};
@@ -30,7 +30,7 @@ pub struct Ceiling {
     #[schemars(range(min = 1))]
     pub pids: Option<u32>,
     /// What code may be in.
-    pub languages: Option<Vec<Language>>,
+    pub languages: Option<Vec<LanguageName>>,
     /// Names of variables that may be set; a * at the end stands for anything.
     pub environment: Option<Vec<String>>,
     /// Whether a program may be the guest's root.
@@ -77,7 +77,7 @@ pub struct Wish<'a> {
     pub confine: Ask<ConfineLevel>,
     pub root: bool,
     /// Where it is known already.
-    pub language: Option<Language>,
+    pub language: Option<&'a str>,
     /// Bytes, where they are known before the run; else the run is held to [`Grant::stdin`].
     pub stdin: Option<u64>,
     /// Of variables that are to be set.
@@ -216,12 +216,10 @@ impl Ceiling {
         }
     }
 
-    pub fn check_language(&self, language: Language) -> Result<(), Excess> {
+    pub fn check_language(&self, language: &str) -> Result<(), Excess> {
         match &self.languages {
-            Some(allowed) if !allowed.contains(&language) => {
-                let names = allowed.iter().map(|language| language.name());
-                let names: Vec<_> = names.collect();
-                Err(Excess::new("languages", language.name(), list(&names)))
+            Some(allowed) if !allowed.iter().any(|name| name.as_str() == language) => {
+                Err(Excess::new("languages", language, list(allowed)))
             }
             _ => Ok(()),
         }

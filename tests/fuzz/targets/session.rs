@@ -6,7 +6,8 @@ use guest::{File, Job};
 use sandbox::agent::{Session, Shared, Sink};
 use sandbox::devices::Violation;
 use sandbox::devices::vsock::Peer;
-use sandbox::job::Work;
+use sandbox::image::Image;
+use sandbox::job::{Work, rehearsal};
 use sandbox::vm::Host;
 use std::sync::Arc;
 
@@ -87,9 +88,10 @@ fn start(way: u8, shared: Arc<Shared>) -> Session {
             argv: vec![b"python3".to_vec()],
             ..Job::default()
         },
+        script: None,
         files: vec![File::default()],
         record: way >= 128,
-        ..Work::default()
+        ..rehearsal(Image::built_in(), 1, false)
     };
     match way % 3 {
         0 => Session::cold(work, sinks, shared),

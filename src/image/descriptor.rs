@@ -1,0 +1,131 @@
+//! The description of an image: its languages, and the interpreter that is started ahead.
+
+use crate::error::{Error, Kind};
+use crate::image::Language;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::Path;
+use std::sync::LazyLock;
+
+static BUILT_IN: LazyLock<Image> = LazyLock::new(|| {
+    const TEXT: &str = include_str!("../../guest/images/python/image.toml");
+    Image::parse(TEXT).expect("a test reads it")
+});
+
+/// An image, as `image.toml` describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    pub name: String,
+    pub warm: Warm,
+    /// The first is the one of programs that do not say what they are in.
+    #[serde(rename = "language")]
+    pub languages: Vec<Language>,
+}
+
+/// The interpreter that is started ahead and saved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Warm {
+    /// The name of its language.
+    pub language: String,
+    /// The library that stops it before its code.
+    pub library: String,
+    /// What its first clone runs.
+    pub rehearsal: String,
+}
+
+impl Image {
+    /// Returns the image that is part of this program.
+    pub fn built_in() -> &'static Self {
+        &BUILT_IN
+    }
+
+    /// Reads the description in a file.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let refused = |why: String| {
+            Error::new(
+                Kind::File,
+                format!("the image description {} is refused: {why}", path.display()),
+                "correct it there; guest/images/python/image.toml in the source is one that works",
+            )
+        };
+        let text = fs::read_to_string(path).map_err(|error| {
+            Error::new(
+                Kind::File,
+                format!(
+                    "the image description {} cannot be read: {error}",
+                    path.display()
+                ),
+                "check the path and its permissions",
+            )
+        })?;
+        Self::parse(&text).map_err(refused)
+    }
+
+    /// The error says what is wrong, and where.
+    fn parse(text: &str) -> Result<Self, String> {
+        let image: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        if image.find(&image.warm.language).is_none() {
+            return Err(format!(
+                "its warm interpreter is of {}, which is none of its languages",
+                image.warm.language
+            ));
+        }
+        image.languages.iter().try_for_each(Language::check)?;
+        Ok(image)
+    }
+
+    /// Returns the language of programs that do not say what they are in.
+    pub fn default_language(&self) -> &Language {
+        // One is there: the warm interpreter's.
+        &self.languages[0]
+    }
+
+    /// Returns the language of the interpreter that is started ahead.
+    pub fn warm_language(&self) -> &Language {
+        self.find(&self.warm.language)
+            .unwrap_or(self.default_language())
+    }
+
+    /// Returns the language with this name.
+    pub fn find(&self, name: &str) -> Option<&Language> {
+        self.languages.iter().find(|language| language.name == name)
+    }
+
+    /// Returns the titles of its languages.
+    pub fn titles(&self) -> Vec<String> {
+        let titles = self.languages.iter().map(|language| language.title.clone());
+        titles.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_image_that_is_built_in_has_the_languages_of_the_manual() {
+        let image = Image::built_in();
+        assert_eq!(image.titles(), ["Python", "Bash"]);
+        assert_eq!(image.default_language().name, "python");
+        assert_eq!(image.warm_language().name, "python");
+    }
+
+    #[test]
+    fn a_description_that_is_wrong_is_refused_with_its_fault() {
+        let text = include_str!("../../guest/images/python/image.toml");
+        for (from, to, fault) in [
+            ("language = \"python\"\n", "language = \"perl\"\n", "perl"),
+            ("name = \"bash\"", "name = \"\"", "name"),
+            ("{file}", "{path}", "{path}"),
+            ("stdin = [\"python3\", \"-\"]", "stdin = []", "stdin"),
+            ("title = \"Bash\"", "titel = \"Bash\"", "titel"),
+        ] {
+            assert!(text.contains(from), "{from}");
+            let error = Image::parse(&text.replace(from, to)).unwrap_err();
+            assert!(error.contains(fault), "{error}");
+        }
+    }
+}

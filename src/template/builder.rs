@@ -57,7 +57,7 @@ impl Kind {
     /// Changes with everything that the saved machine depends on.
     fn key(&self, mode: Mode) -> Result<Key> {
         Ok(Key::of(&[
-            env!("SANDBOX_BUILD").as_bytes(),
+            env!("MACHINE_KEY").as_bytes(),
             host::fingerprint()?,
             mode.name().as_bytes(),
             &self.memory.to_le_bytes(),

@@ -50,6 +50,20 @@ fn checks(device: &Device) -> (Vec<Check>, Option<Mode>) {
         }
         Err(problem) => checks.push(failing(&problem)),
     }
+    checks.extend(guest());
+    (checks, mode)
+}
+
+/// What a guest is made of here, and whether it can be had.
+fn guest() -> Vec<Check> {
+    if let Err(complaint) = store::require_guest() {
+        return vec![Check {
+            name: "guest".into(),
+            found: complaint.what,
+            remedy: Some(complaint.remedy),
+        }];
+    }
+    let mut checks = Vec::new();
     for line in store::VERSIONS.lines() {
         if let Some((name, version)) = line.split_once(": ") {
             checks.push(good(name, version.into()));
@@ -63,7 +77,7 @@ fn checks(device: &Device) -> (Vec<Check>, Option<Mode>) {
             remedy: Some("free space there, or name another place with XDG_CACHE_HOME".into()),
         },
     });
-    (checks, mode)
+    checks
 }
 
 fn good(name: &str, found: String) -> Check {

@@ -1,6 +1,7 @@
 //! `sandbox mcp`.
 
 use crate::cli::admission::keep_to_environment;
+use crate::image::store;
 use crate::kvm_mode::Device;
 use crate::mcp::{self, HttpOptions, Options};
 use anyhow::Result;
@@ -46,6 +47,7 @@ pub fn mcp_verb(args: McpArgs, kvm: Device) -> Result<u8> {
         writeln!(stdout(), "token: {token}\nline:  {line}")?;
         return Ok(0);
     }
+    store::require_guest()?;
     keep_to_environment("--policy", "SANDBOX_POLICY", args.policy.as_deref())?;
     keep_to_environment("--audit", "SANDBOX_AUDIT", args.audit.as_deref())?;
     mcp::serve(Options {

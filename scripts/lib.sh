@@ -44,6 +44,13 @@ install_packages() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
+# has_guest BINARY: it was built after scripts/build-assets, and not in a fresh clone.
+has_guest() {
+    local version
+    version=$("$1" --version)
+    [[ $version != *"without a guest"* ]]
+}
+
 # hash_of FILE...: one hash of the contents, in the order given. A *.lock counts as the packages that are really taken:
 # what is made of others than the pinned ones does not get the pins' name.
 hash_of() {

@@ -52,6 +52,20 @@ fn checks(device: &Device, words: Words) -> (Vec<Check>, Option<Mode>) {
         }
         Err(problem) => checks.push(failing(&problem, words)),
     }
+    checks.extend(guest(words));
+    (checks, mode)
+}
+
+/// What a guest is made of here, and whether it can be had.
+fn guest(words: Words) -> Vec<Check> {
+    if let Err(error) = store::require_guest() {
+        return vec![Check {
+            name: "guest".into(),
+            found: error.message,
+            remedy: Some(words(&error.remedy)),
+        }];
+    }
+    let mut checks = Vec::new();
     for line in store::VERSIONS.lines() {
         if let Some((name, version)) = line.split_once(": ") {
             checks.push(good(name, version.into()));
@@ -65,7 +79,7 @@ fn checks(device: &Device, words: Words) -> (Vec<Check>, Option<Mode>) {
             remedy: Some("free space there, or name another place with XDG_CACHE_HOME".into()),
         },
     });
-    (checks, mode)
+    checks
 }
 
 fn good(name: &str, found: String) -> Check {

@@ -9,10 +9,17 @@ use std::io::{self, Write, stdout};
 
 /// The page of the whole, or of one of its commands, or of one of theirs.
 pub fn manual(whole: Command, verbs: &[String]) -> Result<u8> {
-    let mut page = Vec::new();
+    let version = whole.get_version().unwrap_or_default();
+    // In the footer of each page. It would be the command's own name, and no version.
+    let source = format!("sandbox {version}");
     let command = command(whole, verbs)?;
     let title = command.get_display_name().unwrap_or("sandbox").to_string();
-    Man::new(command).title(title).render(&mut page)?;
+    let mut page = Vec::new();
+    Man::new(command)
+        .title(title)
+        .source(source)
+        .manual("User Commands")
+        .render(&mut page)?;
     print(&page)
 }
 

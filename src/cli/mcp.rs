@@ -2,6 +2,7 @@
 
 use crate::cli::admission::keep_to_environment;
 use crate::cli::exit_code::EXIT_SIGNALED;
+use crate::image::store;
 use crate::kvm_mode::Device;
 use crate::mcp::{self, HttpOptions, Options};
 use anyhow::Result;
@@ -47,6 +48,7 @@ pub fn mcp_verb(args: McpArgs, kvm: Device) -> Result<u8> {
         writeln!(stdout(), "token: {token}\nline:  {line}")?;
         return Ok(0);
     }
+    store::require_guest()?;
     keep_to_environment("--policy", "SANDBOX_POLICY", args.policy.as_deref())?;
     keep_to_environment("--audit", "SANDBOX_AUDIT", args.audit.as_deref())?;
     let signal = mcp::serve(Options {

@@ -16,6 +16,7 @@ mod template;
 mod values;
 
 use crate::doctor;
+use crate::image::store;
 use crate::kvm_mode::{Choice, Device};
 use crate::worker::serve;
 use anyhow::{Context, Result};
@@ -43,9 +44,14 @@ Examples:
   sandbox run --memory 1G --timeout 5m train.py --epochs 3
   sandbox run --json -c 'print(1)' | jq .stdout";
 
+const VERSION: &str = match store::HAS_GUEST {
+    true => env!("CARGO_PKG_VERSION"),
+    false => concat!(env!("CARGO_PKG_VERSION"), " without a guest"),
+};
+
 /// Run untrusted code in a virtual machine of its own
 #[derive(Parser)]
-#[command(name = "sandbox", version, max_term_width = 100)]
+#[command(name = "sandbox", version = VERSION, max_term_width = 100)]
 struct Cli {
     /// The KVM device
     #[arg(

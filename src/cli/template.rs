@@ -44,6 +44,7 @@ pub fn template_verb(verb: Verb, device: &Device) -> Result<u8> {
             pids_limit,
             root,
         } => {
+            store::require_guest()?;
             let kvm = host::open(&device.path)?;
             allow_kicks()?;
             let mode = kvm_mode::choose(&kvm, device)?;

@@ -2,6 +2,7 @@
 //! the user's cache so that all VMs share its pages.
 
 use crate::cache::{self, Opened};
+use crate::error::{Error, Kind};
 use crate::units::HUGE_PAGE;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
@@ -13,7 +14,7 @@ use std::path::Path;
 
 macro_rules! asset {
     ($name:literal) => {
-        concat!(env!("CARGO_MANIFEST_DIR"), "/target/assets/", $name)
+        concat!(env!("SANDBOX_ASSETS"), "/", $name)
     };
 }
 
@@ -26,8 +27,25 @@ const RUNTIME_IDENTITY: &str = include_str!(asset!("runtime.identity"));
 /// Versions of what the guest is made of, a line each.
 pub const VERSIONS: &str = include_str!(asset!("versions"));
 
+/// Whether there is a guest in this binary. The build script puts empty files in its place where it
+/// has not been built yet, so that the code compiles.
+pub const HAS_GUEST: bool = !RUNTIME_IDENTITY.is_empty();
+
+/// Refuses to go on without a guest. Whatever needs one asks here before it does anything else.
+pub fn require_guest() -> Result<(), Error> {
+    if HAS_GUEST {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Internal,
+        "this build has no guest in it",
+        "build it with scripts/build, which makes the guest first",
+    ))
+}
+
 /// The ELF kernel.
 pub fn kernel() -> Result<Vec<u8>> {
+    require_guest()?;
     zstd::decode_all(KERNEL).context("unpacking the kernel")
 }
 
@@ -59,11 +77,13 @@ pub fn runtime() -> Result<File> {
 /// and their bytes.
 pub fn prune() -> Result<(usize, u64)> {
     let directory = cache::directory()?;
-    let ours = runtime_name(identity()?.0);
+    // A build without a guest has none.
+    let ours = identity().ok().map(|(digest, _)| runtime_name(digest));
     let _lock = lock(&directory)?;
     remove_leftovers(&directory, |name| {
-        let image = name.starts_with("runtime-") && name.ends_with(".erofs") && name != ours;
-        image || name.starts_with(UNFINISHED)
+        let is_image = name.starts_with("runtime-") && name.ends_with(".erofs");
+        let is_others = is_image && Some(name) != ours.as_deref();
+        is_others || name.starts_with(UNFINISHED)
     })
 }
 
@@ -72,6 +92,7 @@ const UNFINISHED: &str = ".runtime-";
 
 /// SHA-256 and size of the runtime image.
 fn identity() -> Result<(&'static str, u64)> {
+    require_guest()?;
     let (digest, size) = RUNTIME_IDENTITY
         .trim()
         .split_once(' ')

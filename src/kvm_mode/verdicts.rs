@@ -1,6 +1,7 @@
 //! What was found out of a host, remembered in the user's cache: a run has no time to try.
 //!
-//! A file that is missing, damaged, or of another host, kernel, module or build counts for nothing.
+//! A file that is missing or damaged counts for nothing, and so does one of another host, kernel,
+//! module, guest, or version of the code that machines depend on.
 
 use crate::cache::{self, Opened};
 use crate::clock::since_1970;
@@ -108,7 +109,7 @@ impl Kept {
 
     fn seal(&self, text: &str) -> Key {
         Key::of(&[
-            env!("SANDBOX_BUILD").as_bytes(),
+            env!("MACHINE_KEY").as_bytes(),
             self.host,
             &self.device,
             &self.parameter,

@@ -118,6 +118,7 @@ pub struct Prepared {
 /// Reads the script and the files that go in.
 pub fn prepare(request: &Request) -> Result<Prepared> {
     let began = Instant::now();
+    store::require_guest()?;
     let (collection, unpacker) = collection(request)?.unzip();
     let mut work = job::make(Parts {
         image: &request.image,

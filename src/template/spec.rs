@@ -30,7 +30,7 @@ impl TemplateSpec {
         let image = &self.image;
         let interpreter = serde_json::to_vec(&(&image.warm, image.warm_language()))?;
         Ok(Key::of(&[
-            env!("SANDBOX_BUILD").as_bytes(),
+            env!("MACHINE_KEY").as_bytes(),
             host::fingerprint()?,
             mode.name().as_bytes(),
             &self.memory.to_le_bytes(),

@@ -7,7 +7,7 @@ use std::process::Output;
 const BUILT_IN: &str = include_str!("../../guest/images/python/image.toml");
 
 /// A language whose programs are shouted.
-const SHOUT: &str = r#"
+const SHOUT: &str = r##"
 [[language]]
 name = "shout"
 title = "Shout"
@@ -16,7 +16,7 @@ interpreters = ["shout"]
 file = ["bash", "-c", 'while read -r line; do [[ $line = "#!"* ]] || echo "${line^^}!"; done <"$0"', "{file}"]
 code = ["bash", "-c", 'echo "${0^^}!"', "{code}"]
 stdin = ["bash", "-c", 'read -r line; echo "${line^^}!"']
-"#;
+"##;
 
 fn run_shouting(here: &Here, arguments: &[&str], stdin: &[u8]) -> Output {
     here.write("image.toml", format!("{BUILT_IN}{SHOUT}").as_bytes());

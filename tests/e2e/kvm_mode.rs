@@ -195,10 +195,7 @@ fn without_a_place_to_remember_it_each_run_tries() {
 }
 
 /// The kernel in the binary.
-const KERNEL: &[u8] = include_bytes!(concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/target/assets/kernel.zst"
-));
+const KERNEL: &[u8] = include_bytes!(concat!(env!("SANDBOX_ASSETS"), "/kernel.zst"));
 
 /// Replaces what stands once in it.
 fn replace(content: &mut [u8], old: &[u8], new: &[u8]) {

@@ -47,10 +47,28 @@ fn help_fits_its_terminal_and_fills_its_lines() {
 }
 
 #[test]
+fn each_manual_page_has_the_name_of_its_command_and_the_version() {
+    let pages = [
+        (&["man"][..], "sandbox"),
+        (&["man", "run"], "sandbox-run"),
+        (&["man", "mcp"], "sandbox-mcp"),
+        (&["man", "mcp", "token"], "sandbox-mcp-token"),
+        (&["man", "template", "build"], "sandbox-template-build"),
+    ];
+    for (arguments, name) in pages {
+        let page = printed(arguments);
+        let version = env!("CARGO_PKG_VERSION");
+        let title = format!(".TH {name} 1  \"sandbox {version}\" \"User Commands\"\n");
+        assert!(page.contains(&title), "{title}: {page}");
+        let heading = format!(".SH NAME\n{} \\- ", name.replace('-', "\\-"));
+        assert!(page.contains(&heading), "{heading}: {page}");
+    }
+}
+
+#[test]
 fn a_manual_page_names_every_option_of_its_command() {
     let help = printed(&["run", "--help"]);
     let page = printed(&["man", "run"]);
-    assert!(page.contains(".TH sandbox-run 1"), "{page}");
     let plain = page.replace('\\', "");
     let options = help
         .split_whitespace()

@@ -98,7 +98,7 @@ fn code_in(directory: &str) -> Vec<File> {
 
 /// Returns all code of the repository.
 fn all_code() -> Vec<File> {
-    let directories = ["src", "guest", "tests", "benches", "scripts"];
+    let directories = ["src", "build", "guest", "tests", "benches", "scripts"];
     let files: Vec<_> = directories.into_iter().flat_map(code_in).collect();
     assert!(files.len() > 200, "{}", files.len());
     files

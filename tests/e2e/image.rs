@@ -1,6 +1,7 @@
 //! An image is a description: a language that it names is there, with nothing of this program changed.
 
-use crate::common::{Cache, assert_refused, finish, text};
+use crate::common::{Cache, finish, text};
+use crate::failures::assert_refused;
 use crate::files::Here;
 use std::process::Output;
 

@@ -26,6 +26,7 @@ mod kernel_traps;
 mod killed;
 mod kvm_mode;
 mod lab;
+mod library;
 mod limits;
 mod load;
 mod machine;

@@ -1,0 +1,392 @@
+//! The library: runs programs in virtual machines of their own, from another program.
+//!
+//! Each run is a process of the `sandbox` binary, since confinement is for a whole process: a program
+//! that uses this library keeps all its rights, and what runs in the machine gets none of them.
+
+use crate::error::{self, Kind, Remedy};
+use crate::files::{Put, PutContent};
+use crate::image::Image;
+use crate::job::Source;
+use crate::kvm_mode::{Choice, Device};
+use crate::limits::{BOOT_LIMIT, ConfineLevel, Limits};
+use crate::outcome::Outcome;
+use crate::process;
+use crate::run::{Report, Request};
+use crate::worker::client::{self, Heard, Worker};
+use crate::worker::{Ended, Event, Spec};
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fmt::{self, Display, Formatter};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+/// The name of the binary, where it is looked for in PATH.
+const BINARY: &str = "sandbox";
+
+/// A way to run programs, each in a virtual machine of its own.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// let sandbox = sandbox::Sandbox::builder()
+///     .memory(512 << 20)
+///     .timeout(Duration::from_secs(10))
+///     .build()?;
+/// let output = sandbox.run("print(6 * 7)")?;
+/// assert_eq!(output.stdout, b"42\n");
+/// assert!(output.ended.is_success());
+/// # Ok::<(), sandbox::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Sandbox {
+    binary: PathBuf,
+    settings: Settings,
+}
+
+/// The settings of a [`Sandbox`], most of which can be left alone.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    binary: Option<PathBuf>,
+    settings: Settings,
+}
+
+#[derive(Debug, Clone)]
+struct Settings {
+    memory: u64,
+    timeout: Option<Duration>,
+    max_output: u64,
+    language: Option<String>,
+    files: Vec<Put>,
+    env: Vec<Vec<u8>>,
+    kvm: PathBuf,
+}
+
+/// What a program left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    pub ended: End,
+    /// Bytes that it wrote to standard output, as far as its limit.
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+    /// Whether it wrote more than that to either of them.
+    pub is_cut: bool,
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum End {
+    /// It exited with this status.
+    Exited(u8),
+    /// A signal ended it.
+    Signaled(u8),
+    /// It ran out of memory.
+    OutOfMemory,
+    /// It ran into the time limit.
+    TimedOut,
+}
+
+/// Why there was no run, or none to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error(error::Error);
+
+impl Sandbox {
+    /// Returns settings to change: 256 MiB of memory, a minute, 8 MiB of each output stream.
+    pub fn builder() -> Builder {
+        Builder {
+            binary: None,
+            settings: Settings {
+                memory: 256 << 20,
+                timeout: Some(Duration::from_secs(60)),
+                max_output: 8 << 20,
+                language: None,
+                files: Vec::new(),
+                env: Vec::new(),
+                kvm: "/dev/kvm".into(),
+            },
+        }
+    }
+
+    /// Runs code to its end.
+    pub fn run(&self, code: impl Into<OsString>) -> Result<Output, Error> {
+        self.run_source(Source::Code(code.into()))
+    }
+
+    /// Runs a script of this host to its end.
+    pub fn run_file(&self, path: impl Into<PathBuf>) -> Result<Output, Error> {
+        self.run_source(Source::File(path.into()))
+    }
+
+    fn run_source(&self, source: Source) -> Result<Output, Error> {
+        let spec = Spec {
+            request: self.request(source),
+            inspect: None,
+        };
+        let report = follow(&self.binary, &spec).map_err(internal)?;
+        output(match report {
+            Ended::Report(report) => *report,
+            Ended::Failed(error) => return Err(Error(error)),
+            Ended::Interrupted(signal) => {
+                let message = format!("signal {signal} ended the run before its program began");
+                return Err(Error(error::Error::new(
+                    Kind::Internal,
+                    message,
+                    "run it again",
+                )));
+            }
+        })
+    }
+
+    fn request(&self, source: Source) -> Request {
+        let settings = &self.settings;
+        Request {
+            source,
+            image: Image::built_in().clone(),
+            language: settings.language.clone(),
+            arguments: Vec::new(),
+            env: settings.env.clone(),
+            puts: settings.files.clone(),
+            gets: Vec::new(),
+            force: false,
+            workdir: guest::WORKDIR.into(),
+            limits: Limits {
+                memory: settings.memory,
+                boot: BOOT_LIMIT,
+                timeout: settings.timeout,
+                max_output: settings.max_output,
+                input: 0,
+                fetch_count: 0,
+                fetch_size: 0,
+                pids: 256,
+            },
+            root: false,
+            kvm: Device {
+                path: settings.kvm.clone(),
+                choice: Choice::Auto,
+            },
+            show_console: false,
+            fresh: false,
+            verify: false,
+            confine: ConfineLevel::Auto,
+            capture: true,
+            record: None,
+            tells: false,
+        }
+    }
+}
+
+impl Builder {
+    /// Sets where the `sandbox` binary is. Without it, the one in PATH is used.
+    pub fn binary(mut self, path: impl Into<PathBuf>) -> Self {
+        self.binary = Some(path.into());
+        self
+    }
+
+    /// Sets the bytes of memory of each machine, a multiple of 2 MiB.
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.settings.memory = bytes;
+        self
+    }
+
+    /// Sets how long a program may take, of wall-clock time.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.settings.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets the bytes that are kept of each output stream.
+    pub fn max_output(mut self, bytes: u64) -> Self {
+        self.settings.max_output = bytes;
+        self
+    }
+
+    /// Sets the language of code, such as `python` or `bash`. A script tells its own.
+    pub fn language(mut self, name: impl Into<String>) -> Self {
+        self.settings.language = Some(name.into());
+        self
+    }
+
+    /// Puts a file with this content into each machine, at a path that starts in the working
+    /// directory.
+    pub fn file(mut self, path: impl Into<OsString>, content: impl Into<Vec<u8>>) -> Self {
+        self.settings.files.push(Put {
+            content: PutContent::Given(content.into()),
+            guest: Some(path.into()),
+        });
+        self
+    }
+
+    /// Sets a variable of the programs' environment.
+    pub fn env(mut self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+        let variable = format!("{}={}", name.as_ref(), value.as_ref());
+        self.settings.env.push(variable.into());
+        self
+    }
+
+    /// Sets the KVM device, which is `/dev/kvm` otherwise.
+    pub fn kvm(mut self, path: impl Into<PathBuf>) -> Self {
+        self.settings.kvm = path.into();
+        self
+    }
+
+    /// Finds the binary and checks the settings.
+    pub fn build(self) -> Result<Sandbox, Error> {
+        let wrong = |message: &str, remedy: &str| {
+            Err(Error(error::Error::new(Kind::Request, message, remedy)))
+        };
+        let memory = self.settings.memory;
+        if memory < 64 << 20 || !memory.is_multiple_of(2 << 20) {
+            return wrong(
+                "a machine cannot have that much memory",
+                "give memory() a multiple of 2 MiB from 64 MiB",
+            );
+        }
+        let in_path = || find(BINARY, env::var_os("PATH").as_deref());
+        let Some(binary) = self.binary.or_else(in_path) else {
+            return wrong(
+                "there is no binary sandbox in PATH",
+                "install it, or say where it is with binary()",
+            );
+        };
+        Ok(Sandbox {
+            binary,
+            settings: self.settings,
+        })
+    }
+}
+
+impl End {
+    /// Returns whether the program exited with status 0.
+    pub fn is_success(self) -> bool {
+        self == Self::Exited(0)
+    }
+}
+
+impl Error {
+    /// Returns what to do about it, as a sentence.
+    pub fn remedy(&self) -> String {
+        match &self.0.remedy {
+            Remedy::Do(words) => words.clone(),
+            Remedy::RaiseMemory(_) | Remedy::RaiseMemoryForFiles => {
+                "give memory() more, or the program less to do".into()
+            }
+            Remedy::RaiseTimeout(_) => "give timeout() more".into(),
+            Remedy::NameLanguage(known) => {
+                format!("give language() one of these: {}", known.join(", "))
+            }
+            Remedy::CheckProgramPath | Remedy::GiveProgram => "check the path".into(),
+            Remedy::ChooseGuestPath | Remedy::ChooseFreeGuestPath => {
+                "give file() another path, below /work or /tmp".into()
+            }
+            _ => "run it again; if it fails again, see what sandbox doctor prints".into(),
+        }
+    }
+}
+
+impl Display for Error {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Follows a worker to its end.
+fn follow(binary: &Path, spec: &Spec) -> anyhow::Result<Ended> {
+    let streams = [Stdio::null(), Stdio::null(), Stdio::inherit()];
+    let mut worker = Worker::start(binary, spec, streams)?;
+    let mut told = None;
+    loop {
+        match worker.channel.hear()? {
+            Heard::Nothing | Heard::Event(Event::Notice(_) | Event::Inspected(_)) => {}
+            Heard::Event(Event::Ended(ended)) => told = Some(ended),
+            Heard::End => break,
+            Heard::Broken => {
+                worker.child.kill()?;
+                break;
+            }
+        }
+    }
+    let exit = process::ended(worker.pid())?;
+    worker.child.wait()?;
+    Ok(client::ended(told, &exit))
+}
+
+fn output(report: Report) -> Result<Output, Error> {
+    let ended = match report.outcome {
+        Outcome::Exited(status) => End::Exited(status),
+        Outcome::Signaled {
+            out_of_memory: true,
+            ..
+        } => End::OutOfMemory,
+        Outcome::Signaled { signal, .. } => End::Signaled(signal),
+        Outcome::TimedOut => End::TimedOut,
+        _ => {
+            let unexplained =
+                || error::Error::new(Kind::Internal, "the run was cut off", Remedy::Report);
+            return Err(Error(report.explanation().unwrap_or_else(unexplained)));
+        }
+    };
+    let is_cut = report
+        .output
+        .iter()
+        .any(|totals| totals.delivered < totals.total);
+    let mut kept = report.kept.into_iter().map(Option::unwrap_or_default);
+    Ok(Output {
+        ended,
+        stdout: kept.next().unwrap_or_default(),
+        stderr: kept.next().unwrap_or_default(),
+        is_cut,
+    })
+}
+
+fn internal(error: anyhow::Error) -> Error {
+    Error(error::Error::new(
+        Kind::Internal,
+        format!("{error:#}"),
+        Remedy::Report,
+    ))
+}
+
+/// Finds a program in the directories of PATH.
+fn find(name: &str, path: Option<&OsStr>) -> Option<PathBuf> {
+    let directories = env::split_paths(path?);
+    directories
+        .map(|directory| directory.join(name))
+        .find(|program| program.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_no_machine_can_have_are_refused() {
+        let error = Sandbox::builder().memory(1).build().unwrap_err();
+        assert!(error.to_string().contains("memory"), "{error}");
+        assert!(error.remedy().contains("memory()"), "{}", error.remedy());
+    }
+
+    #[test]
+    fn the_binary_is_the_first_in_the_path_unless_it_is_given() {
+        let directory = tempfile::tempdir().unwrap();
+        let binary = directory.path().join("sandbox");
+        std::fs::write(&binary, "").unwrap();
+        let path = env::join_paths([Path::new("/nowhere"), directory.path()]).unwrap();
+        assert_eq!(find("sandbox", Some(&path)), Some(binary));
+        assert_eq!(find("sandbox", Some(OsStr::new("/nowhere"))), None);
+        let given = Sandbox::builder().binary("/given").build().unwrap();
+        assert_eq!(given.binary, Path::new("/given"));
+    }
+
+    #[test]
+    fn a_binary_that_is_not_there_is_told() {
+        let sandbox = Sandbox::builder()
+            .binary("/nowhere/sandbox")
+            .build()
+            .unwrap();
+        let error = sandbox.run("pass").unwrap_err();
+        assert!(error.to_string().contains("starting a process"), "{error}");
+    }
+}

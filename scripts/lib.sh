@@ -14,8 +14,8 @@ cache=${SANDBOX_BUILD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sandbox-build}
 # End-to-end tests, one of each mechanism: streams, signals, processes, memory, the clock, limits, crashes, files,
 # confinement, refusals.
 one_of_each_mechanism=(
-    fidelity::{hello,code_on_standard_input,odd_arguments,piped_standard_input,an_uncaught_exception,death_by_sigterm}
-    fidelity::{a_segmentation_fault,eight_mebibytes_out,multiprocessing_by_fork,subprocesses_with_pipes,signal_handlers}
+    equivalence::{hello,code_on_standard_input,odd_arguments,piped_standard_input,an_uncaught_exception,death_by_sigterm}
+    equivalence::{a_segmentation_fault,eight_mebibytes_out,multiprocessing_by_fork,subprocesses_with_pipes,signal_handlers}
     limits::{a_busy_loop_is_stopped_and_its_output_delivered,output_is_cut_at_the_limit_and_the_cut_is_told}
     guest::{vector_registers_survive_switches_between_processes,the_wall_clock_is_the_hosts}
     machine::{an_exception_without_a_handler_is_a_triple_fault,a_halt_with_interrupts_off_is_for_good}

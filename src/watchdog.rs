@@ -19,9 +19,9 @@ use std::time::{Duration, Instant};
 
 /// How often the vCPU thread looks up though nothing happened: it sees then whether its guest
 /// has halted for good.
-const PULSE: Duration = Duration::from_secs(1);
+const PULSE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a vCPU thread that should stop is told so.
-const INSISTENCE: Duration = Duration::from_millis(5);
+const KICK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The machine; when its vCPU thread entered it, and why it left it.
 type Ended = (Vm<Session>, Result<(Instant, Result<(), Crash>)>);
@@ -102,7 +102,7 @@ impl Watchdog {
             if left == Some(Duration::ZERO) {
                 return Ok(Some(late));
             }
-            let wait = left.unwrap_or(PULSE).min(PULSE);
+            let wait = left.unwrap_or(PULSE_INTERVAL).min(PULSE_INTERVAL);
             let timed_out = input.wait(&self.shared, signals, wait)?;
             if let Some(signal) = signals.take()? {
                 return Ok(Some(Outcome::Interrupted(signal)));
@@ -134,7 +134,7 @@ impl Watchdog {
         self.shared.stop();
         while !self.shared.has_ended() {
             self.kicker.kick();
-            std::thread::sleep(INSISTENCE);
+            std::thread::sleep(KICK_INTERVAL);
         }
         self.thread
             .join()

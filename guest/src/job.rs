@@ -18,7 +18,7 @@ pub struct Job {
     pub workdir: Vec<u8>,
 }
 
-/// What is asked of an interpreter along with a job (`guest/warm/warm.h`).
+/// What is asked of an interpreter along with a job (`guest/images/python/warm/warm.h`).
 pub mod handover {
     /// It is not in its working directory yet, or there are files that it must not overlook.
     pub const ENTER: u32 = 1;

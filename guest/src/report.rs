@@ -3,7 +3,7 @@
 //! processes did ([`crate::stream::EVENTS`]).
 //!
 //! A record is its kind (u8), the length of the rest (u32), and fields, each behind its length
-//! (u32). The warm interpreter (`guest/warm/report.c`) and our kernel (host_events.c there) write
+//! (u32). The warm interpreter (`guest/images/python/warm/report.c`) and our kernel (host_events.c there) write
 //! them.
 
 use crate::bytes::{Malformed, put_bytes, take_bytes};

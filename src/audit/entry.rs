@@ -3,7 +3,7 @@
 //! The last member of the object is its hash: the SHA-256 of all of the line that comes before
 //! `,"hash"`. Nothing has to be brought into a canonical form to check it.
 
-use crate::policy::Excess;
+use crate::policy::LimitExceeded;
 use crate::record::{
     Bytes, Event as GuestEvent, Host, KvmMode, Limit, Memory, Path, Record, Status, Timings,
     Unusual,
@@ -147,8 +147,8 @@ impl Code {
     }
 }
 
-impl From<&Excess> for Refusal {
-    fn from(excess: &Excess) -> Self {
+impl From<&LimitExceeded> for Refusal {
+    fn from(excess: &LimitExceeded) -> Self {
         Self {
             what: excess.what.into(),
             asked: Some(shortened(&excess.asked)),

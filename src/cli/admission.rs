@@ -4,7 +4,7 @@ use crate::audit::{Event, Limits, Log, Start, Usage, open};
 use crate::cli::options::RunArgs;
 use crate::error::{Error, Kind};
 use crate::job::name;
-use crate::policy::{Ceiling, Excess, Policy};
+use crate::policy::{Ceiling, LimitExceeded, Policy};
 use crate::record::{Anchor, Record};
 use crate::run::{Inspection, Request};
 use anyhow::Result;
@@ -55,7 +55,7 @@ impl Admission {
     }
 
     /// Writes a refusal down, and returns it as an error.
-    pub fn refuse(&self, excess: Excess) -> anyhow::Error {
+    pub fn refuse(&self, excess: LimitExceeded) -> anyhow::Error {
         if let Some(log) = &self.log {
             let refusal = Event::Refusal((&excess).into());
             if let Err(error) = log.append(CLIENT, &refusal) {

@@ -9,7 +9,7 @@ use crate::image::Image;
 use crate::job::{Source, name, read_code, resolve, source_named};
 use crate::kvm_mode::Device;
 use crate::limits::{BOOT_LIMIT, Limits};
-use crate::policy::{Ask, Ceiling, Excess, Grant, Wish};
+use crate::policy::{Ceiling, Grant, LimitExceeded, Requested, ResourceRequest};
 use crate::run::Request;
 use anyhow::Result;
 use clap::ArgMatches;
@@ -26,11 +26,11 @@ pub const CAPTURED: u64 = 8 << 20;
 pub struct Given<'a>(pub Option<&'a ArgMatches>);
 
 impl Given<'_> {
-    fn ask<T>(&self, option: &str, value: T) -> Ask<T> {
+    fn ask<T>(&self, option: &str, value: T) -> Requested<T> {
         let source = self.0.and_then(|matches| matches.value_source(option));
         match source {
-            None | Some(ValueSource::DefaultValue) => Ask::Default(value),
-            Some(_) => Ask::Given(value),
+            None | Some(ValueSource::DefaultValue) => Requested::Default(value),
+            Some(_) => Requested::Given(value),
         }
     }
 }
@@ -41,9 +41,9 @@ fn grant(
     given: &Given,
     env: &[Vec<u8>],
     ceiling: &Ceiling,
-) -> Result<Grant, Excess> {
+) -> Result<Grant, LimitExceeded> {
     let default_output = if args.json { CAPTURED } else { PASSED_ON };
-    ceiling.grant(&Wish {
+    ceiling.grant(&ResourceRequest {
         memory: given.ask("memory", args.memory),
         timeout: given.ask("timeout", args.timeout.0),
         output: given.ask("max_output", args.max_output.unwrap_or(default_output)),

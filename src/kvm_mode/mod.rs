@@ -11,7 +11,7 @@ use kvm_ioctls::Kvm;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-use verdicts::Kept;
+use verdicts::VerdictFile;
 
 /// The KVM device, and what it is to be used for.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -47,7 +47,7 @@ impl Choice {
 
 /// The mode in which guests are to run, by what is remembered of this host if anything is.
 pub fn choose(kvm: &Kvm, device: &Device) -> Result<Mode> {
-    let kept = Kept::of(&device.path)?;
+    let kept = VerdictFile::of(&device.path)?;
     let verdict = match kept.read() {
         Some(verdict) => verdict,
         None => examine(kvm, &kept)?,
@@ -58,7 +58,7 @@ pub fn choose(kvm: &Kvm, device: &Device) -> Result<Mode> {
 /// Tries anew what a guest's kernel can do here. A guest that failed natively a while ago counts
 /// for more than a trial that goes well.
 pub fn try_anew(kvm: &Kvm, device: &Device) -> Result<Verdict> {
-    let kept = Kept::of(&device.path)?;
+    let kept = VerdictFile::of(&device.path)?;
     let failure = kept
         .read()
         .filter(|verdict| matches!(verdict, Verdict::Unbootable(_)));
@@ -70,16 +70,16 @@ pub fn try_anew(kvm: &Kvm, device: &Device) -> Result<Verdict> {
 
 /// Remembers that a guest failed natively, in this way, and did not when it was emulated.
 pub fn remember_failure(device: &Device, how: String) -> Result<()> {
-    remember(&Kept::of(&device.path)?, Verdict::Unbootable(how));
+    remember(&VerdictFile::of(&device.path)?, Verdict::Unbootable(how));
     Ok(())
 }
 
-fn examine(kvm: &Kvm, kept: &Kept) -> Result<Verdict> {
+fn examine(kvm: &Kvm, kept: &VerdictFile) -> Result<Verdict> {
     Ok(remember(kept, probe(kvm)?))
 }
 
 /// Gives the verdict back. Without a place to remember it, the next run tries again.
-fn remember(kept: &Kept, verdict: Verdict) -> Verdict {
+fn remember(kept: &VerdictFile, verdict: Verdict) -> Verdict {
     kept.write(&verdict).unwrap_or_default();
     verdict
 }

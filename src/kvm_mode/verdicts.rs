@@ -18,19 +18,19 @@ pub const NAME: &str = "kvm.mode";
 /// Bytes of the file at most.
 const LENGTH_MAX: u64 = 1024;
 /// How many seconds a refusal counts: it may have been one of the moment.
-const PATIENCE: i64 = 600;
+const REFUSAL_MAX_AGE: i64 = 600;
 /// The module's parameter that allows native mode. Not every host lets it be read.
 const PARAMETER: &str = "/sys/module/kvm_pvm/parameters/pvm_native";
 
 /// What is remembered of one device of one host.
-pub struct Kept {
+pub struct VerdictFile {
     /// All that the verdict depends on.
     host: &'static [u8],
     device: [u8; 8],
     parameter: Vec<u8>,
 }
 
-impl Kept {
+impl VerdictFile {
     /// Of the KVM device at this path, which is open.
     pub fn of(device: &Path) -> Result<Self> {
         let metadata = device.metadata().context("looking at the KVM device")?;
@@ -130,15 +130,15 @@ fn is_young(file: &File) -> bool {
         return false;
     };
     let now = since_1970().as_secs() as i64;
-    (0..PATIENCE).contains(&(now - metadata.mtime()))
+    (0..REFUSAL_MAX_AGE).contains(&(now - metadata.mtime()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn kept(host: &'static [u8], device: u8, parameter: &[u8]) -> Kept {
-        Kept {
+    fn kept(host: &'static [u8], device: u8, parameter: &[u8]) -> VerdictFile {
+        VerdictFile {
             host,
             device: [device; 8],
             parameter: parameter.into(),

@@ -6,7 +6,8 @@ use crate::limits::ConfineLevel;
 use crate::log::say;
 use crate::mcp::tool::arguments::{Arguments, Wrong};
 use crate::policy::{
-    Admission, Admitting, Ask, Busy, Excess, Grant, Policy, Quota, Shortage, Wish,
+    Admission, Admitting, Grant, LimitExceeded, Policy, Quota, QuotaKind, Requested,
+    ResourceRequest, Throttled,
 };
 use crate::record::{Anchor, Failure, Record};
 use anyhow::Result;
@@ -50,14 +51,14 @@ impl From<Failure> for Refused {
 }
 
 /// A run that is written down as begun.
-pub struct Begun {
+pub struct RunPermit {
     admission: Admission,
     client: Arc<str>,
     /// Its number in the log.
     number: Option<u64>,
 }
 
-impl Begun {
+impl RunPermit {
     /// Its place is another's from now on.
     pub fn leave(self, usage: Usage) {
         let processor_time = Duration::from_secs_f64(usage.cpu_ms / 1000.0);
@@ -151,7 +152,7 @@ impl Governor {
         }
     }
 
-    fn grant(&self, arguments: &Arguments) -> Result<Grant, Excess> {
+    fn grant(&self, arguments: &Arguments) -> Result<Grant, LimitExceeded> {
         let run = &self.policy.run;
         let fetched = arguments.files.iter().filter(|file| file.is_fetched);
         let put = put(arguments);
@@ -163,15 +164,17 @@ impl Governor {
         )?;
         run.check_files(put.count, put.bytes)?;
         run.check_files(fetched.count() as u64, 0)?;
-        run.grant(&Wish {
-            memory: arguments.memory().map_or(Ask::Default(MEMORY), Ask::Given),
+        run.grant(&ResourceRequest {
+            memory: arguments
+                .memory()
+                .map_or(Requested::Default(MEMORY), Requested::Given),
             timeout: match arguments.timeout() {
-                Some(timeout) => Ask::Given(Some(timeout)),
-                None => Ask::Default(Some(TIMEOUT)),
+                Some(timeout) => Requested::Given(Some(timeout)),
+                None => Requested::Default(Some(TIMEOUT)),
             },
-            output: Ask::Default(OUTPUT_MAX),
-            pids: Ask::Default(PIDS),
-            confine: Ask::Default(ConfineLevel::Auto),
+            output: Requested::Default(OUTPUT_MAX),
+            pids: Requested::Default(PIDS),
+            confine: Requested::Default(ConfineLevel::Auto),
             root: false,
             language: Some(arguments.language.as_str()),
             stdin: Some(arguments.stdin.len() as u64),
@@ -186,7 +189,7 @@ impl Governor {
         client: &Arc<str>,
         arguments: &Arguments,
         grant: &Grant,
-    ) -> Result<Begun, Refused> {
+    ) -> Result<RunPermit, Refused> {
         let event = Event::Start(Start {
             code: Code::new(arguments.code.as_bytes(), self.keep_code),
             language: arguments.language.to_string(),
@@ -202,7 +205,7 @@ impl Governor {
             },
             root: false,
         });
-        Ok(Begun {
+        Ok(RunPermit {
             admission,
             client: Arc::clone(client),
             number: self
@@ -213,7 +216,7 @@ impl Governor {
     }
 
     /// When its process is gone.
-    pub async fn end(&self, begun: &Begun, record: &mut Record, usage: Usage) {
+    pub async fn end(&self, begun: &RunPermit, record: &mut Record, usage: Usage) {
         let (Some(log), Some(number)) = (self.log.clone(), begun.number) else {
             return;
         };
@@ -262,7 +265,7 @@ fn put(arguments: &Arguments) -> Files {
     }
 }
 
-fn excessive(excess: &Excess) -> Refused {
+fn excessive(excess: &LimitExceeded) -> Refused {
     Refused {
         failure: Failure {
             message: excess.to_string(),
@@ -273,11 +276,11 @@ fn excessive(excess: &Excess) -> Refused {
     }
 }
 
-fn too_soon(busy: &Busy) -> Refused {
+fn too_soon(busy: &Throttled) -> Refused {
     let what = match busy.what {
-        Shortage::Queue => "queue",
-        Shortage::RunsPerMinute => "runs_per_minute",
-        Shortage::CpuSecondsPerHour => "cpu_seconds_per_hour",
+        QuotaKind::Queue => "queue",
+        QuotaKind::RunsPerMinute => "runs_per_minute",
+        QuotaKind::CpuSecondsPerHour => "cpu_seconds_per_hour",
     };
     Refused {
         failure: Failure {

@@ -32,12 +32,12 @@ pub struct Entry {
 }
 
 /// What of one run's files can be kept, so that none of them takes another's place.
-pub struct Room {
+pub struct MemoryBudget {
     count: usize,
     bytes: u64,
 }
 
-impl Room {
+impl MemoryBudget {
     pub fn new() -> Self {
         Self {
             count: COUNT_MAX,
@@ -60,12 +60,12 @@ impl Room {
 }
 
 /// The files of all clients.
-pub struct Kept {
+pub struct ArtifactStore {
     directory: PathBuf,
     clients: Mutex<HashMap<String, VecDeque<Entry>>>,
 }
 
-impl Kept {
+impl ArtifactStore {
     pub fn new(directory: PathBuf) -> Self {
         Self {
             directory,

@@ -12,14 +12,14 @@ mod transport;
 
 use crate::error::{Error, Kind, Remedy};
 use crate::kvm_mode::Device;
-use crate::mcp::transport::gauge::Count;
+use crate::mcp::transport::gauge::Gauge;
 pub use crate::mcp::transport::http::Options as HttpOptions;
 use crate::mcp::transport::tokens::Tokens;
 pub use crate::mcp::transport::tokens::new_line as new_token;
 use crate::worker::temp_dir::TempDir;
 use admission::Governor;
 use anyhow::{Context, Result};
-use artifacts::Kept;
+use artifacts::ArtifactStore;
 use rejections::TurnedAway;
 
 use signals::Signals;
@@ -32,7 +32,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// For the runs of a server that stops to be written down.
-const LAST_WORDS: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the operator asked for.
 #[derive(Debug, Clone)]
@@ -80,9 +80,9 @@ async fn serve_until_the_end(
     let shared = Arc::new(Shared {
         kvm: options.kvm,
         directory: directory.path().into(),
-        kept: Kept::new(directory.path().into()),
+        kept: ArtifactStore::new(directory.path().into()),
         governor,
-        calls: Count::new(),
+        calls: Gauge::new(),
         turned_away: TurnedAway::default(),
         stop: stop.clone(),
     });
@@ -103,7 +103,7 @@ async fn serve_until_the_end(
     };
     // Its runs end now, and that is written down.
     stop.cancel();
-    drop(timeout(LAST_WORDS, at_work.calls.none()).await);
+    drop(timeout(STOP_TIMEOUT, at_work.calls.none()).await);
     ended
 }
 

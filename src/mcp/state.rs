@@ -2,9 +2,9 @@
 
 use crate::kvm_mode::Device;
 use crate::mcp::admission::Governor;
-use crate::mcp::artifacts::Kept;
+use crate::mcp::artifacts::ArtifactStore;
 use crate::mcp::rejections::{Kind, TurnedAway};
-use crate::mcp::transport::gauge::Count;
+use crate::mcp::transport::gauge::Gauge;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,9 +19,9 @@ pub struct Shared {
     pub kvm: Device,
     /// Private, and gone when this server ends.
     pub directory: PathBuf,
-    pub kept: Kept,
+    pub kept: ArtifactStore,
     pub governor: Governor,
-    pub calls: Count,
+    pub calls: Gauge,
     pub turned_away: TurnedAway,
     /// Cancelled when this server is to stop.
     pub stop: CancellationToken,

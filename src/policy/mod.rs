@@ -4,8 +4,8 @@ mod ceiling;
 mod quota;
 mod values;
 
-pub use ceiling::{Ask, Ceiling, Confinement, Excess, Files, Grant, Wish};
-pub use quota::{Admission, Admitting, Busy, Quota, Shortage};
+pub use ceiling::{Ceiling, Confinement, Files, Grant, LimitExceeded, Requested, ResourceRequest};
+pub use quota::{Admission, Admitting, Quota, QuotaKind, Throttled};
 pub use values::{Size, Time};
 
 use crate::error::{Error, Kind};

@@ -1,7 +1,7 @@
 //! What the process of a run has given up before its guest runs, looked at from outside.
 
 use crate::common::{binary, exit_code, finish, run, start, text};
-use crate::puppet::{Puppet, THREADS, Thread};
+use crate::fake_agent::{FakeAgent, THREADS, Thread};
 use caps::CapSet;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use std::io::Read;
@@ -93,9 +93,9 @@ fn what_is_missing_is_not_in_the_record() {
 
 #[test]
 fn both_threads_are_without_rights() {
-    let puppet = Puppet::new(&[]);
+    let agent = FakeAgent::new(&[]);
     for thread in THREADS {
-        let status = puppet.proc(thread, "status");
+        let status = agent.proc(thread, "status");
         let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             line.unwrap_or_else(|| panic!("no {name} in {status}"))
@@ -113,7 +113,7 @@ fn both_threads_are_without_rights() {
         // 2: filters.
         assert_eq!(field("Seccomp:"), "2", "{thread:?}");
     }
-    let limits = puppet.proc(Thread::Main, "limits");
+    let limits = agent.proc(Thread::Main, "limits");
     for (name, value) in [
         ("Max core file size", "0"),
         ("Max open files", "3"),
@@ -149,8 +149,8 @@ fn may_look_into(pid: u32) -> bool {
 
 #[test]
 fn no_other_process_of_the_user_may_look_into_that_of_a_run() {
-    let puppet = Puppet::new(&[]);
-    assert!(!may_look_into(puppet.pid()));
+    let agent = FakeAgent::new(&[]);
+    assert!(!may_look_into(agent.pid()));
     // As it may into one that has given up the same rights.
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set=-all", "sh", "-c", "echo up; read line"]);
@@ -172,7 +172,7 @@ fn the_process_holds_the_descriptors_of_one_run_and_no_other() {
     // One that whoever starts us left open.
     let inherited = tempfile::tempfile().unwrap();
     fcntl(&inherited, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
-    let descriptors = Puppet::new(&[]).descriptors();
+    let descriptors = FakeAgent::new(&[]).descriptors();
     let mut kinds: Vec<_> = descriptors
         .iter()
         .map(|target| match target.rsplit('/').next().unwrap() {

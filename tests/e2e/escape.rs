@@ -1,7 +1,7 @@
 //! What a VMM that an attacker has taken over may still do: the system calls of each thread.
 
 use crate::common::{binary, mode};
-use crate::puppet::{Fate, Puppet, THREADS, Thread};
+use crate::fake_agent::{FakeAgent, Fate, THREADS, Thread};
 use libc::*;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use sandbox::confine::syscalls::{allowed, of_writer};
@@ -125,22 +125,22 @@ fn ways_around() -> Vec<Attack> {
 fn what_an_attacker_in_the_vmm_would_do_kills_it() {
     for (name, number, arguments) in attacks() {
         for thread in THREADS {
-            let fate = Puppet::new(&[]).call(thread, number, arguments);
+            let fate = FakeAgent::new(&[]).call(thread, number, arguments);
             assert_eq!(fate, Fate::Killed, "{name} by {thread:?}");
         }
     }
 }
 
-/// So that a puppet's death means something.
+/// So that a agent's death means something.
 #[test]
 fn the_same_calls_are_made_where_confinement_is_off() {
     for thread in THREADS {
         let socket = [AF_UNIX as u64, SOCK_STREAM as u64, 0, 0, 0, 0];
-        let fate = Puppet::new(&["--confine=off"]).call(thread, SYS_socket, socket);
+        let fate = FakeAgent::new(&["--confine=off"]).call(thread, SYS_socket, socket);
         assert!(matches!(fate, Fate::Made(3..)), "{thread:?}: {fate:?}");
-        let fate = Puppet::new(&[]).call(thread, SYS_sched_yield, [0; 6]);
+        let fate = FakeAgent::new(&[]).call(thread, SYS_sched_yield, [0; 6]);
         assert_eq!(fate, Fate::Killed, "{thread:?}");
-        let fate = Puppet::new(&[]).call(thread, SYS_munmap, [0; 6]);
+        let fate = FakeAgent::new(&[]).call(thread, SYS_munmap, [0; 6]);
         assert_eq!(fate, Fate::Made(-i64::from(EINVAL)), "{thread:?}");
     }
 }
@@ -155,7 +155,7 @@ fn assert_all_others_kill(thread: Thread) {
     let list = &lists[(thread == Thread::Vcpu) as usize];
     let others = (0..=LAST).filter(|number| !list.contains(number) && !PROBES.contains(number));
     for number in others {
-        let fate = Puppet::new(&[]).call(thread, number, [0; 6]);
+        let fate = FakeAgent::new(&[]).call(thread, number, [0; 6]);
         assert_eq!(fate, Fate::Killed, "system call {number}");
     }
 }

@@ -1,7 +1,7 @@
 //! What the guest tells of a program beside its output, and programs that are no Python.
 
 use crate::common::{exit_code, finish, sandbox, text};
-use crate::fidelity::reference;
+use crate::equivalence::reference;
 use serde_json::{Value, json};
 use std::process::Output;
 

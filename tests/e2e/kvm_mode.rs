@@ -2,7 +2,7 @@
 
 use crate::common::{Cache, binary, exit_code, finish, mode, mode_with, text};
 use crate::failures::assert_refused;
-use sandbox::kvm_mode::verdicts::Kept;
+use sandbox::kvm_mode::verdicts::VerdictFile;
 use sandbox::vm::Verdict;
 use sandbox::vm::host::Family;
 use sandbox::vm::mode::Mode;
@@ -28,7 +28,7 @@ fn doctor(cache: &Cache, options: &[&str]) -> Output {
 
 /// Has the host remembered as one that refuses native mode. Only a build of the same tests reads that.
 fn refuse(cache: &Cache) {
-    let kept = Kept::of(Path::new("/dev/kvm")).unwrap();
+    let kept = VerdictFile::of(Path::new("/dev/kvm")).unwrap();
     fs::remove_file(cache.verdict()).unwrap_or_default();
     fs::create_dir_all(cache.verdict().parent().unwrap()).unwrap();
     let verdict = Verdict::Emulated(WHY.into());

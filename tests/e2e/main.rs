@@ -3,16 +3,16 @@
 
 #![allow(clippy::disallowed_methods)] // clocks are compared
 
-mod age;
 mod agent;
 mod audit;
 mod clones;
 mod common;
 mod confine;
+mod equivalence;
 mod escape;
 mod failures;
+mod fake_agent;
 mod faults;
-mod fidelity;
 mod files;
 mod files_refused;
 mod guest;
@@ -23,7 +23,6 @@ mod kernel_pages;
 mod kernel_signals;
 mod kernel_state;
 mod kernel_traps;
-mod killed;
 mod kvm_mode;
 mod lab;
 mod library;
@@ -41,11 +40,12 @@ mod mcp_unread;
 mod options;
 mod output;
 mod policy;
-mod puppet;
 mod record;
 mod record_channel;
 mod root;
 mod scarcity;
+mod sigkill;
+mod staleness;
 mod templates;
 mod warm;
 mod web;

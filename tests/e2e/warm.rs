@@ -3,7 +3,7 @@
 //! against a machine that is booted for it. docs/clones.md lists what differs.
 
 use crate::common::{PYTHON, exit_code, finish, sandbox, text};
-use crate::fidelity::{compare, reference};
+use crate::equivalence::{compare, reference};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;

@@ -125,8 +125,8 @@ fn no_files_use_each_other_in_a_circle() {
 
 #[test]
 fn no_files_of_c_call_each_other_in_a_circle() {
-    let files = code_in("guest/warm");
-    let uses = native::uses(&files, "guest/warm/warm.h");
+    let files = code_in("guest/images/python/warm");
+    let uses = native::uses(&files, "guest/images/python/warm/warm.h");
     assert!(!uses.is_empty());
     check(circles::findings(&uses));
 }

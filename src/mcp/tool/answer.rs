@@ -1,7 +1,7 @@
 //! What the caller is told of a run: the record, and the same for people.
 
 use crate::mcp::admission::Refused;
-use crate::mcp::artifacts::{COUNT_MAX, FILES_MAX, Kept, Room, contents};
+use crate::mcp::artifacts::{ArtifactStore, COUNT_MAX, FILES_MAX, MemoryBudget, contents};
 use crate::mcp::run::Workspace;
 use crate::record::{Bundle, Encoding, Failure, Record, Status};
 use crate::text::escape_control;
@@ -163,12 +163,12 @@ fn forms(label: &str, bundle: &Bundle) -> Vec<ContentBlock> {
 /// Keeps what was fetched, and shows it. The record says then where each file is kept.
 pub fn keep(
     mut record: Record,
-    kept: &Kept,
+    kept: &ArtifactStore,
     client: &str,
     workspace: Option<Workspace>,
 ) -> (Record, Vec<ContentBlock>) {
     let mut content = Vec::new();
-    let mut room = Room::new();
+    let mut room = MemoryBudget::new();
     let mut left_out = record.files_count - (record.files.len() as u64).min(record.files_count);
     for file in &mut record.files {
         let host = mem::take(&mut file.host);

@@ -10,26 +10,26 @@ const COPIES: u64 = 4;
 
 /// What an answer has in it. A run's does not wait for files.
 #[derive(Debug, Clone, Copy)]
-pub enum Of {
+pub enum AnswerKind {
     Run,
     Files,
 }
 
 /// A client's.
 #[derive(Debug, Clone)]
-pub struct Room {
+pub struct UnreadBudget {
     runs: Arc<Semaphore>,
     files: Arc<Semaphore>,
 }
 
 /// What one answer takes of it until all of these are dropped.
 #[derive(Debug, Clone)]
-pub struct Share {
-    room: Room,
+pub struct Reservation {
+    room: UnreadBudget,
     taken: Arc<Mutex<Vec<OwnedSemaphorePermit>>>,
 }
 
-impl Room {
+impl UnreadBudget {
     pub fn new() -> Self {
         let room = || Arc::new(Semaphore::new(ANSWERS_MAX as usize));
         Self {
@@ -39,22 +39,22 @@ impl Room {
     }
 
     /// Nothing yet.
-    pub fn share(&self) -> Share {
-        Share {
+    pub fn share(&self) -> Reservation {
+        Reservation {
             room: self.clone(),
             taken: Arc::default(),
         }
     }
 }
 
-impl Share {
+impl Reservation {
     /// Waits for room for an answer of so many bytes; one that is too large has all of it to itself.
     /// Once for each answer, or two could wait for each other.
-    pub async fn take(&self, of: Of, bytes: u64) {
+    pub async fn take(&self, of: AnswerKind, bytes: u64) {
         let kib = (bytes.saturating_mul(COPIES) >> 10).clamp(1, ANSWERS_MAX.into()) as u32;
         let room = match of {
-            Of::Run => &self.room.runs,
-            Of::Files => &self.room.files,
+            AnswerKind::Run => &self.room.runs,
+            AnswerKind::Files => &self.room.files,
         };
         // It cannot fail: nobody closes it.
         if let Ok(permit) = Arc::clone(room).acquire_many_owned(kib).await {

@@ -1,6 +1,6 @@
 //! Who calls.
 
-use crate::mcp::transport::backpressure::{Of, Share};
+use crate::mcp::transport::backpressure::{AnswerKind, Reservation};
 use hyper::http::request::Parts;
 use rmcp::RoleServer;
 use rmcp::service::RequestContext;
@@ -13,12 +13,12 @@ pub struct Client {
     name: Arc<str>,
     /// Cancelled when nobody waits there any more.
     gone: CancellationToken,
-    answer: Share,
+    answer: Reservation,
 }
 
 impl Client {
-    /// Of one message, whose answer takes this share.
-    pub fn new(name: &str, gone: CancellationToken, answer: Share) -> Self {
+    /// AnswerKind one message, whose answer takes this share.
+    pub fn new(name: &str, gone: CancellationToken, answer: Reservation) -> Self {
         Self {
             name: name.into(),
             gone,
@@ -40,7 +40,12 @@ impl Client {
 
     /// When there is room for an answer of so many bytes, as this client has read others. False: it
     /// is there no more.
-    pub async fn has_room(&self, of: Of, bytes: u64, context: &RequestContext<RoleServer>) -> bool {
+    pub async fn has_room(
+        &self,
+        of: AnswerKind,
+        bytes: u64,
+        context: &RequestContext<RoleServer>,
+    ) -> bool {
         tokio::select! {
             () = self.answer.take(of, bytes) => true,
             () = self.gone(context) => false,

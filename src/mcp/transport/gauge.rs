@@ -4,22 +4,22 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 #[derive(Clone)]
-pub struct Count(Arc<watch::Sender<usize>>);
+pub struct Gauge(Arc<watch::Sender<usize>>);
 
 /// So much of it, until this is dropped.
-pub struct Part {
+pub struct GaugeGuard {
     of: Arc<watch::Sender<usize>>,
     count: usize,
 }
 
-impl Count {
+impl Gauge {
     pub fn new() -> Self {
         Self(Arc::new(watch::Sender::new(0)))
     }
 
-    pub fn more(&self, count: usize) -> Part {
+    pub fn more(&self, count: usize) -> GaugeGuard {
         self.0.send_modify(|all| *all += count);
-        Part {
+        GaugeGuard {
             of: Arc::clone(&self.0),
             count,
         }
@@ -36,7 +36,7 @@ impl Count {
     }
 }
 
-impl Drop for Part {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.of.send_modify(|all| *all -= self.count);
     }

@@ -3,7 +3,7 @@
 use crate::log::say;
 use crate::mcp::server::Server;
 use crate::mcp::state::Shared;
-use crate::mcp::transport::backpressure::{Room, Share};
+use crate::mcp::transport::backpressure::{Reservation, UnreadBudget};
 use crate::mcp::transport::client::Client;
 use crate::mcp::transport::message_limits;
 use crate::mcp::transport::session_ids::Sessions;
@@ -46,9 +46,9 @@ const REQUESTS_MAX: usize = 64;
 /// MiB of messages of a client's that are being read.
 const READING_MAX_MIB: usize = 2 * (message_limits::MESSAGE_MAX >> 20);
 /// For a client to take more of an answer.
-const UNREAD: Duration = Duration::from_secs(60);
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// For a request's head, and for its body.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How it is reached.
 #[derive(Debug, Clone)]
@@ -75,7 +75,7 @@ pub struct Door {
 struct Bounds {
     requests: Arc<Semaphore>,
     reading: Arc<Semaphore>,
-    answers: Room,
+    answers: UnreadBudget,
 }
 
 impl Bounds {
@@ -83,7 +83,7 @@ impl Bounds {
         Self {
             requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
             reading: Arc::new(Semaphore::new(READING_MAX_MIB)),
-            answers: Room::new(),
+            answers: UnreadBudget::new(),
         }
     }
 }
@@ -172,10 +172,10 @@ impl Door {
         let mut server = http1::Builder::new();
         server
             .timer(TokioTimer::new())
-            .header_read_timeout(PATIENCE);
+            .header_read_timeout(REQUEST_TIMEOUT);
         // A client that reads nothing of an answer for so long is gone, or as good as that: tcp(7).
         let unread = sockopt::TcpUserTimeout;
-        setsockopt(&stream, unread, &(UNREAD.as_millis() as u32)).unwrap_or_default();
+        setsockopt(&stream, unread, &(UNREAD_TIMEOUT.as_millis() as u32)).unwrap_or_default();
         // What goes wrong with a connection is its client's affair.
         drop(server.serve_connection(TokioIo::new(stream), service).await);
     }
@@ -317,7 +317,7 @@ async fn read(
             "the message did not come in time",
         )
     };
-    let message = timeout(PATIENCE, reading).await.map_err(late)??;
+    let message = timeout(REQUEST_TIMEOUT, reading).await.map_err(late)??;
     match message_limits::check(&message) {
         Ok(()) => Ok((message, share)),
         Err(error) => Err(refusal(StatusCode::BAD_REQUEST, &error.message)),
@@ -367,7 +367,7 @@ struct Attended {
     body: BoxBody<Bytes, Infallible>,
     _attention: DropGuard,
     _place: OwnedSemaphorePermit,
-    _share: Share,
+    _share: Reservation,
 }
 
 impl Body for Attended {

@@ -2,9 +2,9 @@
 
 use crate::mcp::server::Server;
 use crate::mcp::state::Shared;
-use crate::mcp::transport::backpressure::{Room, Share};
+use crate::mcp::transport::backpressure::{Reservation, UnreadBudget};
 use crate::mcp::transport::client::Client;
-use crate::mcp::transport::gauge::Count;
+use crate::mcp::transport::gauge::Gauge;
 use crate::mcp::transport::message_limits;
 use rmcp::RoleServer;
 use rmcp::model::{
@@ -55,10 +55,10 @@ struct Door {
     lines: Arc<tokio::sync::Mutex<Lines>>,
     writer: Arc<tokio::sync::Mutex<StdioWriter>>,
     /// Answers on their way.
-    unread: Count,
-    room: Room,
+    unread: Gauge,
+    room: UnreadBudget,
     /// With what each one's answer takes.
-    at_work: Arc<Mutex<HashMap<RequestId, Share>>>,
+    at_work: Arc<Mutex<HashMap<RequestId, Reservation>>>,
     gone: CancellationToken,
 }
 
@@ -70,8 +70,8 @@ impl Door {
             shared,
             lines: Arc::new(tokio::sync::Mutex::new(Lines::new(reader))),
             writer: Arc::new(tokio::sync::Mutex::new(writer)),
-            unread: Count::new(),
-            room: Room::new(),
+            unread: Gauge::new(),
+            room: UnreadBudget::new(),
             at_work: Arc::default(),
             gone,
         }
@@ -109,7 +109,7 @@ impl Door {
     fn admit(
         &self,
         message: ClientJsonRpcMessage,
-    ) -> Result<(ClientJsonRpcMessage, Share), Box<ServerJsonRpcMessage>> {
+    ) -> Result<(ClientJsonRpcMessage, Reservation), Box<ServerJsonRpcMessage>> {
         let share = self.room.share();
         let mut at_work = self.at_work();
         match &message {
@@ -149,7 +149,7 @@ impl Door {
     fn answer(
         &self,
         message: ServerJsonRpcMessage,
-        share: Option<Share>,
+        share: Option<Reservation>,
     ) -> impl Future<Output = io::Result<()>> + Send + 'static {
         let (writer, gone) = (Arc::clone(&self.writer), self.gone.clone());
         let line = serde_json::to_vec(&message);
@@ -172,7 +172,7 @@ impl Door {
         }
     }
 
-    fn at_work(&self) -> std::sync::MutexGuard<'_, HashMap<RequestId, Share>> {
+    fn at_work(&self) -> std::sync::MutexGuard<'_, HashMap<RequestId, Reservation>> {
         self.at_work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -59,7 +59,7 @@ pub enum Confinement {
 
 /// A value, and whose it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ask<T> {
+pub enum Requested<T> {
     /// The caller's: refused if it is too high.
     Given(T),
     /// Ours, as the caller said nothing: lowered if it is too high.
@@ -68,13 +68,13 @@ pub enum Ask<T> {
 
 /// What a caller wants of a run, before anything is done for it.
 #[derive(Debug, Clone)]
-pub struct Wish<'a> {
-    pub memory: Ask<u64>,
+pub struct ResourceRequest<'a> {
+    pub memory: Requested<u64>,
     /// `None`: without end.
-    pub timeout: Ask<Option<Duration>>,
-    pub output: Ask<u64>,
-    pub pids: Ask<u32>,
-    pub confine: Ask<ConfineLevel>,
+    pub timeout: Requested<Option<Duration>>,
+    pub output: Requested<u64>,
+    pub pids: Requested<u32>,
+    pub confine: Requested<ConfineLevel>,
     pub root: bool,
     /// Where it is known already.
     pub language: Option<&'a str>,
@@ -99,14 +99,14 @@ pub struct Grant {
 
 /// More than the policy allows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Excess {
+pub struct LimitExceeded {
     /// The key of the policy.
     pub what: &'static str,
     pub asked: String,
     pub allowed: String,
 }
 
-impl fmt::Display for Excess {
+impl fmt::Display for LimitExceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             what,
@@ -120,15 +120,15 @@ impl fmt::Display for Excess {
     }
 }
 
-impl std::error::Error for Excess {}
+impl std::error::Error for LimitExceeded {}
 
-impl From<Excess> for Error {
-    fn from(excess: Excess) -> Self {
+impl From<LimitExceeded> for Error {
+    fn from(excess: LimitExceeded) -> Self {
         Self::new(Kind::Policy, excess.to_string(), excess.remedy())
     }
 }
 
-impl Excess {
+impl LimitExceeded {
     fn new(what: &'static str, asked: impl ToString, allowed: impl ToString) -> Self {
         Self {
             what,
@@ -147,12 +147,12 @@ impl Excess {
 
 impl Ceiling {
     /// What a run gets that is started with this wish.
-    pub fn grant(&self, wish: &Wish) -> Result<Grant, Excess> {
+    pub fn grant(&self, wish: &ResourceRequest) -> Result<Grant, LimitExceeded> {
         wish.language
             .map_or(Ok(()), |language| self.check_language(language))?;
         self.check_environment(&wish.environment)?;
         if wish.root && self.root == Some(false) {
-            return Err(Excess::new("root", true, false));
+            return Err(LimitExceeded::new("root", true, false));
         }
         let size = |most: Option<Size>| most.map(|most| most.0);
         let stdin = size(self.stdin).unwrap_or(u64::MAX);
@@ -183,7 +183,7 @@ impl Ceiling {
         self.memory.map(|most| most.0 - most.0 % MEMORY_PIECE)
     }
 
-    pub fn check_code(&self, bytes: u64) -> Result<(), Excess> {
+    pub fn check_code(&self, bytes: u64) -> Result<(), LimitExceeded> {
         within("code", bytes, self.code)
     }
 
@@ -194,10 +194,10 @@ impl Ceiling {
         code: u64,
         arguments: impl IntoIterator<Item = &'a [u8]>,
         variables: impl IntoIterator<Item = &'a [u8]>,
-    ) -> Result<(), Excess> {
+    ) -> Result<(), LimitExceeded> {
         self.check_code(code)?;
         let (arguments, variables) = (bytes(arguments), bytes(variables));
-        within("code", code + arguments + variables, self.code).map_err(|excess| Excess {
+        within("code", code + arguments + variables, self.code).map_err(|excess| LimitExceeded {
             asked: format!(
                 "{} (code {code}, arguments {arguments}, variables {variables})",
                 excess.asked
@@ -207,25 +207,27 @@ impl Ceiling {
     }
 
     /// Those that go in, or those that are to come out.
-    pub fn check_files(&self, count: u64, bytes: u64) -> Result<(), Excess> {
+    pub fn check_files(&self, count: u64, bytes: u64) -> Result<(), LimitExceeded> {
         match self.files.count {
-            Some(most) if count > most => {
-                Err(Excess::new("files.count", count, at_most(most.to_string())))
-            }
+            Some(most) if count > most => Err(LimitExceeded::new(
+                "files.count",
+                count,
+                at_most(most.to_string()),
+            )),
             _ => within("files.size", bytes, self.files.size),
         }
     }
 
-    pub fn check_language(&self, language: &str) -> Result<(), Excess> {
+    pub fn check_language(&self, language: &str) -> Result<(), LimitExceeded> {
         match &self.languages {
             Some(allowed) if !allowed.iter().any(|name| name.as_str() == language) => {
-                Err(Excess::new("languages", language, list(allowed)))
+                Err(LimitExceeded::new("languages", language, list(allowed)))
             }
             _ => Ok(()),
         }
     }
 
-    fn check_environment(&self, names: &[&[u8]]) -> Result<(), Excess> {
+    fn check_environment(&self, names: &[&[u8]]) -> Result<(), LimitExceeded> {
         let Some(allowed) = &self.environment else {
             return Ok(());
         };
@@ -233,58 +235,64 @@ impl Ceiling {
             None => Ok(()),
             Some(name) => {
                 let name = String::from_utf8_lossy(name).escape_debug().to_string();
-                Err(Excess::new("environment", name, list(allowed)))
+                Err(LimitExceeded::new("environment", name, list(allowed)))
             }
         }
     }
 
-    fn confine(&self, ask: Ask<ConfineLevel>) -> Result<ConfineLevel, Excess> {
+    fn confine(&self, ask: Requested<ConfineLevel>) -> Result<ConfineLevel, LimitExceeded> {
         let holds = |level| match self.confine {
             None => true,
             Some(Confinement::Auto) => level != ConfineLevel::Off,
             Some(Confinement::Require) => level == ConfineLevel::Require,
         };
         match ask {
-            Ask::Given(level) | Ask::Default(level) if holds(level) => Ok(level),
-            Ask::Default(_) => Ok(ConfineLevel::Require),
-            Ask::Given(level) => {
+            Requested::Given(level) | Requested::Default(level) if holds(level) => Ok(level),
+            Requested::Default(_) => Ok(ConfineLevel::Require),
+            Requested::Given(level) => {
                 let least = match self.confine {
                     Some(Confinement::Require) => "require",
                     _ => "auto or require",
                 };
                 let level = format!("{level:?}").to_lowercase();
-                Err(Excess::new("confine", level, least))
+                Err(LimitExceeded::new("confine", level, least))
             }
         }
     }
 }
 
-impl<T> Ask<T> {
-    fn map<U>(self, change: impl FnOnce(T) -> U) -> Ask<U> {
+impl<T> Requested<T> {
+    fn map<U>(self, change: impl FnOnce(T) -> U) -> Requested<U> {
         match self {
-            Self::Given(value) => Ask::Given(change(value)),
-            Self::Default(value) => Ask::Default(change(value)),
+            Self::Given(value) => Requested::Given(change(value)),
+            Self::Default(value) => Requested::Default(change(value)),
         }
     }
 }
 
 fn lower<T: Ord + Copy>(
     what: &'static str,
-    ask: Ask<T>,
+    ask: Requested<T>,
     most: Option<T>,
     show: impl Fn(T) -> String,
-) -> Result<T, Excess> {
+) -> Result<T, LimitExceeded> {
     match (ask, most) {
-        (Ask::Given(value), Some(most)) if value > most => {
-            Err(Excess::new(what, show(value), at_most(show(most))))
+        (Requested::Given(value), Some(most)) if value > most => {
+            Err(LimitExceeded::new(what, show(value), at_most(show(most))))
         }
-        (Ask::Default(value), Some(most)) => Ok(value.min(most)),
-        (Ask::Given(value) | Ask::Default(value), _) => Ok(value),
+        (Requested::Default(value), Some(most)) => Ok(value.min(most)),
+        (Requested::Given(value) | Requested::Default(value), _) => Ok(value),
     }
 }
 
-fn within(what: &'static str, size: u64, most: Option<Size>) -> Result<(), Excess> {
-    lower(what, Ask::Given(size), most.map(|most| most.0), format_size).map(|_| ())
+fn within(what: &'static str, size: u64, most: Option<Size>) -> Result<(), LimitExceeded> {
+    lower(
+        what,
+        Requested::Given(size),
+        most.map(|most| most.0),
+        format_size,
+    )
+    .map(|_| ())
 }
 
 fn bytes<'a>(words: impl IntoIterator<Item = &'a [u8]>) -> u64 {

@@ -3,13 +3,13 @@
 use super::*;
 use proptest::prelude::*;
 
-fn wish<'a>() -> Wish<'a> {
-    Wish {
-        memory: Ask::Default(256 << 20),
-        timeout: Ask::Default(Some(Duration::from_secs(60))),
-        output: Ask::Default(1 << 30),
-        pids: Ask::Default(256),
-        confine: Ask::Default(ConfineLevel::Auto),
+fn wish<'a>() -> ResourceRequest<'a> {
+    ResourceRequest {
+        memory: Requested::Default(256 << 20),
+        timeout: Requested::Default(Some(Duration::from_secs(60))),
+        output: Requested::Default(1 << 30),
+        pids: Requested::Default(256),
+        confine: Requested::Default(ConfineLevel::Auto),
         root: false,
         language: Some("python"),
         stdin: None,
@@ -22,7 +22,7 @@ fn ceiling(text: &str) -> Ceiling {
 }
 
 /// The key that is refused.
-fn refused(ceiling_text: &str, wish: &Wish) -> &'static str {
+fn refused(ceiling_text: &str, wish: &ResourceRequest) -> &'static str {
     ceiling(ceiling_text).grant(wish).unwrap_err().what
 }
 
@@ -64,7 +64,7 @@ fn who_says_nothing_gets_what_is_allowed() {
 #[test]
 fn who_asks_for_more_is_told_what_is_allowed() {
     let mut more = wish();
-    more.memory = Ask::Given(1 << 30);
+    more.memory = Requested::Given(1 << 30);
     let excess = ceiling("memory = '512M'").grant(&more).unwrap_err();
     assert_eq!(
         excess.to_string(),
@@ -76,7 +76,7 @@ fn who_asks_for_more_is_told_what_is_allowed() {
 #[test]
 fn no_time_limit_is_more_than_any() {
     let mut endless = wish();
-    endless.timeout = Ask::Given(None);
+    endless.timeout = Requested::Given(None);
     assert_eq!(refused("timeout = '1d'", &endless), "timeout");
     assert_eq!(Ceiling::default().grant(&endless).unwrap().timeout, None);
 }
@@ -92,7 +92,7 @@ fn confinement_can_only_be_raised() {
         ("require", ConfineLevel::Require, true),
         ("require", ConfineLevel::Off, false),
     ] {
-        asked.confine = Ask::Given(level);
+        asked.confine = Requested::Given(level);
         let grant = ceiling(&format!("confine = '{least}'")).grant(&asked);
         assert_eq!(grant.is_ok(), granted, "{least} {level:?}");
     }
@@ -156,7 +156,10 @@ fn arguments_and_variables_count_with_the_code() {
         ),
     ] {
         let excess = policy.check_program(code, word(argument), word(variable));
-        assert_eq!(excess, Err(Excess::new("code", asked, "at most 10 bytes")));
+        assert_eq!(
+            excess,
+            Err(LimitExceeded::new("code", asked, "at most 10 bytes"))
+        );
     }
     assert!(policy.check_program(0, [b"".as_slice(); 11], []).is_err());
     assert!(Ceiling::default().check_program(1 << 40, [], []).is_ok());
@@ -167,7 +170,7 @@ proptest! {
     fn nothing_granted_is_ever_over_the_ceiling(
         most in MEMORY_PIECE..1 << 30, asked in 0u64..2 << 30, is_given: bool
     ) {
-        let ask = |value| if is_given { Ask::Given(value) } else { Ask::Default(value) };
+        let ask = |value| if is_given { Requested::Given(value) } else { Requested::Default(value) };
         let mut wish = wish();
         wish.memory = ask(asked);
         let policy = Ceiling { memory: Some(Size(most)), ..Ceiling::default() };

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 /// When to try again after a queue was full: nobody knows when a run ends.
-const A_MOMENT: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 const QUEUE: u32 = 16;
 
 /// Of a server, for all that it runs.
@@ -70,27 +70,27 @@ struct Ticket {
 
 /// Why a run is refused, and when it is worth to ask again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Busy {
-    pub what: Shortage,
+pub struct Throttled {
+    pub what: QuotaKind,
     pub limit: u32,
     pub retry_after: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Shortage {
+pub enum QuotaKind {
     Queue,
     RunsPerMinute,
     CpuSecondsPerHour,
 }
 
-impl fmt::Display for Busy {
+impl fmt::Display for Throttled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let limit = self.limit;
         match self.what {
-            Shortage::Queue => write!(f, "{limit} runs of this client wait already"),
-            Shortage::RunsPerMinute => write!(f, "this client had its {limit} runs of a minute"),
-            Shortage::CpuSecondsPerHour => write!(
+            QuotaKind::Queue => write!(f, "{limit} runs of this client wait already"),
+            QuotaKind::RunsPerMinute => write!(f, "this client had its {limit} runs of a minute"),
+            QuotaKind::CpuSecondsPerHour => write!(
                 f,
                 "this client's runs had their {limit} s of processor time of an hour"
             ),
@@ -99,9 +99,9 @@ impl fmt::Display for Busy {
     }
 }
 
-impl std::error::Error for Busy {}
+impl std::error::Error for Throttled {}
 
-impl Busy {
+impl Throttled {
     /// Whole seconds until it is worth to ask again.
     pub fn seconds(&self) -> u64 {
         self.retry_after.as_millis().div_ceil(1000) as u64
@@ -126,7 +126,7 @@ impl Quota {
     }
 
     /// A place for a run of this client's, when its turn comes.
-    pub fn admit(&self, client: &str, now: Instant) -> Result<Admitting, Busy> {
+    pub fn admit(&self, client: &str, now: Instant) -> Result<Admitting, Throttled> {
         let rules = &self.0.rules;
         let mut state = self.0.state();
         state.forget(now);
@@ -137,10 +137,10 @@ impl Quota {
         let woken = state.give(rules);
         if full && state.withdraw(client, number) {
             state.account(client).starts.pop_back();
-            return Err(Busy {
-                what: Shortage::Queue,
+            return Err(Throttled {
+                what: QuotaKind::Queue,
                 limit: rules.queue,
-                retry_after: A_MOMENT,
+                retry_after: RETRY_INTERVAL,
             });
         }
         drop(state);
@@ -234,8 +234,8 @@ fn wake(wakers: Vec<Waker>) {
 }
 
 impl Account {
-    fn check(&self, rules: &Rules, now: Instant) -> Result<(), Busy> {
-        let busy = |what, limit, until: Instant| Busy {
+    fn check(&self, rules: &Rules, now: Instant) -> Result<(), Throttled> {
+        let busy = |what, limit, until: Instant| Throttled {
             what,
             limit,
             retry_after: until.saturating_duration_since(now),
@@ -243,13 +243,13 @@ impl Account {
         if let Some(limit) = rules.cpu_seconds_per_hour
             && let Some(until) = self.overspent(Duration::from_secs(limit.into()))
         {
-            return Err(busy(Shortage::CpuSecondsPerHour, limit, until));
+            return Err(busy(QuotaKind::CpuSecondsPerHour, limit, until));
         }
         if let Some(limit) = rules.runs_per_minute
             && let Some(over) = self.starts.len().checked_sub(limit as usize)
         {
             let until = self.starts.get(over).map_or(now, |&start| start) + MINUTE;
-            return Err(busy(Shortage::RunsPerMinute, limit, until));
+            return Err(busy(QuotaKind::RunsPerMinute, limit, until));
         }
         Ok(())
     }

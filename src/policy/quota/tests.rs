@@ -50,7 +50,7 @@ fn a_full_queue_refuses_and_tells_when_to_come_back() {
     let _runs = quota.admit("a", now).unwrap();
     let waits = quota.admit("a", now).unwrap();
     let busy = quota.admit("a", now).unwrap_err();
-    assert_eq!((busy.what, busy.limit), (Shortage::Queue, 1));
+    assert_eq!((busy.what, busy.limit), (QuotaKind::Queue, 1));
     assert!(busy.seconds() > 0);
     drop(waits);
     let _waits = quota.admit("a", now).unwrap();
@@ -123,7 +123,7 @@ fn runs_are_counted_in_a_window_that_slides() {
     let ask = |seconds| quota.admit("a", at(seconds)).map(drop);
     assert!(ask(0).is_ok() && ask(50).is_ok());
     let busy = ask(55).unwrap_err();
-    assert_eq!(busy.what, Shortage::RunsPerMinute);
+    assert_eq!(busy.what, QuotaKind::RunsPerMinute);
     assert_eq!(busy.retry_after, Duration::from_secs(5));
     assert!(quota.admit("b", at(55)).is_ok());
     // What was refused does not count.
@@ -139,7 +139,7 @@ fn what_the_queue_refuses_does_not_count_as_a_run() {
     };
     let (quota, now) = (quota(1, client), Instant::now());
     let first = quota.admit("a", now).unwrap();
-    assert_eq!(quota.admit("a", now).unwrap_err().what, Shortage::Queue);
+    assert_eq!(quota.admit("a", now).unwrap_err().what, QuotaKind::Queue);
     drop(first);
     assert!(quota.admit("a", now).is_ok());
 }
@@ -161,8 +161,8 @@ fn processor_time_is_counted_over_an_hour() {
     assert_eq!(run(0, 60), Ok(()));
     // Over its limit while it ran: the next one is refused.
     assert_eq!(run(1800, 90), Ok(()));
-    let busy: Busy = run(1801, 1).unwrap_err();
-    assert_eq!(busy.what, Shortage::CpuSecondsPerHour);
+    let busy: Throttled = run(1801, 1).unwrap_err();
+    assert_eq!(busy.what, QuotaKind::CpuSecondsPerHour);
     assert_eq!(busy.retry_after, Duration::from_secs(3660 - 1801));
     assert_eq!(run(3660, 1), Ok(()));
     assert!(quota.admit("b", at(1801)).is_ok());

@@ -38,7 +38,7 @@ pub enum Verdict {
 /// The program takes a millisecond, if it ends.
 const DEADLINE: Duration = Duration::from_secs(3);
 /// How often a vCPU thread that should stop is told so.
-const INSISTENCE: Duration = Duration::from_millis(5);
+const KICK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How the program ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -114,7 +114,7 @@ fn run(mut vcpu: VcpuFd) -> Result<Option<End>> {
         let mut patience = DEADLINE;
         while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(patience) {
             kicker.kick();
-            patience = INSISTENCE;
+            patience = KICK_INTERVAL;
         }
         let (end, _vcpu) = thread.join().expect("a thread that does not panic");
         end

@@ -144,9 +144,9 @@ static void settle(void)
     }
 }
 
-void get_ready(void)
+void warm_up(void)
 {
-    keep_memory_at_hand();
+    prefault();
     speed_imports();
     rehearse();
     prepare_the_end();

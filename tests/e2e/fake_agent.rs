@@ -37,12 +37,12 @@ pub enum Fate {
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
 
 /// Whoever makes one must use it on the same thread: ptrace(2) knows threads, not processes.
-pub struct Puppet {
+pub struct FakeAgent {
     child: Child,
     vcpu: Pid,
 }
 
-impl Puppet {
+impl FakeAgent {
     /// In the middle of a run: the guest's program has begun, and sleeps.
     pub fn new(options: &[&str]) -> Self {
         let mut command = sandbox(&["run"]);
@@ -61,17 +61,17 @@ impl Puppet {
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", binary()));
         let pid = Pid::from_raw(child.id() as i32);
-        let mut puppet = Self { child, vcpu: pid };
+        let mut agent = Self { child, vcpu: pid };
         assert!(matches!(
-            puppet.wait(pid),
+            agent.wait(pid),
             WaitStatus::Stopped(_, Signal::SIGTRAP)
         ));
         let options = Options::PTRACE_O_TRACECLONE | Options::PTRACE_O_EXITKILL;
         ptrace::setoptions(pid, options).unwrap();
         ptrace::cont(pid, None).unwrap();
-        puppet.run_until_ready();
-        puppet.vcpu = thread_named(pid, "vcpu");
-        puppet
+        agent.run_until_ready();
+        agent.vcpu = thread_named(pid, "vcpu");
+        agent
     }
 
     /// Passes all signals on until there is output.
@@ -210,7 +210,7 @@ impl Puppet {
     }
 }
 
-impl Drop for Puppet {
+impl Drop for FakeAgent {
     fn drop(&mut self) {
         self.child.kill().unwrap_or_default();
         // A process has ended when its tracer has heard of the end of each thread.

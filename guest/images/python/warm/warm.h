@@ -59,17 +59,17 @@ void prepare_reports(void);
 void report_exception(PyObject *arguments);
 PyObject *run_cell(const char *code, PyObject *globals, PyCompilerFlags *flags);
 
-/* ready.c: where it was saved, `hidden` is a list for the name of the module that a script is. */
+/* warmup.c: where it was saved, `hidden` is a list for the name of the module that a script is. */
 extern PyObject *hidden;
-void get_ready(void);
+void warm_up(void);
 void run_hidden(const char *path, const char *name, PyObject *globals);
 
 /* memory.c */
-void keep_memory_at_hand(void);
+void prefault(void);
 void keep_all_memory(void);
 
-/* end.c */
+/* exit.c */
 void prepare_the_end(void);
-void leave(int status);
+void exit_process(int status);
 
 #endif

@@ -28,7 +28,7 @@ static void free_arena(void *context, void *address, size_t size)
         usual.free(context, address, size);
 }
 
-void keep_memory_at_hand(void)
+void prefault(void)
 {
     size_t memory = sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE), heap = memory / 64;
     spare_max = memory / 32 / ARENA < ARENAS_MAX ? memory / 32 / ARENA : ARENAS_MAX;

@@ -136,7 +136,7 @@ void prepare_the_end(void)
     on_exit(skip_destructors, NULL);
 }
 
-void leave(int status)
+void exit_process(int status)
 {
     leaving = 1;
     /* The machine goes with the process: giving memory back is for nothing. */

@@ -28,11 +28,11 @@ static int on_audit(const char *event, PyObject *arguments, void *data)
     _PyRuntime.audit_hook_head = NULL;
     prepare_reports();
     if (is_to_be_saved(arguments))
-        get_ready();
+        warm_up();
     struct job job = receive_job();
     if (job.flags & REPORT)
         _PyRuntime.audit_hook_head = hook;
-    leave(run_job(&job));
+    exit_process(run_job(&job));
     return 0;
 }
 

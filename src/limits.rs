@@ -39,3 +39,14 @@ pub enum ConfineLevel {
     /// Nothing, for debugging.
     Off,
 }
+
+impl ConfineLevel {
+    /// Returns the name of the level, as options and policies have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Require => "require",
+            Self::Off => "off",
+        }
+    }
+}

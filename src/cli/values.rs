@@ -16,12 +16,12 @@ impl ValueEnum for ConfineLevel {
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
-        let (name, help) = match self {
-            Self::Auto => ("auto", "As much as this kernel offers"),
-            Self::Require => ("require", "All, or no run"),
-            Self::Off => ("off", "Nothing, for debugging"),
+        let help = match self {
+            Self::Auto => "As much as this kernel offers",
+            Self::Require => "All, or no run",
+            Self::Off => "Nothing, for debugging",
         };
-        Some(PossibleValue::new(name).help(help))
+        Some(PossibleValue::new(self.name()).help(help))
     }
 }
 

@@ -254,8 +254,7 @@ impl Ceiling {
                     Some(Confinement::Require) => "require",
                     _ => "auto or require",
                 };
-                let level = format!("{level:?}").to_lowercase();
-                Err(LimitExceeded::new("confine", level, least))
+                Err(LimitExceeded::new("confine", level.name(), least))
             }
         }
     }

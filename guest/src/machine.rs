@@ -1,6 +1,6 @@
 //! Makes the machine ready: file systems, devices, loopback, limits on processes.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use guest::WORKDIR;
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::Mode;

@@ -19,7 +19,7 @@ use crate::devices::Violation;
 use crate::devices::vsock::Peer;
 use crate::job::Work;
 use crate::outcome::{Crash, Outcome};
-use crate::vm::Host;
+use crate::vm::HypercallHandler;
 use guest::{Decoder, Exit, FileStream, Frame, Job, encode, stream};
 use guest_report::Telling;
 use nix::errno::Errno;
@@ -227,7 +227,7 @@ fn outcome(exit: Exit) -> Outcome {
     }
 }
 
-impl Host for Session {
+impl HypercallHandler for Session {
     fn output(&mut self, stream: u8, bytes: &[u8]) -> Result<(), Violation> {
         if stream == stream::FILES
             && let Some(collection) = &mut self.collection

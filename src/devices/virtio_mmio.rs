@@ -27,8 +27,8 @@ mod status {
 }
 
 /// The device's registers and queues, and the device behind them.
-pub struct VirtioMmio<P> {
-    device: Vsock<P>,
+pub struct VirtioMmio {
+    device: Vsock,
     irq: IrqLine,
     queues: [Queue; QUEUES],
     registers: Registers,
@@ -69,8 +69,8 @@ struct QueueFields {
     used_ring: u64,
 }
 
-impl<P: Peer> VirtioMmio<P> {
-    pub fn new(device: Vsock<P>, irq: IrqLine) -> Result<Self, virtio_queue::Error> {
+impl VirtioMmio {
+    pub fn new(device: Vsock, irq: IrqLine) -> Result<Self, virtio_queue::Error> {
         Ok(Self {
             device,
             irq,
@@ -86,7 +86,7 @@ impl<P: Peer> VirtioMmio<P> {
     /// One that goes on from a saved state.
     pub fn from_state(
         state: VirtioMmioState,
-        device: Vsock<P>,
+        device: Vsock,
         irq: IrqLine,
     ) -> Result<Self, virtio_queue::Error> {
         let [receive, transmit, event] = state.queues.map(|saved| Queue::try_from(saved.0));
@@ -110,18 +110,6 @@ impl<P: Peer> VirtioMmio<P> {
         })
     }
 
-    pub fn peer_mut(&mut self) -> &mut P {
-        self.device.peer_mut()
-    }
-
-    pub fn peer(&self) -> &P {
-        self.device.peer()
-    }
-
-    pub fn into_peer(self) -> P {
-        self.device.into_peer()
-    }
-
     /// Reads a register. Registers are 32 bits wide and aligned; the configuration space is bytes.
     pub fn read(&self, offset: u64, data: &mut [u8]) {
         data.fill(0);
@@ -136,19 +124,23 @@ impl<P: Peer> VirtioMmio<P> {
     }
 
     /// Writes a register. `true`: the driver asks for its queues to be processed.
-    pub fn write(&mut self, offset: u64, data: &[u8]) -> bool {
+    pub fn write(&mut self, offset: u64, data: &[u8], peer: &mut impl Peer) -> bool {
         let Ok(bytes) = data.try_into() else {
             return false;
         };
-        self.write_register(offset, u32::from_le_bytes(bytes))
+        self.write_register(offset, u32::from_le_bytes(bytes), peer)
     }
 
     /// Moves what can be moved between driver and device.
-    pub fn process(&mut self, memory: &GuestMemoryMmap) -> Result<(), Violation> {
+    pub fn process(
+        &mut self,
+        memory: &GuestMemoryMmap,
+        peer: &mut impl Peer,
+    ) -> Result<(), Violation> {
         if self.registers.status & status::DRIVER_OK == 0 {
             return Ok(());
         }
-        if self.device.process(&mut self.queues, memory)? {
+        if self.device.process(&mut self.queues, memory, peer)? {
             self.registers.interrupt_status |= USED_BUFFER;
             self.irq.raise();
         }
@@ -177,7 +169,7 @@ impl<P: Peer> VirtioMmio<P> {
         }
     }
 
-    fn write_register(&mut self, offset: u64, value: u32) -> bool {
+    fn write_register(&mut self, offset: u64, value: u32, peer: &mut impl Peer) -> bool {
         match offset {
             0x014 => self.registers.device_features_select = value,
             0x020 => self.set_driver_features(value),
@@ -186,7 +178,7 @@ impl<P: Peer> VirtioMmio<P> {
             0x038..0x050 | 0x080..0x0b0 => self.configure_queue(offset, value),
             0x050 => return self.registers.status & status::DRIVER_OK != 0,
             0x064 => self.registers.interrupt_status &= !value,
-            0x070 => self.set_status(value),
+            0x070 => self.set_status(value, peer),
             _ => {}
         }
         false
@@ -227,11 +219,11 @@ impl<P: Peer> VirtioMmio<P> {
     }
 
     /// A step of initialization (3.1.1), in order, or a reset.
-    fn set_status(&mut self, value: u32) {
+    fn set_status(&mut self, value: u32, peer: &mut impl Peer) {
         use status::*;
         let added = value & !self.registers.status;
         match added {
-            _ if value == 0 => self.reset(),
+            _ if value == 0 => self.reset(peer),
             ACKNOWLEDGE | DRIVER | FAILED => self.registers.status |= added,
             FEATURES_OK if self.registers.driver_features == VIRTIO_F_VERSION_1 => {
                 self.registers.status |= added
@@ -241,9 +233,9 @@ impl<P: Peer> VirtioMmio<P> {
         }
     }
 
-    fn reset(&mut self) {
+    fn reset(&mut self, peer: &mut impl Peer) {
         self.queues.iter_mut().for_each(QueueT::reset);
-        self.device.reset();
+        self.device.reset(peer);
         self.registers.status = 0;
         self.registers.driver_features = 0;
         self.registers.interrupt_status = 0;

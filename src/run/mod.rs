@@ -255,7 +255,7 @@ pub fn run(
     let (counters, unknown) = (vm.counters(), vm.unknown());
     let peak = usage.map(Usage::count).transpose()?;
     let last_words = last_words(&vm.console());
-    let mut session = vm.into_peer();
+    let mut session = vm.into_host();
     let kept = session.take_kept();
     let told = session.take_told();
     let (reported, output, marks) = session.into_result();

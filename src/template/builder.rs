@@ -286,7 +286,7 @@ fn rehearse(
     let watchdog = Watchdog::start(vm, shared, Seal::none())?;
     let (vm, verdict) = watchdog.watch(&kind.limits(mode), signals, &mut || {})?;
     let written = vm.written()?;
-    let (reported, ..) = vm.into_peer().into_result();
+    let (reported, ..) = vm.into_host().into_result();
     match verdict.outcome(reported) {
         Outcome::Exited(0) => Ok(written),
         outcome => Err(failure("the first clone of the template", outcome)),
@@ -338,7 +338,7 @@ fn warm_up(
             Some(_) => "starting Python",
         });
     })?;
-    if vm.peer().is_warm() {
+    if vm.host().is_warm() {
         return Ok(vm);
     }
     let outcome = verdict.outcome(None);

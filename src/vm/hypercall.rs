@@ -28,8 +28,8 @@ use crate::devices::Violation;
 use crate::random;
 use crate::vm::arch::x86_64::paging::{Access, AddressSpace, PageFault};
 use crate::vm::buffer::Buffer;
+use crate::vm::end::RunError;
 use crate::vm::memory::Memory;
-use anyhow::Result;
 use kvm_bindings::{kvm_regs, kvm_sregs};
 use vm_memory::VolatileSlice;
 
@@ -46,8 +46,8 @@ pub const FLUSH: u8 = 9;
 /// Bytes done in one request at most: we hold them meanwhile, and a time limit is never far away.
 const HELD_MAX: u64 = 1 << 20;
 
-/// Who is behind the services that are about the program.
-pub trait Host {
+/// The host's side of the hypercalls that are about the program.
+pub trait HypercallHandler {
     /// This was written to a standard stream, or told ([`guest::stream`]).
     fn output(&mut self, stream: u8, bytes: &[u8]) -> Result<(), Violation>;
     /// The next piece of the job, at most `room` bytes; none at its end. `None`: there is no job
@@ -68,10 +68,10 @@ pub fn serve(
     regs: &mut kvm_regs,
     sregs: &kvm_sregs,
     memory: &Memory,
-    host: &mut impl Host,
+    handler: &mut impl HypercallHandler,
     buffer: &mut Buffer,
     unknown: &mut u64,
-) -> Result<Result<(), Violation>> {
+) -> Result<(), RunError> {
     let space = AddressSpace::new(memory, sregs.cr3);
     let [service, operand, ..] = regs.rax.to_le_bytes();
     match service {
@@ -87,30 +87,28 @@ pub fn serve(
                 bytes.resize(start + page.len(), 0);
                 Ok(page.copy_to(&mut bytes[start..]))
             });
-            if memory.has_seen_loss() {
-                return Ok(Ok(()));
+            if !memory.has_seen_loss() {
+                handler.output(operand, &bytes)?;
             }
-            return Ok(host.output(operand, &bytes));
         }
         JOB => {
             buffer.move_to(regs.rsi);
-            let Some(bytes) = host.job(regs.rcx.min(HELD_MAX) as usize) else {
-                return Ok(Ok(()));
-            };
-            regs.rcx -= put(&space, regs.rdi, &bytes);
-            regs.rax = since_1970().as_nanos() as u64;
+            if let Some(bytes) = handler.job(regs.rcx.min(HELD_MAX) as usize) {
+                regs.rcx -= put(&space, regs.rdi, &bytes);
+                regs.rax = since_1970().as_nanos() as u64;
+            }
         }
-        EXIT => host.exited(operand),
-        STDIN => host.wants_stdin(),
+        EXIT => handler.exited(operand),
+        STDIN => handler.wants_stdin(),
         FILES => {
-            let bytes = host.files(regs.rcx.min(HELD_MAX) as usize);
+            let bytes = handler.files(regs.rcx.min(HELD_MAX) as usize);
             regs.rcx -= put(&space, regs.rdi, &bytes);
         }
-        NO_FILES => host.no_files(operand),
+        NO_FILES => handler.no_files(operand),
         // None of it is done.
         _ => *unknown += 1,
     }
-    Ok(Ok(()))
+    Ok(())
 }
 
 /// Does what lies in one page after the other; gives the bytes done until the end or a fault.

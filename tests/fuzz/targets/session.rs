@@ -7,7 +7,7 @@ use sandbox::agent::{Session, Shared, Sink};
 use sandbox::devices::Violation;
 use sandbox::devices::vsock::Peer;
 use sandbox::job::Work;
-use sandbox::vm::Host;
+use sandbox::vm::HypercallHandler;
 use std::sync::Arc;
 
 const OUTPUT_LIMIT: u64 = 1000;

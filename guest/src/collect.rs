@@ -1,7 +1,8 @@
 //! Sends the host the files that the program leaves.
 
-use crate::program::{PR_HOST_STREAM, host_services};
+use crate::program::host_services;
 use anyhow::{Context, Result, ensure};
+use guest::hypercall::prctl;
 use guest::{Header, kind, stream};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -66,7 +67,7 @@ enum Found {
 impl Archive {
     fn new() -> Result<Self> {
         let (reader, pipe) = io::pipe().context("making a pipe")?;
-        host_services(PR_HOST_STREAM, pipe.as_raw_fd() as u32, stream::FILES)
+        host_services(prctl::STREAM, pipe.as_raw_fd() as u32, stream::FILES)
             .context("making a pipe the host's")?;
         Ok(Self {
             pipe,

@@ -2,6 +2,7 @@
 
 use crate::machine::{CGROUP, USER};
 use anyhow::{Context, Result, bail};
+use guest::hypercall::prctl;
 use guest::{Job, stream};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -35,7 +36,7 @@ pub fn start(job: &Job) -> Result<Result<Program, Errno>> {
         (&child_stdout, stream::STDOUT),
         (&child_stderr, stream::STDERR),
     ] {
-        host_services(PR_HOST_STREAM, pipe.as_raw_fd() as u32, number)
+        host_services(prctl::STREAM, pipe.as_raw_fd() as u32, number)
             .context("making a standard stream the host's")?;
     }
     let mut command = command(job)?;
@@ -88,7 +89,7 @@ fn become_the_program(root: bool, workdir: CString) -> impl FnMut() -> std::io::
         SigSet::empty().thread_set_mask()?;
         setsid()?;
         let owner = if root { 0 } else { USER };
-        host_services(PR_HOST_PROGRAM, owner, 0)?;
+        host_services(prctl::PROGRAM, owner, 0)?;
         if !root {
             setgroups(&[])?;
             setgid(Gid::from_raw(USER))?;
@@ -101,11 +102,8 @@ fn become_the_program(root: bool, workdir: CString) -> impl FnMut() -> std::io::
     }
 }
 
-/// Options of prctl(2) in our kernel (kernel-config/patches, "host services").
-pub const PR_HOST_STREAM: libc::c_int = 0x484f_5301;
-const PR_HOST_PROGRAM: libc::c_int = 0x484f_5302;
-
-pub fn host_services(option: libc::c_int, number: u32, stream: u8) -> nix::Result<()> {
+/// Makes one of the prctl(2) calls of our kernel ([`prctl`]).
+pub fn host_services(option: i32, number: u32, stream: u8) -> nix::Result<()> {
     let (number, stream) = (libc::c_ulong::from(number), libc::c_ulong::from(stream));
     // SAFETY: these options take numbers only.
     let result = unsafe { libc::prctl(option, number, stream, 0, 0) };

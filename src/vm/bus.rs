@@ -6,9 +6,9 @@ use crate::devices::irq::IrqLines;
 use crate::devices::serial::{Serial, SerialState};
 use crate::devices::virtio_mmio::{VirtioMmio, VirtioMmioState};
 use crate::devices::vsock::{Peer, Vsock};
-use crate::vm::hypercall;
 use crate::vm::layout::*;
 use anyhow::{Context, Result};
+use guest::hypercall::FLUSH;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use vm_memory::GuestMemoryMmap;
@@ -123,8 +123,8 @@ impl Bus {
                 Ok(Effect::None)
             }
             (I8042_COMMAND, &[I8042_RESET]) => Ok(Effect::Reset),
-            (HOST_SERVICES_PORT, &[hypercall::FLUSH, ..]) => Ok(Effect::Flush),
-            (HOST_SERVICES_PORT, _) => Ok(Effect::Hypercall),
+            (HYPERCALL_PORT, &[FLUSH, ..]) => Ok(Effect::Flush),
+            (HYPERCALL_PORT, _) => Ok(Effect::Hypercall),
             _ => {
                 self.unknown.ports += 1;
                 Ok(Effect::None)

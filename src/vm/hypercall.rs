@@ -1,27 +1,7 @@
-//! What we do for a guest kernel at its request, which is an `out` to [`HOST_SERVICES_PORT`].
+//! What we do for a guest kernel at its request ([`guest::hypercall`] has the ABI).
 //!
 //! A byte of output that goes through a pipe, an agent and a socket takes the guest several wake-ups,
-//! and where its kernel is emulated milliseconds; a request is as quick as any exit. Our kernel
-//! patches know it (`kernel-config/patches`).
-//!
-//! AL names the service, addresses are guest-virtual, RCX is a length in bytes. As with a string
-//! instruction, RCX counts down what was done; at a page that is not mapped as it must be we
-//! stop, and the kernel goes on by itself and takes the fault.
-//!
-//! | AL | service |
-//! |---|---|
-//! | 2 | fill RCX bytes at RDI with random numbers |
-//! | 3 | take RCX bytes at RSI for stream AH ([`guest::stream`]) |
-//! | 4 | put up to RCX bytes of the job at RDI; RAX becomes nanoseconds since 1970. RSI is where the kernel has its [`Buffer`], if it has one |
-//! | 5 | the program exits with status AH |
-//! | 6 | the program wants standard input |
-//! | 7 | put up to RCX bytes of the program's files at RDI ([`guest::Header`]) |
-//! | 8 | the files could not be made; AH is errno |
-//! | 9 | take what is in the buffer |
-//!
-//! For the last no register is read or written, which makes it the quickest.
-//!
-//! [`HOST_SERVICES_PORT`]: crate::vm::layout::HOST_SERVICES_PORT
+//! and where its kernel is emulated milliseconds; a request is as quick as any exit.
 
 use crate::clock::since_1970;
 use crate::devices::Violation;
@@ -30,18 +10,9 @@ use crate::vm::arch::x86_64::paging::{Access, AddressSpace, PageFault};
 use crate::vm::buffer::Buffer;
 use crate::vm::end::RunError;
 use crate::vm::memory::Memory;
+use guest::hypercall::{EXIT, FILES, JOB, NO_FILES, RANDOM, STDIN, WRITE};
 use kvm_bindings::{kvm_regs, kvm_sregs};
 use vm_memory::VolatileSlice;
-
-const RANDOM: u8 = 2;
-const WRITE: u8 = 3;
-const JOB: u8 = 4;
-const EXIT: u8 = 5;
-const STDIN: u8 = 6;
-const FILES: u8 = 7;
-const NO_FILES: u8 = 8;
-/// The only one that is told by what is written to the port, and not by AL.
-pub const FLUSH: u8 = 9;
 
 /// Bytes done in one request at most: we hold them meanwhile, and a time limit is never far away.
 const HELD_MAX: u64 = 1 << 20;

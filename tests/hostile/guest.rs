@@ -208,7 +208,7 @@ impl Guest {
     /// The same, with the registers as they are.
     pub fn ask(&mut self, service: u8, operand: u8) {
         self.mov(Reg::Rax, u16::from_le_bytes([service, operand]).into());
-        self.raw(&[0xe6, HOST_SERVICES_PORT as u8]); // out imm8, al
+        self.raw(&[0xe6, HYPERCALL_PORT as u8]); // out imm8, al
     }
 
     /// Ends with another status than that of a survivor if the register has another value.

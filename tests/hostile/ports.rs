@@ -141,13 +141,13 @@ pub fn counts() {
 
 /// Neither the reset line nor the services.
 fn port(random: &mut Random) -> u16 {
-    let near = random.one_of(&[SERIAL_PORT, I8042_COMMAND, HOST_SERVICES_PORT, 0, u16::MAX]);
+    let near = random.one_of(&[SERIAL_PORT, I8042_COMMAND, HYPERCALL_PORT, 0, u16::MAX]);
     let port = match random.below(2) {
         0 => near.wrapping_add(random.below(9) as u16).wrapping_sub(1),
         _ => random.u16(),
     };
     match port {
-        I8042_COMMAND | HOST_SERVICES_PORT => SERIAL_PORT,
+        I8042_COMMAND | HYPERCALL_PORT => SERIAL_PORT,
         port => port,
     }
 }

@@ -3,6 +3,7 @@
 use super::driver::poke;
 use super::steps;
 use arbitrary::Arbitrary;
+use guest::hypercall::buffer;
 use kvm_bindings::{kvm_regs, kvm_sregs};
 use sandbox::devices::Violation;
 use sandbox::vm::buffer::Buffer;
@@ -21,7 +22,7 @@ const RW: u64 = 3;
 /// Bytes that we hold for one request at most.
 const HELD_MAX: usize = 1 << 20;
 /// And that a kernel gathers before it asks.
-const BUFFER: usize = (64 << 10) - 16;
+const BUFFER: usize = buffer::SIZE - buffer::HEADER;
 
 #[derive(Debug, Arbitrary)]
 enum Step {

@@ -1,6 +1,6 @@
 //! One run on one screen.
 
-use crate::agent::{Collection, Console, Marks, Session, Shared, Sink, Told, Totals};
+use crate::agent::{Collection, Console, GuestReport, Milestones, Session, Shared, Sink, Totals};
 use crate::confine::{self, Layer, Seal};
 use crate::files::{self, Fetched, Get, Put, Unpacker};
 use crate::image::store;
@@ -119,7 +119,7 @@ pub struct Report {
     /// The same, where it was kept.
     pub kept: [Option<Vec<u8>>; 2],
     /// What the guest told beside that.
-    pub told: Told,
+    pub told: GuestReport,
     /// What became of the files that were wanted.
     pub fetched: Fetched,
     pub timings: Timings,
@@ -257,13 +257,13 @@ pub fn run(
     let last_words = last_words(&vm.console());
     let mut session = vm.into_host();
     let kept = session.take_kept();
-    let told = session.take_told();
-    let (reported, output, marks) = session.into_result();
+    let told = session.take_report();
+    let (reported, output, milestones) = session.into_result();
     let fetched = unpacker.map_or(Ok(Fetched::default()), Unpacker::finish)?;
     let report = Report {
         path,
         template,
-        timings: Timings::between(began, verdict.entered, &marks, ended),
+        timings: Timings::between(began, verdict.entered, &milestones, ended),
         outcome: verdict.outcome(reported),
         limits: request.limits.clone(),
         output,
@@ -350,16 +350,16 @@ fn boot(
 }
 
 impl Timings {
-    fn between(began: Instant, entered: Instant, marks: &Marks, ended: Instant) -> Self {
+    fn between(began: Instant, entered: Instant, milestones: &Milestones, ended: Instant) -> Self {
         let between = |from: Option<Instant>, to: Option<Instant>| Some(to? - from?);
         let now = Instant::now();
         Self {
             total: now - began,
             setup: entered - began,
-            kernel: between(Some(entered), marks.connected),
-            agent: between(marks.connected, marks.started),
-            first_output: between(marks.started, marks.first_output),
-            program: between(marks.started, Some(ended)),
+            kernel: between(Some(entered), milestones.connected),
+            agent: between(milestones.connected, milestones.started),
+            first_output: between(milestones.started, milestones.first_output),
+            program: between(milestones.started, Some(ended)),
             teardown: now - ended,
         }
     }

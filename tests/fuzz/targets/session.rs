@@ -59,15 +59,15 @@ pub fn session(data: &[u8]) {
             break;
         }
     }
-    let told = session.take_told();
+    let report = session.take_report();
     let (_, totals, _) = session.into_result();
     for totals in totals {
         assert!(totals.delivered <= totals.total.min(OUTPUT_LIMIT));
     }
-    let forms = told
+    let forms = report
         .displays
         .iter()
-        .chain(&told.result)
+        .chain(&report.result)
         .flat_map(|bundle| bundle.values());
     // A byte that is no text is told as one of three.
     assert!(

@@ -6,9 +6,12 @@
 //!
 //! ```text
 //! agent → host   Ready
-//! host  → agent  Start(Job)        Stdin*  StdinEnd         Collect
-//! agent → host   StdinTaken*  Exit          Collected
+//! host  → agent          Start(Job)  Stdin*  StdinEnd           Collect
+//! agent → host                       StdinTaken*        Exit             Collected
 //! ```
+//!
+//! After `Exit`, which the host may take for the end, the agent ends what the program left running. Then
+//! the host may ask for files, and start another job.
 //!
 //! What the program writes does not come this way: each write to its standard streams is a
 //! request of the guest kernel's to the hypervisor ([`stream`]), and so is its ordinary end. A

@@ -6,7 +6,7 @@ use guest::hypercall::prctl;
 use guest::{Job, stream};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{Gid, Pid, Uid, chdir, fchown, pipe2, setgid, setgroups, setsid, setuid};
 use std::ffi::{CString, OsStr};
 use std::fs;
@@ -54,6 +54,24 @@ pub fn start(job: &Job) -> Result<Result<Program, Errno>> {
             Some(errno) => Ok(Err(Errno::from_raw(errno))),
             None => Err(error).context("starting the program"),
         },
+    }
+}
+
+/// Ends all processes but this one: what the program started may have outlived it.
+pub fn end_all() -> Result<()> {
+    const ALL: Pid = Pid::from_raw(-1);
+    match kill(ALL, Signal::SIGKILL) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(errno) => return Err(errno).context("ending all processes"),
+    }
+    loop {
+        // nix's waitpid knows no real-time signals.
+        // SAFETY: waitpid(2) may be told to write no status.
+        match Errno::result(unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) }) {
+            Err(Errno::ECHILD) => return Ok(()),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).context("waiting for a child"),
+        }
     }
 }
 

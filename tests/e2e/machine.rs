@@ -104,13 +104,22 @@ fn run_for(patience: u32, code: &[u8]) -> End {
         console: None,
     };
     let peer = Nobody(Arc::clone(&stop));
-    let mut vm = Vm::boot(&kvm, mode(), config, peer).unwrap();
+    let vm = Vm::boot(&kvm, mode(), config, peer).unwrap();
+    run_to_its_end(vm, &stop, patience).1
+}
+
+/// Runs a machine until it ends, or is told to by `stop` after so many hundredths of a second.
+pub fn run_to_its_end<H: Peer + HypercallHandler + Send + 'static>(
+    mut vm: Vm<H>,
+    stop: &AtomicBool,
+    patience: u32,
+) -> (Vm<H>, End) {
     let kicker = Arc::new(vm.kicker());
     let its_kicker = Arc::clone(&kicker);
     let thread = std::thread::spawn(move || {
         its_kicker.enlist().unwrap();
-        let result = vm.run().unwrap();
-        (vm, result)
+        let end = vm.run().unwrap();
+        (vm, end)
     });
     for tick in 0.. {
         if thread.is_finished() {
@@ -120,7 +129,7 @@ fn run_for(patience: u32, code: &[u8]) -> End {
         stop.store(tick > patience, Ordering::Release);
         kicker.kick();
     }
-    thread.join().unwrap().1
+    thread.join().unwrap()
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod files;
 mod files_refused;
 mod guest;
 mod interpreter;
+mod jobs;
 mod kernel_memory;
 mod kernel_pages;
 mod kernel_signals;

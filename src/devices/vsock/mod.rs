@@ -13,7 +13,7 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestMemoryMmap, Le64};
 
 /// Virtio device type (5.10.1).
-pub const DEVICE_ID: u32 = 19;
+pub const DEVICE_ID: u32 = virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
 /// Receive, transmit, event (5.10.2).
 pub const QUEUES: usize = 3;
 const RECEIVE: usize = 0;

@@ -5,6 +5,7 @@ use crate::guest::{DATA, Guest, Images, MEMORY, Reg};
 use crate::machine::{self, Ends::*, Machine};
 use crate::native::is_available;
 use crate::random::Random;
+use ::guest::hypercall::JOB;
 use sandbox::agent::Session;
 use sandbox::vm::bus::Unknown;
 use sandbox::vm::layout::*;
@@ -99,7 +100,6 @@ fn sweep_with(what: &str, instruction: u8, width: u8, mode: fn(Images) -> Images
 
 /// Until a guest has its job, its kernel may look for devices that are not there.
 pub fn counts() {
-    const JOB: u8 = 4;
     const NO_SERVICE: u8 = 0xfe;
     let Some(_turn) = turn_of_all() else {
         return;

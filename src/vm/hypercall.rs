@@ -19,15 +19,18 @@ const HELD_MAX: u64 = 1 << 20;
 
 /// The host's side of the hypercalls that are about the program.
 pub trait HypercallHandler {
-    /// This was written to a standard stream, or told ([`guest::stream`]).
+    /// Takes what was written to a standard stream, or told ([`guest::stream`]).
     fn output(&mut self, stream: u8, bytes: &[u8]) -> Result<(), Violation>;
-    /// The next piece of the job, at most `room` bytes; none at its end. `None`: there is no job
+    /// Takes the next piece of the job, at most `room` bytes; none at its end. `None`: there is no job
     /// yet, and the guest is to be left as it is, asking for it.
     fn job(&mut self, room: usize) -> Option<Vec<u8>>;
-    /// The next piece of the program's files, at most `room` bytes; none at their end.
+    /// Takes the next piece of the program's files, at most `room` bytes; none at their end.
     fn files(&mut self, room: usize) -> Vec<u8>;
+    /// Notes that the files could not be made.
     fn no_files(&mut self, errno: u8);
+    /// Notes that the program exits.
     fn exited(&mut self, status: u8);
+    /// Notes that the program looks for standard input.
     fn wants_stdin(&mut self);
     /// Whether the guest has its job, or is getting it.
     fn has_begun(&self) -> bool;

@@ -79,7 +79,7 @@ pub struct Saved {
 }
 
 impl<H: Peer + HypercallHandler> Vm<H> {
-    /// A machine about to execute the kernel's first instruction.
+    /// Makes a machine that is about to execute the kernel's first instruction.
     pub fn boot(kvm: &Kvm, mode: Mode, config: Config, host: H) -> Result<Self> {
         let memory = Memory::new(config.memory, config.runtime)?;
         let (vm, vcpu) = bare(kvm, &memory, &guest_cpuid(kvm)?)?;
@@ -98,7 +98,7 @@ impl<H: Peer + HypercallHandler> Vm<H> {
         })
     }
 
-    /// A clone of a saved machine, whose guest gets first of all what it was asking for.
+    /// Makes a clone of a saved machine, whose guest gets first of all what it was asking for.
     pub fn restore(kvm: &Kvm, mode: Mode, saved: &Saved, host: H) -> Result<Self> {
         let runtime = saved
             .runtime
@@ -124,7 +124,7 @@ impl<H: Peer + HypercallHandler> Vm<H> {
         })
     }
 
-    /// The state of a machine whose guest waits for its job.
+    /// Returns the state of a machine whose guest waits for its job.
     pub fn save(&mut self, kvm: &Kvm) -> Result<State> {
         self.vcpu.come_to_rest()?;
         let bus = self.machine.bus.state();
@@ -132,17 +132,17 @@ impl<H: Peer + HypercallHandler> Vm<H> {
         State::read(kvm, &self.machine.fd, &self.vcpu.fd, self.vcpu.mode, bus)
     }
 
-    /// The host's end of the conversation with the guest.
+    /// Returns the host's end of the conversation with the guest.
     pub fn host(&self) -> &H {
         &self.host
     }
 
-    /// How much of its memory is used: to be counted when it has run.
+    /// Tells how much of its memory is used: to be counted when it has run.
     pub fn usage(&self) -> Result<Usage> {
         self.machine.memory.usage()
     }
 
-    /// Which pages of its memory have been written to since it was restored.
+    /// Returns the pages of its memory that have been written to since it was restored.
     pub fn written(&self) -> Result<Vec<Pages>> {
         self.machine.memory.written()
     }
@@ -151,7 +151,7 @@ impl<H: Peer + HypercallHandler> Vm<H> {
         self.machine.memory.ram()
     }
 
-    /// What makes [`Vm::run`] look up, from another thread, while this machine exists.
+    /// Returns what makes [`Vm::run`] look up, from another thread, while this machine exists.
     pub fn kicker(&mut self) -> Kicker {
         self.vcpu.kicker()
     }
@@ -160,12 +160,12 @@ impl<H: Peer + HypercallHandler> Vm<H> {
         self.vcpu.counters
     }
 
-    /// How often the guest looked for what is not there, once it had its job.
+    /// Tells how often the guest looked for what is not there, once it had its job.
     pub fn unknown(&self) -> Unknown {
         self.machine.bus.unknown
     }
 
-    /// The end of the guest's console output.
+    /// Returns the end of the guest's console output.
     pub fn console(&self) -> Vec<u8> {
         self.machine.bus.serial.log()
     }
@@ -191,7 +191,7 @@ impl<H: Peer + HypercallHandler> Vm<H> {
     }
 }
 
-/// A VM with its memory, and a vCPU that knows its processor's features.
+/// Makes a VM with its memory, and a vCPU that knows its processor's features.
 fn bare(kvm: &Kvm, memory: &Memory, cpuid: &CpuId) -> Result<(VmFd, VcpuFd)> {
     let vm = host::create_vm(kvm)?;
     split_irqchip(&vm)?;

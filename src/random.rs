@@ -2,11 +2,23 @@
 
 use crate::text::hex;
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 
-/// Returns random bytes of the host's kernel.
+/// Returns random bytes of the host's kernel, by getrandom(2) and nothing else: a confined thread may
+/// open no device, as the crate of that name does in a static binary.
 pub fn bytes(length: usize) -> Result<Vec<u8>> {
     let mut bytes = vec![0; length];
-    getrandom::fill(&mut bytes).context("asking the host for random bytes")?;
+    let mut done = 0;
+    while done < length {
+        let rest = &mut bytes[done..];
+        // SAFETY: getrandom(2) writes at most the length given into the buffer given.
+        let count = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
+        match Errno::result(count) {
+            Ok(count) => done += count as usize,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).context("asking the host for random bytes"),
+        }
+    }
     Ok(bytes)
 }
 

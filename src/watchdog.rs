@@ -6,7 +6,7 @@ use crate::confine::Seal;
 use crate::limits::Limits;
 use crate::outcome::{Crash, Outcome};
 use crate::signals::Signals;
-use crate::vm::{Kicker, Vm};
+use crate::vm::{End, Kicker, Vm};
 use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -24,7 +24,7 @@ const PULSE_INTERVAL: Duration = Duration::from_secs(1);
 const KICK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The machine; when its vCPU thread entered it, and why it left it.
-type Ended = (Vm<Session>, Result<(Instant, Result<(), Crash>)>);
+type Ended = (Vm<Session>, Result<(Instant, End)>);
 
 /// A vCPU thread at work.
 pub struct Watchdog {
@@ -73,13 +73,13 @@ impl Watchdog {
         // Whatever came of that: nobody else would stop the guest.
         let (vm, ended) = self.stop()?;
         let verdict = verdict?;
-        let (entered, result) = ended?;
+        let (entered, end) = ended?;
         Ok((
             vm,
             Verdict {
                 entered,
                 verdict,
-                result,
+                end,
             },
         ))
     }
@@ -147,18 +147,18 @@ pub struct Verdict {
     /// Just before the guest's first instruction.
     pub entered: Instant,
     verdict: Option<Outcome>,
-    result: Result<(), Crash>,
+    end: End,
 }
 
 impl Verdict {
     /// One outcome: what the guest reported counts before why it was stopped.
     pub fn outcome(self, reported: Option<Outcome>) -> Outcome {
-        match (reported, self.verdict, self.result) {
+        match (reported, self.verdict, self.end) {
             // Then nothing that it reported is to be believed.
-            (_, _, Err(Crash::MemoryLost)) => Outcome::Crashed(Crash::MemoryLost),
+            (_, _, End::Crashed(Crash::MemoryLost)) => Outcome::Crashed(Crash::MemoryLost),
             (Some(outcome), _, _) | (None, Some(outcome), _) => outcome,
-            (None, None, Err(crash)) => Outcome::Crashed(crash),
-            (None, None, Ok(())) => {
+            (None, None, End::Crashed(crash)) => Outcome::Crashed(crash),
+            (None, None, End::Done) => {
                 Outcome::Crashed(Crash::Violation("it ended without a result".into()))
             }
         }

@@ -1,11 +1,10 @@
 //! Sends the host the files that the program leaves.
 
-use crate::program::{PR_HOST_STREAM, host_services};
+use crate::program::host_services;
 use anyhow::{Context, Result, ensure};
+use guest::hypercall::prctl;
 use guest::{Header, kind, stream};
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -19,32 +18,14 @@ const PIECE: usize = 1 << 20;
 /// Bytes of a file that says it is smaller than a piece.
 const SMALL_MAX: usize = 16 << 20;
 
-/// Sends what is at these paths, after the end of all processes, so that nothing changes meanwhile.
+/// Sends what is at these paths. There are no processes any more, so that nothing changes meanwhile.
 pub fn collect(paths: &[Vec<u8>]) -> Result<()> {
-    end_all_processes()?;
     let mut archive = Archive::new()?;
     for (number, path) in paths.iter().enumerate() {
         let path = PathBuf::from(OsStr::from_bytes(path));
         archive.add_tree(path, number.to_string().into_bytes())?;
     }
     archive.end()
-}
-
-fn end_all_processes() -> Result<()> {
-    const ALL: Pid = Pid::from_raw(-1);
-    match kill(ALL, Signal::SIGKILL) {
-        Ok(()) | Err(Errno::ESRCH) => {}
-        Err(errno) => return Err(errno).context("ending all processes"),
-    }
-    loop {
-        // nix's waitpid knows no real-time signals.
-        // SAFETY: waitpid(2) may be told to write no status.
-        match Errno::result(unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) }) {
-            Err(Errno::ECHILD) => return Ok(()),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno).context("waiting for a child"),
-        }
-    }
 }
 
 struct Archive {
@@ -66,7 +47,7 @@ enum Found {
 impl Archive {
     fn new() -> Result<Self> {
         let (reader, pipe) = io::pipe().context("making a pipe")?;
-        host_services(PR_HOST_STREAM, pipe.as_raw_fd() as u32, stream::FILES)
+        host_services(prctl::STREAM, pipe.as_raw_fd() as u32, stream::FILES)
             .context("making a pipe the host's")?;
         Ok(Self {
             pipe,

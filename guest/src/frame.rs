@@ -6,9 +6,9 @@ use crate::{Job, MAX_PAYLOAD, MAX_START};
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
-    /// Guest: the agent is up and waits for a job.
+    /// Guest: the agent is up and waits for the first job.
     Ready,
-    /// Host: run this.
+    /// Host, once the agent is ready or a program has ended: run this.
     Start(Job),
     /// Host: bytes for the program's standard input.
     Stdin(Vec<u8>),

@@ -20,21 +20,22 @@ pub fn connect_to_host() -> Result<File> {
     Ok(File::from(socket))
 }
 
-pub fn receive_job(host: &mut File, decoder: &mut Decoder) -> Result<Job> {
-    match receive(host, decoder)? {
-        Frame::Start(job) => Ok(job),
-        other => bail!("expected Start, got {other:?}"),
-    }
+/// What the host wants next.
+pub enum Request {
+    Run(Job),
+    /// The files at these paths, which the last program left.
+    Collect(Vec<Vec<u8>>),
 }
 
-/// The paths that the host wants after the program's end. One that wants none ends this machine.
-pub fn receive_wish(host: &mut File, decoder: &mut Decoder) -> Result<Vec<Vec<u8>>> {
+/// Waits for the host's next request, between programs.
+pub fn receive_request(host: &mut File, decoder: &mut Decoder) -> Result<Request> {
     loop {
         match receive(host, decoder)? {
-            Frame::Collect(paths) => return Ok(paths),
-            // It was on its way.
+            Frame::Start(job) => return Ok(Request::Run(job)),
+            Frame::Collect(paths) => return Ok(Request::Collect(paths)),
+            // It was on its way when its program ended.
             Frame::Stdin(_) | Frame::StdinEnd => {}
-            other => bail!("expected Collect, got {other:?}"),
+            other => bail!("expected Start or Collect, got {other:?}"),
         }
     }
 }

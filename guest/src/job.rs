@@ -18,21 +18,9 @@ pub struct Job {
     pub workdir: Vec<u8>,
 }
 
-/// What is asked of an interpreter along with a job (`guest/images/python/warm/warm.h`).
-pub mod handover {
-    /// It is not in its working directory yet, or there are files that it must not overlook.
-    pub const ENTER: u32 = 1;
-    /// Tell the exception that ends the program.
-    pub const REPORT: u32 = 2;
-    /// Tell what code displays, and the value of its last expression.
-    pub const NOTEBOOK: u32 = 4;
-    /// Execute the program: it is none of yours.
-    pub const EXECUTE: u32 = 8;
-}
-
 impl Job {
     /// As an interpreter gets it that was started already: behind its length, and with the
-    /// script, if that is what it is to run. `flags`: of [`handover`].
+    /// script, if that is what it is to run. `flags`: of [`crate::handover`].
     pub fn handover(&self, script: Option<&File>, flags: u32) -> Vec<u8> {
         let mut bytes = vec![0; 4];
         self.encode(&mut bytes);

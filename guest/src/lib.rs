@@ -6,9 +6,12 @@
 //!
 //! ```text
 //! agent → host   Ready
-//! host  → agent  Start(Job)        Stdin*  StdinEnd         Collect
-//! agent → host   StdinTaken*  Exit          Collected
+//! host  → agent          Start(Job)  Stdin*  StdinEnd           Collect
+//! agent → host                       StdinTaken*        Exit             Collected
 //! ```
+//!
+//! After `Exit`, which the host may take for the end, the agent ends what the program left running. Then
+//! the host may ask for files, and start another job.
 //!
 //! What the program writes does not come this way: each write to its standard streams is a
 //! request of the guest kernel's to the hypervisor ([`stream`]), and so is its ordinary end. A
@@ -20,14 +23,16 @@
 mod bytes;
 mod file;
 mod frame;
+pub mod hypercall;
 mod job;
 pub mod report;
 
 pub use bytes::Malformed;
 pub use file::{File, FileStream, Header, kind};
 pub use frame::{Decoder, Exit, Frame, encode};
-pub use job::{Job, handover};
-pub use report::{Record, Records, event};
+pub use hypercall::{event, handover, stream};
+pub use job::Job;
+pub use report::{Record, Records};
 
 /// The program's working directory, unless the job names another.
 pub const WORKDIR: &str = "/work";
@@ -42,16 +47,3 @@ pub const MAX_PAYLOAD: usize = 64 << 10;
 pub const MAX_START: usize = 8 << 20;
 /// Standard input that the host may send before the agent says it was taken, in bytes.
 pub const STDIN_WINDOW: usize = 64 << 10;
-
-/// The program's standard streams by number, as the guest kernel names them to the hypervisor.
-pub mod stream {
-    pub const STDIN: u8 = 0;
-    pub const STDOUT: u8 = 1;
-    pub const STDERR: u8 = 2;
-    /// The agent's: the files that the host collects ([`crate::Header`]).
-    pub const FILES: u8 = 3;
-    /// What the interpreter tells ([`crate::report`]).
-    pub const REPORTS: u8 = 4;
-    /// What the kernel tells ([`crate::event`]).
-    pub const EVENTS: u8 = 5;
-}

@@ -1,5 +1,5 @@
-//! The agent: PID 1 in the guest. Makes the machine ready, runs one job, reports how it ended,
-//! and hands out the files that it leaves.
+//! The agent: PID 1 in the guest. It makes the machine ready, runs one job after the other, reports how
+//! each ended, and hands out the files that it left.
 
 mod collect;
 mod host;
@@ -8,12 +8,13 @@ mod program;
 mod relay;
 
 use anyhow::{Context, Result};
-use guest::{Decoder, Frame};
-use host::{connect_to_host, receive_job, receive_wish, send};
+use guest::{Decoder, Exit, Frame, Job};
+use host::{Request, connect_to_host, receive_request, send};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::convert::Infallible;
+use std::fs::File;
 
 /// Only ever returns because of an error, which goes to the console; then the machine stops.
 fn main() {
@@ -29,23 +30,41 @@ fn run() -> Result<Infallible> {
     machine::prepare()?;
     let children = watch_children()?;
     let mut decoder = Decoder::with_limit(guest::MAX_START);
+    let mut is_first = true;
     send(&mut host, &Frame::Ready)?;
-    let job = receive_job(&mut host, &mut decoder)?;
-    match program::start(&job)? {
-        Ok(program) => {
-            let mut decoder = relay::relay(program, &mut host, decoder, &children)?;
-            let paths = receive_wish(&mut host, &mut decoder)?;
-            collect::collect(&paths)?;
-            send(&mut host, &Frame::Collected)?;
-        }
-        Err(errno) => send(
-            &mut host,
-            &Frame::Exit(guest::Exit::NotStarted(errno as u8)),
-        )?,
-    }
-    // The host has the result and ends this machine.
+    // The host ends this machine when it has what it wants.
     loop {
-        nix::unistd::pause();
+        match receive_request(&mut host, &mut decoder)? {
+            Request::Run(job) => {
+                let memory_kills = match std::mem::take(&mut is_first) {
+                    true => 0,
+                    false => relay::memory_kills()?,
+                };
+                decoder = run_job(&job, &mut host, decoder, &children, memory_kills)?;
+                program::end_all()?;
+            }
+            Request::Collect(paths) => {
+                collect::collect(&paths)?;
+                send(&mut host, &Frame::Collected)?;
+            }
+        }
+    }
+}
+
+/// Runs a job until its program has ended, and tells the host how; gives back the decoder.
+fn run_job(
+    job: &Job,
+    host: &mut File,
+    decoder: Decoder,
+    children: &SignalFd,
+    memory_kills: u64,
+) -> Result<Decoder> {
+    match program::start(job)? {
+        Ok(program) => relay::relay(program, host, decoder, children, memory_kills),
+        Err(errno) => {
+            send(host, &Frame::Exit(Exit::NotStarted(errno as u8)))?;
+            Ok(decoder)
+        }
     }
 }
 

@@ -2,10 +2,11 @@
 
 use crate::machine::{CGROUP, USER};
 use anyhow::{Context, Result, bail};
+use guest::hypercall::prctl;
 use guest::{Job, stream};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{Gid, Pid, Uid, chdir, fchown, pipe2, setgid, setgroups, setsid, setuid};
 use std::ffi::{CString, OsStr};
 use std::fs;
@@ -35,7 +36,7 @@ pub fn start(job: &Job) -> Result<Result<Program, Errno>> {
         (&child_stdout, stream::STDOUT),
         (&child_stderr, stream::STDERR),
     ] {
-        host_services(PR_HOST_STREAM, pipe.as_raw_fd() as u32, number)
+        host_services(prctl::STREAM, pipe.as_raw_fd() as u32, number)
             .context("making a standard stream the host's")?;
     }
     let mut command = command(job)?;
@@ -53,6 +54,24 @@ pub fn start(job: &Job) -> Result<Result<Program, Errno>> {
             Some(errno) => Ok(Err(Errno::from_raw(errno))),
             None => Err(error).context("starting the program"),
         },
+    }
+}
+
+/// Ends all processes but this one: what the program started may have outlived it.
+pub fn end_all() -> Result<()> {
+    const ALL: Pid = Pid::from_raw(-1);
+    match kill(ALL, Signal::SIGKILL) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(errno) => return Err(errno).context("ending all processes"),
+    }
+    loop {
+        // nix's waitpid knows no real-time signals.
+        // SAFETY: waitpid(2) may be told to write no status.
+        match Errno::result(unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) }) {
+            Err(Errno::ECHILD) => return Ok(()),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).context("waiting for a child"),
+        }
     }
 }
 
@@ -88,7 +107,7 @@ fn become_the_program(root: bool, workdir: CString) -> impl FnMut() -> std::io::
         SigSet::empty().thread_set_mask()?;
         setsid()?;
         let owner = if root { 0 } else { USER };
-        host_services(PR_HOST_PROGRAM, owner, 0)?;
+        host_services(prctl::PROGRAM, owner, 0)?;
         if !root {
             setgroups(&[])?;
             setgid(Gid::from_raw(USER))?;
@@ -101,11 +120,8 @@ fn become_the_program(root: bool, workdir: CString) -> impl FnMut() -> std::io::
     }
 }
 
-/// Options of prctl(2) in our kernel (kernel-config/patches, "host services").
-pub const PR_HOST_STREAM: libc::c_int = 0x484f_5301;
-const PR_HOST_PROGRAM: libc::c_int = 0x484f_5302;
-
-pub fn host_services(option: libc::c_int, number: u32, stream: u8) -> nix::Result<()> {
+/// Makes one of the prctl(2) calls of our kernel ([`prctl`]).
+pub fn host_services(option: i32, number: u32, stream: u8) -> nix::Result<()> {
     let (number, stream) = (libc::c_ulong::from(number), libc::c_ulong::from(stream));
     // SAFETY: these options take numbers only.
     let result = unsafe { libc::prctl(option, number, stream, 0, 0) };

@@ -15,12 +15,13 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Relays until the program has ended; gives back the decoder.
+/// Relays until the program has ended; gives back the decoder. `memory_kills`: those before it began.
 pub fn relay(
     program: Program,
     host: &mut File,
     decoder: Decoder,
     children: &SignalFd,
+    memory_kills: u64,
 ) -> Result<Decoder> {
     let mut input = Input::new(program.stdin, decoder)?;
     // Standard input may have come with the job.
@@ -34,8 +35,9 @@ pub fn relay(
             input.receive(host)?;
         }
         if ready.children
-            && let Some(exit) = reap(program.pid, children)?
+            && let Some(status) = reap(program.pid, children)?
         {
+            let exit = exit_of(status, memory_kills)?;
             send(host, &Frame::Exit(exit))?;
             return Ok(input.decoder);
         }
@@ -147,47 +149,47 @@ impl Input {
     }
 }
 
-/// Collects every child that ended; the program's own end is returned.
-fn reap(program: Pid, children: &SignalFd) -> Result<Option<Exit>> {
+/// Collects every child that ended; the program's own status is returned.
+fn reap(program: Pid, children: &SignalFd) -> Result<Option<i32>> {
     while children
         .read_signal()
         .context("reading the signalfd")?
         .is_some()
     {}
-    let mut exit = None;
+    let mut ended = None;
     loop {
         let mut status = 0;
         // nix's waitpid knows no real-time signals.
         // SAFETY: waitpid(2) writes one integer, which outlives the call.
         let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
         match Errno::result(pid) {
-            Ok(0) | Err(Errno::ECHILD) => return Ok(exit),
-            Ok(pid) if pid == program.as_raw() => exit = Some(exit_of(status)?),
+            Ok(0) | Err(Errno::ECHILD) => return Ok(ended),
+            Ok(pid) if pid == program.as_raw() => ended = Some(status),
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).context("waiting for a child"),
         }
     }
 }
 
-/// What wait(2) says of a process that has ended.
-fn exit_of(status: i32) -> Result<Exit> {
+/// What wait(2) says of a program that has ended.
+fn exit_of(status: i32, memory_kills_before: u64) -> Result<Exit> {
     if libc::WIFEXITED(status) {
         return Ok(Exit::Exited(libc::WEXITSTATUS(status) as u8));
     }
     let signal = libc::WTERMSIG(status);
     Ok(Exit::Signaled {
         signal: signal as u8,
-        out_of_memory: signal == libc::SIGKILL && ran_out_of_memory()?,
+        out_of_memory: signal == libc::SIGKILL && memory_kills()? > memory_kills_before,
     })
 }
 
-/// The kernel counts its out-of-memory kills in /proc/vmstat.
-fn ran_out_of_memory() -> Result<bool> {
+/// How many processes the kernel has killed because memory ran out.
+pub fn memory_kills() -> Result<u64> {
     let counters = fs::read_to_string("/proc/vmstat").context("reading /proc/vmstat")?;
-    Ok(counters
-        .lines()
-        .filter_map(|line| line.strip_prefix("oom_kill "))
-        .any(|count| count != "0"))
+    let mut lines = counters.lines();
+    let count = lines.find_map(|line| line.strip_prefix("oom_kill "));
+    let count = count.context("/proc/vmstat has no oom_kill")?;
+    count.parse().context("reading the count of oom_kill")
 }
 
 fn set_nonblocking(fd: &OwnedFd) -> Result<()> {

@@ -7,20 +7,7 @@
 //! them.
 
 use crate::bytes::{Malformed, put_bytes, take_bytes};
-
-/// Of the interpreter: type, message, traceback.
-pub const EXCEPTION: u8 = 1;
-/// MIME type, data, and so on.
-pub const RESULT: u8 = 2;
-/// The same.
-pub const DISPLAY: u8 = 3;
-
-/// Kinds of records of the kernel. Fields: errno (u32), what.
-pub mod event {
-    pub const EXECUTED: u8 = 1;
-    pub const OPENED: u8 = 2;
-    pub const CONNECTED: u8 = 3;
-}
+pub use crate::hypercall::report::{DISPLAY, EXCEPTION, RESULT};
 
 /// Most fields of a record.
 const MAX_FIELDS: usize = 64;

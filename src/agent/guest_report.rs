@@ -24,7 +24,7 @@ const JSON_FACTOR: usize = 8;
 
 /// What the guest told.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Told {
+pub struct GuestReport {
     /// That ended the program.
     pub exception: Option<Exception>,
     /// The value of the last expression.
@@ -36,19 +36,19 @@ pub struct Told {
     pub omitted: bool,
 }
 
-/// Takes what the guest tells, as it comes.
-pub struct Telling {
+/// A report in the making, of what the guest tells as it comes.
+pub struct GuestReportBuilder {
     reports: Records,
     events: Records,
     /// Bytes that bundles may still have.
     room: usize,
     /// The next execution is that of the program itself.
     begins: bool,
-    told: Told,
+    report: GuestReport,
 }
 
-impl Telling {
-    /// For a run of which a record is wanted. `begins`: the program is executed by
+impl GuestReportBuilder {
+    /// Makes one for a run of which a record is wanted. `begins`: the program is executed by
     /// an interpreter that tells.
     pub fn of(work: &Work, sinks: &[Sink; 2], begins: bool) -> Option<Self> {
         work.record.then(|| Self::new(sinks[0].limit(), begins))
@@ -60,16 +60,16 @@ impl Telling {
             events: Records::default(),
             room: limit.min(BUNDLES_MAX) as usize,
             begins,
-            told: Told::default(),
+            report: GuestReport::default(),
         }
     }
 
-    pub fn into_told(self) -> Told {
-        self.told
+    pub fn finish(self) -> GuestReport {
+        self.report
     }
 
-    /// Of the interpreter.
-    pub fn report(&mut self, mut bytes: &[u8]) {
+    /// Takes what the interpreter tells.
+    pub fn add_reports(&mut self, mut bytes: &[u8]) {
         let room = |room| {
             move |kind| match kind {
                 report::EXCEPTION => EXCEPTION_MAX,
@@ -78,30 +78,32 @@ impl Telling {
         };
         while let Some(record) = self.reports.next(&mut bytes, room(self.room)) {
             let taken = record.ok().and_then(|record| self.take_report(record));
-            self.told.omitted |= taken.is_none();
+            self.report.omitted |= taken.is_none();
         }
     }
 
-    /// Of the kernel.
-    pub fn event(&mut self, mut bytes: &[u8]) {
+    /// Takes what the kernel tells.
+    pub fn add_events(&mut self, mut bytes: &[u8]) {
         while let Some(record) = self.events.next(&mut bytes, |_| EVENT_MAX) {
             let event = record.ok().and_then(event_of);
             let begins = std::mem::take(&mut self.begins);
             match event {
                 Some(event) if begins && event.kind == EventKind::Execute => {}
-                Some(event) if self.told.events.len() < EVENTS_MAX => self.told.events.push(event),
-                _ => self.told.omitted = true,
+                Some(event) if self.report.events.len() < EVENTS_MAX => {
+                    self.report.events.push(event)
+                }
+                _ => self.report.omitted = true,
             }
         }
     }
 
     fn take_report(&mut self, record: Record) -> Option<()> {
         match record.kind {
-            report::EXCEPTION => self.told.exception = Some(exception(record)?),
-            report::RESULT => self.told.result = Some(self.bundle(record)?),
-            report::DISPLAY if self.told.displays.len() < DISPLAYS_MAX => {
+            report::EXCEPTION => self.report.exception = Some(exception(record)?),
+            report::RESULT => self.report.result = Some(self.bundle(record)?),
+            report::DISPLAY if self.report.displays.len() < DISPLAYS_MAX => {
                 let bundle = self.bundle(record)?;
-                self.told.displays.push(bundle);
+                self.report.displays.push(bundle);
             }
             _ => return None,
         }
@@ -114,13 +116,13 @@ impl Telling {
         let mut fields = record.fields.into_iter();
         while let (Some(kind), Some(data)) = (fields.next(), fields.next()) {
             if bundle.len() == FORMS_MAX {
-                self.told.omitted = true;
+                self.report.omitted = true;
                 break;
             }
             let form = mime_type(kind).and_then(|kind| Some((self.form(&kind, data)?, kind)));
             match form {
                 Some((value, kind)) => drop(bundle.insert(kind, value)),
-                None => self.told.omitted = true,
+                None => self.report.omitted = true,
             }
         }
         bundle.contains_key("text/plain").then_some(bundle)
@@ -195,16 +197,18 @@ mod tests {
         bytes
     }
 
-    fn reported(limit: u64, records: &[Vec<u8>]) -> Told {
-        let mut telling = Telling::new(limit, false);
-        records.iter().for_each(|record| telling.report(record));
-        telling.into_told()
+    fn reported(limit: u64, records: &[Vec<u8>]) -> GuestReport {
+        let mut builder = GuestReportBuilder::new(limit, false);
+        records
+            .iter()
+            .for_each(|record| builder.add_reports(record));
+        builder.finish()
     }
 
-    fn happened(begins: bool, records: &[Vec<u8>]) -> Told {
-        let mut telling = Telling::new(0, begins);
-        records.iter().for_each(|record| telling.event(record));
-        telling.into_told()
+    fn happened(begins: bool, records: &[Vec<u8>]) -> GuestReport {
+        let mut builder = GuestReportBuilder::new(0, begins);
+        records.iter().for_each(|record| builder.add_events(record));
+        builder.finish()
     }
 
     #[test]
@@ -219,15 +223,15 @@ mod tests {
             b"image/svg+xml",
             b"<svg/>",
         ];
-        let told = reported(1000, &[stream(report::RESULT, fields)]);
+        let report = reported(1000, &[stream(report::RESULT, fields)]);
         let expected = json!({
             "text/plain": "a \u{fffd}",
             "application/json": {"a": [1]},
             "image/png": "AAAA",
             "image/svg+xml": "<svg/>",
         });
-        assert_eq!(json!(told.result), expected);
-        assert!(!told.omitted);
+        assert_eq!(json!(report.result), expected);
+        assert!(!report.omitted);
     }
 
     #[test]
@@ -244,9 +248,13 @@ mod tests {
             ("/", "a"),
         ] {
             let fields: &[&[u8]] = &[b"text/plain", b"a", kind.as_bytes(), data.as_bytes()];
-            let told = reported(1 << 20, &[stream(report::DISPLAY, fields)]);
-            assert_eq!(json!(told.displays), json!([{"text/plain": "a"}]), "{kind}");
-            assert!(told.omitted, "{kind}");
+            let report = reported(1 << 20, &[stream(report::DISPLAY, fields)]);
+            assert_eq!(
+                json!(report.displays),
+                json!([{"text/plain": "a"}]),
+                "{kind}"
+            );
+            assert!(report.omitted, "{kind}");
         }
     }
 
@@ -254,47 +262,47 @@ mod tests {
     fn what_is_over_the_limit_is_left_out_but_not_what_fits_after_it_nor_an_exception() {
         let display = |length| stream(report::DISPLAY, &[b"text/plain", &vec![b'a'; length]]);
         let exception = stream(report::EXCEPTION, &[b"ValueError", b"m", &[b't'; 500]]);
-        let told = reported(100, &[display(10), display(200), display(20), exception]);
-        let lengths = told
+        let report = reported(100, &[display(10), display(200), display(20), exception]);
+        let lengths = report
             .displays
             .iter()
             .map(|bundle| bundle["text/plain"].as_str());
         assert!(lengths.map(|text| text.unwrap().len()).eq([10, 20]));
-        assert_eq!(told.exception.unwrap().traceback.len(), 500);
-        assert!(told.omitted);
+        assert_eq!(report.exception.unwrap().traceback.len(), 500);
+        assert!(report.omitted);
     }
 
     #[test]
     fn displays_and_forms_beyond_their_number_are_left_out_however_small_they_are() {
         let empty = stream(report::DISPLAY, &[b"text/plain", b""]);
-        let told = reported(1 << 20, &vec![empty; DISPLAYS_MAX + 1]);
-        assert_eq!(told.displays.len(), DISPLAYS_MAX);
-        assert!(told.omitted);
+        let report = reported(1 << 20, &vec![empty; DISPLAYS_MAX + 1]);
+        assert_eq!(report.displays.len(), DISPLAYS_MAX);
+        assert!(report.omitted);
         let kinds: Vec<_> = (0..FORMS_MAX).map(|n| format!("text/x{n}")).collect();
         let mut fields: Vec<&[u8]> = vec![b"text/plain", b""];
         fields.extend(kinds.iter().flat_map(|kind| [kind.as_bytes(), b""]));
-        let told = reported(1 << 20, &[stream(report::RESULT, &fields)]);
-        assert_eq!(told.result.unwrap().len(), FORMS_MAX);
-        assert!(told.omitted);
+        let report = reported(1 << 20, &[stream(report::RESULT, &fields)]);
+        assert_eq!(report.result.unwrap().len(), FORMS_MAX);
+        assert!(report.omitted);
     }
 
     #[test]
     fn events_beyond_their_limit_are_left_out() {
         let event = stream(event::CONNECTED, &[&111_u32.to_le_bytes(), b"10.0.0.1:80"]);
-        let told = happened(false, &vec![event; EVENTS_MAX + 1]);
-        assert_eq!(told.events.len(), EVENTS_MAX);
+        let report = happened(false, &vec![event; EVENTS_MAX + 1]);
+        assert_eq!(report.events.len(), EVENTS_MAX);
         let expected = json!({"kind": "connect", "what": "10.0.0.1:80", "errno": 111});
-        assert_eq!(json!(told.events[0]), expected);
-        assert!(told.omitted);
+        assert_eq!(json!(report.events[0]), expected);
+        assert!(report.omitted);
     }
 
     #[test]
     fn the_execution_of_the_program_itself_is_no_event() {
         let event = |path: &[u8]| stream(event::EXECUTED, &[&[0; 4], path]);
-        let told = happened(true, &[event(b"/usr/bin/bash"), event(b"/usr/bin/ls")]);
-        let whats: Vec<_> = told.events.iter().map(|event| &event.what).collect();
+        let report = happened(true, &[event(b"/usr/bin/bash"), event(b"/usr/bin/ls")]);
+        let whats: Vec<_> = report.events.iter().map(|event| &event.what).collect();
         assert_eq!(whats, ["/usr/bin/ls"]);
-        assert!(!told.omitted);
+        assert!(!report.omitted);
     }
 
     proptest! {
@@ -303,18 +311,18 @@ mod tests {
             records in vec((0..5u8, vec(vec(any::<u8>(), 0..60), 0..6), vec(any::<u8>(), 0..9)), 0..20),
         ) {
             const LIMIT: u64 = 100;
-            let mut telling = Telling::new(LIMIT, false);
+            let mut builder = GuestReportBuilder::new(LIMIT, false);
             for (kind, fields, noise) in records {
                 let mut bytes = Vec::new();
                 Record { kind, fields }.encode(&mut bytes);
                 bytes.extend(noise);
-                telling.report(&bytes);
-                telling.event(&bytes);
+                builder.add_reports(&bytes);
+                builder.add_events(&bytes);
             }
-            let told = telling.into_told();
-            let forms = told.displays.iter().flatten().map(|(_, value)| value.to_string().len());
+            let report = builder.finish();
+            let forms = report.displays.iter().flatten().map(|(_, value)| value.to_string().len());
             // A byte that is no text is told as one of three, and one that is quoted as one of six.
-            prop_assert!(forms.sum::<usize>() <= 6 * LIMIT as usize + 2 * told.displays.len());
+            prop_assert!(forms.sum::<usize>() <= 6 * LIMIT as usize + 2 * report.displays.len());
         }
     }
 }

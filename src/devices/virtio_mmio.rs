@@ -4,6 +4,12 @@ use crate::devices::Violation;
 use crate::devices::irq::IrqLine;
 use crate::devices::vsock::{Connection, Peer, QUEUES, Vsock};
 use serde::{Deserialize, Serialize};
+use virtio_bindings::virtio_config::{
+    VIRTIO_CONFIG_S_ACKNOWLEDGE as ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER as DRIVER,
+    VIRTIO_CONFIG_S_DRIVER_OK as DRIVER_OK, VIRTIO_CONFIG_S_FAILED as FAILED,
+    VIRTIO_CONFIG_S_FEATURES_OK as FEATURES_OK, VIRTIO_F_VERSION_1,
+};
+use virtio_bindings::virtio_mmio::*;
 use virtio_queue::{Queue, QueueState, QueueT};
 use vm_memory::GuestMemoryMmap;
 
@@ -13,22 +19,12 @@ const QUEUE_MAX: u16 = 256;
 const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 const VERSION: u32 = 2;
 const VENDOR: u32 = u32::from_le_bytes(*b"sdbx");
-const VIRTIO_F_VERSION_1: u64 = 1 << 32;
-const USED_BUFFER: u32 = 1;
-const CONFIG_SPACE: u64 = 0x100;
-
-/// Device status bits (virtio 1.2, 2.1).
-mod status {
-    pub const ACKNOWLEDGE: u32 = 1;
-    pub const DRIVER: u32 = 2;
-    pub const DRIVER_OK: u32 = 4;
-    pub const FEATURES_OK: u32 = 8;
-    pub const FAILED: u32 = 128;
-}
+/// The features that we offer.
+const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1;
 
 /// The device's registers and queues, and the device behind them.
-pub struct VirtioMmio<P> {
-    device: Vsock<P>,
+pub struct VirtioMmio {
+    device: Vsock,
     irq: IrqLine,
     queues: [Queue; QUEUES],
     registers: Registers,
@@ -69,8 +65,8 @@ struct QueueFields {
     used_ring: u64,
 }
 
-impl<P: Peer> VirtioMmio<P> {
-    pub fn new(device: Vsock<P>, irq: IrqLine) -> Result<Self, virtio_queue::Error> {
+impl VirtioMmio {
+    pub fn new(device: Vsock, irq: IrqLine) -> Result<Self, virtio_queue::Error> {
         Ok(Self {
             device,
             irq,
@@ -86,7 +82,7 @@ impl<P: Peer> VirtioMmio<P> {
     /// One that goes on from a saved state.
     pub fn from_state(
         state: VirtioMmioState,
-        device: Vsock<P>,
+        device: Vsock,
         irq: IrqLine,
     ) -> Result<Self, virtio_queue::Error> {
         let [receive, transmit, event] = state.queues.map(|saved| Queue::try_from(saved.0));
@@ -110,90 +106,85 @@ impl<P: Peer> VirtioMmio<P> {
         })
     }
 
-    pub fn peer_mut(&mut self) -> &mut P {
-        self.device.peer_mut()
-    }
-
-    pub fn peer(&self) -> &P {
-        self.device.peer()
-    }
-
-    pub fn into_peer(self) -> P {
-        self.device.into_peer()
-    }
-
     /// Reads a register. Registers are 32 bits wide and aligned; the configuration space is bytes.
     pub fn read(&self, offset: u64, data: &mut [u8]) {
         data.fill(0);
-        if let Some(start) = offset.checked_sub(CONFIG_SPACE) {
+        if let Some(start) = offset.checked_sub(VIRTIO_MMIO_CONFIG.into()) {
             let config = self.device.config().iter().skip(start as usize);
             for (byte, value) in data.iter_mut().zip(config) {
                 *byte = *value;
             }
         } else if data.len() == 4 && offset.is_multiple_of(4) {
-            data.copy_from_slice(&self.read_register(offset).to_le_bytes());
+            // Below the configuration space.
+            data.copy_from_slice(&self.read_register(offset as u32).to_le_bytes());
         }
     }
 
     /// Writes a register. `true`: the driver asks for its queues to be processed.
-    pub fn write(&mut self, offset: u64, data: &[u8]) -> bool {
-        let Ok(bytes) = data.try_into() else {
+    pub fn write(&mut self, offset: u64, data: &[u8], peer: &mut impl Peer) -> bool {
+        let (Ok(offset), Ok(bytes)) = (offset.try_into(), data.try_into()) else {
             return false;
         };
-        self.write_register(offset, u32::from_le_bytes(bytes))
+        self.write_register(offset, u32::from_le_bytes(bytes), peer)
     }
 
     /// Moves what can be moved between driver and device.
-    pub fn process(&mut self, memory: &GuestMemoryMmap) -> Result<(), Violation> {
-        if self.registers.status & status::DRIVER_OK == 0 {
+    pub fn process(
+        &mut self,
+        memory: &GuestMemoryMmap,
+        peer: &mut impl Peer,
+    ) -> Result<(), Violation> {
+        if self.registers.status & DRIVER_OK == 0 {
             return Ok(());
         }
-        if self.device.process(&mut self.queues, memory)? {
-            self.registers.interrupt_status |= USED_BUFFER;
+        if self.device.process(&mut self.queues, memory, peer)? {
+            self.registers.interrupt_status |= VIRTIO_MMIO_INT_VRING;
             self.irq.raise();
         }
         Ok(())
     }
 
-    fn read_register(&self, offset: u64) -> u32 {
+    fn read_register(&self, offset: u32) -> u32 {
         let queue = self.queues.get(self.registers.queue_select as usize);
         match offset {
-            0x000 => MAGIC,
-            0x004 => VERSION,
-            0x008 => super::vsock::DEVICE_ID,
-            0x00c => VENDOR,
-            0x010 => match self.registers.device_features_select {
-                0 => VIRTIO_F_VERSION_1 as u32,
-                1 => (VIRTIO_F_VERSION_1 >> 32) as u32,
+            VIRTIO_MMIO_MAGIC_VALUE => MAGIC,
+            VIRTIO_MMIO_VERSION => VERSION,
+            VIRTIO_MMIO_DEVICE_ID => super::vsock::DEVICE_ID,
+            VIRTIO_MMIO_VENDOR_ID => VENDOR,
+            VIRTIO_MMIO_DEVICE_FEATURES => match self.registers.device_features_select {
+                0 => FEATURES as u32,
+                1 => (FEATURES >> 32) as u32,
                 _ => 0,
             },
-            0x034 => queue.map_or(0, |queue| queue.max_size().into()),
-            0x044 => queue.is_some_and(QueueT::ready).into(),
-            0x060 => self.registers.interrupt_status,
-            0x070 => self.registers.status,
+            VIRTIO_MMIO_QUEUE_NUM_MAX => queue.map_or(0, |queue| queue.max_size().into()),
+            VIRTIO_MMIO_QUEUE_READY => queue.is_some_and(QueueT::ready).into(),
+            VIRTIO_MMIO_INTERRUPT_STATUS => self.registers.interrupt_status,
+            VIRTIO_MMIO_STATUS => self.registers.status,
             // No shared memory regions: length -1 (4.2.2).
-            0x0b0 | 0x0b4 | 0x0b8 | 0x0bc => u32::MAX,
+            VIRTIO_MMIO_SHM_LEN_LOW
+            | VIRTIO_MMIO_SHM_LEN_HIGH
+            | VIRTIO_MMIO_SHM_BASE_LOW
+            | VIRTIO_MMIO_SHM_BASE_HIGH => u32::MAX,
             _ => 0,
         }
     }
 
-    fn write_register(&mut self, offset: u64, value: u32) -> bool {
+    fn write_register(&mut self, offset: u32, value: u32, peer: &mut impl Peer) -> bool {
         match offset {
-            0x014 => self.registers.device_features_select = value,
-            0x020 => self.set_driver_features(value),
-            0x024 => self.registers.driver_features_select = value,
-            0x030 => self.registers.queue_select = value,
-            0x038..0x050 | 0x080..0x0b0 => self.configure_queue(offset, value),
-            0x050 => return self.registers.status & status::DRIVER_OK != 0,
-            0x064 => self.registers.interrupt_status &= !value,
-            0x070 => self.set_status(value),
-            _ => {}
+            VIRTIO_MMIO_DEVICE_FEATURES_SEL => self.registers.device_features_select = value,
+            VIRTIO_MMIO_DRIVER_FEATURES => self.set_driver_features(value),
+            VIRTIO_MMIO_DRIVER_FEATURES_SEL => self.registers.driver_features_select = value,
+            VIRTIO_MMIO_QUEUE_SEL => self.registers.queue_select = value,
+            VIRTIO_MMIO_QUEUE_NOTIFY => return self.registers.status & DRIVER_OK != 0,
+            VIRTIO_MMIO_INTERRUPT_ACK => self.registers.interrupt_status &= !value,
+            VIRTIO_MMIO_STATUS => self.set_status(value, peer),
+            _ => self.configure_queue(offset, value),
         }
         false
     }
 
     fn set_driver_features(&mut self, value: u32) {
-        if self.registers.status & (status::FEATURES_OK | status::DRIVER) != status::DRIVER {
+        if self.registers.status & (FEATURES_OK | DRIVER) != DRIVER {
             return;
         }
         let (mask, shifted) = match self.registers.driver_features_select {
@@ -205,35 +196,34 @@ impl<P: Peer> VirtioMmio<P> {
     }
 
     /// Only between FEATURES_OK and DRIVER_OK: a queue that is in use never changes shape.
-    fn configure_queue(&mut self, offset: u64, value: u32) {
-        let configurable = self.registers.status & (status::FEATURES_OK | status::DRIVER_OK);
-        if configurable != status::FEATURES_OK {
+    fn configure_queue(&mut self, offset: u32, value: u32) {
+        let configurable = self.registers.status & (FEATURES_OK | DRIVER_OK);
+        if configurable != FEATURES_OK {
             return;
         }
         let Some(queue) = self.queues.get_mut(self.registers.queue_select as usize) else {
             return;
         };
         match offset {
-            0x038 => queue.set_size(value.try_into().unwrap_or(0)),
-            0x044 => queue.set_ready(value == 1),
-            0x080 => queue.set_desc_table_address(Some(value), None),
-            0x084 => queue.set_desc_table_address(None, Some(value)),
-            0x090 => queue.set_avail_ring_address(Some(value), None),
-            0x094 => queue.set_avail_ring_address(None, Some(value)),
-            0x0a0 => queue.set_used_ring_address(Some(value), None),
-            0x0a4 => queue.set_used_ring_address(None, Some(value)),
+            VIRTIO_MMIO_QUEUE_NUM => queue.set_size(value.try_into().unwrap_or(0)),
+            VIRTIO_MMIO_QUEUE_READY => queue.set_ready(value == 1),
+            VIRTIO_MMIO_QUEUE_DESC_LOW => queue.set_desc_table_address(Some(value), None),
+            VIRTIO_MMIO_QUEUE_DESC_HIGH => queue.set_desc_table_address(None, Some(value)),
+            VIRTIO_MMIO_QUEUE_AVAIL_LOW => queue.set_avail_ring_address(Some(value), None),
+            VIRTIO_MMIO_QUEUE_AVAIL_HIGH => queue.set_avail_ring_address(None, Some(value)),
+            VIRTIO_MMIO_QUEUE_USED_LOW => queue.set_used_ring_address(Some(value), None),
+            VIRTIO_MMIO_QUEUE_USED_HIGH => queue.set_used_ring_address(None, Some(value)),
             _ => {}
         }
     }
 
     /// A step of initialization (3.1.1), in order, or a reset.
-    fn set_status(&mut self, value: u32) {
-        use status::*;
+    fn set_status(&mut self, value: u32, peer: &mut impl Peer) {
         let added = value & !self.registers.status;
         match added {
-            _ if value == 0 => self.reset(),
+            _ if value == 0 => self.reset(peer),
             ACKNOWLEDGE | DRIVER | FAILED => self.registers.status |= added,
-            FEATURES_OK if self.registers.driver_features == VIRTIO_F_VERSION_1 => {
+            FEATURES_OK if self.registers.driver_features == FEATURES => {
                 self.registers.status |= added
             }
             DRIVER_OK if self.registers.status & FEATURES_OK != 0 => self.registers.status |= added,
@@ -241,9 +231,9 @@ impl<P: Peer> VirtioMmio<P> {
         }
     }
 
-    fn reset(&mut self) {
+    fn reset(&mut self, peer: &mut impl Peer) {
         self.queues.iter_mut().for_each(QueueT::reset);
-        self.device.reset();
+        self.device.reset(peer);
         self.registers.status = 0;
         self.registers.driver_features = 0;
         self.registers.interrupt_status = 0;

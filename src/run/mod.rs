@@ -7,7 +7,7 @@ mod request;
 pub use inspection::{Inspection, inspect};
 pub use request::{Path, Request};
 
-use crate::agent::{Collection, Console, Marks, Session, Shared, Sink, Told, Totals};
+use crate::agent::{Collection, Console, GuestReport, Milestones, Session, Shared, Sink, Totals};
 use crate::confine::{self, Layer, Seal};
 use crate::error::{Error, Kind, Remedy};
 use crate::files::{self, Fetched, Unpacker};
@@ -47,7 +47,7 @@ pub struct Report {
     #[serde(with = "crate::wire")]
     pub kept: Vec<Option<Vec<u8>>>,
     /// What the guest told beside that.
-    pub told: Told,
+    pub told: GuestReport,
     /// What became of the files that were wanted.
     pub fetched: Fetched,
     pub timings: Timings,
@@ -187,15 +187,15 @@ pub fn run(
     let (counters, unknown) = (vm.counters(), vm.unknown());
     let peak = usage.map(Usage::count).transpose()?;
     let last_words = last_words(&vm.console());
-    let mut session = vm.into_peer();
+    let mut session = vm.into_host();
     let kept = session.take_kept().into();
-    let told = session.take_told();
-    let (reported, output, marks) = session.into_result();
+    let told = session.take_report();
+    let (reported, output, milestones) = session.into_result();
     let fetched = unpacker.map_or(Ok(Fetched::default()), Unpacker::finish)?;
     let report = Report {
         path,
         template,
-        timings: Timings::between(began, verdict.entered, &marks, ended),
+        timings: Timings::between(began, verdict.entered, &milestones, ended),
         outcome: verdict.outcome(reported),
         limits: request.limits.clone(),
         output,
@@ -282,16 +282,16 @@ fn boot(
 }
 
 impl Timings {
-    fn between(began: Instant, entered: Instant, marks: &Marks, ended: Instant) -> Self {
+    fn between(began: Instant, entered: Instant, milestones: &Milestones, ended: Instant) -> Self {
         let between = |from: Option<Instant>, to: Option<Instant>| Some(to? - from?);
         let now = Instant::now();
         Self {
             total: now - began,
             setup: entered - began,
-            kernel: between(Some(entered), marks.connected),
-            agent: between(marks.connected, marks.started),
-            first_output: between(marks.started, marks.first_output),
-            program: between(marks.started, Some(ended)),
+            kernel: between(Some(entered), milestones.connected),
+            agent: between(milestones.connected, milestones.started),
+            first_output: between(milestones.started, milestones.first_output),
+            program: between(milestones.started, Some(ended)),
             teardown: now - ended,
         }
     }

@@ -229,7 +229,7 @@ fn profile_working_set(
     let watchdog = Watchdog::start(vm, shared, Seal::none())?;
     let (vm, verdict) = watchdog.watch(&spec.limits(mode), signals, &mut || {})?;
     let written = vm.written()?;
-    let (reported, ..) = vm.into_peer().into_result();
+    let (reported, ..) = vm.into_host().into_result();
     match verdict.outcome(reported) {
         Outcome::Exited(0) => Ok(written),
         outcome => Err(failure("the first clone of the template", outcome)),
@@ -281,7 +281,7 @@ fn warm_up(
             Some(_) => "starting the interpreter",
         });
     })?;
-    if vm.peer().is_warm() {
+    if vm.host().is_warm() {
         return Ok(vm);
     }
     let outcome = verdict.outcome(None);

@@ -1,18 +1,15 @@
-//! Output that the guest's kernel gathers in its memory, where a copy is cheaper than an exit.
+//! Output that the guest's kernel gathers in its memory, where a copy is cheaper than an exit
+//! ([`guest::hypercall::buffer`]).
 //!
-//! The buffer begins with three 32-bit numbers in little endian, `sent`, `filled` and the stream
-//! ([`guest::stream`]), and four bytes without a meaning. Then come its bytes, of which those from
-//! `sent` to `filled` are to be taken. The kernel asks for that when it is full, when somebody may
-//! be waiting for what it holds, and before it tells us anything else. When a machine has stopped,
-//! whatever for, we look of our own accord. A guest may write there what it likes: nothing comes of
-//! it but output, of bytes of its own.
+//! The kernel asks us to take it when the buffer is full, when somebody may be waiting for what it
+//! holds, and before it tells us anything else. When a machine has stopped, whatever for, we look of
+//! our own accord. A guest may write there what it likes: nothing comes of it but output, of bytes of
+//! its own.
 
 use crate::vm::memory::Memory;
+use guest::hypercall::buffer::{HEADER, SIZE};
 use guest::stream;
 use vm_memory::Bytes;
-
-const HEADER: usize = 16;
-const SIZE: usize = 64 << 10;
 
 /// Where it is, once the guest has said so.
 #[derive(Default)]

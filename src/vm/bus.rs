@@ -6,9 +6,9 @@ use crate::devices::irq::IrqLines;
 use crate::devices::serial::{Serial, SerialState};
 use crate::devices::virtio_mmio::{VirtioMmio, VirtioMmioState};
 use crate::devices::vsock::{Peer, Vsock};
-use crate::vm::hypercall;
 use crate::vm::layout::*;
 use anyhow::{Context, Result};
+use guest::hypercall::FLUSH;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use vm_memory::GuestMemoryMmap;
@@ -18,11 +18,11 @@ const IOAPIC_LAST: u64 = IOAPIC + IOAPIC_SIZE - 1;
 const VSOCK_LAST: u64 = VSOCK_MMIO + VSOCK_MMIO_SIZE - 1;
 
 /// All devices of the machine.
-pub struct Bus<P> {
+pub struct Bus {
     pub irqs: IrqLines,
     pub ioapic: Ioapic,
     pub serial: Serial,
-    pub vsock: VirtioMmio<P>,
+    pub vsock: VirtioMmio,
     pub unknown: Unknown,
 }
 
@@ -49,17 +49,17 @@ pub enum Effect {
     None,
     /// The guest asked for a reset.
     Reset,
-    /// The guest asked for a service.
-    Service,
-    /// For that of taking what is in the buffer.
+    /// The guest made a hypercall; its registers say which.
+    Hypercall,
+    /// The hypercall that says by itself what it is: take what is in the buffer of output.
     Flush,
 }
 
-impl<P: Peer> Bus<P> {
-    pub fn new(peer: P, console: Option<Box<dyn Write + Send>>) -> Result<Self> {
+impl Bus {
+    pub fn new(console: Option<Box<dyn Write + Send>>) -> Result<Self> {
         let irqs = IrqLines::default();
         let serial = Serial::new(irqs.line(SERIAL_IRQ), console);
-        let vsock = VirtioMmio::new(Vsock::new(GUEST_CID, peer), irqs.line(VSOCK_IRQ))
+        let vsock = VirtioMmio::new(Vsock::new(GUEST_CID), irqs.line(VSOCK_IRQ))
             .context("making the vsock device")?;
         Ok(Self {
             irqs,
@@ -71,12 +71,12 @@ impl<P: Peer> Bus<P> {
     }
 
     /// Devices that go on from a saved state.
-    pub fn from_state(state: BusState, peer: P) -> Result<Self> {
+    pub fn from_state(state: BusState) -> Result<Self> {
         let irqs = IrqLines::default();
         irqs.raise_all(state.raised);
         let serial = Serial::from_state(&state.serial, irqs.line(SERIAL_IRQ))
             .context("restoring the serial console")?;
-        let device = Vsock::new(GUEST_CID, peer);
+        let device = Vsock::new(GUEST_CID);
         let vsock = VirtioMmio::from_state(state.vsock, device, irqs.line(VSOCK_IRQ))
             .context("restoring the vsock device")?;
         Ok(Self {
@@ -123,8 +123,8 @@ impl<P: Peer> Bus<P> {
                 Ok(Effect::None)
             }
             (I8042_COMMAND, &[I8042_RESET]) => Ok(Effect::Reset),
-            (HOST_SERVICES_PORT, &[hypercall::FLUSH, ..]) => Ok(Effect::Flush),
-            (HOST_SERVICES_PORT, _) => Ok(Effect::Service),
+            (HYPERCALL_PORT, &[FLUSH, ..]) => Ok(Effect::Flush),
+            (HYPERCALL_PORT, _) => Ok(Effect::Hypercall),
             _ => {
                 self.unknown.ports += 1;
                 Ok(Effect::None)
@@ -154,12 +154,13 @@ impl<P: Peer> Bus<P> {
         address: u64,
         data: &[u8],
         ram: &GuestMemoryMmap,
+        peer: &mut impl Peer,
     ) -> Result<(), Violation> {
         match (address, data.try_into()) {
             (VSOCK_MMIO..=VSOCK_LAST, _) => {
-                let kicked = self.vsock.write(address - VSOCK_MMIO, data);
+                let kicked = self.vsock.write(address - VSOCK_MMIO, data, peer);
                 return if kicked {
-                    self.vsock.process(ram)
+                    self.vsock.process(ram, peer)
                 } else {
                     Ok(())
                 };

@@ -1,62 +1,36 @@
-//! What we do for a guest kernel at its request, which is an `out` to [`HOST_SERVICES_PORT`].
+//! What we do for a guest kernel at its request ([`guest::hypercall`] has the ABI).
 //!
 //! A byte of output that goes through a pipe, an agent and a socket takes the guest several wake-ups,
-//! and where its kernel is emulated milliseconds; a request is as quick as any exit. Our kernel
-//! patches know it (`kernel-config/patches`).
-//!
-//! AL names the service, addresses are guest-virtual, RCX is a length in bytes. As with a string
-//! instruction, RCX counts down what was done; at a page that is not mapped as it must be we
-//! stop, and the kernel goes on by itself and takes the fault.
-//!
-//! | AL | service |
-//! |---|---|
-//! | 2 | fill RCX bytes at RDI with random numbers |
-//! | 3 | take RCX bytes at RSI for stream AH ([`guest::stream`]) |
-//! | 4 | put up to RCX bytes of the job at RDI; RAX becomes nanoseconds since 1970. RSI is where the kernel has its [`Buffer`], if it has one |
-//! | 5 | the program exits with status AH |
-//! | 6 | the program wants standard input |
-//! | 7 | put up to RCX bytes of the program's files at RDI ([`guest::Header`]) |
-//! | 8 | the files could not be made; AH is errno |
-//! | 9 | take what is in the buffer |
-//!
-//! For the last no register is read or written, which makes it the quickest.
-//!
-//! [`HOST_SERVICES_PORT`]: crate::vm::layout::HOST_SERVICES_PORT
+//! and where its kernel is emulated milliseconds; a request is as quick as any exit.
 
 use crate::clock::since_1970;
 use crate::devices::Violation;
 use crate::random;
 use crate::vm::arch::x86_64::paging::{Access, AddressSpace, PageFault};
 use crate::vm::buffer::Buffer;
+use crate::vm::end::RunError;
 use crate::vm::memory::Memory;
-use anyhow::Result;
+use guest::hypercall::{EXIT, FILES, JOB, NO_FILES, RANDOM, STDIN, WRITE};
 use kvm_bindings::{kvm_regs, kvm_sregs};
 use vm_memory::VolatileSlice;
-
-const RANDOM: u8 = 2;
-const WRITE: u8 = 3;
-const JOB: u8 = 4;
-const EXIT: u8 = 5;
-const STDIN: u8 = 6;
-const FILES: u8 = 7;
-const NO_FILES: u8 = 8;
-/// The only one that is told by what is written to the port, and not by AL.
-pub const FLUSH: u8 = 9;
 
 /// Bytes done in one request at most: we hold them meanwhile, and a time limit is never far away.
 const HELD_MAX: u64 = 1 << 20;
 
-/// Who is behind the services that are about the program.
-pub trait Host {
-    /// This was written to a standard stream, or told ([`guest::stream`]).
+/// The host's side of the hypercalls that are about the program.
+pub trait HypercallHandler {
+    /// Takes what was written to a standard stream, or told ([`guest::stream`]).
     fn output(&mut self, stream: u8, bytes: &[u8]) -> Result<(), Violation>;
-    /// The next piece of the job, at most `room` bytes; none at its end. `None`: there is no job
+    /// Takes the next piece of the job, at most `room` bytes; none at its end. `None`: there is no job
     /// yet, and the guest is to be left as it is, asking for it.
     fn job(&mut self, room: usize) -> Option<Vec<u8>>;
-    /// The next piece of the program's files, at most `room` bytes; none at their end.
+    /// Takes the next piece of the program's files, at most `room` bytes; none at their end.
     fn files(&mut self, room: usize) -> Vec<u8>;
+    /// Notes that the files could not be made.
     fn no_files(&mut self, errno: u8);
+    /// Notes that the program exits.
     fn exited(&mut self, status: u8);
+    /// Notes that the program looks for standard input.
     fn wants_stdin(&mut self);
     /// Whether the guest has its job, or is getting it.
     fn has_begun(&self) -> bool;
@@ -68,10 +42,10 @@ pub fn serve(
     regs: &mut kvm_regs,
     sregs: &kvm_sregs,
     memory: &Memory,
-    host: &mut impl Host,
+    handler: &mut impl HypercallHandler,
     buffer: &mut Buffer,
     unknown: &mut u64,
-) -> Result<Result<(), Violation>> {
+) -> Result<(), RunError> {
     let space = AddressSpace::new(memory, sregs.cr3);
     let [service, operand, ..] = regs.rax.to_le_bytes();
     match service {
@@ -87,30 +61,28 @@ pub fn serve(
                 bytes.resize(start + page.len(), 0);
                 Ok(page.copy_to(&mut bytes[start..]))
             });
-            if memory.has_seen_loss() {
-                return Ok(Ok(()));
+            if !memory.has_seen_loss() {
+                handler.output(operand, &bytes)?;
             }
-            return Ok(host.output(operand, &bytes));
         }
         JOB => {
             buffer.move_to(regs.rsi);
-            let Some(bytes) = host.job(regs.rcx.min(HELD_MAX) as usize) else {
-                return Ok(Ok(()));
-            };
-            regs.rcx -= put(&space, regs.rdi, &bytes);
-            regs.rax = since_1970().as_nanos() as u64;
+            if let Some(bytes) = handler.job(regs.rcx.min(HELD_MAX) as usize) {
+                regs.rcx -= put(&space, regs.rdi, &bytes);
+                regs.rax = since_1970().as_nanos() as u64;
+            }
         }
-        EXIT => host.exited(operand),
-        STDIN => host.wants_stdin(),
+        EXIT => handler.exited(operand),
+        STDIN => handler.wants_stdin(),
         FILES => {
-            let bytes = host.files(regs.rcx.min(HELD_MAX) as usize);
+            let bytes = handler.files(regs.rcx.min(HELD_MAX) as usize);
             regs.rcx -= put(&space, regs.rdi, &bytes);
         }
-        NO_FILES => host.no_files(operand),
+        NO_FILES => handler.no_files(operand),
         // None of it is done.
         _ => *unknown += 1,
     }
-    Ok(Ok(()))
+    Ok(())
 }
 
 /// Does what lies in one page after the other; gives the bytes done until the end or a fault.

@@ -3,7 +3,7 @@
 use crate::units::PAGE;
 use crate::vm::layout::{HIGH_RAM, LOW_RAM_END, RUNTIME, RUNTIME_ALIGNMENT};
 use crate::vm::pages::{Pages, Usage};
-use crate::vm::sigbus::{Backing, Watch};
+use crate::vm::sigbus::{Backing, SigbusGuard};
 use anyhow::{Context, Result, ensure};
 use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
@@ -27,9 +27,9 @@ pub struct SavedMemory {
 
 /// The memory of one VM.
 ///
-/// Fields drop in this order: what is watched outlives the watch.
+/// Fields drop in this order: what is guarded outlives its guard.
 pub struct Memory {
-    watch: Watch,
+    guard: SigbusGuard,
     ram: GuestMemoryMmap,
     /// Pages of `ram` that held anything from the start.
     filled: Pages,
@@ -71,7 +71,7 @@ impl Memory {
         files.extend(image.map(|file| (file, runtime.size() as u64)));
         let mappings = ram.iter().map(|region| &**region).chain([&runtime]);
         Ok(Self {
-            watch: Watch::over(mappings, files)?,
+            guard: SigbusGuard::over(mappings, files)?,
             ram,
             filled,
             runtime,
@@ -80,12 +80,12 @@ impl Memory {
 
     /// Whether some of it is gone: its file was cut short.
     pub fn is_lost(&self) -> bool {
-        self.watch.is_lost()
+        self.guard.is_lost()
     }
 
     /// Whether we have touched such a page: what we read there was nobody's.
     pub fn has_seen_loss(&self) -> bool {
-        self.watch.has_seen_loss()
+        self.guard.has_seen_loss()
     }
 
     pub fn ram(&self) -> &GuestMemoryMmap {

@@ -32,13 +32,14 @@ static WATCHED: [Watched; 256] = [const {
 /// A file with guest memory, and how many bytes of it.
 pub type Backing = (FileOffset, u64);
 
-/// Watches the mappings of one machine. To be dropped before they are.
-pub struct Watch {
+/// Keeps this process alive when a page of one machine's mappings is lost, and notes the loss. To be
+/// dropped before the mappings are.
+pub struct SigbusGuard {
     places: Vec<&'static Watched>,
     files: Vec<Backing>,
 }
 
-impl Watch {
+impl SigbusGuard {
     pub fn over<'a>(
         mappings: impl Iterator<Item = &'a MmapRegion>,
         files: Vec<Backing>,
@@ -50,15 +51,15 @@ impl Watch {
         );
         // SAFETY: the handler only makes async-signal-safe system calls and atomic accesses.
         unsafe { sigaction(Signal::SIGBUS, &action) }.context("installing a signal handler")?;
-        let mut watch = Self {
+        let mut guard = Self {
             places: Vec::new(),
             files,
         };
         for mapping in mappings {
             let place = Watched::claim(mapping).context("too many machines in one process")?;
-            watch.places.push(place);
+            guard.places.push(place);
         }
-        Ok(watch)
+        Ok(guard)
     }
 
     /// Whether a page that we touched was gone.
@@ -92,7 +93,7 @@ impl Watched {
     }
 }
 
-impl Drop for Watch {
+impl Drop for SigbusGuard {
     fn drop(&mut self) {
         for place in &self.places {
             place.end.store(0, Ordering::Release);
@@ -161,21 +162,21 @@ mod tests {
         (file, mapping)
     }
 
-    fn watched(mapping: &MmapRegion) -> Watch {
+    fn watched(mapping: &MmapRegion) -> SigbusGuard {
         let file = mapping.file_offset().cloned().unwrap();
-        Watch::over([mapping].into_iter(), vec![(file, SIZE as u64)]).unwrap()
+        SigbusGuard::over([mapping].into_iter(), vec![(file, SIZE as u64)]).unwrap()
     }
 
     #[test]
     fn a_page_that_is_gone_reads_as_an_empty_one_and_is_noticed() {
         let (file, mapping) = mapped();
-        let watch = watched(&mapping);
-        assert!(!watch.is_lost());
+        let guard = watched(&mapping);
+        assert!(!guard.is_lost());
         file.set_len(3 * PAGE as u64).unwrap();
-        assert!(watch.is_lost() && !watch.has_seen_loss());
+        assert!(guard.is_lost() && !guard.has_seen_loss());
         let mut bytes = [1u8; SIZE];
         mapping.get_slice(0, SIZE).unwrap().copy_to(&mut bytes);
-        assert!(watch.has_seen_loss());
+        assert!(guard.has_seen_loss());
         let (there, gone) = bytes.split_at(3 * PAGE);
         assert!(there.iter().all(|&byte| byte == 7) && gone.iter().all(|&byte| byte == 0));
     }
@@ -183,18 +184,21 @@ mod tests {
     #[test]
     fn one_machine_does_not_hear_of_the_loss_of_another() {
         let ((file, mapping), (_, other)) = (mapped(), mapped());
-        let watches = [watched(&mapping), watched(&other)];
+        let guards = [watched(&mapping), watched(&other)];
         file.set_len(0).unwrap();
         mapping.get_slice(0, 1).unwrap().copy_to(&mut [0u8]);
-        assert_eq!(watches.each_ref().map(Watch::has_seen_loss), [true, false]);
-        drop(watches);
+        assert_eq!(
+            guards.each_ref().map(SigbusGuard::has_seen_loss),
+            [true, false]
+        );
+        drop(guards);
         assert!(!watched(&mapping).has_seen_loss(), "a place is used again");
     }
 
     #[test]
     fn a_bus_error_elsewhere_is_as_fatal_as_ever() {
         let ((file, mapping), (_, other)) = (mapped(), mapped());
-        let _watch = watched(&other);
+        let _guard = watched(&other);
         file.set_len(0).unwrap();
         let slice = mapping.get_slice(0, 1).unwrap();
         // SAFETY: the child only touches memory and exits.

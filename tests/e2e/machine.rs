@@ -5,7 +5,7 @@ use sandbox::devices::Violation;
 use sandbox::devices::vsock::Peer;
 use sandbox::outcome::Crash;
 use sandbox::vm::host;
-use sandbox::vm::{BootImages, Config, Host, Vm, allow_kicks};
+use sandbox::vm::{BootImages, Config, End, HypercallHandler, Vm, allow_kicks};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ impl Peer for Nobody {
     }
 }
 
-impl Host for Nobody {
+impl HypercallHandler for Nobody {
     fn output(&mut self, _: u8, _: &[u8]) -> Result<(), Violation> {
         Ok(())
     }
@@ -83,12 +83,12 @@ fn elf(code: &[u8]) -> Vec<u8> {
 }
 
 /// Runs the code until it ends by itself.
-fn run(code: &[u8]) -> Result<(), Crash> {
+fn run(code: &[u8]) -> End {
     run_for(3000, code)
 }
 
 /// Runs the code until it ends, or is told to after so many hundredths of a second.
-fn run_for(patience: u32, code: &[u8]) -> Result<(), Crash> {
+fn run_for(patience: u32, code: &[u8]) -> End {
     allow_kicks().unwrap();
     let kvm = host::open(Path::new("/dev/kvm")).expect("these tests need KVM");
     let runtime: File = tempfile::tempfile().unwrap();
@@ -104,13 +104,22 @@ fn run_for(patience: u32, code: &[u8]) -> Result<(), Crash> {
         console: None,
     };
     let peer = Nobody(Arc::clone(&stop));
-    let mut vm = Vm::boot(&kvm, mode(), config, peer).unwrap();
+    let vm = Vm::boot(&kvm, mode(), config, peer).unwrap();
+    run_to_its_end(vm, &stop, patience).1
+}
+
+/// Runs a machine until it ends, or is told to by `stop` after so many hundredths of a second.
+pub fn run_to_its_end<H: Peer + HypercallHandler + Send + 'static>(
+    mut vm: Vm<H>,
+    stop: &AtomicBool,
+    patience: u32,
+) -> (Vm<H>, End) {
     let kicker = Arc::new(vm.kicker());
     let its_kicker = Arc::clone(&kicker);
     let thread = std::thread::spawn(move || {
         its_kicker.enlist().unwrap();
-        let result = vm.run().unwrap();
-        (vm, result)
+        let end = vm.run().unwrap();
+        (vm, end)
     });
     for tick in 0.. {
         if thread.is_finished() {
@@ -120,28 +129,31 @@ fn run_for(patience: u32, code: &[u8]) -> Result<(), Crash> {
         stop.store(tick > patience, Ordering::Release);
         kicker.kick();
     }
-    thread.join().unwrap().1
+    thread.join().unwrap()
 }
 
 #[test]
 fn an_exception_without_a_handler_is_a_triple_fault() {
-    assert_eq!(run(&[0x0f, 0x0b]), Err(Crash::TripleFault)); // ud2
+    assert_eq!(run(&[0x0f, 0x0b]), End::Crashed(Crash::TripleFault)); // ud2
 }
 
 #[test]
 fn a_halt_with_interrupts_off_is_for_good() {
-    assert_eq!(run(&[0xfa, 0xf4]), Err(Crash::Halted)); // cli; hlt
+    assert_eq!(run(&[0xfa, 0xf4]), End::Crashed(Crash::Halted)); // cli; hlt
 }
 
 #[test]
 fn a_pulse_on_the_reset_line_is_a_reset() {
     // mov $0xfe, %al; out %al, $0x64; hlt
-    assert_eq!(run(&[0xb0, 0xfe, 0xe6, 0x64, 0xf4]), Err(Crash::Reset));
+    assert_eq!(
+        run(&[0xb0, 0xfe, 0xe6, 0x64, 0xf4]),
+        End::Crashed(Crash::Reset)
+    );
 }
 
 #[test]
 fn a_spin_with_interrupts_off_stops_when_told() {
-    assert_eq!(run_for(50, &[0xfa, 0xeb, 0xfe]), Ok(())); // cli; jmp .
+    assert_eq!(run_for(50, &[0xfa, 0xeb, 0xfe]), End::Done); // cli; jmp .
 }
 
 #[test]
@@ -158,5 +170,5 @@ fn a_service_at_a_bad_address_does_nothing_and_says_so() {
         &[0x0f, 0x0b],                                   // fault: ud2
     ]
     .concat();
-    assert_eq!(run(&code), Err(Crash::Reset));
+    assert_eq!(run(&code), End::Crashed(Crash::Reset));
 }

@@ -18,6 +18,7 @@ mod files_refused;
 mod guest;
 mod image;
 mod interpreter;
+mod jobs;
 mod kernel_memory;
 mod kernel_pages;
 mod kernel_signals;

@@ -3,6 +3,7 @@
 //! A guest starts in 64-bit mode at CPL 0 with interrupts off. It may use all registers; by
 //! convention R14 is where it goes on after a fault, and R15 counts a loop.
 
+use ::guest::hypercall::EXIT;
 use sandbox::vm::layout::*;
 
 /// RAM of every guest.
@@ -197,7 +198,7 @@ impl Guest {
         self.raw(&(target.wrapping_sub(next) as u32).to_le_bytes());
     }
 
-    /// Asks the host for a service (`vm::services`).
+    /// Asks the host for a service (`vm::hypercall`).
     pub fn service(&mut self, service: u8, operand: u8, registers: [(Reg, u64); 3]) {
         for (register, value) in registers {
             self.mov(register, value);
@@ -208,12 +209,11 @@ impl Guest {
     /// The same, with the registers as they are.
     pub fn ask(&mut self, service: u8, operand: u8) {
         self.mov(Reg::Rax, u16::from_le_bytes([service, operand]).into());
-        self.raw(&[0xe6, HOST_SERVICES_PORT as u8]); // out imm8, al
+        self.raw(&[0xe6, HYPERCALL_PORT as u8]); // out imm8, al
     }
 
     /// Ends with another status than that of a survivor if the register has another value.
     pub fn require(&mut self, register: Reg, value: u64) {
-        const EXIT: u8 = 5;
         const LENGTH_OF_EXIT: u8 = 12;
         self.mov(Reg::Rbx, value);
         self.raw(&[0x48, 0x39, 0xd8 | register as u8]); // cmp register, rbx
@@ -258,7 +258,6 @@ impl Guest {
 
     /// The last instruction of a guest that came so far.
     pub fn survive(mut self) -> Images {
-        const EXIT: u8 = 5;
         self.ask(EXIT, SURVIVED);
         self.halt()
     }

@@ -230,7 +230,7 @@ pub fn run_on(machine: &Machine, images: &Images, silence: Duration, patience: D
         Ok((vm, verdict)) => {
             let (took, unknown) = (began.elapsed(), vm.unknown());
             let (counters, console) = (vm.counters(), vm.console());
-            let (reported, output, _) = vm.into_peer().into_result();
+            let (reported, output, _) = vm.into_host().into_result();
             assert!(output.iter().all(|of| of.delivered <= OUTPUT_MAX));
             check_console(&console);
             Report {

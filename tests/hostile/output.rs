@@ -6,6 +6,7 @@ use crate::guest::{DATA, Guest, Images, Reg};
 use crate::machine::{self, CONSOLE_MAX, Ends::*, OUTPUT_MAX};
 use crate::process::Footprint;
 use crate::random::Random;
+use ::guest::hypercall::WRITE;
 use ::guest::{Exit, Frame, encode, stream};
 use sandbox::vm::layout::SERIAL_PORT;
 
@@ -132,9 +133,6 @@ pub fn full_console() {
     assert_eq!(report.console.len(), CONSOLE_MAX);
     assert_eq!(report.console.last(), Some(&b'!'));
 }
-
-/// The service that takes output (`vm::services`).
-const WRITE: u8 = 3;
 
 fn escapes(random: &mut Random) -> Images {
     const PIECES: [&[u8]; 10] = [

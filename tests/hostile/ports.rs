@@ -5,6 +5,7 @@ use crate::guest::{DATA, Guest, Images, MEMORY, Reg};
 use crate::machine::{self, Ends::*, Machine};
 use crate::native::is_available;
 use crate::random::Random;
+use ::guest::hypercall::JOB;
 use sandbox::agent::Session;
 use sandbox::vm::bus::Unknown;
 use sandbox::vm::layout::*;
@@ -99,7 +100,6 @@ fn sweep_with(what: &str, instruction: u8, width: u8, mode: fn(Images) -> Images
 
 /// Until a guest has its job, its kernel may look for devices that are not there.
 pub fn counts() {
-    const JOB: u8 = 4;
     const NO_SERVICE: u8 = 0xfe;
     let Some(_turn) = turn_of_all() else {
         return;
@@ -141,13 +141,13 @@ pub fn counts() {
 
 /// Neither the reset line nor the services.
 fn port(random: &mut Random) -> u16 {
-    let near = random.one_of(&[SERIAL_PORT, I8042_COMMAND, HOST_SERVICES_PORT, 0, u16::MAX]);
+    let near = random.one_of(&[SERIAL_PORT, I8042_COMMAND, HYPERCALL_PORT, 0, u16::MAX]);
     let port = match random.below(2) {
         0 => near.wrapping_add(random.below(9) as u16).wrapping_sub(1),
         _ => random.u16(),
     };
     match port {
-        I8042_COMMAND | HOST_SERVICES_PORT => SERIAL_PORT,
+        I8042_COMMAND | HYPERCALL_PORT => SERIAL_PORT,
         port => port,
     }
 }

@@ -1,22 +1,15 @@
-//! The services that we do in a guest kernel's place, asked for by no kernel (`vm::services`).
+//! The services that we do in a guest kernel's place, asked for by no kernel (`vm::hypercall`).
 
 use crate::family::{Behaviour, ENDS, Family, STAYS, turn_of_all, watched};
 use crate::guest::{DATA, Guest, Images, MEMORY, Reg, SHARED, bytes};
 use crate::machine::{self, Ends::*};
 use crate::random::Random;
+use ::guest::hypercall::*;
 use sandbox::vm::layout::*;
 
-const RANDOM: u8 = 2;
-const WRITE: u8 = 3;
-const JOB: u8 = 4;
-const EXIT: u8 = 5;
-const STDIN: u8 = 6;
-const FILES: u8 = 7;
-const NO_FILES: u8 = 8;
-const FLUSH: u8 = 9;
-/// Of the buffer that FLUSH is about, of which JOB says where it is: what it has to say, and all of it.
-const HEADER: u64 = 16;
-const BUFFER: u64 = 64 << 10;
+/// The size of the buffer that FLUSH is about, of which JOB says where it is; and of its header.
+const BUFFER: u64 = buffer::SIZE as u64;
+const HEADER: u64 = buffer::HEADER as u64;
 /// Those that move memory.
 const MOVES: [u8; 4] = [RANDOM, WRITE, JOB, FILES];
 
@@ -347,7 +340,7 @@ fn widths(random: &mut Random) -> Images {
     guest.catch_faults();
     for _ in 0..8 {
         for (register, value) in [
-            (Reg::Rdx, HOST_SERVICES_PORT.into()),
+            (Reg::Rdx, HYPERCALL_PORT.into()),
             (Reg::Rdi, DATA),
             (Reg::Rsi, DATA),
             (Reg::Rcx, random.below(100)),

@@ -1,6 +1,7 @@
 //! Checks that the repository is in order. Each rule reads the sources, and says of each place that
 //! breaks it what to do there.
 
+mod abi;
 mod circles;
 mod floors;
 mod heads;
@@ -104,6 +105,25 @@ fn all_code() -> Vec<File> {
     files
 }
 
+/// Reads a file that must be there.
+fn file(path: &str) -> File {
+    let text = read(path).unwrap_or_else(|| panic!("{path} is not there"));
+    let path = path.into();
+    File { path, text }
+}
+
+/// Returns the patches of the guest's kernel.
+fn kernel_patches() -> Vec<File> {
+    let directory = "kernel-config/patches";
+    let entries = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut files: Vec<_> = names
+        .map(|name| file(&format!("{directory}/{name}")))
+        .collect();
+    files.retain(|file| file.ends_with("patch"));
+    files
+}
+
 /// Fails with a line for each finding.
 fn check(findings: impl IntoIterator<Item = Finding>) {
     let lines: Vec<_> = findings.into_iter().map(|one| one.to_string()).collect();
@@ -144,4 +164,13 @@ fn no_file_is_too_long_to_be_read_at_once() {
 #[test]
 fn each_file_says_first_what_it_is() {
     check(all_code().iter().filter_map(heads::finding));
+}
+
+#[test]
+fn the_hypercall_abi_of_c_is_that_of_rust() {
+    let source = file("guest/src/hypercall.rs");
+    let mut files = kernel_patches();
+    files.extend(code_in("guest").into_iter().filter(File::is_c));
+    check(abi::findings(&source, &files));
+    check(abi::table_findings(&source, &file("docs/architecture.md")));
 }

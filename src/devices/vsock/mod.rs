@@ -13,7 +13,7 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestMemoryMmap, Le64};
 
 /// Virtio device type (5.10.1).
-pub const DEVICE_ID: u32 = 19;
+pub const DEVICE_ID: u32 = virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
 /// Receive, transmit, event (5.10.2).
 pub const QUEUES: usize = 3;
 const RECEIVE: usize = 0;
@@ -36,29 +36,20 @@ pub trait Peer {
     fn is_done(&self) -> bool;
 }
 
-pub struct Vsock<P> {
-    peer: P,
+/// The device. Its peer is lent to it, since the peer does more than talk over this connection.
+pub struct Vsock {
     config: [u8; 8],
     connection: Option<Connection>,
     answers: VecDeque<Header>,
 }
 
-impl<P: Peer> Vsock<P> {
-    pub fn new(guest_cid: u64, peer: P) -> Self {
+impl Vsock {
+    pub fn new(guest_cid: u64) -> Self {
         Self {
-            peer,
             config: u64::from(Le64::from(guest_cid)).to_le_bytes(),
             connection: None,
             answers: VecDeque::new(),
         }
-    }
-
-    pub fn peer(&self) -> &P {
-        &self.peer
-    }
-
-    pub fn peer_mut(&mut self) -> &mut P {
-        &mut self.peer
     }
 
     /// One with a connection that was open when its machine was saved.
@@ -72,18 +63,14 @@ impl<P: Peer> Vsock<P> {
         self.answers.is_empty().then(|| self.connection.clone())
     }
 
-    pub fn into_peer(self) -> P {
-        self.peer
-    }
-
     /// The configuration space: the guest's CID (5.10.4).
     pub fn config(&self) -> &[u8] {
         &self.config
     }
 
-    pub fn reset(&mut self) {
+    pub fn reset(&mut self, peer: &mut impl Peer) {
         if self.connection.take().is_some() {
-            self.peer.disconnected();
+            peer.disconnected();
         }
         self.answers.clear();
     }
@@ -96,16 +83,22 @@ impl<P: Peer> Vsock<P> {
         &mut self,
         queues: &mut [Queue; QUEUES],
         memory: &GuestMemoryMmap,
+        peer: &mut impl Peer,
     ) -> Result<bool, Violation> {
-        let taken = self.take(&mut queues[TRANSMIT], memory)?;
-        let given = self.give(&mut queues[RECEIVE], memory)?;
+        let taken = self.take(&mut queues[TRANSMIT], memory, peer)?;
+        let given = self.give(&mut queues[RECEIVE], memory, peer)?;
         Ok(taken || given)
     }
 
-    fn take(&mut self, queue: &mut Queue, memory: &GuestMemoryMmap) -> Result<bool, Violation> {
+    fn take(
+        &mut self,
+        queue: &mut Queue,
+        memory: &GuestMemoryMmap,
+        peer: &mut impl Peer,
+    ) -> Result<bool, Violation> {
         let mut used = false;
         for _ in 0..queue.size() {
-            if self.peer.is_done() {
+            if peer.is_done() {
                 break;
             }
             let Some(chain) = queue.pop_descriptor_chain(memory) else {
@@ -115,12 +108,17 @@ impl<P: Peer> Vsock<P> {
             let (header, payload) = packet::read(chain, memory)?;
             queue.add_used(memory, head, 0)?;
             used = true;
-            self.handle(&header, &payload)?;
+            self.handle(&header, &payload, peer)?;
         }
         Ok(used)
     }
 
-    fn give(&mut self, queue: &mut Queue, memory: &GuestMemoryMmap) -> Result<bool, Violation> {
+    fn give(
+        &mut self,
+        queue: &mut Queue,
+        memory: &GuestMemoryMmap,
+        peer: &mut impl Peer,
+    ) -> Result<bool, Violation> {
         let mut used = false;
         for _ in 0..queue.size() {
             if !self.has_something_to_give() {
@@ -131,7 +129,7 @@ impl<P: Peer> Vsock<P> {
             };
             let head = chain.head_index();
             let room = packet::payload_room(chain.clone())?;
-            let (header, payload) = match self.next_packet(room) {
+            let (header, payload) = match self.next_packet(room, peer) {
                 Some(packet) => packet,
                 None => {
                     let position = queue.next_avail().wrapping_sub(1);
@@ -151,19 +149,24 @@ impl<P: Peer> Vsock<P> {
     }
 
     /// An answer that waits, else data, else news of our credit.
-    fn next_packet(&mut self, room: usize) -> Option<(Header, Vec<u8>)> {
+    fn next_packet(&mut self, room: usize, peer: &mut impl Peer) -> Option<(Header, Vec<u8>)> {
         if let Some(header) = self.answers.pop_front() {
             return Some((header, Vec::new()));
         }
         let connection = self.connection.as_mut()?;
-        let payload = self.peer.transmit(room.min(connection.room()));
+        let payload = peer.transmit(room.min(connection.room()));
         if payload.is_empty() {
             return None;
         }
         Some((connection.data(payload.len() as u32), payload))
     }
 
-    fn handle(&mut self, header: &Header, payload: &[u8]) -> Result<(), Violation> {
+    fn handle(
+        &mut self,
+        header: &Header,
+        payload: &[u8],
+        peer: &mut impl Peer,
+    ) -> Result<(), Violation> {
         let operation = header.operation()?;
         if !header.is_for_the_host(u64::from_le_bytes(self.config)) {
             return self.answer(header.refusal());
@@ -175,7 +178,7 @@ impl<P: Peer> Vsock<P> {
             (Operation::Request, None) if free && header.is_to_port(guest::PORT) => {
                 let (connection, answer) = Connection::accept(header);
                 self.connection = Some(connection);
-                self.peer.connected();
+                peer.connected();
                 self.answer(answer)
             }
             (_, None) => self.answer(header.refusal()),
@@ -190,7 +193,7 @@ impl<P: Peer> Vsock<P> {
             (Operation::Data, Some(connection)) => {
                 connection.update(header)?;
                 let news = connection.received(payload.len() as u32)?;
-                self.peer.receive(payload)?;
+                peer.receive(payload)?;
                 news.map_or(Ok(()), |news| self.answer(news))
             }
             (Operation::CreditUpdate, Some(connection)) => connection.update(header),

@@ -105,8 +105,8 @@ fn a_ring_that_our_own_packets_refill_ends_with_its_size() {
     }
     let header = HEADER_SIZE as u64;
     driver.offer(RECEIVE, index - header, header as u32 + 2, WRITE, 0);
-    driver.device.process(&driver.memory).unwrap();
-    assert_eq!(driver.device.peer().asked, usize::from(SIZE));
+    driver.process().unwrap();
+    assert_eq!(driver.peer.asked, usize::from(SIZE));
 }
 
 #[test]

@@ -3,12 +3,13 @@
 use super::driver::poke;
 use super::steps;
 use arbitrary::Arbitrary;
+use guest::hypercall::buffer;
 use kvm_bindings::{kvm_regs, kvm_sregs};
 use sandbox::devices::Violation;
-use sandbox::vm::Host;
 use sandbox::vm::buffer::Buffer;
 use sandbox::vm::hypercall::serve;
 use sandbox::vm::memory::Memory;
+use sandbox::vm::{HypercallHandler, RunError};
 use std::fs::File;
 use std::sync::LazyLock;
 
@@ -21,7 +22,7 @@ const RW: u64 = 3;
 /// Bytes that we hold for one request at most.
 const HELD_MAX: usize = 1 << 20;
 /// And that a kernel gathers before it asks.
-const BUFFER: usize = (64 << 10) - 16;
+const BUFFER: usize = buffer::SIZE - buffer::HEADER;
 
 #[derive(Debug, Arbitrary)]
 enum Step {
@@ -105,7 +106,7 @@ pub fn services(data: &[u8]) {
 /// Whether the guest goes on.
 fn request(before: kvm_regs, sregs: &kvm_sregs, memory: &Memory, buffer: &mut Buffer) -> bool {
     let mut after = before;
-    let served = serve(&mut after, sregs, memory, &mut Kernel, buffer, &mut 0).unwrap();
+    let served = serve(&mut after, sregs, memory, &mut Kernel, buffer, &mut 0);
     let done = before
         .rcx
         .checked_sub(after.rcx)
@@ -119,7 +120,11 @@ fn request(before: kvm_regs, sregs: &kvm_sregs, memory: &Memory, buffer: &mut Bu
         2 | 3 | 4 | 7 => assert!(done <= HELD_MAX as u64),
         _ => assert_eq!(done, 0),
     }
-    served.is_ok()
+    match served {
+        Ok(()) => true,
+        Err(RunError::Crashed(_)) => false,
+        Err(RunError::Failed(error)) => panic!("{error:#}"),
+    }
 }
 
 fn memory() -> Memory {
@@ -160,7 +165,7 @@ impl Place {
 /// Gives all that there is room for.
 struct Kernel;
 
-impl Host for Kernel {
+impl HypercallHandler for Kernel {
     fn output(&mut self, stream: u8, bytes: &[u8]) -> Result<(), Violation> {
         assert!(bytes.len() <= HELD_MAX);
         match stream {

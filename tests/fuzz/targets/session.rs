@@ -8,7 +8,7 @@ use sandbox::devices::Violation;
 use sandbox::devices::vsock::Peer;
 use sandbox::image::Image;
 use sandbox::job::{Work, rehearsal};
-use sandbox::vm::Host;
+use sandbox::vm::HypercallHandler;
 use std::sync::Arc;
 
 const OUTPUT_LIMIT: u64 = 1000;
@@ -60,15 +60,15 @@ pub fn session(data: &[u8]) {
             break;
         }
     }
-    let told = session.take_told();
+    let report = session.take_report();
     let (_, totals, _) = session.into_result();
     for totals in totals {
         assert!(totals.delivered <= totals.total.min(OUTPUT_LIMIT));
     }
-    let forms = told
+    let forms = report
         .displays
         .iter()
-        .chain(&told.result)
+        .chain(&report.result)
         .flat_map(|bundle| bundle.values());
     // A byte that is no text is told as one of three.
     assert!(

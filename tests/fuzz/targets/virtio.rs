@@ -88,7 +88,8 @@ enum Port {
 }
 
 struct Machine {
-    bus: Bus<Recorder>,
+    bus: Bus,
+    peer: Recorder,
     memory: GuestMemoryMmap,
 }
 
@@ -99,14 +100,15 @@ pub fn virtio(data: &[u8]) {
         ..Recorder::default()
     };
     let mut machine = Machine {
-        bus: Bus::new(peer, None).unwrap(),
+        bus: Bus::new(None).unwrap(),
+        peer,
         memory: GuestMemoryMmap::from_ranges(&RAM).unwrap(),
     };
     for step in steps(data) {
         if machine.take(step).is_err() {
             break;
         }
-        let peer = machine.bus.vsock.peer_mut();
+        let peer = &mut machine.peer;
         let packets = std::mem::take(&mut peer.packets);
         assert!(packets <= 2 * QUEUE_MAX, "{packets} packets at once");
         peer.received.clear();
@@ -126,8 +128,9 @@ impl Machine {
                 width,
             } => {
                 let data = &data[..usize::from(width % 9)];
+                let address = address.address();
                 self.bus
-                    .write_memory(address.address(), data, &self.memory)?;
+                    .write_memory(address, data, &self.memory, &mut self.peer)?;
             }
             Step::Read { address, width } => {
                 let mut data = [0; 8];
@@ -194,15 +197,15 @@ impl Machine {
 
     fn save_and_restore(&mut self) {
         if let Some(state) = self.bus.state() {
-            let peer = std::mem::take(self.bus.vsock.peer_mut());
-            self.bus = Bus::from_state(state, peer).unwrap();
+            self.bus = Bus::from_state(state).unwrap();
         }
     }
 
     fn write_register(&mut self, register: u64, value: u32) -> Result<(), Violation> {
         let data = value.to_le_bytes();
+        let address = VSOCK_MMIO + register;
         self.bus
-            .write_memory(VSOCK_MMIO + register, &data, &self.memory)
+            .write_memory(address, &data, &self.memory, &mut self.peer)
     }
 }
 

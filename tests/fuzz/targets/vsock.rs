@@ -78,7 +78,8 @@ struct Model {
 
 struct Driver {
     memory: GuestMemoryMmap,
-    device: VirtioMmio<Recorder>,
+    device: VirtioMmio,
+    peer: Recorder,
     next: [u16; QUEUES],
     model: Model,
 }
@@ -91,7 +92,7 @@ pub fn vsock(data: &[u8]) {
         if driver.take(step).is_break() {
             break;
         }
-        let received = std::mem::take(&mut driver.device.peer_mut().received);
+        let received = std::mem::take(&mut driver.peer.received);
         assert_eq!(received, std::mem::take(&mut driver.model.sent));
     }
 }
@@ -101,16 +102,14 @@ impl Driver {
     fn new() -> Self {
         let mut driver = Self {
             memory: GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap(),
-            device: VirtioMmio::new(
-                Vsock::new(GUEST_CID, Recorder::default()),
-                IrqLines::default().line(5),
-            )
-            .unwrap(),
+            device: VirtioMmio::new(Vsock::new(GUEST_CID), IrqLines::default().line(5)).unwrap(),
+            peer: Recorder::default(),
             next: [0; QUEUES],
             model: Model::default(),
         };
         for (register, value) in initialization(SIZE, [0, 1, 2].map(rings)) {
-            driver.device.write(register, &value.to_le_bytes());
+            let value = value.to_le_bytes();
+            driver.device.write(register, &value, &mut driver.peer);
         }
         let request = header(REQUEST, 0x1_0000, 0, 0);
         assert!(driver.send(&request, 0, 0).is_continue());
@@ -130,7 +129,7 @@ impl Driver {
             }
             Step::Receive { size } => self.receive(size.into()),
             Step::Queue { bytes } => {
-                self.device.peer_mut().to_send += usize::from(bytes);
+                self.peer.to_send += usize::from(bytes);
                 ControlFlow::Continue(())
             }
             Step::SaveAndRestore => {
@@ -167,7 +166,7 @@ impl Driver {
         poke(&self.memory, BUFFER, &bytes);
         let first = first.min(bytes.len()) as u32;
         self.offer(TRANSMIT, [first, bytes.len() as u32 - first], 0);
-        if self.device.process(&self.memory).is_err() {
+        if self.device.process(&self.memory, &mut self.peer).is_err() {
             return ControlFlow::Break(());
         }
         self.model.sent(header, payload);
@@ -178,7 +177,7 @@ impl Driver {
         let used = GuestAddress(rings(RECEIVE)[2] + 2);
         let before: u16 = self.memory.read_obj(used).unwrap();
         self.offer(RECEIVE, [size / 2, size - size / 2], WRITE);
-        if self.device.process(&self.memory).is_err() {
+        if self.device.process(&self.memory, &mut self.peer).is_err() {
             return ControlFlow::Break(());
         }
         let after: u16 = self.memory.read_obj(used).unwrap();
@@ -199,9 +198,8 @@ impl Driver {
         let Some(state) = self.device.state() else {
             return;
         };
-        let peer = std::mem::take(self.device.peer_mut());
         let irq = IrqLines::default().line(5);
-        self.device = VirtioMmio::from_state(state, Vsock::new(GUEST_CID, peer), irq).unwrap();
+        self.device = VirtioMmio::from_state(state, Vsock::new(GUEST_CID), irq).unwrap();
     }
 
     /// Makes a chain of two descriptors available, which are [`BUFFER`] and what follows.

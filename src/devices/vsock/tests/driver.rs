@@ -49,7 +49,8 @@ impl Peer for Recorder {
 
 pub struct Driver {
     pub memory: GuestMemoryMmap,
-    pub device: VirtioMmio<Recorder>,
+    pub device: VirtioMmio,
+    pub peer: Recorder,
     /// Next free descriptor and available index of each queue.
     pub next: [u16; QUEUES],
 }
@@ -68,15 +69,16 @@ impl Driver {
             (GuestAddress(HOLE.end), (MEMORY - HOLE.end) as usize),
         ];
         let memory = GuestMemoryMmap::from_ranges(&regions).unwrap();
-        let recorder = Recorder {
+        let peer = Recorder {
             to_send: to_send.to_vec(),
             ..Recorder::default()
         };
         let irq = IrqLines::default().line(5);
-        let device = VirtioMmio::new(Vsock::new(CID, recorder), irq).unwrap();
+        let device = VirtioMmio::new(Vsock::new(CID), irq).unwrap();
         let mut driver = Self {
             memory,
             device,
+            peer,
             next: [0; QUEUES],
         };
         driver.negotiate();
@@ -110,7 +112,8 @@ impl Driver {
     }
 
     pub fn write(&mut self, register: u64, value: u32) -> bool {
-        self.device.write(register, &value.to_le_bytes())
+        self.device
+            .write(register, &value.to_le_bytes(), &mut self.peer)
     }
 
     pub fn read(&self, register: u64) -> u32 {
@@ -139,6 +142,10 @@ impl Driver {
         put(self.next[queue], available + 2);
     }
 
+    pub fn process(&mut self) -> Result<(), Violation> {
+        self.device.process(&self.memory, &mut self.peer)
+    }
+
     pub fn send(&mut self, header: &Header, payload: &[u8]) -> Result<(), Violation> {
         let bytes = [header.as_slice(), payload].concat();
         self.memory
@@ -146,7 +153,7 @@ impl Driver {
             .unwrap();
         self.offer(TRANSMIT, BUFFERS, bytes.len() as u32, 0, 0);
         assert!(self.write(0x050, TRANSMIT as u32), "a kick is seen");
-        self.device.process(&self.memory)
+        self.process()
     }
 
     /// Gives the device a buffer and reads what it put there.
@@ -160,7 +167,7 @@ impl Driver {
         let index = || self.memory.read_obj::<u16>(GuestAddress(used + 2)).unwrap();
         let before = index();
         self.offer(RECEIVE, address, length, WRITE, 0);
-        self.device.process(&self.memory).unwrap();
+        self.process().unwrap();
         let after = self.memory.read_obj::<u16>(GuestAddress(used + 2)).unwrap();
         if before == after {
             self.next[RECEIVE] = self.next[RECEIVE].wrapping_sub(1);
@@ -184,7 +191,7 @@ impl Driver {
     }
 
     pub fn received(&self) -> &[u8] {
-        &self.device.peer().received
+        &self.peer.received
     }
 }
 

@@ -71,7 +71,7 @@ proptest! {
         driver.connect();
         for (queue, address, length, flags, next) in chains {
             driver.offer(queue, address, length, flags, next);
-            if driver.device.process(&driver.memory).is_err() {
+            if driver.process().is_err() {
                 break;
             }
         }
@@ -93,9 +93,9 @@ proptest! {
             let available = GuestAddress(queues[queue][1].wrapping_add(2));
             driver.memory.write_obj(index, available).unwrap_or_default();
             driver.memory.write_obj(index, GuestAddress(address)).unwrap_or_default();
-            driver.device.peer_mut().asked = 0;
-            let result = driver.device.process(&driver.memory);
-            prop_assert!(driver.device.peer().asked <= 256);
+            driver.peer.asked = 0;
+            let result = driver.process();
+            prop_assert!(driver.peer.asked <= 256);
             if result.is_err() {
                 break;
             }
@@ -111,7 +111,7 @@ proptest! {
         let before = index(used);
         let jumped = index(available).wrapping_add(jump);
         driver.memory.write_obj(jumped, GuestAddress(available + 2)).unwrap();
-        driver.device.process(&driver.memory).unwrap();
+        driver.process().unwrap();
         let after: u16 = driver.memory.read_obj(GuestAddress(used + 2)).unwrap();
         prop_assert_eq!(after, before);
     }
@@ -137,12 +137,12 @@ proptest! {
     ) {
         let mut driver = Driver::new(&[]);
         for (register, data, width, anywhere) in accesses {
-            driver.device.write(register, &data[..width]);
-            driver.device.write(anywhere, &data[..width]);
+            driver.device.write(register, &data[..width], &mut driver.peer);
+            driver.device.write(anywhere, &data[..width], &mut driver.peer);
             driver.device.read(register, &mut data.to_vec()[..width]);
             driver.device.read(anywhere, &mut data.to_vec()[..width]);
             prop_assert_eq!(driver.read(0x000), 0x7472_6976);
-            if driver.device.process(&driver.memory).is_err() {
+            if driver.process().is_err() {
                 break;
             }
         }
@@ -187,7 +187,7 @@ proptest! {
         }
         prop_assert_eq!(driver.received(), &to_host[..to_host.len() - rest.len()]);
         prop_assert_eq!(&arrived, &to_guest[..arrived.len()]);
-        let unsent = &driver.device.peer().to_send;
+        let unsent = &driver.peer.to_send;
         prop_assert_eq!(unsent, &to_guest[arrived.len()..]);
     }
 
@@ -244,9 +244,8 @@ fn expected(
 
 fn save_and_restore(mut driver: Driver) -> Driver {
     if let Some(state) = driver.device.state() {
-        let peer = std::mem::take(driver.device.peer_mut());
         let irq = IrqLines::default().line(5);
-        driver.device = VirtioMmio::from_state(state, Vsock::new(CID, peer), irq).unwrap();
+        driver.device = VirtioMmio::from_state(state, Vsock::new(CID), irq).unwrap();
     }
     driver
 }

@@ -9,6 +9,7 @@ use crate::vm::arch::x86_64::exception::Exception;
 use crate::vm::arch::x86_64::instruction::{Instruction, LENGTH_MAX, decode};
 use crate::vm::arch::x86_64::paging::AddressSpace;
 use crate::vm::arch::x86_64::xsave;
+use crate::vm::end::RunError;
 use crate::vm::memory::Memory;
 use anyhow::{Context, Result};
 use kvm_bindings::{KVM_INTERNAL_ERROR_EMULATION, kvm_regs};
@@ -19,8 +20,8 @@ const BREAKPOINT: u8 = 3;
 const GENERAL_PROTECTION: u8 = 13;
 const PAGE_FAULT: u8 = 14;
 
-/// Completes the instruction at RIP, or says why that cannot be done.
-pub fn complete(vcpu: &VcpuFd, memory: &Memory) -> Result<Result<(), Crash>> {
+/// Completes the instruction at RIP. One that cannot be completed is a crash.
+pub fn complete(vcpu: &VcpuFd, memory: &Memory) -> Result<(), RunError> {
     let mut regs = vcpu.get_regs().context("reading the registers")?;
     let sregs = vcpu.get_sregs().context("reading the system registers")?;
     let space = AddressSpace::new(memory, sregs.cr3);
@@ -43,7 +44,7 @@ pub fn complete(vcpu: &VcpuFd, memory: &Memory) -> Result<Result<(), Crash>> {
         Some(Instruction::Xrstor { address, length }) => {
             (length, xsave::restore(vcpu, &space, address, mask)?)
         }
-        None => return Ok(Err(crash(&regs, bytes))),
+        None => return Err(crash(&regs, bytes).into()),
     };
     match done {
         Ok(()) => {
@@ -52,7 +53,7 @@ pub fn complete(vcpu: &VcpuFd, memory: &Memory) -> Result<Result<(), Crash>> {
         }
         Err(exception) => raise(vcpu, exception)?,
     }
-    Ok(Ok(()))
+    Ok(())
 }
 
 /// Says what an internal error of KVM's was: as a rule the instruction at RIP, which neither KVM nor we

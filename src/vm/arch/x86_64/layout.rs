@@ -53,5 +53,5 @@ pub const SERIAL_IRQ: u32 = 4;
 /// Keyboard controller command port; 0xfe pulses the reset line.
 pub const I8042_COMMAND: u16 = 0x64;
 pub const I8042_RESET: u8 = 0xfe;
-/// Where the guest kernel asks for what we do in its place (`vm::services`).
-pub const HOST_SERVICES_PORT: u16 = 0xe4;
+/// Where the guest kernel asks for what we do in its place.
+pub const HYPERCALL_PORT: u16 = guest::hypercall::PORT;

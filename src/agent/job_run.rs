@@ -1,0 +1,315 @@
+//! One run of a job: how the guest gets it, what becomes of its output, and how it ends. It lives as long
+//! as its program.
+
+use crate::agent::collection::Collection;
+use crate::agent::connection::Connection;
+use crate::agent::guest_report::{GuestReport, GuestReportBuilder};
+use crate::agent::input::Shared;
+use crate::agent::output_sink::{Sink, Totals};
+use crate::devices::Violation;
+use crate::job::Work;
+use crate::outcome::{Crash, Outcome};
+use crate::vm::HypercallHandler;
+use guest::{Exit, FileStream, Frame, Job, stream};
+use nix::errno::Errno;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A job in a guest.
+pub struct JobRun {
+    shared: Arc<Shared>,
+    state: StartState,
+    /// The program's, as the guest takes them.
+    files: FileStream,
+    /// What is wanted of the guest once its program has ended, if anything is.
+    collection: Option<Collection>,
+    /// Standard output and standard error.
+    sinks: [Sink; 2],
+    /// If anybody wants to know.
+    report: Option<GuestReportBuilder>,
+    outcome: Option<Outcome>,
+    /// When the job was handed over, and when its output began.
+    started: Option<Instant>,
+    first_output: Option<Instant>,
+}
+
+/// How far the guest is in getting its job.
+enum StartState {
+    /// The agent gets this, once it is ready; what follows.
+    Agent { job: Job, next: Box<StartState> },
+    /// The agent has it.
+    Started,
+    /// The same, and it is an interpreter to be saved when it asks for a job.
+    Warming,
+    /// It asked.
+    Warm,
+    /// The interpreter waits, or will, and gets this on its request.
+    Handover(VecDeque<u8>),
+}
+
+impl JobRun {
+    /// Makes one for a guest that boots and then gets this job.
+    pub fn cold(work: Work, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
+        let (job, next) = match work.interpreter() {
+            Some(interpreter) => (interpreter, StartState::Handover(work.handover().into())),
+            None => (work.job.clone(), StartState::Started),
+        };
+        let next = Box::new(next);
+        let report = GuestReportBuilder::of(&work, &sinks, false);
+        let files = FileStream::new(work.into_files());
+        Self::new(
+            StartState::Agent { job, next },
+            files,
+            sinks,
+            report,
+            shared,
+        )
+    }
+
+    /// Makes one for a guest that boots and then starts this interpreter, to be saved.
+    pub fn warming(job: Job, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
+        let next = Box::new(StartState::Warming);
+        let state = StartState::Agent { job, next };
+        Self::new(state, FileStream::default(), sinks, None, shared)
+    }
+
+    /// Makes one for a guest that was saved while its interpreter asked for a job.
+    pub fn warm(work: Work, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
+        let state = StartState::Handover(work.handover().into());
+        let report = GuestReportBuilder::of(&work, &sinks, !work.is_warm());
+        let files = FileStream::new(work.into_files());
+        Self::new(state, files, sinks, report, shared)
+    }
+
+    /// Sets what files are to be fetched once the program has ended.
+    pub fn collect(&mut self, collection: Option<Collection>) {
+        self.collection = collection;
+    }
+
+    fn new(
+        state: StartState,
+        files: FileStream,
+        sinks: [Sink; 2],
+        report: Option<GuestReportBuilder>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self {
+            shared,
+            state,
+            files,
+            collection: None,
+            sinks,
+            report,
+            outcome: None,
+            started: None,
+            first_output: None,
+        }
+    }
+
+    /// Whether it is known how the job ended.
+    pub fn has_ended(&self) -> bool {
+        self.outcome.is_some()
+    }
+
+    /// How it ended, if it did.
+    pub fn into_outcome(self) -> Option<Outcome> {
+        self.outcome
+    }
+
+    /// When the job was handed over.
+    pub fn started(&self) -> Option<Instant> {
+        self.started
+    }
+
+    pub fn first_output(&self) -> Option<Instant> {
+        self.first_output
+    }
+
+    /// What became of standard output and standard error.
+    pub fn totals(&self) -> [Totals; 2] {
+        self.sinks.each_ref().map(Sink::totals)
+    }
+
+    /// Takes what was kept of the program's output.
+    pub fn take_kept(&mut self) -> [Option<Vec<u8>>; 2] {
+        self.sinks.each_mut().map(Sink::take_kept)
+    }
+
+    /// Takes what the guest told beside that.
+    pub fn take_report(&mut self) -> GuestReport {
+        let report = self.report.take();
+        report.map(GuestReportBuilder::finish).unwrap_or_default()
+    }
+
+    /// Whether the guest is an interpreter that waits for a job.
+    pub fn is_warm(&self) -> bool {
+        matches!(self.state, StartState::Warm)
+    }
+
+    /// Whether nothing more is wanted of the guest.
+    pub fn is_done(&self) -> bool {
+        self.has_ended() || self.shared.is_stopped() || self.is_warm()
+    }
+
+    /// Takes the standard input that waits for the guest.
+    pub fn take_stdin(&self) -> Vec<Frame> {
+        self.shared.take_stdin()
+    }
+
+    /// Ends it, since its guest has gone off the connection.
+    pub fn disconnect(&mut self) {
+        self.outcome
+            .get_or_insert(Outcome::Crashed(Crash::ShutDown));
+    }
+
+    /// Does what a frame of the agent's is about. An answer goes to the connection.
+    pub fn handle(&mut self, frame: Frame, connection: &mut Connection) -> Result<(), Violation> {
+        match (frame, &self.state) {
+            (Frame::Ready, StartState::Agent { .. }) => self.start(connection),
+            (frame, StartState::Agent { .. }) | (frame @ Frame::Ready, _) => {
+                return Err(out_of_turn(&frame));
+            }
+            (Frame::StdinTaken(count), _) => self
+                .shared
+                .stdin_taken(count as usize)
+                .ok_or_else(|| Violation("standard input taken that was never sent".into()))?,
+            (Frame::Exit(exit), _) => {
+                self.ended(outcome(exit));
+                if let Some(wish) = self.collection.as_mut().and_then(Collection::wish) {
+                    connection.send(&wish);
+                }
+            }
+            (Frame::Collected, _) => match self.collection.as_mut().and_then(Collection::finish) {
+                Some(outcome) => self.outcome = Some(outcome),
+                None => return Err(out_of_turn(&Frame::Collected)),
+            },
+            (frame, _) => return Err(out_of_turn(&frame)),
+        }
+        Ok(())
+    }
+
+    /// The program has, so this is the outcome, though the guest may have to go on for a while.
+    fn ended(&mut self, outcome: Outcome) {
+        match (&mut self.collection, &outcome) {
+            (Some(collection), Outcome::Exited(_) | Outcome::Signaled { .. }) => {
+                collection.await_files(outcome);
+            }
+            _ => drop(self.outcome.get_or_insert(outcome)),
+        }
+    }
+
+    fn start(&mut self, connection: &mut Connection) {
+        let state = std::mem::replace(&mut self.state, StartState::Started);
+        if let StartState::Agent { job, next } = state {
+            self.state = *next;
+            connection.send(&Frame::Start(job));
+            // An interpreter that is started first gets the job later.
+            if !matches!(self.state, StartState::Handover(_)) {
+                self.mark_start();
+            }
+        }
+    }
+
+    fn mark_start(&mut self) {
+        let now = Instant::now();
+        self.started = Some(now);
+        self.shared.started(now);
+    }
+}
+
+fn out_of_turn(frame: &Frame) -> Violation {
+    let name = format!("{frame:?}");
+    let name: String = name.chars().take_while(|c| c.is_alphanumeric()).collect();
+    Violation(format!("the agent sent {name} out of turn"))
+}
+
+fn outcome(exit: Exit) -> Outcome {
+    match exit {
+        Exit::Exited(status) => Outcome::Exited(status),
+        Exit::Signaled {
+            signal,
+            out_of_memory,
+        } => Outcome::Signaled {
+            signal,
+            out_of_memory,
+        },
+        Exit::NotStarted(errno) => Outcome::NotStarted(errno),
+    }
+}
+
+impl HypercallHandler for JobRun {
+    fn output(&mut self, stream: u8, bytes: &[u8]) -> Result<(), Violation> {
+        if stream == stream::FILES
+            && let Some(collection) = &mut self.collection
+        {
+            if let Some(outcome) = collection.deliver(bytes, &self.shared)? {
+                self.outcome.get_or_insert(outcome);
+            }
+            return Ok(());
+        }
+        if let stream::REPORTS | stream::EVENTS = stream {
+            match &mut self.report {
+                Some(report) if stream == stream::REPORTS => report.add_reports(bytes),
+                Some(report) => report.add_events(bytes),
+                None => {}
+            }
+            return Ok(());
+        }
+        let sink = match stream {
+            stream::STDOUT => &mut self.sinks[0],
+            stream::STDERR => &mut self.sinks[1],
+            _ => return Err(Violation(format!("output to stream {stream}"))),
+        };
+        self.first_output.get_or_insert_with(Instant::now);
+        let ended = self.collection.as_ref().is_some_and(Collection::is_awaited);
+        if self.outcome.is_some() || ended {
+            return Ok(());
+        }
+        match sink.deliver(bytes, || self.shared.is_stopped()) {
+            Ok(()) => {}
+            Err(Errno::EPIPE) => self.outcome = Some(Outcome::OutputClosed),
+            Err(errno) => self.outcome = Some(Outcome::OutputFailed(errno as i32)),
+        }
+        Ok(())
+    }
+
+    fn job(&mut self, room: usize) -> Option<Vec<u8>> {
+        if let StartState::Warming = self.state {
+            self.state = StartState::Warm;
+            return None;
+        }
+        let StartState::Handover(rest) = &mut self.state else {
+            return Some(Vec::new());
+        };
+        let count = room.min(rest.len());
+        let piece = rest.drain(..count).collect();
+        if self.started.is_none() {
+            self.mark_start();
+        }
+        Some(piece)
+    }
+
+    fn files(&mut self, room: usize) -> Vec<u8> {
+        let (StartState::Started | StartState::Handover(_)) = self.state else {
+            return Vec::new();
+        };
+        self.files.take(room)
+    }
+
+    fn no_files(&mut self, errno: u8) {
+        self.outcome.get_or_insert(Outcome::NoFiles(errno));
+    }
+
+    fn exited(&mut self, status: u8) {
+        self.ended(Outcome::Exited(status));
+    }
+
+    fn wants_stdin(&mut self) {
+        self.shared.want_stdin();
+    }
+
+    fn has_begun(&self) -> bool {
+        self.started.is_some()
+    }
+}

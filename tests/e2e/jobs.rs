@@ -1,0 +1,251 @@
+//! An agent that gets one job after the other on the same connection, from a bare host.
+
+use crate::common::{Cache, mode};
+use crate::machine::run_to_its_end;
+use guest::{Decoder, Exit, FileStream, Frame, Job, encode, stream};
+use sandbox::devices::Violation;
+use sandbox::devices::vsock::Peer;
+use sandbox::image::store;
+use sandbox::vm::{BootImages, Config, End, HypercallHandler, Vm, allow_kicks, host};
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Hundredths of a second that all jobs of a test may take together.
+const PATIENCE: u32 = 30_000;
+
+/// A job, and the path of what it is to leave.
+struct Order {
+    job: Job,
+    wanted: Option<&'static str>,
+}
+
+/// What came of a job.
+#[derive(Debug, PartialEq)]
+struct Ran {
+    output: String,
+    /// As the agent sends them.
+    files: Vec<u8>,
+    exit: Option<Exit>,
+}
+
+/// A host that gives an agent its jobs, each when the one before is over.
+struct Bench {
+    stop: Arc<AtomicBool>,
+    decoder: Decoder,
+    outgoing: VecDeque<u8>,
+    orders: VecDeque<Order>,
+    wanted: Option<&'static str>,
+    files: FileStream,
+    ran: Vec<Ran>,
+    is_over: bool,
+}
+
+impl Bench {
+    fn new(stop: Arc<AtomicBool>, orders: Vec<Order>) -> Self {
+        Self {
+            stop,
+            decoder: Decoder::with_limit(guest::MAX_PAYLOAD),
+            outgoing: VecDeque::new(),
+            orders: orders.into(),
+            wanted: None,
+            files: FileStream::default(),
+            ran: Vec::new(),
+            is_over: false,
+        }
+    }
+
+    fn send(&mut self, frame: &Frame) {
+        let mut bytes = Vec::new();
+        encode(frame, &mut bytes);
+        self.outgoing.extend(bytes);
+    }
+
+    fn give_next(&mut self) {
+        let Some(order) = self.orders.pop_front() else {
+            self.is_over = true;
+            return;
+        };
+        self.wanted = order.wanted;
+        self.files = FileStream::new(Vec::new());
+        self.ran.push(Ran {
+            output: String::new(),
+            files: Vec::new(),
+            exit: None,
+        });
+        self.send(&Frame::Start(order.job));
+        self.send(&Frame::StdinEnd);
+    }
+
+    fn last(&mut self) -> &mut Ran {
+        self.ran.last_mut().expect("a job")
+    }
+}
+
+impl Peer for Bench {
+    fn connected(&mut self) {}
+
+    fn disconnected(&mut self) {
+        self.is_over = true;
+    }
+
+    fn receive(&mut self, bytes: &[u8]) -> Result<(), Violation> {
+        self.decoder.push(bytes);
+        while let Some(frame) = self.decoder.next_frame()? {
+            match frame {
+                Frame::Ready => self.give_next(),
+                Frame::Exit(exit) => {
+                    self.last().exit = Some(exit);
+                    match self.wanted {
+                        Some(path) => self.send(&Frame::Collect(vec![path.into()])),
+                        None => self.give_next(),
+                    }
+                }
+                Frame::Collected => self.give_next(),
+                other => return Err(Violation(format!("{other:?}"))),
+            }
+        }
+        Ok(())
+    }
+
+    fn transmit(&mut self, room: usize) -> Vec<u8> {
+        let count = room.min(self.outgoing.len());
+        self.outgoing.drain(..count).collect()
+    }
+
+    fn is_done(&self) -> bool {
+        self.is_over || self.stop.load(Ordering::Acquire)
+    }
+}
+
+impl HypercallHandler for Bench {
+    fn output(&mut self, stream: u8, bytes: &[u8]) -> Result<(), Violation> {
+        match stream {
+            stream::FILES => self.last().files.extend(bytes),
+            stream::STDOUT | stream::STDERR => {
+                let text = String::from_utf8_lossy(bytes);
+                self.last().output.push_str(&text);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn job(&mut self, _: usize) -> Option<Vec<u8>> {
+        Some(Vec::new())
+    }
+
+    fn files(&mut self, room: usize) -> Vec<u8> {
+        self.files.take(room)
+    }
+
+    fn no_files(&mut self, _: u8) {}
+
+    fn exited(&mut self, _: u8) {}
+
+    fn wants_stdin(&mut self) {}
+
+    fn has_begun(&self) -> bool {
+        true
+    }
+}
+
+/// The runtime image, from the cache that the tests share.
+fn runtime() -> File {
+    let directory = Cache::shared().0.path().join("sandbox");
+    let paths = fs::read_dir(directory).unwrap();
+    let mut paths = paths.map(|entry| entry.unwrap().path());
+    let image = paths.find(|path| path.extension() == Some("erofs".as_ref()));
+    File::open(image.expect("a runtime image")).unwrap()
+}
+
+/// Runs them in one machine.
+fn run(orders: Vec<Order>) -> Vec<Ran> {
+    allow_kicks().unwrap();
+    let kvm = host::open(Path::new("/dev/kvm")).expect("these tests need KVM");
+    let stop = Arc::new(AtomicBool::new(false));
+    let config = Config {
+        memory: 128 << 20,
+        runtime: runtime(),
+        images: BootImages {
+            kernel: &store::kernel().unwrap(),
+            agent: store::AGENT,
+        },
+        console: None,
+    };
+    let bench = Bench::new(Arc::clone(&stop), orders);
+    let vm = Vm::boot(&kvm, mode(), config, bench).unwrap();
+    let (vm, end) = run_to_its_end(vm, &stop, PATIENCE);
+    let console = String::from_utf8_lossy(&vm.console()).into_owned();
+    assert_eq!(end, End::Done, "{console}");
+    let bench = vm.into_host();
+    assert!(bench.orders.is_empty(), "{:?}\n{console}", bench.ran);
+    bench.ran
+}
+
+fn order(argv: &[&str]) -> Order {
+    let job = Job {
+        argv: argv.iter().map(|word| word.as_bytes().to_vec()).collect(),
+        env: vec![b"PATH=/usr/bin:/bin".to_vec()],
+        pids_limit: 10,
+        root: false,
+        workdir: guest::WORKDIR.into(),
+    };
+    Order { job, wanted: None }
+}
+
+fn ran(output: &str, exit: Exit) -> Ran {
+    Ran {
+        output: output.into(),
+        files: Vec::new(),
+        exit: Some(exit),
+    }
+}
+
+fn signaled(out_of_memory: bool) -> Exit {
+    Exit::Signaled {
+        signal: 9,
+        out_of_memory,
+    }
+}
+
+#[test]
+fn an_agent_takes_a_second_job_when_nothing_of_the_first_is_left_running() {
+    let first = "python3 -c 'import os, time; os.setsid(); time.sleep(1000)' &
+        echo $! >left; [ -d /proc/$! ] && echo first runs on; exit 3";
+    let second =
+        "read -r pid <left; [ -d /proc/$pid ] && echo first still runs; echo second; exit 4";
+    let kept = Order {
+        wanted: Some("/work/left"),
+        ..order(&["bash", "-c", first])
+    };
+    let [first, second] = run(vec![kept, order(&["bash", "-c", second])])
+        .try_into()
+        .unwrap();
+    assert_eq!(
+        (first.output.as_str(), first.exit),
+        ("first runs on\n", Some(Exit::Exited(3)))
+    );
+    assert!(first.files.starts_with(&[1, 0, 0, 0]), "{:?}", first.files);
+    assert_eq!(second, ran("second\n", Exit::Exited(4)));
+}
+
+#[test]
+fn a_job_that_failed_says_nothing_of_the_next_one() {
+    let greedy = "a = []\nwhile True: a.append(bytearray(1 << 20))";
+    let orders = vec![
+        order(&["python3", "-c", greedy]),
+        order(&["/no/such/program"]),
+        order(&["bash", "-c", "kill -KILL $$"]),
+        order(&["bash", "-c", "echo fourth"]),
+    ];
+    let expected = [
+        ran("", signaled(true)),
+        ran("", Exit::NotStarted(libc::ENOENT as u8)),
+        ran("", signaled(false)),
+        ran("fourth\n", Exit::Exited(0)),
+    ];
+    assert_eq!(run(orders), expected);
+}

@@ -1,7 +1,7 @@
 //! Frames: encoding, and decoding from a stream that arrives in pieces.
 
 use crate::bytes::{Malformed, put_list, take_list};
-use crate::{Job, MAX_PAYLOAD, MAX_START};
+use crate::{JobFrame, MAX_PAYLOAD, MAX_START};
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,7 +9,7 @@ pub enum Frame {
     /// Guest: the agent is up and waits for the first job.
     Ready,
     /// Host, once the agent is ready or a program has ended: run this.
-    Start(Job),
+    Start(JobFrame),
     /// Host: bytes for the program's standard input.
     Stdin(Vec<u8>),
     /// Host: no more standard input.
@@ -156,7 +156,7 @@ fn limit(kind: u8) -> Result<usize, Malformed> {
 fn decode(kind: u8, payload: &[u8]) -> Result<Frame, Malformed> {
     Ok(match kind {
         READY => Frame::Ready,
-        START => Frame::Start(Job::decode(payload)?),
+        START => Frame::Start(JobFrame::decode(payload)?),
         STDIN => Frame::Stdin(payload.to_vec()),
         STDIN_END => Frame::StdinEnd,
         STDIN_TAKEN => Frame::StdinTaken(u32::from_le_bytes(

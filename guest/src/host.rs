@@ -1,7 +1,7 @@
 //! The connection to the host.
 
 use anyhow::{Context, Result, bail};
-use guest::{Decoder, Frame, HOST_CID, Job, PORT, encode};
+use guest::{Decoder, Frame, HOST_CID, JobFrame, PORT, encode};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -22,7 +22,7 @@ pub fn connect_to_host() -> Result<File> {
 
 /// What the host wants next.
 pub enum Request {
-    Run(Job),
+    Run(JobFrame),
     /// The files at these paths, which the last program left.
     Collect(Vec<Vec<u8>>),
 }

@@ -69,7 +69,7 @@ pub mod buffer {
     pub const SIZE: usize = 64 << 10;
 }
 
-/// Flags of what is asked of an interpreter along with a job ([`crate::Job::handover`]).
+/// Flags of what is asked of an interpreter along with a job ([`crate::JobFrame::handover`]).
 pub mod handover {
     /// It is not in its working directory yet, or there are files that it must not overlook.
     pub const ENTER: u32 = 1;

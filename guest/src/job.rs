@@ -5,7 +5,7 @@ use crate::bytes::{Malformed, put_bytes, put_list, put_u32, take_bytes, take_lis
 
 /// One program to run, once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Job {
+pub struct JobFrame {
     /// The program and its arguments, as execve(2) wants them; found through PATH.
     pub argv: Vec<Vec<u8>>,
     /// `NAME=value` each: the whole environment.
@@ -18,7 +18,7 @@ pub struct Job {
     pub workdir: Vec<u8>,
 }
 
-impl Job {
+impl JobFrame {
     /// As an interpreter gets it that was started already: behind its length, and with the
     /// script, if that is what it is to run. `flags`: of [`crate::handover`].
     pub fn handover(&self, script: Option<&File>, flags: u32) -> Vec<u8> {
@@ -68,7 +68,7 @@ pub(crate) mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    pub(crate) fn any_job() -> impl Strategy<Value = Job> {
+    pub(crate) fn any_job() -> impl Strategy<Value = JobFrame> {
         let bytes = || vec(any::<u8>(), 0..40);
         (
             vec(bytes(), 0..6),
@@ -77,7 +77,7 @@ pub(crate) mod tests {
             any::<bool>(),
             bytes(),
         )
-            .prop_map(|(argv, env, pids_limit, root, workdir)| Job {
+            .prop_map(|(argv, env, pids_limit, root, workdir)| JobFrame {
                 argv,
                 env,
                 pids_limit,
@@ -88,7 +88,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_count_that_the_payload_cannot_hold_is_refused() {
-        assert_eq!(Job::decode(&[0xff; 8]), Err(Malformed("too short")));
+        assert_eq!(JobFrame::decode(&[0xff; 8]), Err(Malformed("too short")));
     }
 
     proptest! {
@@ -96,11 +96,11 @@ pub(crate) mod tests {
         #[test]
         fn any_payload_is_one_job_or_refused(words in vec(prop_oneof![0..4u32, any::<u32>()], 0..20)) {
             let payload: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
-            if let Ok(job) = Job::decode(&payload) {
+            if let Ok(job) = JobFrame::decode(&payload) {
                 let mut bytes = Vec::new();
                 job.encode(&mut bytes);
                 prop_assert_eq!(bytes.len(), payload.len());
-                prop_assert_eq!(Job::decode(&bytes), Ok(job));
+                prop_assert_eq!(JobFrame::decode(&bytes), Ok(job));
             }
         }
     }

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! agent → host   Ready
-//! host  → agent          Start(Job)  Stdin*  StdinEnd           Collect
+//! host  → agent          Start(JobFrame)  Stdin*  StdinEnd           Collect
 //! agent → host                       StdinTaken*        Exit             Collected
 //! ```
 //!
@@ -31,7 +31,7 @@ pub use bytes::Malformed;
 pub use file::{File, FileStream, Header, kind};
 pub use frame::{Decoder, Exit, Frame, encode};
 pub use hypercall::{event, handover, stream};
-pub use job::Job;
+pub use job::JobFrame;
 pub use report::{Record, Records};
 
 /// The program's working directory, unless the job names another.

@@ -8,7 +8,7 @@ mod program;
 mod relay;
 
 use anyhow::{Context, Result};
-use guest::{Decoder, Exit, Frame, Job};
+use guest::{Decoder, Exit, Frame, JobFrame};
 use host::{Request, connect_to_host, receive_request, send};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::{SigSet, Signal};
@@ -53,7 +53,7 @@ fn run() -> Result<Infallible> {
 
 /// Runs a job until its program has ended, and tells the host how; gives back the decoder.
 fn run_job(
-    job: &Job,
+    job: &JobFrame,
     host: &mut File,
     decoder: Decoder,
     children: &SignalFd,

@@ -3,7 +3,7 @@
 use crate::machine::{CGROUP, USER};
 use anyhow::{Context, Result, bail};
 use guest::hypercall::prctl;
-use guest::{Job, stream};
+use guest::{JobFrame, stream};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -25,7 +25,7 @@ pub struct Program {
 }
 
 /// Starts the job's program; the kernel makes its files. The inner error is errno of execve(2).
-pub fn start(job: &Job) -> Result<Result<Program, Errno>> {
+pub fn start(job: &JobFrame) -> Result<Result<Program, Errno>> {
     fs::write(format!("{CGROUP}/pids.max"), job.pids_limit.to_string())
         .context("limiting processes")?;
     let (child_stdin, stdin) = pipe()?;
@@ -75,7 +75,7 @@ pub fn end_all() -> Result<()> {
     }
 }
 
-fn command(job: &Job) -> Result<Command> {
+fn command(job: &JobFrame) -> Result<Command> {
     let Some((program, arguments)) = job.argv.split_first() else {
         bail!("the job names no program");
     };

@@ -2,7 +2,7 @@
 //! each is checked for what it must be, and all are bounded.
 
 use crate::agent::Sink;
-use crate::job::Work;
+use crate::job::Job;
 use crate::record::{Bundle, Event, EventKind, Exception};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -50,8 +50,8 @@ pub struct GuestReportBuilder {
 impl GuestReportBuilder {
     /// Makes one for a run of which a record is wanted. `begins`: the program is executed by
     /// an interpreter that tells.
-    pub fn of(work: &Work, sinks: &[Sink; 2], begins: bool) -> Option<Self> {
-        work.record.then(|| Self::new(sinks[0].limit(), begins))
+    pub fn of(job: &Job, sinks: &[Sink; 2], begins: bool) -> Option<Self> {
+        job.record.then(|| Self::new(sinks[0].limit(), begins))
     }
 
     fn new(limit: u64, begins: bool) -> Self {

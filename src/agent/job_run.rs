@@ -7,10 +7,10 @@ use crate::agent::guest_report::{GuestReport, GuestReportBuilder};
 use crate::agent::input::Shared;
 use crate::agent::output_sink::{Sink, Totals};
 use crate::devices::Violation;
-use crate::job::Work;
+use crate::job::Job;
 use crate::outcome::{Crash, Outcome};
 use crate::vm::HypercallHandler;
-use guest::{Exit, FileStream, Frame, Job, stream};
+use guest::{Exit, FileStream, Frame, JobFrame, stream};
 use nix::errno::Errno;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -37,7 +37,10 @@ pub struct JobRun {
 /// How far the guest is in getting its job.
 enum StartState {
     /// The agent gets this, once it is ready; what follows.
-    Agent { job: Job, next: Box<StartState> },
+    Agent {
+        job: JobFrame,
+        next: Box<StartState>,
+    },
     /// The agent has it.
     Started,
     /// The same, and it is an interpreter to be saved when it asks for a job.
@@ -50,16 +53,16 @@ enum StartState {
 
 impl JobRun {
     /// Makes one for a guest that boots and then gets this job.
-    pub fn cold(work: Work, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
-        let (job, next) = match work.interpreter() {
-            Some(interpreter) => (interpreter, StartState::Handover(work.handover().into())),
-            None => (work.job.clone(), StartState::Started),
+    pub fn cold(job: Job, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
+        let (frame, next) = match job.interpreter() {
+            Some(interpreter) => (interpreter, StartState::Handover(job.handover().into())),
+            None => (job.frame.clone(), StartState::Started),
         };
         let next = Box::new(next);
-        let report = GuestReportBuilder::of(&work, &sinks, false);
-        let files = FileStream::new(work.into_files());
+        let report = GuestReportBuilder::of(&job, &sinks, false);
+        let files = FileStream::new(job.into_files());
         Self::new(
-            StartState::Agent { job, next },
+            StartState::Agent { job: frame, next },
             files,
             sinks,
             report,
@@ -68,17 +71,17 @@ impl JobRun {
     }
 
     /// Makes one for a guest that boots and then starts this interpreter, to be saved.
-    pub fn warming(job: Job, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
+    pub fn warming(job: JobFrame, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
         let next = Box::new(StartState::Warming);
         let state = StartState::Agent { job, next };
         Self::new(state, FileStream::default(), sinks, None, shared)
     }
 
     /// Makes one for a guest that was saved while its interpreter asked for a job.
-    pub fn warm(work: Work, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
-        let state = StartState::Handover(work.handover().into());
-        let report = GuestReportBuilder::of(&work, &sinks, !work.is_warm());
-        let files = FileStream::new(work.into_files());
+    pub fn warm(job: Job, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
+        let state = StartState::Handover(job.handover().into());
+        let report = GuestReportBuilder::of(&job, &sinks, !job.is_warm());
+        let files = FileStream::new(job.into_files());
         Self::new(state, files, sinks, report, shared)
     }
 

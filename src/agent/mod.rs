@@ -19,11 +19,11 @@ pub use output_sink::{Sink, Totals};
 
 use crate::devices::Violation;
 use crate::devices::vsock::Peer;
-use crate::job::Work;
+use crate::job::Job;
 use crate::outcome::Outcome;
 use crate::vm::HypercallHandler;
 use connection::Connection;
-use guest::Job;
+use guest::JobFrame;
 use job_run::JobRun;
 use std::sync::Arc;
 use std::time::Instant;
@@ -46,18 +46,18 @@ pub struct Milestones {
 
 impl Session {
     /// Makes one with a guest that boots and then gets this job.
-    pub fn cold(work: Work, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
-        Self::new(JobRun::cold(work, sinks, shared))
+    pub fn cold(job: Job, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
+        Self::new(JobRun::cold(job, sinks, shared))
     }
 
     /// Makes one with a guest that boots and then starts this interpreter, to be saved.
-    pub fn warming(job: Job, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
+    pub fn warming(job: JobFrame, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
         Self::new(JobRun::warming(job, sinks, shared))
     }
 
     /// Makes one with a guest that was saved while its interpreter asked for a job.
-    pub fn warm(work: Work, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
-        Self::new(JobRun::warm(work, sinks, shared))
+    pub fn warm(job: Job, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
+        Self::new(JobRun::warm(job, sinks, shared))
     }
 
     fn new(job: JobRun) -> Self {

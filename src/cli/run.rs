@@ -121,7 +121,7 @@ fn run_here(
     let prepared = prepare(request)?;
     if admission.inspects() {
         let code_max = admission.ceiling.code.map(|most| most.0);
-        admission.admit(request, inspect(&prepared.work, false, code_max)?)?;
+        admission.admit(request, inspect(&prepared.job, false, code_max)?)?;
     }
     run(request, prepared, &mut progress)
 }

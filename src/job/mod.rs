@@ -9,7 +9,7 @@ pub use script::read_code;
 use crate::error::{Error, Kind, Remedy};
 use crate::image::{Image, Language, Words, expand};
 use crate::wire::Bytes;
-use guest::{File, Job, WORKDIR, handover, kind};
+use guest::{File, JobFrame, WORKDIR, handover, kind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
@@ -42,9 +42,9 @@ pub enum Source {
 
 /// A program to run once, with its files.
 #[derive(Debug, Clone)]
-pub struct Work {
+pub struct Job {
     /// As the guest gets it.
-    pub job: Job,
+    pub frame: JobFrame,
     pub language: Language,
     pub source: Source,
     pub image: Image,
@@ -56,10 +56,10 @@ pub struct Work {
     pub record: bool,
 }
 
-impl Work {
+impl Job {
     /// Returns the job as an interpreter gets it that was started already.
     pub fn handover(&self) -> Vec<u8> {
-        let enters = !self.files.is_empty() || self.job.workdir != WORKDIR.as_bytes();
+        let enters = !self.files.is_empty() || self.frame.workdir != WORKDIR.as_bytes();
         let is_code = matches!(self.source, Source::Code(_));
         let flags = [
             (handover::ENTER, enters),
@@ -69,7 +69,7 @@ impl Work {
         ];
         let flags = flags.iter().filter(|(_, wanted)| *wanted);
         let flags = flags.fold(0, |flags, (flag, _)| flags | flag);
-        self.job.handover(self.script.as_ref(), flags)
+        self.frame.handover(self.script.as_ref(), flags)
     }
 
     /// Returns the code itself; `None`: it comes through standard input.
@@ -93,7 +93,7 @@ impl Work {
             usual.contains(variable) || !self.language.reads_at_start(name(variable))
         };
         // What is of another language gets a process that starts anew.
-        !self.is_warm() || self.job.env.iter().all(suits)
+        !self.is_warm() || self.frame.env.iter().all(suits)
     }
 
     /// Checks that its words can be handed over: an interpreter that is up takes any. `boots`: a
@@ -103,7 +103,7 @@ impl Work {
         const WORD_MAX: usize = 128 << 10;
         let takes_any = self.is_warm() && (self.record || !boots);
         let is_long = |word: &Vec<u8>| word.len() >= WORD_MAX;
-        if takes_any || !self.job.argv.iter().any(is_long) {
+        if takes_any || !self.frame.argv.iter().any(is_long) {
             return Ok(());
         }
         Err(Error::new(
@@ -115,12 +115,12 @@ impl Work {
 
     /// Returns the interpreter to be started first, where a machine is booted for this program alone:
     /// it gets the job from the host because it is to tell of it.
-    pub fn interpreter(&self) -> Option<Job> {
+    pub fn interpreter(&self) -> Option<JobFrame> {
         if !self.record || !self.is_warm() {
             return None;
         }
         // Any command that is not the one of an interpreter to be saved.
-        Some(interpreter(&self.image, self.job.clone(), b"pass"))
+        Some(interpreter(&self.image, self.frame.clone(), b"pass"))
     }
 
     /// Bytes of its files.
@@ -132,16 +132,16 @@ impl Work {
     /// Everything that must be there: the working directory, then what goes into it.
     pub fn into_files(self) -> Vec<File> {
         let mut files = Vec::new();
-        if self.job.workdir != WORKDIR.as_bytes() {
+        if self.frame.workdir != WORKDIR.as_bytes() {
             files.push(File {
-                path: self.job.workdir.clone(),
+                path: self.frame.workdir.clone(),
                 mode: kind::DIRECTORY | 0o755,
                 content: Vec::new(),
             });
         }
         files.extend(self.files);
         if let Some(mut script) = self.script {
-            script.path = beneath(&self.job.workdir, &script.path);
+            script.path = beneath(&self.frame.workdir, &script.path);
             // What runs is what there is, also where the directory around it was given.
             files.retain(|file| file.path != script.path);
             files.push(script);
@@ -167,7 +167,7 @@ pub struct Parts<'a> {
 }
 
 /// Makes the job; reads the script.
-pub fn make(parts: Parts) -> Result<Work, Error> {
+pub fn make(parts: Parts) -> Result<Job, Error> {
     let asked = parts.language.map(|name| known(parts.image, name));
     let asked = asked.transpose()?;
     let or_default = asked.unwrap_or(parts.image.default_language());
@@ -206,8 +206,8 @@ pub fn make(parts: Parts) -> Result<Work, Error> {
         env.retain(|present| name(present) != name(variable));
         env.push(variable.clone());
     }
-    Ok(Work {
-        job: Job {
+    Ok(Job {
+        frame: JobFrame {
             argv,
             env,
             pids_limit: parts.pids,
@@ -241,25 +241,25 @@ pub fn name(variable: &[u8]) -> &[u8] {
 
 /// Returns the interpreter to be saved before it has a program. It must start as one for a program
 /// does.
-pub fn warm_interpreter(image: &Image, pids: u32, root: bool) -> Job {
-    let job = Job {
+pub fn warm_interpreter(image: &Image, pids: u32, root: bool) -> JobFrame {
+    let frame = JobFrame {
         argv: Vec::new(),
         env: environment(),
         pids_limit: pids,
         root,
         workdir: WORKDIR.into(),
     };
-    interpreter(image, job, b"")
+    interpreter(image, frame, b"")
 }
 
 /// Started with this code, it stops before that; the library puts the variable back.
-fn interpreter(image: &Image, mut job: Job, code: &[u8]) -> Job {
+fn interpreter(image: &Image, mut frame: JobFrame, code: &[u8]) -> JobFrame {
     let words = Words {
         code,
         ..Words::default()
     };
-    job.argv = expand(&image.warm_language().code, words);
-    let (preloads, mut env): (Vec<_>, Vec<_>) = job
+    frame.argv = expand(&image.warm_language().code, words);
+    let (preloads, mut env): (Vec<_>, Vec<_>) = frame
         .env
         .into_iter()
         .partition(|variable| variable.starts_with(PRELOAD));
@@ -269,12 +269,12 @@ fn interpreter(image: &Image, mut job: Job, code: &[u8]) -> Job {
     let library = image.warm.library.as_bytes();
     let variable = PRELOAD.iter().chain(library).copied().chain(others);
     env.push(variable.collect());
-    job.env = env;
-    job
+    frame.env = env;
+    frame
 }
 
 /// Returns the least of programs, of the interpreter that is started ahead.
-pub fn rehearsal(image: &Image, pids: u32, root: bool) -> Work {
+pub fn rehearsal(image: &Image, pids: u32, root: bool) -> Job {
     let language = image.warm_language();
     let extension = language.extensions.first().map_or("", String::as_str);
     let name = format!("rehearsal.{extension}");
@@ -282,8 +282,8 @@ pub fn rehearsal(image: &Image, pids: u32, root: bool) -> Work {
         file: name.as_bytes(),
         ..Words::default()
     };
-    Work {
-        job: Job {
+    Job {
+        frame: JobFrame {
             argv: expand(&language.file, words),
             env: environment(),
             pids_limit: pids,
@@ -330,7 +330,7 @@ pub fn source_named(name: &OsStr) -> Source {
 mod tests {
     use super::*;
 
-    fn code(language: Option<&str>, variables: &[Vec<u8>]) -> Work {
+    fn code(language: Option<&str>, variables: &[Vec<u8>]) -> Job {
         let parts = Parts {
             image: Image::built_in(),
             source: &Source::Code("pass".into()),
@@ -364,27 +364,28 @@ mod tests {
 
     #[test]
     fn a_library_of_the_users_is_loaded_beside_ours() {
-        let mut work = code(None, &[b"LD_PRELOAD=/a.so".to_vec()]);
-        assert_eq!(work.interpreter(), None);
-        work.record = true;
-        let env = work.interpreter().unwrap().env;
+        let mut job = code(None, &[b"LD_PRELOAD=/a.so".to_vec()]);
+        assert_eq!(job.interpreter(), None);
+        job.record = true;
+        let env = job.interpreter().unwrap().env;
         let expected: &[u8] = b"LD_PRELOAD=/usr/lib/sandbox/warm.so:/a.so";
         assert_eq!(env.last().unwrap(), expected);
-        assert_eq!(env.len(), work.job.env.len());
+        assert_eq!(env.len(), job.frame.env.len());
     }
 
     #[test]
     fn nothing_of_the_hosts_environment_is_in_a_job() {
-        let work = code(None, &[]);
-        let job = &work.job;
+        let job = code(None, &[]);
+        let frame = &job.frame;
         let host = std::env::var("CARGO_MANIFEST_DIR").unwrap();
         assert!(
-            job.env
+            frame
+                .env
                 .iter()
                 .all(|variable| !variable.ends_with(host.as_bytes()))
         );
-        assert_eq!(job.env.len(), 6);
-        assert!(work.suits_a_warm_interpreter());
+        assert_eq!(frame.env.len(), 6);
+        assert!(job.suits_a_warm_interpreter());
     }
 
     #[test]
@@ -398,10 +399,10 @@ mod tests {
             ("TZ=Asia/Tokyo", false),
             ("LC_ALL=C", false),
         ] {
-            let work = code(None, &[variable.into()]);
-            assert_eq!(work.suits_a_warm_interpreter(), suits, "{variable}");
-            let work = code(Some("bash"), &[variable.into()]);
-            assert!(work.suits_a_warm_interpreter(), "{variable}");
+            let job = code(None, &[variable.into()]);
+            assert_eq!(job.suits_a_warm_interpreter(), suits, "{variable}");
+            let job = code(Some("bash"), &[variable.into()]);
+            assert!(job.suits_a_warm_interpreter(), "{variable}");
         }
     }
 
@@ -412,10 +413,10 @@ mod tests {
             mode: SCRIPT_MODE,
             content: content.into(),
         };
-        let mut work = rehearsal(Image::built_in(), 1, false);
-        work.job.workdir = b"/tmp/x".into();
-        work.files = vec![file("/tmp/x/rehearsal.py", "other"), file("/tmp/x/b", "b")];
-        let files = work.into_files();
+        let mut job = rehearsal(Image::built_in(), 1, false);
+        job.frame.workdir = b"/tmp/x".into();
+        job.files = vec![file("/tmp/x/rehearsal.py", "other"), file("/tmp/x/b", "b")];
+        let files = job.into_files();
         let paths: Vec<_> = files.iter().map(|file| &file.path[..]).collect();
         assert_eq!(paths, [&b"/tmp/x"[..], b"/tmp/x/b", b"/tmp/x/rehearsal.py"]);
         assert_eq!(files[2].content, b"print('hello')\n");

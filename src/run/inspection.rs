@@ -2,7 +2,7 @@
 
 use crate::audit::{Code, Files};
 use crate::error::{Error, Kind, Remedy};
-use crate::job::Work;
+use crate::job::Job;
 use anyhow::{Context, Result};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::dup2_stdin;
@@ -25,21 +25,21 @@ pub struct Inspection {
 
 /// Looks at a run that is prepared. A program on standard input is read, and put back for the run.
 /// `keep_code`: the code itself is in it; `code_max`: bytes that a policy allows.
-pub fn inspect(work: &Work, keep_code: bool, code_max: Option<u64>) -> Result<Inspection> {
+pub fn inspect(job: &Job, keep_code: bool, code_max: Option<u64>) -> Result<Inspection> {
     let read;
-    let code = match work.code() {
+    let code = match job.code() {
         Some(code) => code,
         None => {
             read = read_stdin(code_max)?;
             &read
         }
     };
-    let sizes = work.files.iter().map(|file| file.content.len() as u64);
+    let sizes = job.files.iter().map(|file| file.content.len() as u64);
     Ok(Inspection {
         code: Code::new(code, keep_code),
-        language: work.language.name.clone(),
+        language: job.language.name.clone(),
         files: Files {
-            count: work.files.len() as u64,
+            count: job.files.len() as u64,
             bytes: sizes.sum(),
         },
     })

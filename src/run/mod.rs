@@ -12,7 +12,7 @@ use crate::confine::{self, Layer, Seal};
 use crate::error::{Error, Kind, Remedy};
 use crate::files::{self, Fetched, Unpacker};
 use crate::image::store;
-use crate::job::{self, Parts, Work};
+use crate::job::{self, Job, Parts};
 use crate::kvm_mode;
 use crate::limits::Limits;
 use crate::outcome::Outcome;
@@ -110,7 +110,7 @@ pub struct Timings {
 /// What a run is made of, before anything is opened for it but the destinations of its files.
 pub struct Prepared {
     began: Instant,
-    pub work: Work,
+    pub job: Job,
     collection: Option<Collection>,
     unpacker: Option<Unpacker>,
 }
@@ -120,7 +120,7 @@ pub fn prepare(request: &Request) -> Result<Prepared> {
     let began = Instant::now();
     store::require_guest()?;
     let (collection, unpacker) = collection(request)?.unzip();
-    let mut work = job::make(Parts {
+    let mut job = job::make(Parts {
         image: &request.image,
         source: &request.source,
         language: request.language.as_deref(),
@@ -130,11 +130,11 @@ pub fn prepare(request: &Request) -> Result<Prepared> {
         pids: request.limits.pids,
         root: request.root,
     })?;
-    work.record = request.tells;
-    work.files = files::read(&request.puts, &request.workdir, request.limits.memory)?;
+    job.record = request.tells;
+    job.files = files::read(&request.puts, &request.workdir, request.limits.memory)?;
     Ok(Prepared {
         began,
-        work,
+        job,
         collection,
         unpacker,
     })
@@ -149,18 +149,18 @@ pub fn run(
 ) -> Result<(Report, Signals)> {
     let Prepared {
         began,
-        work,
+        job,
         collection,
         unpacker,
     } = prepared;
-    let memory = request.memory(&work);
+    let memory = request.memory(&job);
     let kept = descriptors(&collection, &unpacker);
     confine::prepare(request.confine, kept.chain(request.record).collect())?;
     let kvm = host::open(&request.kvm.path)?;
     allow_kicks()?;
     let chosen = kvm_mode::choose(&kvm, &request.kvm)?;
-    let path = request.path(&work);
-    work.check_words(path == Path::Cold)?;
+    let path = request.path(&job);
+    job.check_words(path == Path::Cold)?;
     let (mode, saved, template) = match original(&kvm, chosen, request, path, listener)? {
         Some(original) => (original.mode, Some(original.saved), Some(original.key)),
         None => (chosen, None, None),
@@ -171,7 +171,7 @@ pub fn run(
         Path::Warm => Session::warm,
         Path::Cold => Session::cold,
     };
-    let session = begin(work, request.sinks()?, Arc::clone(&shared)).collecting(collection);
+    let session = begin(job, request.sinks()?, Arc::clone(&shared)).collecting(collection);
     let vm = match saved {
         Some(saved) => Vm::restore(&kvm, mode, &saved, session)?,
         None => boot(&kvm, mode, request, session, &shared)?,

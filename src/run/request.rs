@@ -3,7 +3,7 @@
 use crate::agent::Sink;
 use crate::files::{Get, Put};
 use crate::image::Image;
-use crate::job::{Source, Work};
+use crate::job::{Job, Source};
 use crate::kvm_mode::Device;
 use crate::limits::{ConfineLevel, Limits};
 use crate::template::TemplateSpec;
@@ -60,20 +60,20 @@ pub struct Request {
 
 impl Request {
     /// A restored machine has no boot to show on the console.
-    pub(crate) fn path(&self, work: &Work) -> Path {
-        let cold = self.fresh || self.show_console || !work.suits_a_warm_interpreter();
+    pub(crate) fn path(&self, job: &Job) -> Path {
+        let cold = self.fresh || self.show_console || !job.suits_a_warm_interpreter();
         if cold { Path::Cold } else { Path::Warm }
     }
 
     /// Bytes that are mapped for the guest, or needed for its output.
-    pub(crate) fn memory(&self, work: &Work) -> u64 {
+    pub(crate) fn memory(&self, job: &Job) -> u64 {
         /// Of two streams: each grows by doubling, and is encoded in base64 at the end.
         const PER_BYTE: u64 = 2 * (2 + 2);
         let output = match self.capture {
             true => self.limits.max_output.saturating_mul(PER_BYTE),
             false => 0,
         };
-        output.saturating_add(self.limits.memory + work.size())
+        output.saturating_add(self.limits.memory + job.size())
     }
 
     /// For standard output and standard error.

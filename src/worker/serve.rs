@@ -36,7 +36,7 @@ fn carry_out(channel: &mut Channel) -> Result<(Report, Signals)> {
     };
     let prepared = prepare(&request)?;
     if let Some(wanted) = spec.inspect {
-        let inspection = inspect(&prepared.work, wanted.code, wanted.code_max)?;
+        let inspection = inspect(&prepared.job, wanted.code, wanted.code_max)?;
         channel.tell(&Event::Inspected(inspection))?;
         channel.hear()?;
     }

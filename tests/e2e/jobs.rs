@@ -2,7 +2,7 @@
 
 use crate::common::{Cache, mode};
 use crate::machine::run_to_its_end;
-use guest::{Decoder, Exit, FileStream, Frame, Job, encode, stream};
+use guest::{Decoder, Exit, FileStream, Frame, JobFrame, encode, stream};
 use sandbox::devices::Violation;
 use sandbox::devices::vsock::Peer;
 use sandbox::image::store;
@@ -18,7 +18,7 @@ const PATIENCE: u32 = 30_000;
 
 /// A job, and the path of what it is to leave.
 struct Order {
-    job: Job,
+    job: JobFrame,
     wanted: Option<&'static str>,
 }
 
@@ -186,7 +186,7 @@ fn run(orders: Vec<Order>) -> Vec<Ran> {
 }
 
 fn order(argv: &[&str]) -> Order {
-    let job = Job {
+    let job = JobFrame {
         argv: argv.iter().map(|word| word.as_bytes().to_vec()).collect(),
         env: vec![b"PATH=/usr/bin:/bin".to_vec()],
         pids_limit: 10,

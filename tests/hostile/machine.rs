@@ -5,7 +5,7 @@ use kvm_ioctls::Kvm;
 use sandbox::agent::{Session, Shared, Sink, Totals};
 use sandbox::confine::Seal;
 use sandbox::image::Image;
-use sandbox::job::{Work, rehearsal};
+use sandbox::job::{Job, rehearsal};
 use sandbox::kvm_mode::{self, Choice, Device};
 use sandbox::limits::ConfineLevel;
 use sandbox::limits::Limits;
@@ -166,7 +166,7 @@ pub fn is_confined() -> bool {
 }
 
 /// How a guest gets its job: from its agent, or by asking for it.
-pub type Begin = fn(Work, [Sink; 2], Arc<Shared>) -> Session;
+pub type Begin = fn(Job, [Sink; 2], Arc<Shared>) -> Session;
 
 /// What a guest runs on.
 pub struct Machine<'a> {
@@ -252,8 +252,8 @@ fn boot(machine: &Machine, images: &Images, shared: &Arc<Shared>) -> anyhow::Res
         Sink::new(&nowhere, OUTPUT_MAX)?,
         Sink::new(&nowhere, OUTPUT_MAX)?,
     ];
-    let work = Work {
-        job: guest::Job {
+    let work = Job {
+        frame: guest::JobFrame {
             argv: vec![b"python3".to_vec()],
             ..Default::default()
         },

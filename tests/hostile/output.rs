@@ -223,7 +223,7 @@ fn out_of_turn(random: &mut Random) -> Images {
         2 => frames(&[Frame::StdinTaken(0)]),
         3 => frames(&[Frame::Ready, Frame::StdinEnd]),
         4 => frames(&[Frame::Ready, Frame::Stdin(random.bytes(100))]),
-        _ => frames(&[Frame::Ready, Frame::Start(guest::Job::default())]),
+        _ => frames(&[Frame::Ready, Frame::Start(guest::JobFrame::default())]),
     };
     saying(&bytes).survive()
 }

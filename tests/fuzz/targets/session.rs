@@ -2,12 +2,12 @@
 
 use super::steps;
 use arbitrary::Arbitrary;
-use guest::{File, Job};
+use guest::{File, JobFrame};
 use sandbox::agent::{Session, Shared, Sink};
 use sandbox::devices::Violation;
 use sandbox::devices::vsock::Peer;
 use sandbox::image::Image;
-use sandbox::job::{Work, rehearsal};
+use sandbox::job::{Job, rehearsal};
 use sandbox::vm::HypercallHandler;
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ enum Step {
         stream: u8,
         bytes: Vec<u8>,
     },
-    Job {
+    JobFrame {
         room: u16,
     },
     Files {
@@ -83,10 +83,10 @@ pub fn session(data: &[u8]) {
 fn start(way: u8, shared: Arc<Shared>) -> Session {
     let null = std::fs::File::create("/dev/null").unwrap();
     let sinks = [(); 2].map(|()| Sink::new(&null, OUTPUT_LIMIT).unwrap());
-    let work = Work {
-        job: Job {
+    let work = Job {
+        frame: JobFrame {
             argv: vec![b"python3".to_vec()],
-            ..Job::default()
+            ..JobFrame::default()
         },
         script: None,
         files: vec![File::default()],
@@ -95,7 +95,7 @@ fn start(way: u8, shared: Arc<Shared>) -> Session {
     };
     match way % 3 {
         0 => Session::cold(work, sinks, shared),
-        1 => Session::warming(work.job, sinks, shared),
+        1 => Session::warming(work.frame, sinks, shared),
         _ => Session::warm(work, sinks, shared),
     }
 }
@@ -115,7 +115,7 @@ fn take(session: &mut Session, shared: &Shared, step: Step) -> Result<(), Violat
             assert!(session.transmit(room.into()).len() <= room.into());
         }
         Step::Output { stream, bytes } => session.output(stream % 6, &bytes)?,
-        Step::Job { room } => {
+        Step::JobFrame { room } => {
             let piece = session.job(room.into()).unwrap_or_default();
             assert!(piece.len() <= room.into());
         }

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! agent → host   Ready
-//! host  → agent          Start(JobFrame)  Stdin*  StdinEnd           Collect
+//! host  → agent          Start  Stdin*     StdinEnd           Collect
 //! agent → host                       StdinTaken*        Exit             Collected
 //! ```
 //!

@@ -4,6 +4,7 @@ use crate::cli::admission::keep_to_environment;
 use crate::cli::exit_code::EXIT_SIGNALED;
 use crate::image::store;
 use crate::kvm_mode::Device;
+use crate::log::say;
 use crate::mcp::{self, HttpOptions, Options};
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -51,6 +52,14 @@ pub fn mcp_verb(args: McpArgs, kvm: Device) -> Result<u8> {
     store::require_guest()?;
     keep_to_environment("--policy", "SANDBOX_POLICY", args.policy.as_deref())?;
     keep_to_environment("--audit", "SANDBOX_AUDIT", args.audit.as_deref())?;
+    if let Some(address) = args.http
+        && address.ip().is_unspecified()
+        && args.allow_host.is_empty()
+    {
+        say(
+            "clients elsewhere are refused until --allow-host says by which name or address they call this host",
+        );
+    }
     let signal = mcp::serve(Options {
         kvm,
         http: args.http.map(|address| HttpOptions {

@@ -86,7 +86,7 @@ impl Governor {
     }
 
     /// Seconds and MiB that a caller gets who says nothing, and who asks for the most.
-    pub fn timeout_s(&self, most: f64) -> (f64, f64) {
+    pub fn seconds(&self, most: f64) -> (f64, f64) {
         let most = self
             .policy
             .run
@@ -95,7 +95,7 @@ impl Governor {
         (TIMEOUT.as_secs_f64().min(most), most)
     }
 
-    pub fn memory_mib(&self, most: u64) -> (u64, u64) {
+    pub fn mebibytes(&self, most: u64) -> (u64, u64) {
         let allowed = self.policy.run.memory_max();
         let most = allowed.map_or(most, |size| (size >> 20).min(most));
         ((MEMORY >> 20).min(most), most)

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 /// The schema of the arguments (JSON Schema 2020-12), with what callers get here.
 pub fn schema(governor: &Governor) -> JsonObject {
     let mut schema = schemars::schema_for!(Arguments).to_value();
-    let (timeout, timeout_max) = governor.timeout_s(TIMEOUT_S.1);
-    let (memory, memory_max) = governor.memory_mib(MEMORY_MIB.1);
+    let (timeout, timeout_max) = governor.seconds(TIMEOUT_S.1);
+    let (memory, memory_max) = governor.mebibytes(MEMORY_MIB.1);
     for (property, bounds) in [
         ("code", json!({"maxLength": CODE_MAX})),
         (

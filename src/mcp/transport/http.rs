@@ -99,11 +99,6 @@ pub async fn serve(
         .with_context(|| format!("listening on {}", options.address))?;
     let address = listener.local_addr().context("asking for the address")?;
     say(&format!("listening on http://{address}{PATH}"));
-    if address.ip().is_unspecified() && options.hosts.is_empty() {
-        say(
-            "clients elsewhere are refused until --allow-host says by which name or address they call this host",
-        );
-    }
     let door = Arc::new(Door::new(shared, options, tokens));
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {

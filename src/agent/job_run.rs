@@ -34,7 +34,7 @@ pub struct JobRun {
     first_output: Option<Instant>,
 }
 
-/// How far the handover of the job to the guest has come.
+/// The progress of the job's handover to the guest.
 enum StartState {
     /// The agent gets this job once it is ready, and `next` is the state after that.
     Agent {

@@ -19,6 +19,7 @@ pub struct Writer(OwnedFd);
 
 impl Writer {
     /// Opens a writer to the descriptor with this number, or else to standard output with `json`.
+    /// Returns `None` if no record is wanted.
     pub fn open(json: bool, descriptor: Option<RawFd>) -> Result<Option<Self>> {
         match descriptor {
             Some(number) => Self::new(writable(number)?).map(Some),

@@ -62,14 +62,14 @@ struct Settings {
     kvm: PathBuf,
 }
 
-/// What a program left.
+/// The output of a program, and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     pub ended: End,
-    /// Bytes that it wrote to standard output, as far as its limit.
+    /// The bytes that the program wrote to standard output, up to the limit.
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
-    /// Whether it wrote more than that to either of them.
+    /// Whether the program wrote more than the limit to either stream.
     pub is_cut: bool,
 }
 
@@ -87,7 +87,7 @@ pub enum End {
     TimedOut,
 }
 
-/// Why there was no run, or none to its end.
+/// The reason why there was no run, or none to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error(error::Error);
 
@@ -183,19 +183,19 @@ impl Builder {
         self
     }
 
-    /// Sets the bytes of memory of each machine, a multiple of 2 MiB.
+    /// Sets the size of each machine's memory in bytes, a multiple of 2 MiB.
     pub fn memory(mut self, bytes: u64) -> Self {
         self.settings.memory = bytes;
         self
     }
 
-    /// Sets how long a program may take, of wall-clock time.
+    /// Sets the limit on the wall-clock time of a program.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.settings.timeout = Some(timeout);
         self
     }
 
-    /// Sets the bytes that are kept of each output stream.
+    /// Sets how many bytes are kept of each output stream.
     pub fn max_output(mut self, bytes: u64) -> Self {
         self.settings.max_output = bytes;
         self

@@ -16,17 +16,17 @@ pub struct Collection {
 enum State {
     /// The program runs.
     Running,
-    /// It ended like this.
+    /// The program has ended with this outcome.
     Ended(Outcome),
-    /// And the guest was asked for the files.
+    /// The program has ended with this outcome, and the guest was asked for the files.
     Asked(Outcome),
-    /// It sent them, or all that anybody takes.
+    /// The guest has sent the files, or as much of them as the reader takes.
     Done,
 }
 
 impl Collection {
-    /// What is at these absolute paths goes to this sink, as a stream of records
-    /// ([`guest::Header`]).
+    /// Makes a collection of the files at these absolute paths, which go to the sink as a stream
+    /// of records ([`guest::Header`]).
     pub fn new(paths: Vec<Vec<u8>>, sink: Sink) -> Self {
         Self {
             paths,
@@ -39,19 +39,20 @@ impl Collection {
         self.sink.descriptor()
     }
 
-    /// The program ended. What is said of that first counts.
+    /// Notes that the program has ended. Only the first report of its end counts.
     pub fn await_files(&mut self, outcome: Outcome) {
         if let State::Running = self.state {
             self.state = State::Ended(outcome);
         }
     }
 
-    /// Whether nothing but files is wanted any more.
+    /// Returns whether the program has ended, so that only its files are still wanted.
     pub fn is_awaited(&self) -> bool {
         !matches!(self.state, State::Running)
     }
 
-    /// What to say to an agent that says that the program ended; once.
+    /// Returns the frame that asks the agent for the files, once the program has ended. It is
+    /// returned only once.
     pub fn wish(&mut self) -> Option<Frame> {
         let State::Ended(outcome) = &self.state else {
             return None;
@@ -60,7 +61,8 @@ impl Collection {
         Some(Frame::Collect(std::mem::take(&mut self.paths)))
     }
 
-    /// All of it came. `None`: nobody had asked.
+    /// Notes that all files have arrived. Returns the program's outcome, or `None` if the guest
+    /// was not asked for files.
     pub fn finish(&mut self) -> Option<Outcome> {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Asked(outcome) => Some(outcome),
@@ -68,7 +70,8 @@ impl Collection {
         }
     }
 
-    /// The next bytes of the stream. Gives the outcome when nobody takes any more of them.
+    /// Passes on the next bytes of the stream. Returns the program's outcome when the reader takes
+    /// no more of them.
     pub fn deliver(&mut self, bytes: &[u8], shared: &Shared) -> Result<Option<Outcome>, Violation> {
         let State::Asked(_) = self.state else {
             return Err(Violation("files that nobody asked for".into()));

@@ -5,7 +5,7 @@ use guest::{Decoder, Frame, encode};
 use std::collections::VecDeque;
 use std::time::Instant;
 
-/// What has arrived and was not taken, and what is to be sent.
+/// The bytes that have arrived and were not taken yet, and those that are to be sent.
 pub struct Connection {
     opened: Option<Instant>,
     decoder: Decoder,
@@ -22,17 +22,17 @@ impl Connection {
         }
     }
 
-    /// Notes that the agent opened it.
+    /// Notes that the agent has opened the connection.
     pub fn open(&mut self) {
         self.opened = Some(Instant::now());
     }
 
-    /// When the agent opened it: its first act as PID 1.
+    /// Returns when the agent opened the connection, which is its first act as PID 1.
     pub fn opened(&self) -> Option<Instant> {
         self.opened
     }
 
-    /// Adds bytes as they arrived.
+    /// Adds bytes that have arrived.
     pub fn receive(&mut self, bytes: &[u8]) {
         self.decoder.push(bytes);
     }
@@ -48,12 +48,12 @@ impl Connection {
         self.outgoing.extend(bytes);
     }
 
-    /// Whether nothing waits to be sent.
+    /// Returns whether nothing waits to be sent.
     pub fn has_sent_all(&self) -> bool {
         self.outgoing.is_empty()
     }
 
-    /// Whether nothing is under way, in either direction.
+    /// Returns whether nothing is under way in either direction.
     pub fn is_at_rest(&self) -> bool {
         self.has_sent_all() && self.decoder.is_empty()
     }

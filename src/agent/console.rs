@@ -1,4 +1,4 @@
-//! The guest's console on one of our streams, until the run is to stop.
+//! A writer that passes the guest's console on to one of our streams, until the run is to stop.
 
 use crate::agent::{Shared, Sink};
 use anyhow::Result;

@@ -1,5 +1,5 @@
-//! What the guest tells beside the program's output: claims of a program that may say anything, so
-//! each is checked for what it must be, and all are bounded.
+//! Reports from the guest beyond the program's output. They are claims of a program that may say
+//! anything, so each is checked for its form, and all are bounded.
 
 use crate::agent::Sink;
 use crate::job::Job;
@@ -10,46 +10,47 @@ use guest::{Record, Records, event, report};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Bytes of results and displays at most, how many displays, and forms of each: the smallest has its cost.
+/// Upper bounds on the bytes of the result and the displays, on the number of displays, and on the
+/// number of forms of each. Numbers are bounded since even the smallest item has a cost.
 const BUNDLES_MAX: u64 = 16 << 20;
 const DISPLAYS_MAX: usize = 1000;
 const FORMS_MAX: usize = 16;
-/// Of an exception: its texts are cut in the guest.
+/// Upper bound on the bytes of an exception, whose texts the guest has cut already.
 const EXCEPTION_MAX: usize = 256 << 10;
-/// Of an event: a path.
+/// Upper bound on the bytes of an event, which holds a path.
 const EVENT_MAX: usize = 5 << 10;
 const EVENTS_MAX: usize = 1000;
-/// JSON takes up to so many times its size when it is parsed.
+/// The factor by which JSON may grow when it is parsed.
 const JSON_FACTOR: usize = 8;
 
-/// What the guest told.
+/// The checked reports of a guest.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct GuestReport {
-    /// That ended the program.
+    /// The exception that ended the program.
     pub exception: Option<Exception>,
     /// The value of the last expression.
     pub result: Option<Bundle>,
-    /// In their order.
+    /// The displays, in their order.
     pub displays: Vec<Bundle>,
     pub events: Vec<Event>,
-    /// There was more, or something that could not be understood.
+    /// Whether there was more than is kept, or something that could not be understood.
     pub omitted: bool,
 }
 
-/// A report in the making, of what the guest tells as it comes.
+/// A builder that takes the guest's reports piece by piece, as they arrive.
 pub struct GuestReportBuilder {
     reports: Records,
     events: Records,
-    /// Bytes that bundles may still have.
+    /// The bytes that further bundles may take.
     room: usize,
-    /// The next execution is that of the program itself.
+    /// Whether an execution that comes as the next event is that of the program itself.
     begins: bool,
     report: GuestReport,
 }
 
 impl GuestReportBuilder {
-    /// Makes one for a run of which a record is wanted. `begins`: the program is executed by
-    /// an interpreter that tells.
+    /// Makes a builder if a record of the run is wanted. `begins` says that an interpreter whose
+    /// events are reported executes the program; that execution is then left out of the report.
     pub fn of(job: &Job, sinks: &[Sink; 2], begins: bool) -> Option<Self> {
         job.record.then(|| Self::new(sinks[0].limit(), begins))
     }
@@ -68,7 +69,7 @@ impl GuestReportBuilder {
         self.report
     }
 
-    /// Takes what the interpreter tells.
+    /// Adds bytes of the interpreter's reports.
     pub fn add_reports(&mut self, mut bytes: &[u8]) {
         let room = |room| {
             move |kind| match kind {
@@ -82,7 +83,7 @@ impl GuestReportBuilder {
         }
     }
 
-    /// Takes what the kernel tells.
+    /// Adds bytes of the guest kernel's events.
     pub fn add_events(&mut self, mut bytes: &[u8]) {
         while let Some(record) = self.events.next(&mut bytes, |_| EVENT_MAX) {
             let event = record.ok().and_then(event_of);
@@ -110,7 +111,7 @@ impl GuestReportBuilder {
         Some(())
     }
 
-    /// `None`: it has no form that can be taken.
+    /// Returns the forms that can be taken, or `None` if plain text is not among them.
     fn bundle(&mut self, record: Record) -> Option<Bundle> {
         let mut bundle = Bundle::new();
         let mut fields = record.fields.into_iter();
@@ -171,7 +172,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Type and subtype, without parameters (RFC 6838, 4.2).
+/// Checks a media type: a type and a subtype, without parameters (RFC 6838, 4.2).
 fn mime_type(bytes: Vec<u8>) -> Option<String> {
     const NAME_MAX: usize = 127;
     let kind = String::from_utf8(bytes).ok()?;
@@ -321,7 +322,7 @@ mod tests {
             }
             let report = builder.finish();
             let forms = report.displays.iter().flatten().map(|(_, value)| value.to_string().len());
-            // A byte that is no text is told as one of three, and one that is quoted as one of six.
+            // A byte that is not UTF-8 becomes a character of three bytes, and an escaped one takes six.
             prop_assert!(forms.sum::<usize>() <= 6 * LIMIT as usize + 2 * report.displays.len());
         }
     }

@@ -1,4 +1,4 @@
-//! What the vCPU thread and the main thread share during a run.
+//! The state that the vCPU thread and the main thread share during a run.
 
 use guest::{Frame, MAX_PAYLOAD, STDIN_WINDOW};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -21,7 +21,7 @@ pub struct Shared {
 #[derive(Default)]
 struct Stdin {
     waiting: Vec<Frame>,
-    /// Bytes given to us that the agent has not taken yet.
+    /// The number of bytes that were given to us and that the agent has not taken yet.
     outstanding: usize,
 }
 
@@ -37,7 +37,7 @@ impl Shared {
         })
     }
 
-    /// Main thread: nothing more is wanted of the guest.
+    /// Notes that nothing more is wanted of the guest. The main thread calls this.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
     }
@@ -46,7 +46,7 @@ impl Shared {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// vCPU thread: it has left the guest for the last time.
+    /// Notes that the vCPU thread has left the guest for the last time. The vCPU thread calls this.
     pub fn end(&self) {
         self.ended.store(true, Ordering::Release);
         self.tell();
@@ -56,20 +56,20 @@ impl Shared {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// When the job was handed to the agent.
+    /// Returns when the job was handed to the guest, if it was.
     pub fn start_time(&self) -> Option<Instant> {
         self.started.get().copied()
     }
 
-    /// vCPU thread: the job is on its way.
+    /// Notes that the job is on its way. The vCPU thread calls this.
     pub fn started(&self, now: Instant) {
         self.started.get_or_init(|| now);
         self.tell();
     }
 
-    /// vCPU thread: the main thread should look again.
+    /// Tells the main thread to look again. The vCPU thread calls this.
     pub fn tell(&self) {
-        // It only fails when 2^64 - 2 pieces of news are unread.
+        // The write only fails when 2^64 - 2 pieces of news are unread.
         self.news.write(1).unwrap_or_default();
     }
 
@@ -77,20 +77,21 @@ impl Shared {
         self.news.as_fd()
     }
 
-    /// Main thread: has looked.
+    /// Resets the news. The main thread calls this before it looks.
     pub fn acknowledge(&self) {
-        // EAGAIN: there was nothing.
+        // It fails with EAGAIN if there was no news.
         self.news.read().unwrap_or_default();
     }
 
-    /// vCPU thread: the program looks for standard input.
+    /// Notes that the program looks for standard input. The vCPU thread calls this.
     pub fn want_stdin(&self) {
         self.stdin_wanted.store(true, Ordering::Release);
         self.tell();
     }
 
-    /// Main thread: bytes of standard input that the guest can take now. None before it looks
-    /// for any: what a program does not read stays where it is.
+    /// Returns how many bytes of standard input the guest can take now. There are none before the
+    /// program looks for input, so that bytes that it does not read stay where they are. The main
+    /// thread calls this.
     pub fn stdin_room(&self) -> usize {
         if !self.stdin_wanted.load(Ordering::Acquire) {
             return 0;
@@ -98,7 +99,8 @@ impl Shared {
         (STDIN_WINDOW - self.stdin().outstanding).min(MAX_PAYLOAD)
     }
 
-    /// Main thread: at most [`Self::stdin_room`] bytes; none means the end.
+    /// Queues at most [`Self::stdin_room`] bytes for the guest; an empty slice means the end. The
+    /// main thread calls this.
     pub fn give_stdin(&self, bytes: &[u8]) {
         let mut stdin = self.stdin();
         stdin.outstanding += bytes.len();
@@ -108,12 +110,13 @@ impl Shared {
         });
     }
 
-    /// vCPU thread.
+    /// Takes the queued input. The vCPU thread calls this.
     pub fn take_stdin(&self) -> Vec<Frame> {
         std::mem::take(&mut self.stdin().waiting)
     }
 
-    /// vCPU thread: the agent took so many bytes. `None`: more than it was given.
+    /// Notes that the agent took this many bytes. Returns `None` if it was not given that many. The
+    /// vCPU thread calls this.
     pub fn stdin_taken(&self, count: usize) -> Option<()> {
         let mut stdin = self.stdin();
         stdin.outstanding = stdin.outstanding.checked_sub(count)?;
@@ -123,7 +126,7 @@ impl Shared {
     }
 
     fn stdin(&self) -> MutexGuard<'_, Stdin> {
-        // Each change is whole before the lock is let go.
+        // Each change is complete before the lock is released, so a poisoned lock is harmless.
         self.stdin.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

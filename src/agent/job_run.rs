@@ -20,13 +20,13 @@ use std::time::Instant;
 pub struct JobRun {
     shared: Arc<Shared>,
     state: StartState,
-    /// The program's, as the guest takes them.
+    /// The program's files, which the guest takes piece by piece.
     files: FileStream,
-    /// What is wanted of the guest once its program has ended, if anything is.
+    /// The files that the guest is to send once its program has ended, if any are wanted.
     collection: Option<Collection>,
     /// Standard output and standard error.
     sinks: [Sink; 2],
-    /// If anybody wants to know.
+    /// The guest's reports, if a record of the run is wanted.
     report: Option<GuestReportBuilder>,
     outcome: Option<Outcome>,
     /// When the job was handed over, and when its output began.
@@ -34,25 +34,25 @@ pub struct JobRun {
     first_output: Option<Instant>,
 }
 
-/// How far the guest is in getting its job.
+/// The progress of the job's handover to the guest.
 enum StartState {
-    /// The agent gets this, once it is ready; what follows.
+    /// The agent gets this job once it is ready, and `next` is the state after that.
     Agent {
         job: JobFrame,
         next: Box<StartState>,
     },
-    /// The agent has it.
+    /// The agent has the job.
     Started,
-    /// The same, and it is an interpreter to be saved when it asks for a job.
+    /// The agent has the job, which is an interpreter to be saved when it asks for one itself.
     Warming,
-    /// It asked.
+    /// That interpreter has asked for a job.
     Warm,
-    /// The interpreter waits, or will, and gets this on its request.
+    /// An interpreter waits for a job, or soon will, and gets these bytes on its request.
     Handover(VecDeque<u8>),
 }
 
 impl JobRun {
-    /// Makes one for a guest that boots and then gets this job.
+    /// Makes a run for a guest that boots and then gets this job.
     pub fn cold(job: Job, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
         let (frame, next) = match job.interpreter() {
             Some(interpreter) => (interpreter, StartState::Handover(job.handover().into())),
@@ -70,14 +70,14 @@ impl JobRun {
         )
     }
 
-    /// Makes one for a guest that boots and then starts this interpreter, to be saved.
+    /// Makes a run for a guest that boots and then starts this interpreter, to be saved.
     pub fn warming(job: JobFrame, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
         let next = Box::new(StartState::Warming);
         let state = StartState::Agent { job, next };
         Self::new(state, FileStream::default(), sinks, None, shared)
     }
 
-    /// Makes one for a guest that was saved while its interpreter asked for a job.
+    /// Makes a run for a guest that was saved while its interpreter asked for a job.
     pub fn warm(job: Job, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
         let state = StartState::Handover(job.handover().into());
         let report = GuestReportBuilder::of(&job, &sinks, !job.is_warm());
@@ -85,7 +85,7 @@ impl JobRun {
         Self::new(state, files, sinks, report, shared)
     }
 
-    /// Sets what files are to be fetched once the program has ended.
+    /// Sets the files to fetch once the program has ended.
     pub fn collect(&mut self, collection: Option<Collection>) {
         self.collection = collection;
     }
@@ -110,17 +110,17 @@ impl JobRun {
         }
     }
 
-    /// Whether it is known how the job ended.
+    /// Returns whether it is known how the job ended.
     pub fn has_ended(&self) -> bool {
         self.outcome.is_some()
     }
 
-    /// How it ended, if it did.
+    /// Returns how the job ended, if it did.
     pub fn into_outcome(self) -> Option<Outcome> {
         self.outcome
     }
 
-    /// When the job was handed over.
+    /// Returns when the job was handed over.
     pub fn started(&self) -> Option<Instant> {
         self.started
     }
@@ -129,28 +129,28 @@ impl JobRun {
         self.first_output
     }
 
-    /// What became of standard output and standard error.
+    /// Returns the byte counts of standard output and standard error.
     pub fn totals(&self) -> [Totals; 2] {
         self.sinks.each_ref().map(Sink::totals)
     }
 
-    /// Takes what was kept of the program's output.
+    /// Takes the part of the program's output that was kept.
     pub fn take_kept(&mut self) -> [Option<Vec<u8>>; 2] {
         self.sinks.each_mut().map(Sink::take_kept)
     }
 
-    /// Takes what the guest told beside that.
+    /// Takes what the guest reported beyond the output.
     pub fn take_report(&mut self) -> GuestReport {
         let report = self.report.take();
         report.map(GuestReportBuilder::finish).unwrap_or_default()
     }
 
-    /// Whether the guest is an interpreter that waits for a job.
+    /// Returns whether the guest's interpreter waits for a job, so that the guest can be saved.
     pub fn is_warm(&self) -> bool {
         matches!(self.state, StartState::Warm)
     }
 
-    /// Whether nothing more is wanted of the guest.
+    /// Returns whether nothing more is wanted of the guest.
     pub fn is_done(&self) -> bool {
         self.has_ended() || self.shared.is_stopped() || self.is_warm()
     }
@@ -160,13 +160,13 @@ impl JobRun {
         self.shared.take_stdin()
     }
 
-    /// Ends it, since its guest has gone off the connection.
+    /// Notes that the guest has left the connection, which is a crash unless the job has ended.
     pub fn disconnect(&mut self) {
         self.outcome
             .get_or_insert(Outcome::Crashed(Crash::ShutDown));
     }
 
-    /// Does what a frame of the agent's is about. An answer goes to the connection.
+    /// Handles a frame from the agent. An answer goes to the connection.
     pub fn handle(&mut self, frame: Frame, connection: &mut Connection) -> Result<(), Violation> {
         match (frame, &self.state) {
             (Frame::Ready, StartState::Agent { .. }) => self.start(connection),
@@ -192,7 +192,8 @@ impl JobRun {
         Ok(())
     }
 
-    /// The program has, so this is the outcome, though the guest may have to go on for a while.
+    /// Notes that the program has ended with this outcome. The guest goes on for a while if files
+    /// are to be fetched.
     fn ended(&mut self, outcome: Outcome) {
         match (&mut self.collection, &outcome) {
             (Some(collection), Outcome::Exited(_) | Outcome::Signaled { .. }) => {
@@ -207,7 +208,7 @@ impl JobRun {
         if let StartState::Agent { job, next } = state {
             self.state = *next;
             connection.send(&Frame::Start(job));
-            // An interpreter that is started first gets the job later.
+            // If an interpreter is started first, it gets the job later.
             if !matches!(self.state, StartState::Handover(_)) {
                 self.mark_start();
             }

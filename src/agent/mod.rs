@@ -1,8 +1,8 @@
-//! The conversation with the guest: Ready → Start → output → Exit; or, with one that was saved
-//! when it was warm, job → output → Exit. Then, where files are wanted: Collect → files → Collected.
+//! The conversation with the guest: Ready → Start → output → Exit; or, with a guest that was saved
+//! when it was warm, job → output → Exit. If files are wanted, Collect → files → Collected follows.
 //!
-//! Runs on the vCPU thread, as the peer of the vsock device and the handler of hypercalls. The main
-//! thread reaches it through [`Shared`].
+//! It runs on the vCPU thread, as the peer of the vsock device and the handler of hypercalls. The
+//! main thread reaches it through [`Shared`].
 
 mod collection;
 mod connection;
@@ -34,28 +34,28 @@ pub struct Session {
     job: JobRun,
 }
 
-/// When the guest got how far; host facts.
+/// The times at which the guest reached certain points, taken on the host.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Milestones {
-    /// The agent's first act as PID 1.
+    /// When the agent opened the connection, its first act as PID 1.
     pub connected: Option<Instant>,
-    /// The job was handed over.
+    /// When the job was handed over.
     pub started: Option<Instant>,
     pub first_output: Option<Instant>,
 }
 
 impl Session {
-    /// Makes one with a guest that boots and then gets this job.
+    /// Makes a session with a guest that boots and then gets this job.
     pub fn cold(job: Job, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
         Self::new(JobRun::cold(job, sinks, shared))
     }
 
-    /// Makes one with a guest that boots and then starts this interpreter, to be saved.
+    /// Makes a session with a guest that boots and then starts this interpreter, to be saved.
     pub fn warming(job: JobFrame, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
         Self::new(JobRun::warming(job, sinks, shared))
     }
 
-    /// Makes one with a guest that was saved while its interpreter asked for a job.
+    /// Makes a session with a guest that was saved while its interpreter asked for a job.
     pub fn warm(job: Job, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
         Self::new(JobRun::warm(job, sinks, shared))
     }
@@ -67,13 +67,14 @@ impl Session {
         }
     }
 
-    /// The same, with files to fetch once the program has ended.
+    /// Sets the files to fetch once the program has ended.
     pub fn collecting(mut self, collection: Option<Collection>) -> Self {
         self.job.collect(collection);
         self
     }
 
-    /// How the program ended, if it did; what became of its output; and when.
+    /// Returns how the program ended, if it did, with the byte counts of its output and the
+    /// milestones.
     pub fn into_result(self) -> (Option<Outcome>, [Totals; 2], Milestones) {
         let milestones = Milestones {
             connected: self.connection.opened(),
@@ -84,17 +85,17 @@ impl Session {
         (self.job.into_outcome(), totals, milestones)
     }
 
-    /// Takes what was kept of the program's output.
+    /// Takes the part of the program's output that was kept.
     pub fn take_kept(&mut self) -> [Option<Vec<u8>>; 2] {
         self.job.take_kept()
     }
 
-    /// Takes what the guest told beside that.
+    /// Takes what the guest reported beyond the output.
     pub fn take_report(&mut self) -> GuestReport {
         self.job.take_report()
     }
 
-    /// Whether the guest is an interpreter that waits for a job, and nothing else is under way.
+    /// Returns whether the guest's interpreter waits for a job and nothing else is under way.
     pub fn is_warm(&self) -> bool {
         self.job.is_warm() && self.connection.is_at_rest()
     }

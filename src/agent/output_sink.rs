@@ -1,4 +1,4 @@
-//! Where an output stream goes, up to its limit.
+//! The destination of an output stream, up to its limit.
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -19,24 +19,24 @@ enum Target {
     Memory(Vec<u8>),
 }
 
-/// Bytes of one stream.
+/// The byte counts of one stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     pub delivered: u64,
-    /// What the guest sent, dropped or not.
+    /// All bytes that the guest sent, including those that were dropped.
     pub total: u64,
 }
 
 impl Sink {
-    /// Delivers at most `limit` bytes to the stream, through a descriptor of its own: it can be
-    /// closed without closing the process's.
+    /// Makes a sink that delivers at most `limit` bytes to the stream. It has a descriptor of its
+    /// own, which can be closed without closing that of the process.
     pub fn new(stream: impl AsFd, limit: u64) -> Result<Self> {
         let fd = stream.as_fd().try_clone_to_owned();
         let fd = fd.context("duplicating a standard stream")?;
         Ok(Self::of(Target::Descriptor(fd), limit))
     }
 
-    /// Keeps at most `limit` bytes.
+    /// Makes a sink that keeps at most `limit` bytes in memory.
     pub fn memory(limit: u64) -> Self {
         Self::of(Target::Memory(Vec::new()), limit)
     }
@@ -53,7 +53,7 @@ impl Sink {
         self.limit
     }
 
-    /// Where it leads, if that is not memory.
+    /// Returns the descriptor, unless the target is memory.
     pub fn descriptor(&self) -> Option<RawFd> {
         match &self.target {
             Target::Descriptor(fd) => Some(fd.as_raw_fd()),
@@ -61,7 +61,7 @@ impl Sink {
         }
     }
 
-    /// What it has kept, if it keeps anything; once.
+    /// Takes the bytes that were kept, if the target is memory.
     pub fn take_kept(&mut self) -> Option<Vec<u8>> {
         match &mut self.target {
             Target::Descriptor(_) => None,
@@ -73,9 +73,9 @@ impl Sink {
         self.totals
     }
 
-    /// Writes what the limit allows, drops and counts the rest. Blocks while the reader is slow,
-    /// until `stopped`. What comes later than that is written as far as the reader takes it at
-    /// once. The error: nobody can read this any more.
+    /// Writes as many bytes as the limit allows; drops and counts the rest. Blocks while the reader
+    /// is slow, until `stopped` is true; after that, writes only what the reader takes at once. An
+    /// error means that no more bytes can be delivered.
     pub fn deliver(&mut self, bytes: &[u8], stopped: impl Fn() -> bool) -> Result<(), Errno> {
         self.totals.total += bytes.len() as u64;
         let allowed = self.limit - self.totals.delivered;
@@ -97,7 +97,8 @@ impl Sink {
 }
 
 impl Target {
-    /// Whether it takes anything at once. It may then wait with the rest, until a kick.
+    /// Returns whether the target takes anything at once. A write may then still block on the rest,
+    /// until a kick.
     fn is_ready(&self) -> bool {
         match self {
             Self::Memory(_) => true,
@@ -108,11 +109,11 @@ impl Target {
         }
     }
 
-    /// Some of the bytes, or none: says how many.
+    /// Writes some of the bytes, or none, and returns how many.
     fn take(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
         match self {
             Self::Memory(kept) => {
-                // A limit may be larger than what this host has.
+                // A limit may be larger than the memory of this host.
                 kept.try_reserve(bytes.len()).map_err(|_| Errno::ENOMEM)?;
                 kept.extend_from_slice(bytes);
                 Ok(bytes.len())
@@ -126,7 +127,8 @@ impl Target {
     }
 }
 
-/// The descriptor may be non-blocking: whoever gave it to us shares that flag.
+/// Waits until the descriptor takes bytes. It may be non-blocking, since the process that gave it to
+/// us shares that flag.
 fn wait(fd: BorrowedFd) -> Result<(), Errno> {
     let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
     match poll(&mut fds, PollTimeout::NONE) {

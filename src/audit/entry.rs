@@ -1,7 +1,7 @@
-//! An entry, and the line that it is.
+//! An entry of the log, and its line.
 //!
 //! The last member of the object is its hash: the SHA-256 of all of the line that comes before
-//! `,"hash"`. Nothing has to be brought into a canonical form to check it.
+//! `,"hash"`. A check needs no canonical form of the JSON.
 
 use crate::policy::LimitExceeded;
 use crate::record::{
@@ -15,23 +15,23 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::time::SystemTime;
 
-/// Bytes of a line at most, with room for the code that it may hold, each byte of it escaped.
+/// Upper bound on the bytes of a line, with room for the code that it may hold, each byte escaped.
 pub const LINE_MAX: u64 = 8 << 20;
-/// Bytes of code that an entry holds at most.
+/// Upper bound on the bytes of code that an entry holds.
 const CODE_MAX: usize = 1 << 20;
-/// Events of the guest's kernel, and layers, that an entry holds at most, and characters of any
-/// text: the process that tells them may have been taken over.
+/// Upper bounds on the guest kernel's events and on the layers that an entry holds, and on the
+/// characters of any text: the process that reports them may have been taken over.
 const COUNT_MAX: usize = 100;
 const TEXT_MAX: usize = 1024;
 
-/// Before the first entry.
+/// The value of `previous` in the first entry, which has none before it.
 pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// What happened.
+/// An event that an entry records.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// A run begins. Its number is that of this entry.
+    /// A run begins. The number of this entry is the number of the run.
     Start(Start),
     /// A run ran into a limit.
     Limit { run: u64, limit: Limit },
@@ -45,11 +45,11 @@ pub enum Event {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Refusal {
-    /// What was over its limit, or wrong.
+    /// The name of the thing that was over its limit, or wrong.
     pub what: String,
     pub asked: Option<String>,
     pub allowed: String,
-    /// When it is worth to ask again, if ever.
+    /// The seconds after which it is worth asking again, if it ever is.
     pub retry_after_s: Option<u64>,
 }
 
@@ -57,11 +57,11 @@ pub struct Refusal {
 pub struct Start {
     pub code: Code,
     pub language: String,
-    /// How many.
+    /// The number of arguments.
     pub arguments: usize,
-    /// Names of the variables that were set.
+    /// The names of the variables that were set.
     pub environment: Vec<String>,
-    /// Of files that are put into the guest.
+    /// The files that are put into the guest.
     pub files: Files,
     pub limits: Limits,
     pub root: bool,
@@ -83,24 +83,24 @@ pub struct Files {
     pub bytes: u64,
 }
 
-/// That hold for the run.
+/// The limits that hold for the run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Limits {
     pub memory: u64,
-    /// Seconds; null: none.
+    /// The time limit in seconds; null if there is none.
     pub timeout_s: Option<f64>,
     pub output: u64,
     pub pids: u32,
-    /// Bytes of standard input; null: none.
+    /// The limit on bytes of standard input; null if there is none.
     pub stdin: Option<u64>,
 }
 
-/// What the process that ran the guest used, as its parent saw it: also where that process was
-/// taken over, and all else in an [`End`] is what it says.
+/// The resources that the process that ran the guest used, as its parent measured them. They hold
+/// even if that process was taken over; all else in an [`End`] is what that process reported.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Usage {
     pub wall_ms: f64,
-    /// Processor time, the guest's included.
+    /// Processor time, including that of the guest.
     pub cpu_ms: f64,
     /// Its exit code, or 128 and the signal that ended it.
     pub exit: i32,
@@ -113,11 +113,11 @@ pub struct End {
     pub status: Status,
     pub exit_code: Option<u8>,
     pub signal: Option<u8>,
-    /// Ours, not the program's.
+    /// The failure of the sandbox, not of the program.
     pub error: Option<String>,
     pub stdout_bytes: Bytes,
     pub stderr_bytes: Bytes,
-    /// Of files that were fetched.
+    /// The files that were fetched.
     pub files: Files,
     pub timings_ms: Timings,
     pub path: Option<Path>,
@@ -127,14 +127,15 @@ pub struct End {
     pub confinement: Vec<String>,
     pub memory: Memory,
     pub unusual: Unusual,
-    /// Advice: the guest's kernel tells them.
+    /// The events that the guest's kernel reported, which are advisory.
     pub events: Vec<GuestEvent>,
-    /// More of them than are here.
+    /// The number of events that were left out here.
     pub events_omitted: usize,
 }
 
 impl Code {
-    /// `keep`: the code itself goes into the log too, unless it is over 1 MiB.
+    /// Describes code by its hash and size. With `keep`, the code itself goes into the log too,
+    /// unless it is over 1 MiB.
     pub fn new(code: &[u8], keep: bool) -> Self {
         let kept = keep && code.len() <= CODE_MAX;
         let text = str::from_utf8(code).ok();
@@ -205,8 +206,8 @@ pub fn shortened(text: &str) -> String {
     text.chars().take(TEXT_MAX).collect()
 }
 
-/// Bytes between two entries that are none: what a writer left that was killed, with the newline
-/// that whoever came next put after it.
+/// Bytes between two entries that belong to neither: the remains of a writer that was killed, with
+/// the newline that the next writer put after them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Torn {
     pub bytes: u64,
@@ -222,15 +223,15 @@ impl Torn {
     }
 }
 
-/// What makes an entry a link of a chain.
+/// The members that make an entry a link of the chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
     pub sequence: u64,
-    /// Of the file that it was written to, from 1.
+    /// The number of the file that the entry was written to, from 1.
     pub file: u64,
-    /// Hash of the entry before, in whatever file that is.
+    /// The hash of the entry before, whichever file that is in.
     pub previous: String,
-    /// What came before it and is no entry.
+    /// The bytes before this entry that are not an entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub torn: Option<Torn>,
 }
@@ -249,7 +250,7 @@ const BEFORE_HASH: &[u8] = b",\"hash\":\"";
 const AFTER_HASH: &[u8] = b"\"}";
 const HASH: usize = 64;
 
-/// The line, with its newline, and its hash.
+/// Returns the line of an entry, with its newline, and the entry's hash.
 pub fn line(link: &Link, client: &str, event: &Event, now: SystemTime) -> (Vec<u8>, String) {
     let entry = Entry {
         link,
@@ -266,8 +267,8 @@ pub fn line(link: &Link, client: &str, event: &Event, now: SystemTime) -> (Vec<u
     (line, hash)
 }
 
-/// Of a line without its newline: its place in the chain and its hash. The error: why it is no
-/// entry.
+/// Parses a line without its newline; returns its place in the chain and its hash. The error says
+/// why the line is not an entry.
 pub fn parse(line: &[u8]) -> Result<(Link, String), &'static str> {
     let (hashed, hash) = split(line).ok_or("it is no entry")?;
     if hex(&Sha256::digest(hashed)).as_bytes() != hash {
@@ -277,15 +278,15 @@ pub fn parse(line: &[u8]) -> Result<(Link, String), &'static str> {
     Ok((link, String::from_utf8_lossy(hash).into_owned()))
 }
 
-/// What is hashed, and the hash.
+/// Splits a line into the part that is hashed and the hash.
 fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let line = line.strip_suffix(AFTER_HASH)?;
     let (line, hash) = line.split_at_checked(line.len().checked_sub(HASH)?)?;
     Some((line.strip_suffix(BEFORE_HASH)?, hash))
 }
 
-/// Whether a line that is no entry is not what a killed writer leaves either: it was once whole.
-/// A quote within JSON text is escaped, so the member is there once at most.
+/// Checks whether a line that is not an entry was once a whole one, which a killed writer does not
+/// leave. A quote within JSON text is escaped, so the line has the hash's member at most once.
 pub fn was_whole(line: &[u8]) -> bool {
     let mut places = line.windows(BEFORE_HASH.len());
     places
@@ -358,7 +359,7 @@ mod tests {
 
     #[test]
     fn the_longest_entry_is_under_the_limit() {
-        // Each byte of such code becomes six.
+        // Each byte of this code is escaped to six.
         let start = Start {
             code: Code::new(&vec![1; CODE_MAX], true),
             language: "python".into(),

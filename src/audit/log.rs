@@ -1,4 +1,4 @@
-//! Appends to a log, alone among all processes that do while it does.
+//! Appending to a log, under a lock that keeps out all other writers.
 
 use crate::audit::entry::{End, Event, LINE_MAX, Link, Torn, Usage, line};
 use crate::audit::tail::{Rest, Tail};
@@ -18,10 +18,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::UNIX_EPOCH;
 
-/// Size at which a new file is begun, unless told otherwise.
+/// The default size at which a new file is begun.
 pub const ROTATE: u64 = 64 << 20;
 
-/// Opens the log that a policy asks for, or else the one that is given. Returns it with whether code
+/// Opens the log that a policy asks for, or else the one that is given. Returns it, and whether code
 /// itself is written to it.
 pub fn open(policy: Option<&Audit>, given: Option<&Path>) -> Result<Option<(Log, bool)>> {
     match (policy, given) {
@@ -45,14 +45,14 @@ pub fn open(policy: Option<&Audit>, given: Option<&Path>) -> Result<Option<(Log,
 #[derive(Debug)]
 pub struct Log {
     path: PathBuf,
-    /// Bytes.
+    /// The size in bytes at which a new file is begun.
     rotate: u64,
-    /// Wait for the disk after each entry.
+    /// Whether to wait for the disk after each entry.
     sync: bool,
     known: Mutex<Option<Known>>,
 }
 
-/// The file that was there last, and how it was when this process last wrote to it.
+/// The log's file, as it was when this process last wrote to it.
 #[derive(Debug)]
 struct Known {
     file: File,
@@ -60,7 +60,7 @@ struct Known {
     tail: Tail,
 }
 
-/// The file that is there, while nobody else writes to it.
+/// The log's file, locked so that nobody else writes to it.
 struct Held {
     file: Flock<File>,
     size: u64,
@@ -81,8 +81,8 @@ impl Log {
         Ok(log)
     }
 
-    /// Writes an entry; says where it is. When this returns, the entry is there whatever becomes
-    /// of this process.
+    /// Writes an entry; returns its number and hash. When this returns, the entry is there whatever
+    /// becomes of this process.
     pub fn append(&self, client: &str, event: &Event) -> Result<Anchor> {
         let mut known = self.known();
         let held = self.hold(known.take())?;
@@ -93,9 +93,9 @@ impl Log {
         Ok(anchor)
     }
 
-    /// What there is to say of the end of a run.
+    /// Writes the entries for the end of a run: each limit that it ran into, and the end itself.
     pub fn end(&self, client: &str, run: u64, record: &Record, process: Usage) -> Result<Anchor> {
-        // Each once: whoever tells them may have been taken over.
+        // Each limit is written once: the process that reports them may have been taken over.
         let limits: BTreeSet<_> = record.limits_hit.iter().copied().collect();
         for limit in limits {
             self.append(client, &Event::Limit { run, limit })?;
@@ -110,7 +110,7 @@ impl Log {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until nobody else writes, and looks where the log ends.
+    /// Waits until nobody else writes, locks the file, and finds the end of the log.
     fn hold(&self, mut known: Option<Known>) -> Result<Held> {
         let doing = || format!("opening the audit log {}", self.path.display());
         loop {
@@ -121,7 +121,7 @@ impl Log {
             let file = Flock::lock(file, FlockArg::LockExclusive)
                 .map_err(|(_, errno)| errno)
                 .with_context(doing)?;
-            // Not if another has begun a new file meanwhile.
+            // If another process has begun a new file meanwhile, that one is opened.
             if !is_at(&file, &self.path).with_context(doing)? {
                 continue;
             }
@@ -141,7 +141,7 @@ impl Log {
             .append(true)
             .create(true)
             .mode(0o600)
-            // Not waiting: a FIFO would until somebody reads from it.
+            // Opening must not block, as it may with a FIFO.
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(&self.path);
         let file = opened.map_err(|error| self.unopened(&error))?;
@@ -177,12 +177,12 @@ impl Log {
         };
         let now = UNIX_EPOCH + since_1970();
         let (mut text, mut hash) = line(&link, client, event, now);
-        // Nobody could tell a longer one from one that was torn.
+        // A reader could not tell a longer line from one that was torn.
         ensure!(
             (text.len() as u64) < LINE_MAX,
             "an entry of the audit log is too long"
         );
-        // What was torn is told in the file that it is in.
+        // A torn line is recorded in the file that it is in, so no new file is begun then.
         let is_full = size > 0 && size + text.len() as u64 > self.rotate;
         let rotates = is_full && bytes.is_empty() && link.torn.is_none();
         let (file, size) = if rotates {
@@ -211,11 +211,12 @@ impl Log {
         Ok((Held { file, size, tail }, anchor))
     }
 
-    /// Begins a new file with this line; the one that is full gets its number. Whoever waits for
-    /// that finds another in its place, and whenever this process is killed there is one there.
+    /// Begins a new file with this line; the full one gets its number. A process that waits for the
+    /// lock of the full file finds another file in its place, and whenever this process is killed,
+    /// there is a file at the log's path.
     fn rotate(&self, full: &File, number: u64, line: &[u8]) -> Result<Flock<File>> {
         let (next, numbered) = (self.beside("next"), self.beside(&number.to_string()));
-        // Left by one that was killed here, if there is one.
+        // A process that was killed in this function may have left one.
         match fs::remove_file(&next) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 return Err(error).context("removing a file that was never begun");
@@ -229,7 +230,7 @@ impl Log {
             .mode(0o600)
             .open(&next)
             .context("beginning a new file")?;
-        // Before anybody else can know it.
+        // The file is locked before other processes can find it.
         let file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
         let mut writer: &File = &file;
         writer.write_all(line)?;
@@ -294,7 +295,7 @@ impl Log {
 }
 
 impl Held {
-    /// For others to write.
+    /// Unlocks the file, so that others can write.
     fn release(self) -> Result<Known> {
         let file = self.file.unlock().map_err(|(_, errno)| errno);
         Ok(Known {

@@ -1,7 +1,7 @@
 //! The log of runs: one JSON object on each line, each with the hash of the one before.
 //!
-//! Written by the host, outside the guest, and never by the process that runs one. Several
-//! processes may write to one log.
+//! The log is written on the host, outside the guest, and never by the process that runs a guest.
+//! Several processes may write to one log.
 
 mod entry;
 mod log;

@@ -1,37 +1,38 @@
-//! Where a log ends: its last entry, and what comes after that.
+//! The end of a log: its last entry, and the bytes after that.
 
 use crate::audit::entry::{GENESIS, LINE_MAX, Link, parse, was_whole};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// A writer leaves a piece of one line; others that come after it, and are killed too, one each.
+/// Upper bound on the bytes at the end that are searched for an entry. A killed writer leaves a piece
+/// of one line, and each that comes after it and is killed too leaves one more.
 const TORN_MAX: u64 = 4 * LINE_MAX;
 const STEP: u64 = 64 << 10;
 
 /// The end of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tail {
-    /// Of the last entry.
+    /// The number of the last entry.
     pub sequence: u64,
     pub hash: String,
-    /// The number of its file.
+    /// The number of the last entry's file.
     pub file: u64,
-    /// What comes after it.
+    /// What follows the last entry.
     pub rest: Rest,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rest {
     Nothing,
-    /// Not even its newline.
+    /// Nothing follows, and the entry's newline is missing too.
     NoNewline,
-    /// What killed writers left.
+    /// The bytes that killed writers left.
     Torn(Vec<u8>),
 }
 
 impl Tail {
-    /// Of a log without entries.
+    /// Returns the tail of a log without entries.
     fn genesis(rest: Rest) -> Self {
         Self {
             sequence: 0,
@@ -50,7 +51,8 @@ impl Tail {
         }
     }
 
-    /// `None`: what is there is no log, or its end was changed.
+    /// Reads the end of a file of this size. Returns `None` if the file is not a log, or if its end
+    /// was changed.
     pub fn read(file: &File, size: u64) -> io::Result<Option<Self>> {
         let mut end = Vec::new();
         loop {
@@ -61,7 +63,7 @@ impl Tail {
             if read >= TORN_MAX {
                 return Ok(None);
             }
-            // Twice as much each time: reading it is linear in the end.
+            // The piece doubles each time, so the time is linear in the bytes that are needed.
             let more = read.max(STEP).min(size - read);
             let mut bytes = vec![0; more as usize];
             file.read_exact_at(&mut bytes, size - read - more)?;
@@ -71,9 +73,10 @@ impl Tail {
     }
 }
 
-/// In the last bytes of a file, or in all of them. The outer `None`: it takes more to know.
+/// Finds the end of a log in the last bytes of a file, or in all of them. The outer `None` means that
+/// more bytes are needed.
 fn find(bytes: &[u8], all: bool) -> Option<Option<Tail>> {
-    // Where the line begins that is looked at, and where what comes after it does.
+    // The end of the line that is looked at; the bytes after that line begin there too.
     let mut end = bytes.len();
     loop {
         let start = match bytes[..end].iter().rposition(|&byte| byte == b'\n') {
@@ -105,7 +108,7 @@ fn find(bytes: &[u8], all: bool) -> Option<Option<Tail>> {
     }
 }
 
-/// Whether it may be a piece of the first entry of a log.
+/// Checks whether the bytes may be a piece of the first entry of a log.
 fn is_beginning(bytes: &[u8]) -> bool {
     const BEGINNING: &[u8] = b"{\"sequence\":1,";
     let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or(bytes);

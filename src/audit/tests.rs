@@ -1,4 +1,4 @@
-//! Logs that are written, cut, changed and verified.
+//! Tests of logs that are written, cut, changed and verified.
 
 use crate::audit::log::ROTATE;
 use crate::audit::{Code, Event, Fault, Files, Limits, Log, Sound, Start, verify};
@@ -81,7 +81,7 @@ impl Place {
     }
 }
 
-/// A log of six entries, and where they are.
+/// A log of six entries, and their anchors.
 static LOG: LazyLock<(Vec<u8>, Vec<Anchor>)> = LazyLock::new(|| {
     let place = Place::new();
     let code = ["print(1)", "{\"hash\":\"\"}", "\n", "\"}"];
@@ -241,14 +241,14 @@ fn writers_that_were_killed_one_after_the_other_are_told_by_the_next_entry() {
         let place = Place::with(&line[..length]);
         place.append(&limit(1));
         let sealed = place.content();
-        // The one that would have told of it was killed too.
+        // The writer that would have recorded the torn line was killed too.
         for length in length + 1..sealed.len() - 1 {
             let place = Place::with(&sealed[..length]);
             place.append(&limit(1));
             let sound = place.verify(&[]).unwrap();
             assert!(sound.torn == 1 && sound.entries <= 2, "{length}");
         }
-        // Nothing of it can change unseen either.
+        // No byte of the result can change unseen either.
         for position in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[position] ^= 1;
@@ -320,7 +320,7 @@ fn who_is_killed_while_a_file_is_begun_leaves_a_log() {
     let place = Place::new();
     let log = place.log(400);
     log.append("somebody", &limit(1)).unwrap();
-    // Not finished, then finished but not in its place.
+    // The new file is not finished, and the full one has its number but was not replaced.
     fs::write(place.beside("next"), "{\"seq").unwrap();
     fs::hard_link(place.path(), place.beside("1")).unwrap();
     place.assert_sound(1, 0);
@@ -407,7 +407,7 @@ proptest! {
             let at = at.index(content.len());
             content.splice(at..at, piece);
         }
-        // That the last line is missing is known only to who has its anchor.
+        // Without the anchor of the last line, nobody can tell that it is missing.
         prop_assert!(Place::with(&content).verify(&LOG.1[5..]).is_err());
     }
 }

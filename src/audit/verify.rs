@@ -1,4 +1,4 @@
-//! Whether a log is as it was written.
+//! Verification that a log is as it was written.
 
 use crate::audit::entry::{GENESIS, LINE_MAX, Link, Torn, parse};
 use crate::record::Anchor;
@@ -15,19 +15,20 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sound {
     pub entries: u64,
-    /// The last entry: whoever keeps this can tell later whether anything before it has changed.
+    /// The last entry. Whoever keeps this can tell later whether anything before it has changed.
     pub head: Anchor,
-    /// Lines that killed writers left, each told of by the entry after it.
+    /// How often killed writers left torn lines; the entry after such lines records them.
     pub torn: u64,
-    /// Runs that have no end: they go on, or were killed with the process that would write it.
+    /// Runs without an end in the log: they go on, or were killed with the process that would have
+    /// written it.
     pub open: Vec<u64>,
 }
 
-/// The first thing that is wrong. Nothing after it can be vouched for.
+/// The first fault of a log. Nothing after it can be vouched for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     pub file: PathBuf,
-    /// From 1; `None`: it is not of one line.
+    /// The number of the line, from 1; `None` if the fault is not in one line.
     pub line: Option<u64>,
     pub what: String,
 }
@@ -42,8 +43,8 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Reads the log in this file, and in those that were full before it. `anchors`: what somebody
-/// kept of it. The outer error is one of reading.
+/// Verifies the log in this file and in the full ones before it, against the `anchors` that somebody
+/// kept of it. The outer error is an error of reading.
 pub fn verify(path: &Path, anchors: &[Anchor]) -> Result<Result<Sound, Fault>> {
     let parts = parts(path)?;
     let mut chain = Chain::new(anchors);
@@ -66,18 +67,18 @@ pub fn verify(path: &Path, anchors: &[Anchor]) -> Result<Result<Sound, Fault>> {
 /// A file of a log.
 struct Part {
     path: PathBuf,
-    /// `None`: the last.
+    /// The number in the file's name; `None` for the last file, which has none.
     number: Option<u64>,
     file: File,
-    /// While nobody wrote to it.
+    /// The file's size at a moment when nobody wrote to the log.
     size: u64,
 }
 
-/// In their order.
+/// Opens the files of a log, in their order.
 fn parts(path: &Path) -> Result<Vec<Part>> {
     let doing = || format!("opening the audit log {}", path.display());
     let file = open(path).with_context(doing)?;
-    // For a moment, so that no line is half written. What comes later is not looked at.
+    // The lock is held for a moment, so that no line is half written. Later lines are not read.
     let file = Flock::lock(file, FlockArg::LockShared)
         .map_err(|(_, errno)| errno)
         .with_context(doing)?;
@@ -86,7 +87,7 @@ fn parts(path: &Path) -> Result<Vec<Part>> {
     for (number, path) in numbered(path).with_context(doing)? {
         let file = open(&path).with_context(|| format!("opening {}", path.display()))?;
         let metadata = file.metadata().with_context(doing)?;
-        // One that was killed while it began a new file left the same under two names.
+        // A writer that was killed while it began a new file leaves the full one under two names.
         if seen.insert(metadata.ino()) {
             let part = Part {
                 path,
@@ -114,14 +115,14 @@ fn parts(path: &Path) -> Result<Vec<Part>> {
 fn open(path: &Path) -> Result<File> {
     let file = OpenOptions::new()
         .read(true)
-        // Not waiting: a FIFO would until somebody writes to it.
+        // Opening does not block: with a FIFO it would, until somebody writes to it.
         .custom_flags(libc::O_NONBLOCK)
         .open(path)?;
     ensure!(file.metadata()?.is_file(), "it is not a regular file");
     Ok(file)
 }
 
-/// The files that were full.
+/// Finds the full files of a log, with their numbers.
 fn numbered(path: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let directory = path.parent().filter(|path| *path != Path::new(""));
     let mut beginning = path.file_name().unwrap_or_default().to_os_string();
@@ -142,23 +143,23 @@ fn numbered(path: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// Where a fault is, and what.
+/// The line of a fault, if it is in one, and a description of the fault.
 type Found = (Option<u64>, String);
 
-/// As far as it was followed.
+/// The chain of entries, as far as it was followed.
 struct Chain {
     anchors: BTreeMap<u64, String>,
     entries: u64,
-    /// The last entry; `None`: there was none yet.
+    /// The last entry; `None` before the first.
     head: Option<Anchor>,
     torn: u64,
     open: BTreeSet<u64>,
-    /// Lines since the last entry that are none, and what is wrong with the first.
+    /// The lines since the last entry that are not entries, and the fault of the first of them.
     odd: Vec<u8>,
     first_odd: Option<Found>,
 }
 
-/// Of an entry.
+/// The members of an entry that say which run began or ended.
 #[derive(serde::Deserialize)]
 struct Story {
     event: String,
@@ -181,7 +182,7 @@ impl Chain {
         }
     }
 
-    /// Reads a file; gives what is wrong in it.
+    /// Reads a file; returns the first fault in it.
     fn follow(&mut self, part: &Part) -> Result<Option<Found>> {
         let doing = || format!("reading {}", part.path.display());
         let mut reader = BufReader::new(&part.file).take(part.size);
@@ -192,7 +193,7 @@ impl Chain {
             limited.read_until(b'\n', &mut line).with_context(doing)?;
             let found = match line.strip_suffix(b"\n") {
                 None if line.is_empty() => break,
-                // Where it goes on, it is too long, and does not get shorter.
+                // If the line goes on after `LINE_MAX` bytes, it is too long to be an entry either.
                 None => Some((
                     Some(number),
                     "it is incomplete: its writer was killed, which the next entry will tell, or \
@@ -202,7 +203,7 @@ impl Chain {
                 Some(text) => self.next(text, number, part.number),
             };
             if found.is_some() {
-                // What came first is what is wrong.
+                // The first fault counts.
                 return Ok(self.first_odd.take().or(found));
             }
         }
@@ -220,7 +221,7 @@ impl Chain {
                 self.odd.push(b'\n');
                 let odd = (Some(number), what.into());
                 self.first_odd.get_or_insert(odd);
-                // No writer leaves so much.
+                // Killed writers do not leave this much.
                 (self.odd.len() as u64 > 4 * LINE_MAX).then(|| (Some(number), what.into()))
             }
         }
@@ -258,7 +259,7 @@ impl Chain {
                 self.torn += 1;
                 None
             }
-            // The lines before it are what is wrong.
+            // The fault is then that of the lines before this entry.
             _ if !odd.is_empty() => Some("it does not tell of the lines before it".into()),
             _ => Some("it tells of an incomplete line before it, which is missing".into()),
         }

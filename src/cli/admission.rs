@@ -1,4 +1,4 @@
-//! What a run has to pass before anything is done for its program: the policy, and the log.
+//! Admission of a run by the policy, and its entry in the log, before anything is done for its program.
 
 use crate::audit::{Event, Limits, Log, Start, Usage, open};
 use crate::cli::options::RunArgs;
@@ -12,14 +12,14 @@ use std::env;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Who runs `sandbox run`.
+/// The client's name in the log for `sandbox run`.
 const CLIENT: &str = "cli";
 
 /// The policy of a run, and the log that it is written to.
 pub struct Admission {
     pub ceiling: Ceiling,
     log: Option<Log>,
-    /// The code itself is written down too.
+    /// Whether the code itself is written to the log too.
     pub keep_code: bool,
     /// The number of the run that has begun, in the log.
     number: Option<u64>,
@@ -65,7 +65,7 @@ impl Admission {
         Error::from(excess).into()
     }
 
-    /// Lets a run begin that was looked at, and writes that down.
+    /// Checks an inspected run against the policy, and writes its start to the log.
     pub fn admit(&mut self, request: &Request, inspection: Inspection) -> Result<()> {
         let Inspection {
             code,
@@ -107,7 +107,8 @@ impl Admission {
     }
 }
 
-/// Refuses an option that contradicts its variable: an administrator sets that for other users.
+/// Refuses an option that contradicts its environment variable, since an administrator sets that for
+/// other users.
 pub fn keep_to_environment(option: &str, name: &str, given: Option<&Path>) -> Result<(), Error> {
     match env::var_os(name) {
         Some(set) if given != Some(Path::new(&set)) => Err(Error::new(
@@ -120,7 +121,7 @@ pub fn keep_to_environment(option: &str, name: &str, given: Option<&Path>) -> Re
 }
 
 fn names(variables: &[Vec<u8>]) -> Vec<String> {
-    /// Of which more are not told, and bytes of each.
+    /// Upper bounds on the number of names in the log, and on the bytes of each.
     const COUNT: usize = 100;
     const LENGTH: usize = 100;
     let names = variables.iter().take(COUNT).map(|variable| name(variable));

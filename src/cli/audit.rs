@@ -8,9 +8,9 @@ use clap::Subcommand;
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
-/// Runs without an end that are named.
+/// How many of the runs without an end are listed.
 const NAMED: usize = 10;
-/// Exit code where something is wrong with a log.
+/// The exit code if something is wrong with a log.
 const WRONG: u8 = 1;
 
 #[derive(Subcommand)]

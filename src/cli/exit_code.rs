@@ -5,15 +5,15 @@ use crate::outcome::Outcome;
 use crate::run::Report;
 
 pub const EXIT_TIMEOUT: u8 = 124;
-/// The sandbox failed, not the program.
+/// The exit code if the sandbox failed, not the program.
 pub const EXIT_OURS: u8 = 125;
 pub const EXIT_NOT_EXECUTABLE: u8 = 126;
 pub const EXIT_NOT_FOUND: u8 = 127;
-/// Add the number of the signal that ended a program.
+/// The number that, added to that of the signal, is the exit code of a program that a signal ended.
 pub const EXIT_SIGNALED: u8 = 128;
 
-/// Returns the exit code of a run that came to an end. A program that failed may have left less than
-/// it should: then its own code says more.
+/// Returns the exit code of a run that came to an end. If a program failed, its own code says more
+/// than the files that it did not leave.
 pub fn of_report(report: &Report) -> u8 {
     match report.undelivered() {
         Some(_) => EXIT_OURS,

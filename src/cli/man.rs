@@ -1,4 +1,4 @@
-//! `sandbox man` and `sandbox completions`: from the same options that the parser goes by.
+//! `sandbox man` and `sandbox completions`, made from the options that the parser uses.
 
 use crate::error::{Error, Kind};
 use anyhow::Result;
@@ -7,10 +7,10 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 use std::io::{self, Write, stdout};
 
-/// The page of the whole, or of one of its commands, or of one of theirs.
+/// Prints the manual page of the program, of one of its commands, or of a subcommand.
 pub fn manual(whole: Command, verbs: &[String]) -> Result<u8> {
     let version = whole.get_version().unwrap_or_default();
-    // In the footer of each page. It would be the command's own name, and no version.
+    // The footer of each page. By default it has the command's own name, and no version.
     let source = format!("sandbox {version}");
     let command = command(whole, verbs)?;
     let title = command.get_display_name().unwrap_or("sandbox").to_string();
@@ -30,7 +30,7 @@ pub fn completions(mut whole: Command, shell: Shell) -> Result<u8> {
 }
 
 fn command(mut whole: Command, verbs: &[String]) -> Result<Command, Error> {
-    // Gives what is global to all of them.
+    // This adds the global options to all commands.
     whole.build();
     let mut command = &whole;
     for verb in verbs {
@@ -51,7 +51,7 @@ fn command(mut whole: Command, verbs: &[String]) -> Result<Command, Error> {
 
 fn print(bytes: &[u8]) -> Result<u8> {
     match stdout().write_all(bytes) {
-        // Nobody reads on.
+        // The reader has closed the pipe.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
         result => Ok(result.map(|()| 0)?),
     }

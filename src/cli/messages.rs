@@ -1,4 +1,4 @@
-//! What we say to the user, on standard error.
+//! Messages to the user, on standard error.
 
 use crate::cli::exit_code;
 use crate::cli::remedies::words;
@@ -12,7 +12,7 @@ use crate::template::builder::{Interrupted, Listener};
 use std::io::{IsTerminal, Write, stderr};
 use std::time::Duration;
 
-/// What the user must know beyond the program's own output.
+/// Tells the user what they must know beyond the program's own output.
 pub fn tell(report: &Report) {
     let limits = &report.limits;
     for (name, totals) in ["standard output", "standard error"]
@@ -38,7 +38,7 @@ pub fn tell(report: &Report) {
 }
 
 fn tell_of_files(fetched: &Fetched) {
-    /// Names that a person reads.
+    /// How many names are listed of each kind.
     const READ: usize = 5;
     for (what, names) in [
         ("not fetched", &fetched.missing),
@@ -86,7 +86,7 @@ pub fn describe(report: &Report) {
     });
 }
 
-/// Tells the user why it takes longer this time.
+/// A listener that tells the user why a run takes longer this time.
 pub struct Progress {
     pub quiet: bool,
 }
@@ -134,7 +134,7 @@ impl Listener for Progress {
     }
 }
 
-/// Says in one line what failed and in one what to do. Returns the exit code.
+/// Prints what failed and what to do about it. Returns the exit code.
 pub fn explain(error: &anyhow::Error) -> u8 {
     if let Ok(error) = explained(error) {
         tell_error(&error);
@@ -154,10 +154,10 @@ pub fn tell_error(error: &Error) {
     say(&format!("{}\n{}", error.message, words(&error.remedy)));
 }
 
-/// To standard error, if anybody still reads it.
+/// Prints to standard error, if anybody still reads it.
 pub fn say(text: &str) {
     let lines = text.lines().map(|line| format!("sandbox: {line}\n"));
-    // In one piece: others may write there too.
+    // The lines are written in one piece, since others may write there too.
     let lines: String = lines.collect();
     stderr().write_all(lines.as_bytes()).unwrap_or_default();
 }

@@ -1,4 +1,4 @@
-//! Arguments in, exit code out.
+//! The command line: from the arguments to an exit code.
 
 mod admission;
 mod audit;
@@ -30,7 +30,7 @@ use remedies::words;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
-/// After all options of run. Paragraphs are wrapped where they are printed.
+/// The text after all options of `sandbox run`. Paragraphs are wrapped where they are printed.
 const AFTERWARDS: &str = "\
 Exit codes: the program's own, or 128 and the number of the signal that ended it (137: also out of \
 memory); 124 at the time limit; 125 if it could not be run; 126 and 127 if a script cannot be read \
@@ -120,7 +120,7 @@ enum Verb {
     },
 }
 
-/// Does what the arguments say; gives the exit code.
+/// Does what the arguments say; returns the exit code.
 pub fn main() -> u8 {
     let parsed = Cli::command().try_get_matches().and_then(|matches| {
         let cli = Cli::from_arg_matches(&matches)?;
@@ -159,7 +159,8 @@ fn worker(socket: RawFd) -> Result<u8> {
     serve(socket).map(|()| 0)
 }
 
-/// Help and version are no errors; all else is ours.
+/// Prints help, the version or an error in the arguments; returns the exit code. Only the last is a
+/// failure.
 fn refuse(error: &clap::Error) -> u8 {
     // Nothing can be done about a closed standard stream here.
     error.print().unwrap_or_default();

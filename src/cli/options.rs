@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
-/// Groups of options.
+/// The headings of the groups of options.
 const PROGRAM: &str = "The program";
 const LIMITS: &str = "Its limits";
 const FILES: &str = "Files in and out";

@@ -14,11 +14,12 @@ use nix::unistd::write;
 use std::io::{self, BufWriter, Write, stdout};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-/// Where a record goes.
+/// The destination of a record.
 pub struct Writer(OwnedFd);
 
 impl Writer {
-    /// To standard output, to the descriptor with this number, or nowhere.
+    /// Opens a writer to the descriptor with this number, or else to standard output with `json`.
+    /// Returns `None` if no record is wanted.
     pub fn open(json: bool, descriptor: Option<RawFd>) -> Result<Option<Self>> {
         match descriptor {
             Some(number) => Self::new(writable(number)?).map(Some),
@@ -27,7 +28,7 @@ impl Writer {
         }
     }
 
-    /// To this stream.
+    /// Makes a writer to this stream.
     pub fn new(stream: impl AsFd) -> Result<Self> {
         let fd = stream.as_fd().try_clone_to_owned();
         Ok(Self(fd.context("duplicating a descriptor")?))
@@ -37,20 +38,20 @@ impl Writer {
         self.0.as_raw_fd()
     }
 
-    /// In one line. Gives the exit code if nobody reads it. `signals`: that ask us to stop, where
-    /// they are watched.
+    /// Writes the record in one line. Returns the exit code if nobody reads it. `signals` are those
+    /// that ask us to stop, if they are watched.
     pub fn write(self, record: &Record, signals: Option<&Signals>) -> Result<Option<u8>> {
         let pieces = Pieces {
             fd: self.0.as_fd(),
             signals,
         };
-        // Not as one string: it may hold a lot of output.
+        // The record is never one string, since it may hold a lot of output.
         let mut writer = BufWriter::new(pieces);
         let written = serde_json::to_writer(&mut writer, record)
             .map_err(io::Error::from)
             .and_then(|()| writer.write_all(b"\n"))
             .and_then(|()| writer.flush());
-        // What is left would be tried once more.
+        // If it were dropped, it would try once more to write the rest.
         drop(writer.into_parts());
         match written {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -73,7 +74,7 @@ struct Pieces<'a> {
 
 impl Write for Pieces<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        /// A pipe that takes anything takes so many bytes at once: pipe(7).
+        /// A pipe that takes anything takes this many bytes at once: pipe(7).
         const PIECE: usize = libc::PIPE_BUF;
         if let Some(signals) = self.signals {
             signals.until_writable(self.fd).map_err(io::Error::other)?;
@@ -95,7 +96,7 @@ impl Write for Pieces<'_> {
     }
 }
 
-/// A descriptor that whoever started us opened for writing.
+/// Returns the descriptor with this number, if the process that started us opened it for writing.
 fn writable(number: RawFd) -> Result<BorrowedFd<'static>, Error> {
     let unusable = |what: &str| {
         Error::new(
@@ -119,7 +120,7 @@ fn writable(number: RawFd) -> Result<BorrowedFd<'static>, Error> {
     }
 }
 
-/// Puts what went wrong into the record, in the words of the command line.
+/// Puts the error into the record, with the remedy in the words of the command line.
 pub fn told((mut record, error): (Record, Option<Error>)) -> Record {
     record.error = error.map(|error| Failure {
         remedy: words(&error.remedy),

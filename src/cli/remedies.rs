@@ -1,4 +1,4 @@
-//! What to do about a failure, in the words of the command line.
+//! Remedies for failures, in the words of the command line.
 
 use crate::error::{Destination, Remedy};
 
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
     use crate::mcp::tool::remedies;
 
-    /// Returns the place of a remedy in the table. One that is new does not compile until it has one.
+    /// Returns the place of a remedy in the table. A new remedy does not compile until it has one.
     fn place(remedy: &Remedy) -> usize {
         match remedy {
             Remedy::Do(_) => 0,

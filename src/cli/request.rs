@@ -1,4 +1,4 @@
-//! From the options of `sandbox run` to what is asked of a run.
+//! Conversion of the options of `sandbox run` to the request for a run.
 
 use crate::cli::admission::Admission;
 use crate::cli::options::RunArgs;
@@ -17,9 +17,10 @@ use clap::parser::ValueSource;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// Bytes of an output stream that are passed on, unless told otherwise.
+/// The default limit on the bytes of an output stream that are passed on.
 const PASSED_ON: u64 = 1 << 30;
-/// And that are kept for a record: whoever reads that holds all of it at once.
+/// The default limit on the bytes of an output stream that are kept for a record, whose reader holds
+/// all of it at once.
 pub const CAPTURED: u64 = 8 << 20;
 
 /// Options of `sandbox run` that somebody gave, on the command line or in the environment.
@@ -35,7 +36,7 @@ impl Given<'_> {
     }
 }
 
-/// What is asked for, as far as the policy allows it.
+/// Returns the resources that are asked for, as far as the policy allows them.
 fn grant(
     args: &RunArgs,
     given: &Given,
@@ -50,7 +51,7 @@ fn grant(
         pids: given.ask("pids_limit", args.pids_limit),
         confine: given.ask("confine", args.confine),
         root: args.root,
-        // What the script says itself counts too.
+        // The script may name its language itself, so that is checked later.
         language: None,
         stdin: None,
         environment: env.iter().map(|variable| name(variable)).collect(),
@@ -69,7 +70,7 @@ pub fn request(
         grant(&args, given, &env, &admission.ceiling).map_err(|excess| admission.refuse(excess))?;
     let (source, arguments) = source(&args)?;
     let files = &admission.ceiling.files;
-    // That is then the code, which has a limit of its own.
+    // Standard input is the code here, which has a limit of its own.
     let input = match source {
         Source::Stdin => u64::MAX,
         _ => grant.stdin,
@@ -109,7 +110,7 @@ pub fn request(
     })
 }
 
-/// What to run, and its arguments.
+/// Returns what to run, and its arguments.
 fn source(args: &RunArgs) -> Result<(Source, Vec<OsString>)> {
     let mut words = args.words.iter().cloned();
     let code = match &args.code_file {
@@ -125,7 +126,7 @@ fn source(args: &RunArgs) -> Result<(Source, Vec<OsString>)> {
         }
         (None, Some(name)) => {
             arguments = words.collect();
-            // It separates; the one after -c, clap has taken already.
+            // This is the separator. The one after -c, clap has taken already.
             if arguments.first().is_some_and(|word| word == "--") {
                 arguments.remove(0);
             }
@@ -146,7 +147,7 @@ fn source(args: &RunArgs) -> Result<(Source, Vec<OsString>)> {
     Ok((source, arguments))
 }
 
-/// The variables given, those in files first.
+/// Returns the variables that were given, those from files first.
 fn environment(given: &[OsString], files: &[PathBuf]) -> Result<Vec<Vec<u8>>, Error> {
     let unusable = |message: String| {
         let remedy = "give NAME=VALUE, or the NAME of a variable to pass on";

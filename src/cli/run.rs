@@ -61,14 +61,14 @@ pub fn run_verb(args: RunArgs, matches: &ArgMatches, kvm: Device) -> Result<u8> 
     }
 }
 
-/// What became of a run.
+/// A run that is over, with what its record and log need.
 struct Finished {
-    /// If there is a log in which its end is to be written.
+    /// The admission, if the run's end is to be written to a log.
     admission: Option<Admission>,
     result: Result<Report>,
-    /// Those that ask us to stop, where a record is still to be written.
+    /// The signals that ask us to stop, if a record is still to be written.
     signals: Option<Signals>,
-    /// What its process used, if it had one.
+    /// The resources that the run's process used, if it had one of its own.
     usage: Option<Usage>,
 }
 
@@ -83,7 +83,7 @@ impl Finished {
     }
 }
 
-/// Carries out one run: in this process, or in one of its own where it is written down.
+/// Carries out one run in this process, or in a process of its own if it is logged.
 fn carry_out(
     args: RunArgs,
     given: &Given,
@@ -154,7 +154,7 @@ fn run_elsewhere(request: Request, mut admission: Admission, progress: Progress)
     }
 }
 
-/// What is told on standard error.
+/// The options that decide what is told on standard error.
 #[derive(Clone, Copy)]
 struct Told {
     json: bool,
@@ -175,7 +175,7 @@ impl Told {
         self.verbose || (!self.quiet && !self.json)
     }
 
-    /// Tells how it went; returns the exit code.
+    /// Tells the user how the run went; returns the exit code.
     fn tell(self, result: &Result<Report>, signals: Option<&Signals>) -> Result<u8> {
         let report = match result {
             Ok(report) => report,

@@ -1,5 +1,5 @@
-//! The process that writes down how a run ended, beside the worker that runs it: what a guest may take
-//! over has no log, and ends with this one.
+//! The supervisor of a run: it writes the run's end to the log, while a worker runs the guest. The
+//! process that a guest may take over has no access to the log, and ends with this one.
 
 use crate::audit::Usage;
 use crate::cli::messages::Progress;
@@ -19,36 +19,36 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-/// How long a process may take to obey a signal.
+/// The time that a process has to obey a signal.
 const OBEY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What became of a run in a process of its own.
+/// The result of a run in a process of its own.
 pub struct Supervised {
     pub result: Result<Report>,
     pub usage: Usage,
-    /// Those that ask us to stop, still watched.
+    /// The signals that ask us to stop, which are still watched.
     pub signals: Signals,
 }
 
-/// Whoever decides whether a run may begin that was looked at.
+/// A function that decides whether an inspected run may begin.
 pub type Gate<'a> = &'a mut dyn FnMut(Inspection) -> Result<()>;
 
 struct Supervisor<'a> {
     worker: Worker,
     signals: Signals,
-    /// Signals that asked for the end.
+    /// The signals that asked the run to stop.
     asked: BTreeSet<Signal>,
     gate: Gate<'a>,
     progress: Progress,
-    /// Why the run was not let begin.
+    /// The reason why the run was refused, if it was.
     refused: Option<anyhow::Error>,
     told: Option<Ended>,
 }
 
-/// Follows a run to its end in a process of its own, with the streams of this one. An error: there is
-/// no such process.
+/// Follows a run to its end in a process of its own, with the streams of this one. An error means
+/// that there is no such process.
 pub fn supervise(spec: &Spec, gate: Gate, progress: Progress) -> Result<Supervised> {
-    // Before there is a child that one could be meant for.
+    // Signals are watched before there is a child that one could be meant for.
     let signals = Signals::watch()?;
     let streams = [Stdio::inherit(), Stdio::inherit(), Stdio::inherit()];
     let mut supervisor = Supervisor {
@@ -98,11 +98,11 @@ fn result(told: Option<Ended>, exit: &Exit, asked: &BTreeSet<Signal>) -> Result<
 }
 
 impl Supervisor<'_> {
-    /// Hears all that the worker tells until it has ended; passes on signals that are for it, and sees
-    /// that they are obeyed.
+    /// Receives the worker's messages until it has ended; passes on signals that are meant for it, and
+    /// ends a worker that does not obey them.
     fn listen(&mut self) -> Result<()> {
         let child = process::descriptor(self.worker.pid())?;
-        // It may close its end and go on.
+        // The worker may close its end of the socket and go on.
         let mut may_speak = true;
         let mut deadline: Option<Instant> = None;
         loop {
@@ -126,7 +126,7 @@ impl Supervisor<'_> {
                 self.asked.insert(signal);
                 deadline.get_or_insert_with(|| Instant::now() + OBEY_TIMEOUT);
                 if sent {
-                    // It may have ended, and is not reaped before we end.
+                    // If the worker has ended, it is not reaped yet, so its number is still its own.
                     kill(self.worker.pid(), signal).unwrap_or_default();
                 }
             }
@@ -136,7 +136,7 @@ impl Supervisor<'_> {
                 return Ok(());
             }
             if left == Some(Duration::ZERO) {
-                // It was taken over.
+                // A worker that does not obey has been taken over.
                 self.asked.insert(Signal::SIGKILL);
                 self.kill();
                 return Ok(());
@@ -145,11 +145,11 @@ impl Supervisor<'_> {
     }
 
     fn kill(&self) {
-        // It is not reaped yet, so the number is no other's.
+        // The worker is not reaped yet, so its number is still its own.
         kill(self.worker.pid(), Signal::SIGKILL).unwrap_or_default();
     }
 
-    /// Takes what there is to hear. Returns whether there may be more.
+    /// Handles the messages that have arrived. Returns whether there may be more.
     fn hear(&mut self) -> Result<bool> {
         let mut heard = self.worker.channel.hear()?;
         loop {
@@ -205,8 +205,7 @@ mod tests {
 
     const TOLD: &str = r#"echo '{"Ended":{"Interrupted":15}}'"#;
 
-    /// Returns what becomes of a process that does this once it has closed its socket, and is asked to
-    /// stop.
+    /// Runs a script in place of a worker, asks it to stop once it is up, and returns how it ended.
     fn stopped(script: &str) -> Exit {
         let (socket, its) = UnixStream::pair().unwrap();
         let (mut up, its_up) = pipe().unwrap();
@@ -230,7 +229,7 @@ mod tests {
             told: None,
         };
         up.read_exact(&mut [0]).unwrap();
-        // To this thread, which has blocked it.
+        // The signal goes to this thread, which has blocked it.
         raise(Signal::SIGTERM).unwrap();
         supervisor.listen().unwrap();
         let exit = process::ended(supervisor.worker.pid()).unwrap();

@@ -85,7 +85,7 @@ fn list(store: &Store, verify: bool) -> Result<()> {
             Err(why) => format!("refused: {why}"),
         };
         match writeln!(stdout(), "{}  {size} MiB  {told}", entry.key) {
-            // Nobody reads on.
+            // The reader has closed the pipe.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
             result => result?,
         }
@@ -93,7 +93,7 @@ fn list(store: &Store, verify: bool) -> Result<()> {
     Ok(())
 }
 
-/// In the largest unit that leaves something to see.
+/// Formats a duration in the largest unit of which it has at least two.
 fn rough(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),

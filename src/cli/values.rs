@@ -1,4 +1,4 @@
-//! Values of options, from their text.
+//! Parsing of option values.
 
 use crate::error::{Error, Kind};
 use crate::kvm_mode::Choice;
@@ -40,8 +40,8 @@ impl ValueEnum for Choice {
     }
 }
 
-/// `NAME=value`, or the name of a variable that the host has, which is passed on. `None`: the host
-/// does not have it.
+/// Parses `NAME=value`, or the name of a variable of the host, which is passed on. Returns `None` if
+/// the host does not have that variable.
 pub fn parse_variable(word: &OsStr) -> Result<Option<Vec<u8>>, String> {
     let bytes = word.as_bytes();
     let name = bytes.split(|&byte| byte == b'=').next().unwrap_or(bytes);
@@ -59,9 +59,9 @@ pub fn parse_variable(word: &OsStr) -> Result<Option<Vec<u8>>, String> {
     }))
 }
 
-/// A file with a variable on each line, as `parse_variable` takes it; lines that are empty or
-/// begin with # are left out. If there is a NUL in it, each variable ends with one instead, and is
-/// taken as it is: values may have many lines.
+/// Reads a file with a variable on each line, as `parse_variable` takes it; lines that are empty or
+/// begin with # are left out. If there is a NUL in the file, each variable ends with a NUL instead,
+/// and is taken as it is, so that values may have many lines.
 pub fn read_variables(path: &Path) -> Result<Vec<OsString>, String> {
     let content = fs::read(path).map_err(|error| {
         format!(
@@ -81,7 +81,7 @@ pub fn read_variables(path: &Path) -> Result<Vec<OsString>, String> {
         .collect())
 }
 
-/// A file of arguments, each of which ends with a NUL.
+/// Reads a file of arguments, each of which ends with a NUL.
 pub fn read_arguments(path: &Path) -> Result<Vec<OsString>, Error> {
     let content = fs::read(path).map_err(|error| {
         Error::new(

@@ -1,8 +1,8 @@
-//! This process takes from itself what it does not need any more: after everything is open, before
-//! the guest's first instruction. A guest that takes over the VMM then holds two virtual devices'
-//! worth of descriptors and a list of two dozen system calls.
+//! Confinement of this process: it gives up what it does not need any more, after everything is open
+//! and before the guest's first instruction. A guest that takes over the VMM then holds two virtual
+//! devices' worth of descriptors and a list of two dozen system calls.
 //!
-//! All of it works without privileges, and none of it can be taken back.
+//! All layers work without privileges, and none of them can be undone.
 
 pub mod syscalls;
 
@@ -27,19 +27,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use vm_memory::mmap::{MmapRegion, MmapRegionError};
 
-/// One thing that is taken, or the kernel's means to take it.
+/// A layer of confinement: a right that is given up, or the kernel's means to deny it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Layer {
-    /// No core dump, and no other process of this user may look inside.
+    /// There is no core dump, and no other process of this user may look inside.
     NoDump,
-    /// No files to write but the outputs, no new descriptors, no new processes, bounded memory.
+    /// No file may grow unless an output is one, no descriptor can be added, and memory is bounded.
     Limits,
     /// Nothing that is executed gains privileges.
     NoNewPrivileges,
     NoCapabilities,
-    /// No file, no TCP port, no signal to others; with the kernel's version of it.
+    /// Files, TCP ports and signals to other processes are denied. The number is the version of the
+    /// kernel's Landlock.
     Landlock(i32),
-    /// A list of system calls for each thread, and death for any other.
+    /// Each thread has a list of system calls; any other call kills the process.
     Seccomp,
 }
 
@@ -72,8 +73,8 @@ impl fmt::Display for Missing {
 
 impl std::error::Error for Missing {}
 
-/// Closes what whoever started us left open: before we open anything that is not in `kept`, and
-/// before there are other threads.
+/// Closes the descriptors that the process that started us left open. It is called before we open
+/// anything that is not in `kept`, and before there are other threads.
 pub fn prepare(level: ConfineLevel, kept: Vec<RawFd>) -> Result<()> {
     if level == ConfineLevel::Off {
         return Ok(());
@@ -82,9 +83,10 @@ pub fn prepare(level: ConfineLevel, kept: Vec<RawFd>) -> Result<()> {
     close_all_but(kept)
 }
 
-/// By all threads: before it gives a heap of another thread's back, the C library opens a file.
+/// Makes all threads share one heap: before the C library gives back the heap of another thread, it
+/// opens a file.
 fn share_one_heap() {
-    // SAFETY: it changes a number that the allocator goes by. It fails for no such number.
+    // SAFETY: the call changes a setting of the allocator. It does not fail for this number.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
 }
 
@@ -97,7 +99,7 @@ fn close_all_but(mut kept: Vec<RawFd>) -> Result<()> {
             // SAFETY: by the contract of the callers, nobody uses the others any more.
             let result = unsafe { libc::close_range(first as u32, fd as u32 - 1, 0) };
             match Errno::result(result) {
-                // Linux before 5.9: they stay, useless without the calls that would use them.
+                // Linux before 5.9: they stay, but are useless without calls that could use them.
                 Ok(_) | Err(Errno::ENOSYS) => {}
                 Err(errno) => return Err(errno).context("closing inherited descriptors"),
             }
@@ -107,14 +109,15 @@ fn close_all_but(mut kept: Vec<RawFd>) -> Result<()> {
     Ok(())
 }
 
-/// Of a process that writes files which a hostile guest sends: it may do so below these
-/// directories, and hold `kept` beside them.
+/// Confines a process that writes files which a hostile guest sends. It may write below these
+/// directories, and keeps the descriptors in `kept` beside them.
 pub fn confine_writer(
     level: ConfineLevel,
     directories: &[BorrowedFd],
     kept: &[RawFd],
 ) -> Result<()> {
-    /// The binary, a piece of a file, and as many directories as there may be in one run.
+    /// The address space for the binary, a piece of a file, and as many directories as there may be
+    /// in one run.
     const MEMORY: u64 = 1 << 30;
     if level == ConfineLevel::Off {
         return Ok(());
@@ -125,7 +128,7 @@ pub fn confine_writer(
     lower(Resource::RLIMIT_CORE, 0)?;
     lower(Resource::RLIMIT_AS, MEMORY)?;
     set_no_new_privs().context("giving up new privileges")?;
-    // Root may write into directories of others, and nothing else.
+    // Root may write into directories of other users; it keeps no other capability.
     keep_capabilities(&[Capability::CAP_DAC_OVERRIDE])?;
     deny_files(directories)?;
     if syscalls::are_filtered() {
@@ -134,8 +137,8 @@ pub fn confine_writer(
     Ok(())
 }
 
-/// What the process and the threads that it starts from now on have given up; the two threads of
-/// a run have still to [`Seal::split`] it.
+/// The confinement of the process and of the threads that it starts from now on. The two threads of
+/// a run have yet to [`Seal::split`] it.
 pub struct Seal {
     pub layers: Vec<Layer>,
     filters: Option<Filters>,
@@ -147,7 +150,7 @@ struct Filters {
 }
 
 impl Seal {
-    /// For a guest that is ours alone.
+    /// Returns a seal that confines nothing, for a guest that is ours alone.
     pub fn none() -> Self {
         Self {
             layers: Vec::new(),
@@ -155,8 +158,8 @@ impl Seal {
         }
     }
 
-    /// `memory`: bytes that are mapped for the guest, or needed for its output. `record`: an output
-    /// beside the standard ones, open.
+    /// Confines the process. `memory` is the number of bytes that are mapped for the guest or needed
+    /// for its output; `record` is an open output beside the standard ones.
     pub fn process(
         level: ConfineLevel,
         mode: Mode,
@@ -170,7 +173,7 @@ impl Seal {
         // No capability is needed for what follows, and most go with this already.
         set_dumpable(false).context("forbidding dumps")?;
         layers.push(Layer::NoDump);
-        // Before Landlock and seccomp, which an unprivileged process gets only after this.
+        // This comes before Landlock and seccomp, which an unprivileged process gets only after it.
         set_no_new_privs().context("giving up new privileges")?;
         layers.push(Layer::NoNewPrivileges);
         keep_capabilities(&[])?;
@@ -180,10 +183,10 @@ impl Seal {
             None if level == ConfineLevel::Require => bail!(Missing("Landlock")),
             None => {}
         }
-        // Not earlier: Landlock takes a descriptor for a moment.
+        // This comes after Landlock, which needs a descriptor for a moment.
         limit_resources(memory, record)?;
         layers.push(Layer::Limits);
-        // Last: all of the above are system calls.
+        // Seccomp comes last, since all of the above are system calls.
         let filters = match syscalls::are_filtered() {
             true => Some(Filters {
                 main: syscalls::main_thread()?,
@@ -198,7 +201,7 @@ impl Seal {
         Ok(Self { layers, filters })
     }
 
-    /// A half for each thread.
+    /// Splits the seal into the halves of the main thread and of the vCPU thread.
     pub fn split(self) -> (ThreadSeal, ThreadSeal) {
         let both = Arc::new(Both {
             done: Barrier::new(2),
@@ -216,7 +219,8 @@ impl Seal {
     }
 }
 
-/// Of the thread that waits, once the other has been started, or of that which enters the guest.
+/// One thread's half of the seal: that of the thread that waits, once it has started the other, or
+/// that of the thread that enters the guest.
 pub struct ThreadSeal {
     filter: Option<BpfProgram>,
     both: Arc<Both>,
@@ -228,7 +232,7 @@ struct Both {
 }
 
 impl ThreadSeal {
-    /// Comes back when both threads are confined, or with an error in both.
+    /// Confines this thread. Returns when both threads are confined, or with an error in both.
     pub fn apply(self) -> Result<()> {
         let installed = install(self.filter);
         self.both
@@ -249,9 +253,9 @@ fn install(filter: Option<BpfProgram>) -> Result<()> {
     }
 }
 
-/// Outputs that are files may grow, nothing else.
+/// Lowers the limits on resources. No file may grow, unless an output is a file.
 fn limit_resources(memory: u64, record: Option<RawFd>) -> Result<()> {
-    /// Of our own: two stacks, allocations, a piece of output, the binary.
+    /// The address space for ourselves: two stacks, allocations, a piece of output, the binary.
     const OWN_MEMORY: u64 = 1 << 30;
     /// poll(2) wants this limit to be no lower than the number of its descriptors.
     const DESCRIPTORS: u64 = 3;
@@ -270,8 +274,8 @@ fn limit_resources(memory: u64, record: Option<RawFd>) -> Result<()> {
     find_room()
 }
 
-/// Whoever started us may have left too little address space for the stack of a thread and what
-/// both allocate from here on: that is told now, where it can be.
+/// Checks that there is address space for the stack of a thread and for what both threads allocate
+/// from here on. The process that started us may have left too little, which can be reported now.
 fn find_room() -> Result<()> {
     const ROOM: usize = 16 << 20;
     let room = MmapRegion::<()>::new(ROOM).map_err(|error| match error {
@@ -281,14 +285,14 @@ fn find_room() -> Result<()> {
     room.map(drop).context("finding memory for the run itself")
 }
 
-/// Both the limit and what it could be raised to.
+/// Lowers both the limit and the maximum to which it could be raised.
 fn lower(resource: Resource, value: u64) -> Result<()> {
     let (soft, hard) = getrlimit(resource).context("reading a resource limit")?;
     let value = value.min(soft).min(hard);
     setrlimit(resource, value, value).with_context(|| format!("lowering {resource:?}"))
 }
 
-/// Of those that we have.
+/// Drops all capabilities that we have but these.
 fn keep_capabilities(kept: &[Capability]) -> Result<()> {
     let drop = || {
         let mut left = caps::read(None, CapSet::Permitted)?;
@@ -300,10 +304,10 @@ fn keep_capabilities(kept: &[Capability]) -> Result<()> {
     drop().context("dropping capabilities")
 }
 
-/// All but writing below these directories. Gives the version of the kernel's Landlock, if it has
-/// any.
+/// Denies by Landlock all but writing below these directories. Returns the version of the kernel's
+/// Landlock, if it has any.
 fn deny_files(directories: &[BorrowedFd]) -> Result<Option<i32>> {
-    /// The last that denies more; a later one changes nothing here.
+    /// The last version that denies more; a later one changes nothing here.
     const NEWEST: ABI = ABI::V6;
     let writing = AccessFs::ReadDir
         | AccessFs::MakeReg
@@ -342,7 +346,7 @@ mod tests {
     use std::path::Path;
     use std::process::Command;
 
-    /// How a process ends that confines itself like this and then does that; 0: as it should.
+    /// Returns how a process ends that confines itself and then acts; it exits with 0 if both succeed.
     fn ends_confined(
         confine: impl FnOnce() -> Result<()>,
         act: impl FnOnce() -> bool,
@@ -358,14 +362,14 @@ mod tests {
         }
     }
 
-    /// The same of a writer, which confines itself to a directory.
+    /// Returns how a writer ends that confines itself to a directory and then acts.
     fn ends(directory: &Path, act: impl FnOnce() -> bool) -> WaitStatus {
         let directory = File::open(directory).unwrap();
         let confine = || confine_writer(ConfineLevel::Require, &[directory.as_fd()], &[]);
         ends_confined(confine, act)
     }
 
-    /// What a run does not call any more: seccomp(2) is not in force yet.
+    /// The attempts are calls that seccomp(2) would deny, but it is not in force yet.
     #[test]
     fn landlock_denies_a_run_files_ports_and_signals_beneath_seccomp() {
         let directory = tempfile::tempdir().unwrap();
@@ -383,7 +387,7 @@ mod tests {
         for (what, attempt) in attempts {
             let as_it_was = ends_confined(|| Ok(()), || attempt().is_ok());
             let confined = ends_confined(seal, || {
-                // The number of standard input, else that there is none would be why it fails.
+                // This frees a descriptor: else the attempt would fail because there is none left.
                 // SAFETY: nothing in this process uses it.
                 unsafe { libc::close(libc::STDIN_FILENO) };
                 attempt().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
@@ -427,7 +431,7 @@ mod tests {
         const PROBES: [i64; 2] = [335, 336];
         for number in (0..=500).filter(|n| !allowed.contains(n) && !PROBES.contains(n)) {
             let status = ends(directory.path(), || {
-                // SAFETY: it is not made.
+                // SAFETY: the filter keeps the call from being made.
                 unsafe { libc::syscall(number, 0, 0, 0, 0, 0, 0) };
                 true
             });

@@ -1,7 +1,7 @@
 //! The system calls that each thread of a run may make; any other kills the process.
 //!
 //! `tests/e2e/confine.rs` shows that every other call kills, and that each of these is used, but for
-//! those that say here when they are.
+//! those whose comments here say when they are.
 
 use crate::vm::mode::Mode;
 use crate::vm::{KICK, requests};
@@ -15,13 +15,13 @@ use seccompiler::{
     TargetArch,
 };
 
-/// What both threads need.
+/// The calls that both threads need.
 const BOTH: &[c_long] = &[
     // Locks, and joining a thread.
     SYS_futex,
     // Output, and news for the other thread.
     SYS_write,
-    // News; a reader that is slow.
+    // Waiting for news, or for a slow reader.
     SYS_poll,
     // Memory.
     SYS_brk,
@@ -30,7 +30,7 @@ const BOTH: &[c_long] = &[
     // The end of a thread.
     SYS_rt_sigprocmask,
     SYS_sigaltstack,
-    // Where the clock cannot be read without one.
+    // The time, where the clock cannot be read without a system call.
     SYS_clock_gettime,
     // The kernel's own way to go on with poll(2) or futex(2) after a stop (SIGSTOP, a debugger).
     SYS_restart_syscall,
@@ -39,7 +39,7 @@ const BOTH: &[c_long] = &[
 const MAIN: &[c_long] = &[
     // Standard input, signals, news.
     SYS_read,
-    // Between two kicks.
+    // The pause between two kicks.
     SYS_clock_nanosleep,
     // Part of pthread_kill(3).
     SYS_getpid,
@@ -54,30 +54,30 @@ const VCPU: &[c_long] = &[
     SYS_getrandom,
     // The end of a thread's stack.
     SYS_madvise,
-    // How long the files behind the guest's memory are.
+    // The length of the files behind the guest's memory.
     SYS_lseek,
-    // After a kick, or a fault in memory whose file was truncated.
+    // The return from a signal: a kick, or a fault in memory whose file was truncated.
     SYS_rt_sigreturn,
     SYS_exit,
 ];
 
-/// Of the process that writes what a guest sends.
+/// The calls of the process that writes the files that a guest sends.
 const WRITER: &[c_long] = &[
-    // From its pipe, to files.
+    // Reading from its pipe, and writing to files.
     SYS_read,
     SYS_write,
     // Memory.
     SYS_brk,
     SYS_mremap,
     SYS_munmap,
-    // Below the descriptors of its directories, and only where Landlock lets it.
+    // Files below the descriptors of its directories, and only where Landlock allows it.
     SYS_openat,
     SYS_mkdirat,
     SYS_newfstatat,
-    // A file's own name, once it is whole; the C library has two calls for that.
+    // Giving a file its own name once it is whole; the C library has two calls for that.
     SYS_renameat,
     SYS_renameat2,
-    // The same, where the file system cannot leave alone what is there.
+    // Giving it that name on a file system that cannot rename without replacing.
     SYS_linkat,
     SYS_unlinkat,
     SYS_fcntl,
@@ -85,15 +85,15 @@ const WRITER: &[c_long] = &[
     SYS_exit_group,
 ];
 
-/// A number, and what its arguments must be: any of these sets of conditions.
+/// A call's number and sets of conditions; its arguments must fulfil any one of the sets.
 type Call = (c_long, Vec<SeccompRule>);
 
-/// The numbers that each thread may call: the main thread's, the vCPU thread's.
+/// Returns the numbers of the calls that the main thread and the vCPU thread may make.
 pub fn allowed(mode: Mode) -> Result<[Vec<c_long>; 2]> {
     Ok([numbers(main_calls()?), numbers(vcpu_calls(mode)?)])
 }
 
-/// The same, of the process that writes files.
+/// Returns the numbers of the calls that the process that writes files may make.
 pub fn of_writer() -> Result<Vec<c_long>> {
     Ok(numbers(writer_calls()?))
 }
@@ -102,7 +102,7 @@ fn numbers(calls: Vec<Call>) -> Vec<c_long> {
     calls.into_iter().map(|(number, _)| number).collect()
 }
 
-/// Whether this kernel has seccomp filters that kill.
+/// Returns whether this kernel has seccomp filters that kill.
 pub fn are_filtered() -> bool {
     let action = SECCOMP_RET_KILL_PROCESS;
     // SAFETY: the kernel reads one integer, which outlives the call.
@@ -150,7 +150,7 @@ fn any_arguments(shared: &[c_long], own: &[c_long]) -> Vec<Call> {
     numbers.map(|&number| (number, Vec::new())).collect()
 }
 
-/// Not of a file, and not to be executed.
+/// Allows new memory that is neither of a file nor executable.
 fn new_memory() -> Result<Call> {
     const ANONYMOUS: u64 = MAP_ANONYMOUS as u64;
     let no_code = (2, MaskedEq(PROT_EXEC as u64), 0);
@@ -158,11 +158,11 @@ fn new_memory() -> Result<Call> {
     Ok((SYS_mmap, vec![rule(&[no_code, of_no_file])?]))
 }
 
-/// An argument by its place, how it is compared, and with what.
+/// The position of an argument, how it is compared, and the value that it is compared with.
 type Condition = (u8, SeccompCmpOp, u64);
 
-/// The kernel looks at the low half of the arguments that are compared, but for protections and
-/// flags of memory.
+/// Makes a rule of these conditions. The kernel itself uses only the low half of the arguments that
+/// are compared, but for the protections and flags of memory.
 fn rule(conditions: &[Condition]) -> Result<SeccompRule> {
     let conditions: Result<_, _> = conditions
         .iter()

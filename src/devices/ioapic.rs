@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub const PINS: usize = 24;
 const LAST_PIN: u32 = PINS as u32 - 1;
 
-/// Where the local APICs are, and so the address of an interrupt message (Intel SDM 3A, 11.11.1).
+/// The address of the local APICs, and so of an interrupt message (Intel SDM 3A, 11.11.1).
 pub const LOCAL_APIC: u32 = 0xfee0_0000;
 
 const SELECT: u64 = 0x00;
@@ -21,7 +21,7 @@ const ARBITRATION: u8 = 0x02;
 const REDIRECTION: u8 = 0x10;
 
 const MASKED: u64 = 1 << 16;
-/// Bits of an entry that the guest may write: all but delivery status and remote IRR.
+/// The bits of an entry that the guest may write: all but delivery status and remote IRR.
 const WRITABLE: u64 = !((1 << 12) | (1 << 14));
 
 /// A message-signalled interrupt (Intel SDM 3A, 11.11).
@@ -36,7 +36,7 @@ pub struct Ioapic {
     id: u32,
     select: u8,
     entries: [u64; PINS],
-    /// Lines raised while masked.
+    /// The lines that were raised while they were masked.
     pending: u32,
 }
 
@@ -52,7 +52,7 @@ impl Default for Ioapic {
 }
 
 impl Ioapic {
-    /// Reads a register at this offset.
+    /// Reads the register at this offset.
     pub fn read(&self, offset: u64) -> u32 {
         match (offset, self.select) {
             (SELECT, _) => self.select.into(),
@@ -65,7 +65,7 @@ impl Ioapic {
         }
     }
 
-    /// Writes a register at this offset.
+    /// Writes the register at this offset.
     pub fn write(&mut self, offset: u64, value: u32) {
         match (offset, self.select) {
             (SELECT, _) => self.select = value as u8,
@@ -82,7 +82,7 @@ impl Ioapic {
         }
     }
 
-    /// Takes newly raised lines and gives the messages to deliver now.
+    /// Takes newly raised lines and returns the messages to deliver now.
     pub fn route(&mut self, raised: u32) -> impl Iterator<Item = Message> + use<> {
         self.pending |= raised;
         let deliverable = (0..)
@@ -98,7 +98,8 @@ impl Ioapic {
     }
 }
 
-/// Which entry a register is half of, if there are so many, and the lowest bit of that half.
+/// Returns the number of the entry that a register is half of, and the lowest bit of that half.
+/// There may be fewer entries than that.
 fn half_entry(register: u8) -> Option<(usize, u32)> {
     let index = register.checked_sub(REDIRECTION)?;
     let shift = if index.is_multiple_of(2) { 0 } else { 32 };
@@ -152,7 +153,8 @@ mod tests {
     }
 
     proptest! {
-        /// Any registers, lines raised at any time: each is delivered once, when it is not masked.
+        /// Any registers are written and lines raised at any time: each line is delivered once, when
+        /// it is not masked.
         #[test]
         fn lines_are_delivered_as_a_model_says(
             steps in vec((REDIRECTION..REDIRECTION + 48, any::<u32>(), 0..1u32 << PINS), 1..100),

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub struct IrqLines(Arc<AtomicU32>);
 
 impl IrqLines {
-    /// The line with this number (0 to 23).
+    /// Returns the line with this number (0 to 23).
     pub fn line(&self, number: u32) -> IrqLine {
         IrqLine {
             lines: self.clone(),
@@ -22,7 +22,7 @@ impl IrqLines {
         self.0.fetch_or(mask, Ordering::Relaxed);
     }
 
-    /// The lines raised since the last call, as a bit mask.
+    /// Takes the lines that were raised since the last call, as a bit mask.
     pub fn take_raised(&self) -> u32 {
         self.0.swap(0, Ordering::Relaxed)
     }

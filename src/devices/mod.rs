@@ -1,8 +1,8 @@
 //! The devices: a serial console, a virtio-vsock, and the interrupt controller between them
 //! and the vCPU. Each gets an interrupt line and a byte sink; none knows KVM.
 //!
-//! The guest chooses most of the numbers here: arithmetic on them says what happens at its end,
-//! and an index is checked.
+//! The guest chooses most of the numbers here, so arithmetic on them says how overflow is handled, and
+//! each index is checked.
 
 #![cfg_attr(
     not(test),
@@ -15,7 +15,7 @@ pub mod serial;
 pub mod virtio_mmio;
 pub mod vsock;
 
-/// The guest broke a device's rules; the text says which. It ends the VM.
+/// A violation of a device's rules by the guest, which ends the VM. The text says which rule it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation(pub String);
 

@@ -6,18 +6,18 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use vm_superio::serial::{NoEvents, Serial as Uart};
 
-/// Bytes of console output that are kept: the most recent ones.
+/// How many bytes of console output are kept: the most recent ones.
 const KEPT: usize = 64 << 10;
 
 pub struct Serial(Uart<IrqLine, NoEvents, Console>);
 
 impl Serial {
-    /// `copy`: where else the output goes, as long as that takes it.
+    /// Makes a console whose output also goes to `copy`, until a write to that fails.
     pub fn new(irq: IrqLine, copy: Option<Box<dyn Write + Send>>) -> Self {
         Self(Uart::new(irq, Console::new(copy)))
     }
 
-    /// One that goes on from a saved state, with nothing kept of its output.
+    /// Makes a console that goes on from a saved state, with nothing kept of its output.
     pub fn from_state(state: &SerialState, irq: IrqLine) -> io::Result<Self> {
         Uart::from_state(&state.0, irq, NoEvents, Console::new(None))
             .map(Self)
@@ -38,7 +38,7 @@ impl Serial {
         self.0.write(offset, value).map_err(io::Error::other)
     }
 
-    /// The end of what the guest wrote.
+    /// Returns the end of the guest's output.
     pub fn log(&self) -> Vec<u8> {
         self.0.writer().kept.iter().copied().collect()
     }
@@ -85,7 +85,7 @@ impl Write for Console {
         if let Some(copy) = &mut self.copy
             && copy.write_all(bytes).is_err()
         {
-            // Nobody reads it; that is no fault of the guest's.
+            // Nobody reads the copy any more, which is not the guest's fault.
             self.copy = None;
         }
         Ok(bytes.len())
@@ -115,7 +115,8 @@ mod tests {
     }
 
     proptest! {
-        /// Any accesses, the console saved and restored at any time (in loop mode it holds bytes).
+        /// Makes any accesses, and saves and restores the console at any time (in loop mode it
+        /// holds bytes).
         #[test]
         fn any_register_access_leaves_a_console_that_can_be_restored(
             accesses in vec((any::<u8>(), any::<u8>(), 0..4u8), 1..300),

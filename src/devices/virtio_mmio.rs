@@ -13,7 +13,7 @@ use virtio_bindings::virtio_mmio::*;
 use virtio_queue::{Queue, QueueState, QueueT};
 use vm_memory::GuestMemoryMmap;
 
-/// Descriptors in a queue at most.
+/// Upper bound on the descriptors in a queue.
 const QUEUE_MAX: u16 = 256;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"virt");
@@ -40,7 +40,7 @@ struct Registers {
     interrupt_status: u32,
 }
 
-/// All of it that is to be saved.
+/// The transport's state, with all that is to be saved.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct VirtioMmioState {
     registers: Registers,
@@ -79,7 +79,7 @@ impl VirtioMmio {
         })
     }
 
-    /// One that goes on from a saved state.
+    /// Makes a transport that goes on from a saved state.
     pub fn from_state(
         state: VirtioMmioState,
         device: Vsock,
@@ -94,7 +94,7 @@ impl VirtioMmio {
         })
     }
 
-    /// The state, if nothing is under way that it would leave out.
+    /// Returns the state, if nothing is under way that it would leave out.
     pub fn state(&self) -> Option<VirtioMmioState> {
         Some(VirtioMmioState {
             registers: self.registers.clone(),
@@ -115,12 +115,12 @@ impl VirtioMmio {
                 *byte = *value;
             }
         } else if data.len() == 4 && offset.is_multiple_of(4) {
-            // Below the configuration space.
+            // The registers are below the configuration space.
             data.copy_from_slice(&self.read_register(offset as u32).to_le_bytes());
         }
     }
 
-    /// Writes a register. `true`: the driver asks for its queues to be processed.
+    /// Writes a register. Returns whether the driver asks for its queues to be processed.
     pub fn write(&mut self, offset: u64, data: &[u8], peer: &mut impl Peer) -> bool {
         let (Ok(offset), Ok(bytes)) = (offset.try_into(), data.try_into()) else {
             return false;
@@ -128,7 +128,7 @@ impl VirtioMmio {
         self.write_register(offset, u32::from_le_bytes(bytes), peer)
     }
 
-    /// Moves what can be moved between driver and device.
+    /// Moves all packets that can be moved between driver and device.
     pub fn process(
         &mut self,
         memory: &GuestMemoryMmap,
@@ -160,7 +160,7 @@ impl VirtioMmio {
             VIRTIO_MMIO_QUEUE_READY => queue.is_some_and(QueueT::ready).into(),
             VIRTIO_MMIO_INTERRUPT_STATUS => self.registers.interrupt_status,
             VIRTIO_MMIO_STATUS => self.registers.status,
-            // No shared memory regions: length -1 (4.2.2).
+            // There are no shared memory regions, which a length of -1 says (4.2.2).
             VIRTIO_MMIO_SHM_LEN_LOW
             | VIRTIO_MMIO_SHM_LEN_HIGH
             | VIRTIO_MMIO_SHM_BASE_LOW
@@ -195,7 +195,8 @@ impl VirtioMmio {
         self.registers.driver_features = self.registers.driver_features & !mask | shifted;
     }
 
-    /// Only between FEATURES_OK and DRIVER_OK: a queue that is in use never changes shape.
+    /// Configures the selected queue, only between FEATURES_OK and DRIVER_OK: a queue that is in use
+    /// never changes its shape.
     fn configure_queue(&mut self, offset: u32, value: u32) {
         let configurable = self.registers.status & (FEATURES_OK | DRIVER_OK);
         if configurable != FEATURES_OK {
@@ -217,7 +218,7 @@ impl VirtioMmio {
         }
     }
 
-    /// A step of initialization (3.1.1), in order, or a reset.
+    /// Takes a step of the initialization (3.1.1), in order, or resets the device.
     fn set_status(&mut self, value: u32, peer: &mut impl Peer) {
         let added = value & !self.registers.status;
         match added {

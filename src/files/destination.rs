@@ -1,4 +1,4 @@
-//! Where on the host the guest's files are to go.
+//! The destinations of the guest's files on the host.
 
 use crate::error::{Destination as Fault, Error, Remedy};
 use crate::files::{Get, unusable};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// A name in a directory that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
-    /// Absolute path in the guest.
+    /// The absolute path in the guest.
     pub guest: Vec<u8>,
     pub directory: PathBuf,
     pub name: OsString,
@@ -26,7 +26,7 @@ impl Destination {
         }
     }
 
-    /// However the directory is spelled.
+    /// Returns whether both are the same place, however their directories are spelled.
     fn is_same(&self, other: &Self) -> bool {
         let directory = |of: &Self| {
             let metadata = of.directory.metadata().ok()?;
@@ -36,7 +36,8 @@ impl Destination {
     }
 }
 
-/// Checks what can be checked before there is anything to write, so that no long run is lost.
+/// Finds the destinations, and checks all that can be checked before there is anything to write, so
+/// that no long run is lost.
 pub fn destinations(gets: &[Get], workdir: &[u8], force: bool) -> Result<Vec<Destination>, Error> {
     let mut found = Vec::<Destination>::new();
     for get in gets {
@@ -61,7 +62,7 @@ pub fn destinations(gets: &[Get], workdir: &[u8], force: bool) -> Result<Vec<Des
     Ok(found)
 }
 
-/// Where cp(1) would put it: into a directory that exists, under its own name.
+/// Returns the place where cp(1) would put it: into a directory that exists, under its own name.
 fn destination(get: &Get, workdir: &[u8]) -> Result<Destination, Error> {
     let guest = resolve(workdir, &get.guest)?;
     let own = Path::new(OsStr::from_bytes(&guest)).file_name();

@@ -1,4 +1,4 @@
-//! The process that unpacks what a guest leaves, apart from the one that runs it.
+//! The process that extracts the files that a guest leaves, apart from the one that runs the guest.
 
 use crate::confine::confine_writer;
 use crate::error::{Destination as Fault, Remedy};
@@ -18,22 +18,23 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// From the end of the stream: there is no more to write than what is in a pipe.
+/// The time that the process has from the end of the stream, when it has no more to write than what
+/// is in a pipe.
 const TIME: Duration = Duration::from_secs(10);
-/// Bytes that the process tells at most: three lists that are bounded in themselves, and why there
-/// is no more.
+/// Upper bound on the bytes of the process's report: three lists that are bounded in themselves, and
+/// the reason why there are no more files.
 const REPORT_MAX: usize = 2 << 20;
 
 /// A process that waits for a stream of files, and ends with it: when we end, however that
-/// happens, it finds the stream cut, removes the file that it was writing, and is gone too.
+/// happens, it finds the stream cut, removes the file that it was writing, and ends too.
 pub struct Unpacker {
     process: Pid,
     report: PipeReader,
 }
 
 impl Unpacker {
-    /// Before any other thread starts: of several, only one would be in the new process. Gives
-    /// what to write the stream to.
+    /// Starts the process; returns it with the pipe for the stream. No other thread may have started
+    /// yet, since only one would be in the new process.
     pub fn start(
         destinations: &[Destination],
         limits: &Limits,
@@ -47,7 +48,7 @@ impl Unpacker {
             .collect::<Result<_, _>>()
             .context("opening the directories for the program's files")?;
         let rules = Rules {
-            // More than its memory it cannot hold.
+            // A guest cannot hold more than its memory.
             size_max: limits.memory.min(limits.fetch_size),
             count_max: usize::try_from(limits.fetch_count)
                 .map_or(COUNT_MAX, |most| most.min(COUNT_MAX)),
@@ -63,11 +64,11 @@ impl Unpacker {
                 stream_end,
             )),
             ForkResult::Child => {
-                // It would never see the end of the stream otherwise.
+                // Otherwise, it would never see the end of the stream.
                 drop((stream_end, report));
                 let status = i32::from(unpack(stream, report_end, places, rules, level).is_err());
-                // SAFETY: _exit(2) ends the process; what its parent registered for its own end
-                // is not for this one.
+                // SAFETY: _exit(2) ends the process, without the handlers that its parent
+                // registered for its own end.
                 unsafe { libc::_exit(status) }
             }
         }
@@ -77,14 +78,14 @@ impl Unpacker {
         self.report.as_raw_fd()
     }
 
-    /// After the other end of the stream was closed: waits for its end, but not for ever, and says
-    /// what it did.
+    /// Waits for the process to end, but not for ever, and returns what it did. The other end of the
+    /// stream must have been closed before.
     pub fn finish(mut self) -> Result<Fetched> {
         let deadline = Instant::now() + TIME;
         let report = self.report(deadline);
         let report = report.context("hearing from the process that writes files")?;
         if !self.ended(deadline)? {
-            // It goes on alone, and ends by itself: there is nobody to hear from it.
+            // The process goes on alone and ends by itself; nobody reads what it reports.
             return Ok(Fetched::failed(
                 "the program's files could not be written in time: some may be missing, or still be written",
                 Remedy::ChooseDestination(Fault::Slow),
@@ -99,9 +100,9 @@ impl Unpacker {
         })
     }
 
-    /// All that it says until it closes its end.
+    /// Reads all that the process reports until it closes its end.
     fn report(&mut self, deadline: Instant) -> nix::Result<Vec<u8>> {
-        // No more, whatever it says: who has taken it over may say anything.
+        // The report is bounded, since a guest that has taken the process over may report anything.
         let mut report = vec![0; REPORT_MAX];
         let mut length = 0;
         while length < report.len() && self.speaks(deadline)? {
@@ -116,7 +117,7 @@ impl Unpacker {
         Ok(report)
     }
 
-    /// Whether there is something to read before then, or an end.
+    /// Waits until there is something to read, or an end. Returns `false` at the deadline.
     fn speaks(&self, deadline: Instant) -> nix::Result<bool> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -141,7 +142,7 @@ impl Unpacker {
     }
 }
 
-/// In the new process.
+/// Extracts the files, in the new process.
 fn unpack(
     stream: PipeReader,
     mut report: PipeWriter,
@@ -150,7 +151,7 @@ fn unpack(
     level: ConfineLevel,
 ) -> Result<()> {
     leave_the_terminal()?;
-    // A file that grows too large is an error like others.
+    // A file that grows too large is then an error like others.
     // SAFETY: no handler is set.
     unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }?;
     let kept = [stream.as_raw_fd(), report.as_raw_fd()];
@@ -161,9 +162,9 @@ fn unpack(
     Ok(())
 }
 
-/// Apart from the run, whose end is this process's too.
+/// Detaches this process from the terminal; it ends when the run does.
 fn leave_the_terminal() -> Result<()> {
-    // Ctrl-C is for the run.
+    // Ctrl-C is meant for the run alone.
     setsid()?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
     dup2_stdin(&null)?;

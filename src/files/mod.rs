@@ -1,7 +1,8 @@
-//! Files of the host's for the guest, and files of the guest's for the host.
+//! Files from the host for the guest, and files from the guest for the host.
 //!
-//! What goes in is read here and handed to the session. What comes out is hostile: a process of
-//! its own takes the guest's stream apart and writes below the destinations, and does nothing else.
+//! Files for the guest are read here and handed to the session. Files from the guest are hostile: a
+//! process of its own takes the guest's stream apart and writes below the destinations, and does
+//! nothing else.
 
 mod destination;
 mod extract;
@@ -18,7 +19,7 @@ pub use spec::{Get, Put, PutContent};
 
 use crate::error::{Error, Kind, Remedy};
 
-/// Files and directories in one run at most, each way.
+/// Upper bound on the files and directories in one run, each way.
 const COUNT_MAX: usize = 100_000;
 
 fn unusable(message: impl Into<String>, remedy: impl Into<Remedy>) -> Error {

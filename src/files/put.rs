@@ -1,4 +1,4 @@
-//! Reads what is to go into the guest.
+//! Reading of the files that go into the guest.
 
 use crate::error::{Error, Remedy};
 use crate::files::{COUNT_MAX, Put, PutContent, unusable};
@@ -11,13 +11,13 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Bytes that a guest with so much memory has for files: its kernel gives a file system in memory
-/// half of it (tmpfs(5)).
+/// Returns the bytes that a guest with this much memory has for files: its kernel gives a file system
+/// in memory half of it (tmpfs(5)).
 fn room(memory: u64) -> u64 {
     memory / 2
 }
 
-/// The files, and the directories with all in them, for a guest with so much memory.
+/// Reads the files, and the directories with all in them, for a guest with this much memory.
 pub fn read(puts: &[Put], workdir: &[u8], memory: u64) -> Result<Vec<File>, Error> {
     let mut list = List {
         found: Vec::new(),
@@ -26,7 +26,7 @@ pub fn read(puts: &[Put], workdir: &[u8], memory: u64) -> Result<Vec<File>, Erro
     for put in puts {
         list.add_put(put, workdir)?;
     }
-    // Before the time is taken to read it.
+    // The size is checked before any time is spent on reading.
     check_size(list.size, memory)?;
     let mut left = room(memory);
     list.found
@@ -61,10 +61,10 @@ fn too_large(size: u64, memory: u64) -> Error {
     )
 }
 
-/// What there is to read.
+/// The files that are to be read.
 struct List {
     found: Vec<Found>,
-    /// Bytes of content.
+    /// The bytes of their content.
     size: u64,
 }
 
@@ -77,14 +77,14 @@ struct Found {
 enum Content {
     Host {
         path: PathBuf,
-        /// It was named itself, and may be a link.
+        /// Whether the path itself was named, so that it may be a link.
         is_top: bool,
     },
     Given(Vec<u8>),
 }
 
 impl List {
-    /// Adds what is put. What is named itself may be a link; links below stay links.
+    /// Adds all files of one put. A path that is named itself may be a link; links below stay links.
     fn add_put(&mut self, put: &Put, workdir: &[u8]) -> Result<(), Error> {
         match &put.content {
             PutContent::Host(host) => self.add_tree(host, target(put, host, workdir)?),
@@ -153,21 +153,21 @@ impl List {
     }
 }
 
-/// In an order that does not change from run to run.
+/// Returns the names in a directory, in an order that does not change from run to run.
 fn names(directory: &Path) -> io::Result<Vec<std::ffi::OsString>> {
     let entries = fs::read_dir(directory)?;
     let names = entries.map(|entry| Ok(entry?.file_name()));
     let mut names = names.collect::<io::Result<Vec<_>>>()?;
-    // They wait on a stack.
+    // The order is reversed, since the names wait on a stack.
     names.sort_by(|a, b| b.cmp(a));
     Ok(names)
 }
 
-/// The path in the guest: under its own name, unless another is given.
+/// Returns the path in the guest: under the file's own name, unless another is given.
 fn target(put: &Put, host: &Path, workdir: &[u8]) -> Result<Vec<u8>, Error> {
     let given = put.guest.as_deref().unwrap_or(OsStr::new("./"));
     let path = resolve(workdir, given)?;
-    // What has no name of its own (`.`) is what is in it.
+    // A path that has no name of its own (`.`) stands for its content.
     match host.file_name() {
         Some(name) if given.as_bytes().ends_with(b"/") => Ok(beneath(&path, name.as_bytes())),
         _ => Ok(path),
@@ -175,7 +175,7 @@ fn target(put: &Put, host: &Path, workdir: &[u8]) -> Result<Vec<u8>, Error> {
 }
 
 impl Found {
-    /// Not more than one byte over `limit`.
+    /// Reads the content, at most one byte over `limit`.
     fn read(self, limit: u64) -> Result<File, Error> {
         let content = match self.content {
             Content::Given(content) => content,
@@ -197,7 +197,7 @@ impl Found {
 }
 
 fn read_file(path: &Path, limit: u64, is_top: bool) -> io::Result<Vec<u8>> {
-    // It may have become a pipe meanwhile, which nobody may ever write to, or a link.
+    // The file may have become a pipe meanwhile, to which nobody may ever write, or a link.
     let no_link = if is_top { 0 } else { libc::O_NOFOLLOW };
     let file = OpenOptions::new()
         .read(true)
@@ -304,7 +304,7 @@ mod tests {
     fn what_does_not_fit_is_refused_before_it_is_read() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("large");
-        // Nobody could read that.
+        // The file is too large for anybody to read.
         fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
         let put = Put {
             content: PutContent::Host(path),

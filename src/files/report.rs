@@ -1,23 +1,23 @@
-//! What became of the files that were wanted of the guest, as the process that writes them tells
-//! the one that waits for it.
+//! The report on the files that were wanted of the guest, from the process that writes them to the
+//! one that waits for it.
 
 use crate::error::{Error, Kind, Remedy};
 use serde::{Deserialize, Serialize};
 
-/// Entries of a list that are told.
+/// Upper bound on the entries of a list that are kept.
 const TOLD: usize = 1000;
-/// And bytes of it, but for the last.
+/// Upper bound on the bytes of those entries, but for the last.
 const TOLD_BYTES: usize = 256 << 10;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fetched {
-    /// Whole files.
+    /// The files that were written, all of them whole.
     pub files: Listed<Written>,
-    /// What was asked for, or is in a directory that was, and could not be read.
+    /// The files that were asked for, or are in a directory that was, and could not be fetched.
     pub missing: Listed<String>,
-    /// What in a directory is neither file nor directory.
+    /// Entries of directories that are neither files nor directories.
     pub left_out: Listed<String>,
-    /// Why there is no more.
+    /// The reason why no more files were fetched, if something failed.
     pub failure: Option<Error>,
 }
 
@@ -26,7 +26,7 @@ pub struct Fetched {
 pub struct Listed<T> {
     pub first: Vec<T>,
     pub count: usize,
-    /// Of the first.
+    /// The bytes of the entries in `first`.
     bytes: usize,
 }
 
@@ -38,7 +38,7 @@ pub struct Written {
     pub size: u64,
 }
 
-/// What a list is made of.
+/// An entry of a list.
 pub trait Entry {
     fn texts(&mut self) -> Vec<&mut String>;
 }
@@ -80,7 +80,7 @@ impl Fetched {
         }
     }
 
-    /// To be shown, though a guest may have taken over who tells it.
+    /// Makes the report safe to show: a guest may have taken over the process that sent it.
     pub fn distrusted(mut self) -> Self {
         self.files.distrust();
         self.missing.distrust();
@@ -93,8 +93,8 @@ impl Fetched {
     }
 }
 
-/// Without what a terminal would obey or turn around, and no longer than anybody reads. What is
-/// visible stays as it is.
+/// Escapes what a terminal would obey or turn around, and cuts the text to what anybody reads. Visible
+/// characters stay as they are.
 pub fn visible(text: &str) -> String {
     const READ: usize = 8192;
     let shown = |c: char| match c {

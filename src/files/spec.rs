@@ -1,5 +1,5 @@
-//! What the user names: `HOST[:GUEST]` and `GUEST[:HOST]`. The host's path may have colons in it,
-//! the guest's not.
+//! The files that the user names, `HOST[:GUEST]` and `GUEST[:HOST]`. The host's path may have colons
+//! in it, but the guest's may not.
 
 use crate::wire::Bytes;
 use schemars::JsonSchema;
@@ -73,7 +73,7 @@ fn is_colon(byte: &u8) -> bool {
     *byte == b':'
 }
 
-/// What is before the colon and after it; nothing instead of an empty word.
+/// Splits a word at the colon; an empty part becomes `None`.
 fn split(word: &OsStr, colon: Option<usize>) -> (Option<OsString>, Option<OsString>) {
     let bytes = word.as_bytes();
     let (before, after) = match colon {

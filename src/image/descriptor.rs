@@ -64,7 +64,7 @@ impl Image {
         Self::parse(&text).map_err(refused)
     }
 
-    /// The error says what is wrong, and where.
+    /// Parses and checks a description. The error says what is wrong, and where.
     fn parse(text: &str) -> Result<Self, String> {
         let image: Self = toml::from_str(text).map_err(|error| error.to_string())?;
         if image.find(&image.warm.language).is_none() {
@@ -79,7 +79,7 @@ impl Image {
 
     /// Returns the language of programs that do not say what they are in.
     pub fn default_language(&self) -> &Language {
-        // One is there: the warm interpreter's.
+        // There is at least one, that of the warm interpreter.
         &self.languages[0]
     }
 

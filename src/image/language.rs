@@ -24,17 +24,17 @@ pub struct Language {
     pub read_at_start: Vec<String>,
 }
 
-/// What is put into the words of a command.
+/// The values that are put into the words of a command.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Words<'a> {
     pub file: &'a [u8],
     pub code: &'a [u8],
-    /// Left out where there is none.
+    /// The value of `{option}`, which is left out if there is none.
     pub option: Option<&'a [u8]>,
 }
 
 impl Language {
-    /// Checks what its types do not.
+    /// Checks what the types of the fields do not.
     pub fn check(&self) -> Result<(), String> {
         let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
         if self.name.is_empty() || !self.name.bytes().all(is_name) {
@@ -86,7 +86,7 @@ impl Language {
     }
 }
 
-/// Replaces what stands for something in the words of a command.
+/// Replaces the placeholders in the words of a command.
 pub fn expand(command: &[String], words: Words) -> Vec<Vec<u8>> {
     let expanded = command.iter().filter_map(|word| match word.as_str() {
         "{file}" => Some(words.file.to_vec()),

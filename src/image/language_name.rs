@@ -1,4 +1,4 @@
-//! The name of a language, where whoever gives it is told which there are.
+//! The name of a language, with a schema and an error that list the known ones.
 
 use crate::image::Image;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};

@@ -1,4 +1,4 @@
-//! What a guest has in it: its kernel, its agent, its file system and the languages of its programs.
+//! The image of a guest: its kernel, its agent, its file system and the languages of its programs.
 
 mod descriptor;
 mod language;

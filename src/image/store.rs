@@ -1,5 +1,5 @@
-//! What the binary carries: kernel, agent, and the runtime image, which is unpacked once into
-//! the user's cache so that all VMs share its pages.
+//! The parts of the guest that the binary carries: kernel, agent, and the runtime image, which is
+//! unpacked once into the user's cache so that all VMs share its pages.
 
 use crate::cache::{self, Opened};
 use crate::error::{Error, Kind};
@@ -24,14 +24,15 @@ const KERNEL: &[u8] = include_bytes!(asset!("kernel.zst"));
 const RUNTIME: &[u8] = include_bytes!(asset!("runtime.zst"));
 /// `SHA-256 SIZE` of the unpacked runtime image.
 const RUNTIME_IDENTITY: &str = include_str!(asset!("runtime.identity"));
-/// Versions of what the guest is made of, a line each.
+/// The versions of the guest's components, one on each line.
 pub const VERSIONS: &str = include_str!(asset!("versions"));
 
 /// Whether there is a guest in this binary. The build script puts empty files in its place where it
 /// has not been built yet, so that the code compiles.
 pub const HAS_GUEST: bool = !RUNTIME_IDENTITY.is_empty();
 
-/// Refuses to go on without a guest. Whatever needs one asks here before it does anything else.
+/// Returns an error if this binary has no guest. All that needs a guest calls this before it does
+/// anything else.
 pub fn require_guest() -> Result<(), Error> {
     if HAS_GUEST {
         return Ok(());
@@ -43,13 +44,13 @@ pub fn require_guest() -> Result<(), Error> {
     ))
 }
 
-/// The ELF kernel.
+/// Unpacks the ELF kernel.
 pub fn kernel() -> Result<Vec<u8>> {
     require_guest()?;
     zstd::decode_all(KERNEL).context("unpacking the kernel")
 }
 
-/// The runtime image, from the cache if it is there.
+/// Opens the runtime image in the cache; unpacks it first if it is not there.
 pub fn runtime() -> Result<File> {
     let (digest, size) = identity()?;
     let directory = cache::directory()?;
@@ -58,7 +59,7 @@ pub fn runtime() -> Result<File> {
         return Ok(file);
     }
     let _lock = lock(&directory)?;
-    // Whoever held the lock may have unpacked it.
+    // The process that held the lock may have unpacked the image.
     if let Some(file) = open_runtime(&path, size)? {
         return Ok(file);
     }
@@ -73,11 +74,11 @@ pub fn runtime() -> Result<File> {
     open_runtime(&path, size)?.context("the runtime image was changed while it was unpacked")
 }
 
-/// Removes the images of other builds, and what killed processes left. Returns how many files,
-/// and their bytes.
+/// Removes the images of other builds, and what killed processes left. Returns how many files these
+/// were, and their bytes.
 pub fn prune() -> Result<(usize, u64)> {
     let directory = cache::directory()?;
-    // A build without a guest has none.
+    // A build without a guest has no image.
     let ours = identity().ok().map(|(digest, _)| runtime_name(digest));
     let _lock = lock(&directory)?;
     remove_leftovers(&directory, |name| {
@@ -87,10 +88,10 @@ pub fn prune() -> Result<(usize, u64)> {
     })
 }
 
-/// What a file is called until it is a whole image.
+/// The beginning of a file's name until it is a whole image.
 const UNFINISHED: &str = ".runtime-";
 
-/// SHA-256 and size of the runtime image.
+/// Returns the SHA-256 and the size of the runtime image.
 fn identity() -> Result<(&'static str, u64)> {
     require_guest()?;
     let (digest, size) = RUNTIME_IDENTITY
@@ -105,7 +106,7 @@ fn runtime_name(digest: &str) -> String {
     format!("runtime-{}.erofs", &digest[..16])
 }
 
-/// The right to unpack images, until it is dropped.
+/// Takes the right to unpack images, which lasts until the lock is dropped.
 fn lock(directory: &Path) -> Result<Flock<File>> {
     let file = File::open(directory)
         .with_context(|| format!("opening the cache {}", directory.display()))?;
@@ -128,7 +129,7 @@ fn remove_leftovers(directory: &Path, unwanted: impl Fn(&str) -> bool) -> Result
     Ok((files, bytes))
 }
 
-/// The file, if nobody else can have written it and it is of the right size. Its content was
+/// Opens the file, if nobody else can have written it and it is of the right size. Its content was
 /// verified when it was unpacked.
 fn open_runtime(path: &Path, size: u64) -> Result<Option<File>> {
     let opened = cache::open_trusted(path)
@@ -139,7 +140,8 @@ fn open_runtime(path: &Path, size: u64) -> Result<Option<File>> {
     })
 }
 
-/// Writes to a name of its own, then renames: the cache never holds a half-written image.
+/// Unpacks the image to a temporary file, then renames that, so that no half-written image has the
+/// name of a whole one.
 fn unpack_runtime(directory: &Path, path: &Path, digest: &str) -> Result<()> {
     let temporary = directory.join(format!("{UNFINISHED}{}", std::process::id()));
     let result = write_runtime(&temporary, digest)
@@ -158,8 +160,8 @@ fn write_runtime(path: &Path, digest: &str) -> Result<()> {
         .open(path)?;
     let mut unpacked = zstd::Decoder::new(RUNTIME)?;
     let (mut hash, mut piece) = (Sha256::new(), Vec::with_capacity(HUGE_PAGE));
-    // What is written at once, a file system that can keeps in one huge page, and guests then map it
-    // as one.
+    // A file system that can do so keeps a piece that is written at once in one huge page, and guests
+    // then map it as one.
     loop {
         piece.clear();
         unpacked

@@ -1,4 +1,4 @@
-//! From what the user named (a script, code, standard input) to the job that the guest gets.
+//! The job that the guest gets, made from what the user named (a script, code, standard input).
 
 mod path;
 mod script;
@@ -43,21 +43,21 @@ pub enum Source {
 /// A program to run once, with its files.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// As the guest gets it.
+    /// The command with its environment and limits, as the guest gets them.
     pub frame: JobFrame,
     pub language: Language,
     pub source: Source,
     pub image: Image,
-    /// What it runs, if that is a file; its path is relative to the working directory.
+    /// The script that it runs, if any; its path is relative to the working directory.
     pub script: Option<File>,
-    /// All others, with absolute paths.
+    /// All other files, with absolute paths.
     pub files: Vec<File>,
-    /// A record of the run is wanted.
+    /// Whether a record of the run is wanted.
     pub record: bool,
 }
 
 impl Job {
-    /// Returns the job as an interpreter gets it that was started already.
+    /// Returns the job in the form for an interpreter that has started already.
     pub fn handover(&self) -> Vec<u8> {
         let enters = !self.files.is_empty() || self.frame.workdir != WORKDIR.as_bytes();
         let is_code = matches!(self.source, Source::Code(_));
@@ -72,7 +72,7 @@ impl Job {
         self.frame.handover(self.script.as_ref(), flags)
     }
 
-    /// Returns the code itself; `None`: it comes through standard input.
+    /// Returns the code itself, or `None` if it comes through standard input.
     pub fn code(&self) -> Option<&[u8]> {
         match (&self.source, &self.script) {
             (Source::Code(code), _) => Some(code.as_bytes()),
@@ -92,14 +92,14 @@ impl Job {
         let suits = |variable: &Vec<u8>| {
             usual.contains(variable) || !self.language.reads_at_start(name(variable))
         };
-        // What is of another language gets a process that starts anew.
+        // A program in another language gets a process that starts anew.
         !self.is_warm() || self.frame.env.iter().all(suits)
     }
 
-    /// Checks that its words can be handed over: an interpreter that is up takes any. `boots`: a
-    /// machine is booted for it alone.
+    /// Checks that the words of its command can be handed over: an interpreter that is up takes words
+    /// of any length. `boots` says that a machine is booted for this job alone.
     pub fn check_words(&self, boots: bool) -> Result<(), Error> {
-        /// With the NUL at its end: MAX_ARG_STRLEN of execve(2).
+        /// Upper bound on a word with the NUL at its end: MAX_ARG_STRLEN of execve(2).
         const WORD_MAX: usize = 128 << 10;
         let takes_any = self.is_warm() && (self.record || !boots);
         let is_long = |word: &Vec<u8>| word.len() >= WORD_MAX;
@@ -113,23 +113,23 @@ impl Job {
         ))
     }
 
-    /// Returns the interpreter to be started first, where a machine is booted for this program alone:
-    /// it gets the job from the host because it is to tell of it.
+    /// Returns the interpreter to start first if a machine is booted for this program alone. There is
+    /// one if a record is wanted: the interpreter gets the job from the host so that it can report.
     pub fn interpreter(&self) -> Option<JobFrame> {
         if !self.record || !self.is_warm() {
             return None;
         }
-        // Any command that is not the one of an interpreter to be saved.
+        // Any command will do that differs from that of an interpreter to be saved.
         Some(interpreter(&self.image, self.frame.clone(), b"pass"))
     }
 
-    /// Bytes of its files.
+    /// Returns the total bytes of its files.
     pub fn size(&self) -> u64 {
         let files = self.files.iter().chain(&self.script);
         files.map(|file| file.content.len() as u64).sum()
     }
 
-    /// Everything that must be there: the working directory, then what goes into it.
+    /// Returns all files that the guest must have: the working directory, then what goes into it.
     pub fn into_files(self) -> Vec<File> {
         let mut files = Vec::new();
         if self.frame.workdir != WORKDIR.as_bytes() {
@@ -142,7 +142,7 @@ impl Job {
         files.extend(self.files);
         if let Some(mut script) = self.script {
             script.path = beneath(&self.frame.workdir, &script.path);
-            // What runs is what there is, also where the directory around it was given.
+            // The script replaces any file that was put at its path, as with the directory around it.
             files.retain(|file| file.path != script.path);
             files.push(script);
         }
@@ -150,17 +150,17 @@ impl Job {
     }
 }
 
-/// What a job is made of.
+/// The parts that a job is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Parts<'a> {
     pub image: &'a Image,
     pub source: &'a Source,
-    /// The name of the language that was asked for; else the program tells.
+    /// The name of the language that was asked for; without one, the program itself tells.
     pub language: Option<&'a str>,
     pub arguments: &'a [OsString],
-    /// `NAME=value` each.
+    /// The variables of the environment, each as `NAME=value`.
     pub variables: &'a [Vec<u8>],
-    /// Absolute, in the guest.
+    /// The working directory, an absolute path in the guest.
     pub workdir: &'a [u8],
     pub pids: u32,
     pub root: bool,
@@ -252,7 +252,8 @@ pub fn warm_interpreter(image: &Image, pids: u32, root: bool) -> JobFrame {
     interpreter(image, frame, b"")
 }
 
-/// Started with this code, it stops before that; the library puts the variable back.
+/// Returns an interpreter that stops before it runs this code. The library that stops it restores the
+/// variable LD_PRELOAD.
 fn interpreter(image: &Image, mut frame: JobFrame, code: &[u8]) -> JobFrame {
     let words = Words {
         code,
@@ -273,7 +274,7 @@ fn interpreter(image: &Image, mut frame: JobFrame, code: &[u8]) -> JobFrame {
     frame
 }
 
-/// Returns the least of programs, of the interpreter that is started ahead.
+/// Returns a minimal program for the interpreter that is started ahead.
 pub fn rehearsal(image: &Image, pids: u32, root: bool) -> Job {
     let language = image.warm_language();
     let extension = language.extensions.first().map_or("", String::as_str);
@@ -303,7 +304,7 @@ pub fn rehearsal(image: &Image, pids: u32, root: bool) -> Job {
     }
 }
 
-/// Nothing of the host's environment is in it.
+/// Returns the default environment, in which there is nothing of the host's.
 fn environment() -> Vec<Vec<u8>> {
     [
         "HOME=/work",
@@ -317,7 +318,7 @@ fn environment() -> Vec<Vec<u8>> {
     .into()
 }
 
-/// Returns what a word of the user's names: `-` is standard input.
+/// Returns the source that a word of the user's names: `-` is standard input.
 pub fn source_named(name: &OsStr) -> Source {
     if name == "-" {
         Source::Stdin

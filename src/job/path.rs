@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-/// A path in the guest, from a directory's and one relative to it.
+/// Joins the path of a directory in the guest and a path relative to it.
 pub fn beneath(directory: &[u8], path: &[u8]) -> Vec<u8> {
     match (directory, path) {
         (directory, []) => directory.into(),
@@ -14,7 +14,8 @@ pub fn beneath(directory: &[u8], path: &[u8]) -> Vec<u8> {
     }
 }
 
-/// A path in the guest as the user gave it, absolute and without `.`. The error: it has a `..`.
+/// Resolves a path in the guest, as the user gave it, to an absolute one without `.`. A path with `..`
+/// is an error.
 pub fn resolve(workdir: &[u8], given: &OsStr) -> Result<Vec<u8>, Error> {
     let mut names = PathBuf::new();
     for component in Path::new(given).components() {
@@ -38,8 +39,8 @@ pub fn resolve(workdir: &[u8], given: &OsStr) -> Result<Vec<u8>, Error> {
     Ok(beneath(start, names.as_os_str().as_bytes()))
 }
 
-/// The script on the guest's command line, and its path relative to the working directory:
-/// as it was given where that stays inside, else its name alone.
+/// Returns the script's word on the guest's command line, and its path relative to the working
+/// directory: as it was given if that stays inside, or else its name alone.
 pub fn of_script(path: &Path) -> (Vec<u8>, Vec<u8>) {
     let inside = path
         .components()
@@ -54,7 +55,7 @@ pub fn of_script(path: &Path) -> (Vec<u8>, Vec<u8>) {
         .collect();
     let mut word = word.as_os_str().as_bytes().to_vec();
     if word.starts_with(b"-") {
-        // Not an option of the interpreter's.
+        // The word must not be taken for an option of the interpreter.
         word.splice(..0, *b"./");
     }
     (word, plain.as_os_str().as_bytes().to_vec())

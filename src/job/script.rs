@@ -1,4 +1,4 @@
-//! Scripts: reading them, and which interpreter they are for.
+//! Reading of scripts, and detection of the language that they are in.
 
 use crate::error::{Error, Kind, Remedy};
 use crate::image::{Image, Language};
@@ -7,7 +7,7 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-/// Bytes of a script at most.
+/// Upper bound on the bytes of a script.
 const SCRIPT_MAX: u64 = 56 << 20;
 
 pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
@@ -36,7 +36,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
         ));
     }
     let mut content = Vec::new();
-    // Not by its size: a device or a pipe has none.
+    // The file's size is not used: a device or a pipe has none.
     std::fs::File::open(path)
         .and_then(|file| file.take(SCRIPT_MAX + 1).read_to_end(&mut content))
         .map_err(unreadable)?;
@@ -49,7 +49,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
     Ok(content)
 }
 
-/// Code that is to run as after -c.
+/// Reads code that is to run as if it were given after -c.
 pub fn read_code(path: &Path) -> Result<OsString, Error> {
     let code = read(path)?;
     if code.contains(&0) {
@@ -62,8 +62,9 @@ pub fn read_code(path: &Path) -> Result<OsString, Error> {
     Ok(OsString::from_vec(code))
 }
 
-/// Returns the language of a script: the one that was asked for, or else what its name or its first
-/// line tells; and what follows the interpreter in that line, where that is of this language.
+/// Returns the language of a script, which is the one that was asked for, or else the one that its
+/// name or its first line tells. Also returns what follows the interpreter in that line, if the
+/// interpreter is of this language.
 pub fn language<'a, 'b>(
     image: &'a Image,
     path: &Path,
@@ -103,9 +104,9 @@ fn unknown(image: &Image, path: &Path, shebang: &Shebang) -> Error {
 
 /// The interpreter that a script's first line names (execve(2)).
 struct Shebang<'a> {
-    /// Without the directory.
+    /// The interpreter's name, without the directory.
     name: &'a [u8],
-    /// What follows it, as one word.
+    /// The words after the name, as one word.
     option: Option<&'a [u8]>,
 }
 
@@ -129,7 +130,7 @@ impl<'a> Shebang<'a> {
     }
 }
 
-/// The first word of a line, and the others if there are any.
+/// Splits a line into its first word and the others, if there are any.
 fn first_word(line: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     let line = line.trim_ascii();
     let end = line.iter().position(u8::is_ascii_whitespace);

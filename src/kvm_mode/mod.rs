@@ -1,5 +1,5 @@
-//! In which mode of KVM guests run: as the user wants it, or the fastest that works here, which is
-//! found out by trying and then remembered.
+//! The choice of the KVM mode in which guests run: the one that the user wants, or the fastest that
+//! works here, which is found by trying and then remembered.
 
 pub mod verdicts;
 use crate::error::{Error, Kind, Remedy};
@@ -35,7 +35,7 @@ pub enum Choice {
 }
 
 impl Choice {
-    /// As on the command line.
+    /// Returns the choice's name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -45,7 +45,8 @@ impl Choice {
     }
 }
 
-/// The mode in which guests are to run, by what is remembered of this host if anything is.
+/// Returns the mode in which guests are to run, by the verdict on this host that is remembered, if
+/// there is one.
 pub fn choose(kvm: &Kvm, device: &Device) -> Result<Mode> {
     let kept = VerdictFile::of(&device.path)?;
     let verdict = match kept.read() {
@@ -78,7 +79,7 @@ fn examine(kvm: &Kvm, kept: &VerdictFile) -> Result<Verdict> {
     Ok(remember(kept, probe(kvm)?))
 }
 
-/// Gives the verdict back. Without a place to remember it, the next run tries again.
+/// Remembers the verdict and returns it. If it cannot be remembered, the next run tries again.
 fn remember(kept: &VerdictFile, verdict: Verdict) -> Verdict {
     kept.write(&verdict).unwrap_or_default();
     verdict
@@ -96,18 +97,18 @@ pub fn after_failure(choice: Choice, how: &str) -> Result<Mode, Error> {
     }
 }
 
-/// Says why a mode that was asked for is not to be had, and why another will do.
+/// Returns an error that says why a mode that was asked for is not available, and why another will do.
 fn unavailable(choice: Choice, why: &str, instead: &str) -> Error {
     let message = format!("{} mode was asked for: {why}", choice.name());
     Error::new(Kind::Host, message, Remedy::LeaveModeOut(instead.into()))
 }
 
-/// Whether the user can have what he wants, and what it is.
+/// Returns the mode for the user's choice, or an error if this host does not have it.
 pub fn decide(verdict: &Verdict, choice: Choice) -> Result<Mode, Error> {
     match (verdict, choice) {
         (Verdict::Hardware, Choice::Auto) => Ok(Mode::Hardware),
         (Verdict::Native, Choice::Auto) => Ok(Mode::Native),
-        // One that failed is tried again for whoever insists, to see how it fails.
+        // If native mode failed, it is tried again for a user who insists, to see how it fails.
         (Verdict::Native | Verdict::Unbootable(_), Choice::Native) => Ok(Mode::Native),
         (Verdict::Emulated(_) | Verdict::Unbootable(_), Choice::Auto) => Ok(Mode::Emulated),
         (Verdict::Native | Verdict::Emulated(_) | Verdict::Unbootable(_), Choice::Emulated) => {

@@ -1,4 +1,4 @@
-//! What was found out of a host, remembered in the user's cache: a run has no time to try.
+//! The verdict on a host's KVM, remembered in the user's cache: a run has no time to try.
 //!
 //! A file that is missing or damaged counts for nothing, and so does one of another host, kernel,
 //! module, guest, or version of the code that machines depend on.
@@ -13,25 +13,25 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// In the cache directory.
+/// The name of the file in the cache directory.
 pub const NAME: &str = "kvm.mode";
-/// Bytes of the file at most.
+/// Upper bound on the bytes of the file.
 const LENGTH_MAX: u64 = 1024;
-/// How many seconds a refusal counts: it may have been one of the moment.
+/// The number of seconds for which a refusal counts, since its cause may have been temporary.
 const REFUSAL_MAX_AGE: i64 = 600;
 /// The module's parameter that allows native mode. Not every host lets it be read.
 const PARAMETER: &str = "/sys/module/kvm_pvm/parameters/pvm_native";
 
-/// What is remembered of one device of one host.
+/// The remembered verdict on one device of one host.
 pub struct VerdictFile {
-    /// All that the verdict depends on.
+    /// The facts that the verdict depends on: the host, the device and the module's parameter.
     host: &'static [u8],
     device: [u8; 8],
     parameter: Vec<u8>,
 }
 
 impl VerdictFile {
-    /// Of the KVM device at this path, which is open.
+    /// Returns the file for the KVM device at this path, which is open.
     pub fn of(device: &Path) -> Result<Self> {
         let metadata = device.metadata().context("looking at the KVM device")?;
         Ok(Self {
@@ -41,7 +41,7 @@ impl VerdictFile {
         })
     }
 
-    /// The verdict, if it still counts.
+    /// Reads the verdict, if it still counts.
     pub fn read(&self) -> Option<Verdict> {
         let path = cache::directory().ok()?.join(NAME);
         let Ok(Opened::Trusted(file, length)) = cache::open_trusted(&path) else {
@@ -55,7 +55,8 @@ impl VerdictFile {
         (!is_refusal || is_young(&file)).then_some(verdict)
     }
 
-    /// Writes to a name of its own, then renames: whoever reads it meanwhile finds all or nothing.
+    /// Writes the verdict to a temporary file, then renames that, so that a reader finds all or
+    /// nothing.
     pub fn write(&self, verdict: &Verdict) -> Result<()> {
         let directory = cache::directory()?;
         let temporary = directory.join(format!(".{NAME}-{}", std::process::id()));
@@ -63,13 +64,13 @@ impl VerdictFile {
             .write_to(&temporary, verdict)
             .and_then(|()| Ok(fs::rename(&temporary, directory.join(NAME))?));
         if written.is_err() {
-            // If it never came to be, there is nothing to remove.
+            // If the file was never made, there is nothing to remove.
             fs::remove_file(&temporary).unwrap_or_default();
         }
         written
     }
 
-    /// Into a new file.
+    /// Writes the verdict to a new file.
     pub fn write_to(&self, path: &Path, verdict: &Verdict) -> Result<()> {
         let mut options = OpenOptions::new();
         let mut file = options
@@ -80,7 +81,7 @@ impl VerdictFile {
         Ok(file.write_all(self.encode(verdict).as_bytes())?)
     }
 
-    /// The verdict under a hash of it and of all that it depends on.
+    /// Encodes the verdict under a hash of it and of all that it depends on.
     fn encode(&self, verdict: &Verdict) -> String {
         let text = match verdict {
             Verdict::Hardware => "hardware".into(),
@@ -124,7 +125,7 @@ fn content(mut file: &File) -> Option<String> {
     Some(text)
 }
 
-/// A file from the future is not.
+/// Returns whether a refusal in this file still counts. One from the future does not.
 fn is_young(file: &File) -> bool {
     let Ok(metadata) = file.metadata() else {
         return false;

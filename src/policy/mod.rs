@@ -1,4 +1,4 @@
-//! What callers may ask for: a TOML file whose values they can only stay below.
+//! The policy on what callers may ask for: a TOML file with limits that they cannot exceed.
 
 mod ceiling;
 mod quota;
@@ -84,7 +84,7 @@ impl Policy {
         })
     }
 
-    /// The error says what is wrong, and where.
+    /// Parses and checks a policy. The error says what is wrong, and where.
     fn parse(text: &str) -> Result<Self, String> {
         let policy: Self = toml::from_str(text).map_err(|error| {
             let place = error.span().map(|span| {
@@ -97,7 +97,7 @@ impl Policy {
         Ok(policy)
     }
 
-    /// What no type says.
+    /// Checks what the types of the fields do not.
     fn check(&self) -> Result<(), String> {
         let Server {
             concurrency,
@@ -134,7 +134,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Error {
     )
 }
 
-/// The schema of a [`Policy`] (JSON Schema 2020-12).
+/// Returns the schema of a [`Policy`] (JSON Schema 2020-12).
 pub fn schema() -> schemars::Schema {
     let settings = SchemaSettings::draft2020_12();
     let generator = settings.with_transform(RecursiveTransform(without_format));

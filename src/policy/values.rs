@@ -35,7 +35,7 @@ impl<'de> Deserialize<'de> for Time {
     }
 }
 
-/// What is expected, and how its text is read.
+/// A description of the expected value, and the function that parses its text.
 struct Text<T>(&'static str, fn(&str) -> Result<T, String>);
 
 impl<T> Visitor<'_> for Text<T> {

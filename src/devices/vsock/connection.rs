@@ -4,22 +4,22 @@ use crate::devices::Violation;
 use crate::devices::vsock::packet::{Header, Operation};
 use serde::{Deserialize, Serialize};
 
-/// Bytes that the guest may have under way to us. We consume at once, so this only decides how
-/// seldom we must tell it so. Linux caps what it sends at its own buffer's size, 256 KiB, and
-/// never asks for credit: it must hear of it before that is used up.
+/// Upper bound on the bytes that the guest may have under way to us. We consume them at once, so this
+/// only decides how seldom we must tell the guest so. Linux sends at most as much as its own buffer's
+/// size, 256 KiB, and never asks for credit: it must get an update before that is used up.
 const BUFFER: u32 = 256 << 10;
 
-/// Counters are free-running modulo 2^32.
+/// An open connection. Its counters are free-running modulo 2^32.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Connection {
-    /// A packet to the guest on this connection.
+    /// The header template for packets to the guest on this connection.
     to_guest: Header,
-    /// Bytes that we sent.
+    /// The number of bytes that we sent.
     sent: u32,
-    /// The guest's buffer, and the bytes it has consumed of what we sent.
+    /// The size of the guest's buffer, and how many of our bytes the guest has consumed.
     guest_buffer: u32,
     guest_consumed: u32,
-    /// Bytes that we received, and the last count that we told the guest.
+    /// The number of bytes that we received, and the last count that we told the guest.
     received: u32,
     announced: u32,
 }
@@ -44,12 +44,12 @@ impl Connection {
         header.ports() == (ours.dst_port, ours.src_port)
     }
 
-    /// Bytes that the guest has room for.
+    /// Returns how many bytes the guest has room for.
     pub fn room(&self) -> usize {
         self.guest_buffer.saturating_sub(self.in_flight()) as usize
     }
 
-    /// The header of a packet with so many bytes of data; at most [`Self::room`].
+    /// Returns the header of a packet with this many bytes of data, at most [`Self::room`].
     pub fn data(&mut self, length: u32) -> Header {
         debug_assert!(length as usize <= self.room());
         self.sent = self.sent.wrapping_add(length);
@@ -60,7 +60,7 @@ impl Connection {
         self.packet(Operation::CreditUpdate, 0)
     }
 
-    /// Takes the guest's credit from any packet of its.
+    /// Takes the guest's credit from any of its packets.
     pub fn update(&mut self, header: &Header) -> Result<(), Violation> {
         let consumed = u32::from(header.fwd_cnt);
         if self.sent.wrapping_sub(consumed) > self.in_flight() {
@@ -71,7 +71,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Counts received bytes. The packet that tells the guest so, when it is time.
+    /// Counts received bytes. Returns a credit update for the guest when one is due.
     pub fn received(&mut self, length: u32) -> Result<Option<Header>, Violation> {
         self.received = self.received.wrapping_add(length);
         let unannounced = self.received.wrapping_sub(self.announced);
@@ -81,7 +81,7 @@ impl Connection {
         Ok((unannounced > BUFFER / 2).then(|| self.credit_update()))
     }
 
-    /// Bytes sent and not yet consumed by the guest.
+    /// Returns how many bytes were sent that the guest has not consumed yet.
     fn in_flight(&self) -> u32 {
         self.sent.wrapping_sub(self.guest_consumed)
     }
@@ -144,7 +144,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a model with unbounded integers, across the wrap of the counters.
+        /// Compares with a model of unbounded integers, across the wrap of the counters.
         #[test]
         fn credit_agrees_with_a_model(
             start in any::<u32>(),
@@ -165,7 +165,8 @@ mod tests {
             }
         }
 
-        /// What the guest has consumed is from what it had to what we sent, anywhere on the circle.
+        /// The count of consumed bytes is accepted from its last value up to the count of sent
+        /// bytes, anywhere on the circle of the counters.
         #[test]
         fn consumption_is_between_what_was_and_what_was_sent(
             start: u32,
@@ -181,7 +182,7 @@ mod tests {
             prop_assert_eq!(accepted, (consumed..=sent).contains(&claim));
         }
 
-        /// A guest that keeps to our credit is heard, and one byte more is too much.
+        /// Data within our credit is accepted, and one byte more is refused.
         #[test]
         fn our_credit_agrees_with_a_model(
             start: u32,

@@ -1,6 +1,6 @@
 //! A virtio-vsock device (virtio 1.2, 5.10) whose peer is this very process.
 //!
-//! One connection at a time, opened by the guest to [`guest::PORT`] of the host.
+//! There is one connection at a time, which the guest opens to [`guest::PORT`] of the host.
 
 mod connection;
 mod packet;
@@ -12,27 +12,28 @@ use std::collections::VecDeque;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestMemoryMmap, Le64};
 
-/// Virtio device type (5.10.1).
+/// The virtio device type (5.10.1).
 pub const DEVICE_ID: u32 = virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
-/// Receive, transmit, event (5.10.2).
+/// The number of queues: receive, transmit and event (5.10.2).
 pub const QUEUES: usize = 3;
 const RECEIVE: usize = 0;
 const TRANSMIT: usize = 1;
 
-/// Answers that wait for a receive buffer; a driver that asks for more has stopped reading.
+/// Upper bound on the answers that wait for a receive buffer; a driver that asks for more has stopped
+/// reading.
 const ANSWERS_MAX: usize = 64;
 
-/// Who talks with the guest.
+/// The host's end of the connection with the guest.
 pub trait Peer {
-    /// The guest opened the connection.
+    /// Notes that the guest opened the connection.
     fn connected(&mut self);
-    /// The guest reset the device under an open connection.
+    /// Notes that the guest reset the device under an open connection.
     fn disconnected(&mut self);
-    /// The guest sent these bytes.
+    /// Takes bytes that the guest sent.
     fn receive(&mut self, bytes: &[u8]) -> Result<(), Violation>;
-    /// Bytes for the guest, at most `room`; empty when there are none.
+    /// Returns bytes for the guest, at most `room`; empty when there are none.
     fn transmit(&mut self, room: usize) -> Vec<u8>;
-    /// Nothing more is wanted of the guest.
+    /// Returns whether nothing more is wanted of the guest.
     fn is_done(&self) -> bool;
 }
 
@@ -52,18 +53,19 @@ impl Vsock {
         }
     }
 
-    /// One with a connection that was open when its machine was saved.
+    /// Sets the connection that was open when the machine was saved.
     pub fn with_connection(mut self, connection: Option<Connection>) -> Self {
         self.connection = connection;
         self
     }
 
-    /// The open connection, to be saved. `None`: there are answers under way, which are not.
+    /// Returns the open connection, to be saved, or `None` if there are answers under way, which
+    /// are not saved.
     pub fn connection_at_rest(&self) -> Option<Option<Connection>> {
         self.answers.is_empty().then(|| self.connection.clone())
     }
 
-    /// The configuration space: the guest's CID (5.10.4).
+    /// Returns the configuration space, which is the guest's CID (5.10.4).
     pub fn config(&self) -> &[u8] {
         &self.config
     }
@@ -75,10 +77,11 @@ impl Vsock {
         self.answers.clear();
     }
 
-    /// Takes all that the driver sent, gives it all that fits. Says whether any buffer was used.
+    /// Takes all packets that the driver sent, and gives it all that fit. Returns whether any buffer
+    /// was used.
     ///
-    /// A queue's size of chains is all that a driver can have made available (2.7.6). One whose
-    /// buffers lie over its rings makes us write that there are more; we stop nevertheless.
+    /// A driver can have made available at most as many chains as the queue's size (2.7.6). If its
+    /// buffers lie over its rings, our own writes can make more available; we stop nevertheless.
     pub fn process(
         &mut self,
         queues: &mut [Queue; QUEUES],
@@ -148,7 +151,7 @@ impl Vsock {
         !self.answers.is_empty() || self.connection.as_ref().is_some_and(|c| c.room() > 0)
     }
 
-    /// An answer that waits, else data, else news of our credit.
+    /// Returns the next packet for the guest: an answer that waits, or else data, if there is any.
     fn next_packet(&mut self, room: usize, peer: &mut impl Peer) -> Option<(Header, Vec<u8>)> {
         if let Some(header) = self.answers.pop_front() {
             return Some((header, Vec::new()));

@@ -7,9 +7,9 @@ use std::ops::Deref;
 use virtio_queue::DescriptorChain;
 use vm_memory::{ByteValued, GuestMemoryMmap, Le16, Le32, Le64};
 
-/// Payload bytes of one packet at most: what Linux sends (VIRTIO_VSOCK_MAX_PKT_BUF_SIZE).
+/// Upper bound on the payload of one packet, which Linux keeps to (VIRTIO_VSOCK_MAX_PKT_BUF_SIZE).
 pub const PAYLOAD_MAX: u32 = 64 << 10;
-/// SOCK_STREAM (5.10.6.2).
+/// The socket type SOCK_STREAM (5.10.6.2).
 const STREAM: u16 = 1;
 const HOST_CID: u64 = guest::HOST_CID as u64;
 
@@ -51,7 +51,7 @@ impl TryFrom<Vec<u8>> for Header {
     }
 }
 
-/// `enum virtio_vsock_event`'s operations that we know; 0 is invalid.
+/// The operations that we know (5.10.6); 0 is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Operation {
@@ -84,7 +84,7 @@ impl Header {
             && u16::from(self.kind) == STREAM
     }
 
-    /// Source and destination.
+    /// Returns the source and destination ports.
     pub fn ports(&self) -> (Le32, Le32) {
         (self.src_port, self.dst_port)
     }
@@ -93,7 +93,7 @@ impl Header {
         u32::from(self.dst_port) == port
     }
 
-    /// A packet the other way, without payload or credit.
+    /// Returns a packet in the opposite direction, without payload or credit.
     pub fn reply(&self, operation: Operation) -> Self {
         Self {
             src_cid: self.dst_cid,
@@ -106,13 +106,13 @@ impl Header {
         }
     }
 
-    /// The answer to a packet that nobody waits for.
+    /// Returns the answer to a packet for which there is no connection.
     pub fn refusal(&self) -> Self {
         self.reply(Operation::Reset)
     }
 }
 
-/// The packet in a chain from the driver. The header is copied once, then checked.
+/// Reads the packet in a chain from the driver. The header is copied once, then checked.
 pub fn read<M>(
     chain: DescriptorChain<M>,
     memory: &GuestMemoryMmap,
@@ -132,8 +132,8 @@ where
     Ok((header, payload))
 }
 
-/// A chain has no more descriptors than its queue (2.7.5.3.1), and ours fewer still: an
-/// indirect table, which we did not offer, could have 65,535.
+/// Checks the number of descriptors in a chain. A chain has no more than its queue (2.7.5.3.1), and
+/// ours have fewer still; an indirect table, which we did not offer, could have 65,535.
 fn check_length<M>(chain: DescriptorChain<M>) -> Result<(), Violation>
 where
     M: Deref<Target = GuestMemoryMmap> + Clone,
@@ -145,13 +145,13 @@ where
     }
 }
 
-/// Payload bytes that a chain from the driver has room for.
+/// Returns how many bytes of payload a chain from the driver has room for.
 pub fn payload_room<M>(chain: DescriptorChain<M>) -> Result<usize, Violation>
 where
     M: Deref<Target = GuestMemoryMmap> + Clone,
 {
     check_length(chain.clone())?;
-    // No more than 64 lengths of 32 bits.
+    // The sum cannot overflow: it has at most 64 terms of 32 bits.
     let room: u64 = chain.writable().map(|part| u64::from(part.len())).sum();
     usize::try_from(room)?
         .checked_sub(HEADER_SIZE)
@@ -159,7 +159,7 @@ where
         .ok_or_else(|| Violation("vsock receive buffer without room for a header".into()))
 }
 
-/// Writes a packet into a chain from the driver; gives the bytes written.
+/// Writes a packet into a chain from the driver; returns the number of bytes written.
 pub fn write<M>(
     chain: DescriptorChain<M>,
     memory: &GuestMemoryMmap,

@@ -1,4 +1,4 @@
-//! What the device does for a driver in miniature.
+//! Tests of the device with a driver in miniature.
 
 mod driver;
 mod properties;
@@ -91,7 +91,8 @@ fn a_queue_in_use_does_not_change_its_shape() {
     assert_eq!(driver.received(), b"on");
 }
 
-/// Its buffer lies over the available ring, so that what the device gives makes more available.
+/// The receive buffer lies over the available ring, so that each packet from the device makes more
+/// buffers available.
 #[test]
 fn a_ring_that_our_own_packets_refill_ends_with_its_size() {
     let refill: Vec<u8> = (3..10_000u16).flat_map(u16::to_le_bytes).collect();

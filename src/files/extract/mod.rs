@@ -1,5 +1,5 @@
-//! Takes a stream of files apart that a hostile guest sends ([`guest::Header`]), and writes below
-//! the destinations alone.
+//! Extraction of a stream of files that a hostile guest sends ([`guest::Header`]). It writes below the
+//! destinations alone.
 //!
 //! Only regular files and directories are made. Each name is a plain one, and each directory is
 //! opened from the one above it without following a link, so that no path leads elsewhere,
@@ -24,12 +24,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
-/// Longest path of a record: what the guest's kernel takes (limits.h), one name more, which it
-/// does not and which is told, and the number of a place.
+/// Upper bound on the path of a record: a path that the guest's kernel takes (limits.h), one name
+/// more, with which it does not take the path, so that this is reported, and the number of a place.
 const PATH_MAX: u32 = 4096 + 256 + 16;
-/// Names in a path: each is one more directory to open for each file.
+/// Upper bound on the names in a path: each is one more directory to open for each file.
 const DEPTH_MAX: usize = 256;
-/// Bytes read at once.
+/// The number of bytes that are read at once.
 const PIECE: usize = 1 << 20;
 
 /// A destination, with its directory open.
@@ -41,7 +41,7 @@ pub struct Place {
 impl Place {
     pub fn open(destination: Destination) -> io::Result<Self> {
         Ok(Self {
-            // One that may be written to, but not read, does as well.
+            // A directory that may be written to, but not read, is good enough.
             directory: File::options()
                 .read(true)
                 .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
@@ -56,14 +56,14 @@ impl Place {
     }
 }
 
-/// What the guest may have written, and how.
+/// The limits on what the guest may have written, and how it is written.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
-    /// Bytes of files and names.
+    /// Upper bound on the bytes of files and names.
     pub size_max: u64,
-    /// Files and directories.
+    /// Upper bound on the number of files and directories.
     pub count_max: usize,
-    /// Replace files that are there, and add to directories.
+    /// Whether to replace files that are there, and to add to directories.
     pub force: bool,
 }
 
@@ -73,17 +73,17 @@ pub struct Unpack<R> {
     rules: Rules,
     left: u64,
     count: usize,
-    /// Of the file that is being written, in its own directory.
+    /// The name of the file while it is being written, in the directory where it will stay.
     temporary: OsString,
     fetched: Fetched,
     buffer: Vec<u8>,
 }
 
-/// One of the places, and the names from there: none is the place's own.
+/// One of the places, and a path from there. An empty path means the place itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Target {
     place: usize,
-    /// Plain names with slashes between them.
+    /// The path: plain names with slashes between them.
     path: Vec<u8>,
 }
 
@@ -112,9 +112,10 @@ impl<R: Read> Unpack<R> {
         self.places.iter().map(Place::directory).collect()
     }
 
-    /// Until the end of the stream, or the first record that cannot or must not be followed.
+    /// Extracts files until the end of the stream, or until the first record that cannot or must not
+    /// be followed.
     pub fn run(mut self) -> Fetched {
-        // What a guest that is cut or refused made stays as it is: it may be much.
+        // If the stream is cut or refused, the files before that stay: they may be many.
         self.fetched.failure = self.records().err();
         self.fetched
     }
@@ -219,7 +220,7 @@ impl<R: Read> Unpack<R> {
         )
     }
 
-    /// The number of a place, and then plain names.
+    /// Parses the path of a record: the number of a place, and then plain names.
     fn target(&self, path: &[u8]) -> Result<Target, Error> {
         let mut names = path.split(|&byte| byte == b'/');
         let number = names.next().unwrap_or_default();
@@ -252,7 +253,7 @@ impl<R: Read> Unpack<R> {
                     .map_err(|errno| self.failed(target, errno))
             });
         if written.is_err() {
-            // Half a file is worse than none. If this fails too, the first failure is what is told.
+            // Half a file is worse than none. If this fails too, the first failure is reported.
             remove(&directory, &self.temporary).unwrap_or_default();
             return written;
         }
@@ -264,7 +265,8 @@ impl<R: Read> Unpack<R> {
         Ok(())
     }
 
-    /// Gives a whole file its name: that of another only with force, of a directory never (EISDIR).
+    /// Gives a whole file its name. It replaces another file only with force, and never a directory
+    /// (EISDIR).
     fn publish(&self, directory: &OwnedFd, name: &OsStr) -> nix::Result<()> {
         let from = self.temporary.as_os_str();
         let rename = |flags| renameat2(directory, from, directory, name, flags);
@@ -272,7 +274,7 @@ impl<R: Read> Unpack<R> {
             return rename(RenameFlags::empty());
         }
         match rename(RenameFlags::RENAME_NOREPLACE) {
-            // A file system that cannot do that (NFS); a link replaces nothing anywhere.
+            // This file system cannot do that (NFS); a link replaces nothing on any of them.
             Err(Errno::EINVAL) => {
                 linkat(directory, from, directory, name, AtFlags::empty())?;
                 remove(directory, from)
@@ -323,7 +325,7 @@ impl<R: Read> Unpack<R> {
         Ok(())
     }
 
-    /// The directory that the target is in, and its name there.
+    /// Opens the directory that the target is in; returns it with the target's name there.
     fn parent(&self, target: &Target) -> Result<(OwnedFd, OsString), Error> {
         let place = &self.places[target.place];
         let failed = |errno| self.failed(target, errno);
@@ -395,7 +397,8 @@ fn malformed(why: &str) -> Error {
     )
 }
 
-/// The program's choice, but that whoever gets it can read and remove it.
+/// Returns the mode that the program chose, with the rights that the user needs to read and remove the
+/// file.
 fn mode(header: &Header) -> Mode {
     let needed = match header.mode & kind::MASK {
         kind::DIRECTORY => Mode::S_IRWXU,
@@ -414,12 +417,13 @@ fn is_directory(parent: &OwnedFd, name: &OsStr) -> bool {
     stat.is_ok_and(|stat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits())
 }
 
-/// Never a directory (EISDIR).
+/// Removes a name that is not a directory's (EISDIR).
 fn remove(parent: &OwnedFd, name: &OsStr) -> nix::Result<()> {
     unlinkat(parent, name, UnlinkatFlags::NoRemoveDir)
 }
 
-/// Short, whatever the file is to be called, and not there: not even after a run that was killed.
+/// Returns a name that is short, whatever the file is to be called, and not in use, not even after a
+/// run that was killed.
 fn temporary_name() -> OsString {
     let now = since_1970().as_nanos();
     format!(".sandbox-{}-{now:x}", std::process::id()).into()

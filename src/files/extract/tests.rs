@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use tempfile::TempDir;
 
-/// A directory, and in it one for the files; what is beside that must stay as it is.
+/// A directory with one for the files in it; everything beside that must stay as it is.
 struct Host(TempDir);
 
 impl Host {
@@ -121,7 +121,7 @@ fn files_and_directories_arrive_with_their_modes() {
     ] {
         assert_eq!(mode_of(host.join(name)), mode, "{name}");
     }
-    // No set-user-ID bit; the rest is for the umask of the process. The user can remove all of it.
+    // There is no set-user-ID bit; the umask of the process decides the rest. The user can remove it all.
     assert_eq!(mode_of(host.join("first/run")) & 0o7700, 0o700);
     assert_eq!(fs::read(host.join("first/closed/in")).unwrap(), b"x");
 }
@@ -371,12 +371,12 @@ fn a_full_file_system_is_told_and_leaves_no_half_file() {
     assert_eq!(names(&host.path()), ["first", "second"]);
 }
 
-/// In a mount namespace of this thread's.
+/// Mounts a small file system there, in a mount namespace of this thread.
 fn mount_64_kib(directory: &Path) {
     use nix::mount::{MsFlags, mount};
     use nix::sched::{CloneFlags, unshare};
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).unwrap_or_else(|_| {
-        // A thread of several gets no user namespace; root needs none.
+        // One of several threads cannot get a user namespace; root needs none.
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
     });
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
@@ -396,7 +396,7 @@ fn what_is_deeper_than_anybody_makes_it_is_told_and_the_rest_fetched() {
     assert_eq!(names(&host.join("first")), ["a"]);
 }
 
-/// Pieces of names that mean something to a file system.
+/// Generates paths from names that mean something to a file system.
 fn any_path() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         Just("0"),
@@ -424,7 +424,7 @@ fn any_record() -> impl Strategy<Value = guest::File> {
 }
 
 proptest! {
-    /// Host::unpack looks for what has changed beside the destination.
+    /// Host::unpack checks that nothing has changed beside the destination.
     #[test]
     fn any_records_stay_below_their_destinations(
         records in proptest::collection::vec(any_record(), 0..20),

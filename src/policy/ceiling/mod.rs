@@ -1,4 +1,4 @@
-//! What one run may use at most.
+//! The limits on one run that a policy sets.
 
 use crate::error::{Error, Kind};
 use crate::image::LanguageName;
@@ -57,34 +57,35 @@ pub enum Confinement {
     Require,
 }
 
-/// A value, and whose it is.
+/// A value, and who chose it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Requested<T> {
-    /// The caller's: refused if it is too high.
+    /// The caller chose the value; it is refused if it is too high.
     Given(T),
-    /// Ours, as the caller said nothing: lowered if it is too high.
+    /// The caller chose nothing, so the value is our default; it is lowered if it is too high.
     Default(T),
 }
 
-/// What a caller wants of a run, before anything is done for it.
+/// The resources that a caller wants for a run, before anything is done for it.
 #[derive(Debug, Clone)]
 pub struct ResourceRequest<'a> {
     pub memory: Requested<u64>,
-    /// `None`: without end.
+    /// The time limit; `None` means that there is to be none.
     pub timeout: Requested<Option<Duration>>,
     pub output: Requested<u64>,
     pub pids: Requested<u32>,
     pub confine: Requested<ConfineLevel>,
     pub root: bool,
-    /// Where it is known already.
+    /// The program's language, if it is known already.
     pub language: Option<&'a str>,
-    /// Bytes, where they are known before the run; else the run is held to [`Grant::stdin`].
+    /// The bytes of standard input, if they are known before the run; otherwise, the run is held to
+    /// [`Grant::stdin`].
     pub stdin: Option<u64>,
-    /// Of variables that are to be set.
+    /// The names of the variables that are to be set.
     pub environment: Vec<&'a [u8]>,
 }
 
-/// What it gets.
+/// The resources that a run gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grant {
     pub memory: u64,
@@ -93,7 +94,7 @@ pub struct Grant {
     pub pids: u32,
     pub confine: ConfineLevel,
     pub stdin: u64,
-    /// That are put, and likewise those that are fetched.
+    /// The limits on files that are put, and likewise on those that are fetched.
     pub files: Files,
 }
 
@@ -146,7 +147,7 @@ impl LimitExceeded {
 }
 
 impl Ceiling {
-    /// What a run gets that is started with this wish.
+    /// Returns what a run gets that is started with this request.
     pub fn grant(&self, wish: &ResourceRequest) -> Result<Grant, LimitExceeded> {
         wish.language
             .map_or(Ok(()), |language| self.check_language(language))?;
@@ -159,7 +160,7 @@ impl Ceiling {
         if let Some(bytes) = wish.stdin {
             within("stdin", bytes, self.stdin)?;
         }
-        // Without a limit it would take longer than with any.
+        // A run without a time limit counts as longer than one with any limit.
         let endless = |timeout: Option<Duration>| timeout.unwrap_or(Duration::MAX);
         let timeout = lower(
             "timeout",
@@ -178,7 +179,7 @@ impl Ceiling {
         })
     }
 
-    /// Bytes that a guest can have.
+    /// Returns the most bytes of memory that a guest can have.
     pub fn memory_max(&self) -> Option<u64> {
         self.memory.map(|most| most.0 - most.0 % MEMORY_PIECE)
     }
@@ -187,8 +188,8 @@ impl Ceiling {
         within("code", bytes, self.code)
     }
 
-    /// Code with what its process gets beside it: variables are `NAME=VALUE`. Each of those words
-    /// has a byte more, for its end, so that there is an end to empty ones too.
+    /// Checks the size of code together with its arguments and variables, which are `NAME=VALUE`. Each
+    /// of those words counts one byte more, for its end, so that empty words are limited too.
     pub fn check_program<'a>(
         &self,
         code: u64,
@@ -206,7 +207,7 @@ impl Ceiling {
         })
     }
 
-    /// Those that go in, or those that are to come out.
+    /// Checks the files that are put, or those that are to be fetched.
     pub fn check_files(&self, count: u64, bytes: u64) -> Result<(), LimitExceeded> {
         match self.files.count {
             Some(most) if count > most => Err(LimitExceeded::new(
@@ -319,7 +320,7 @@ fn seconds(time: Duration) -> String {
     }
 }
 
-/// Whether one of the names is this one, or its beginning with a * after it.
+/// Returns whether one of the allowed names is this name, or its beginning with a * after it.
 fn is_among(name: &[u8], allowed: &[String]) -> bool {
     allowed
         .iter()

@@ -1,4 +1,4 @@
-//! Tests of what a policy allows a run to ask for.
+//! Tests of the limits that a policy sets on what a run may ask for.
 
 use super::*;
 use proptest::prelude::*;
@@ -21,7 +21,7 @@ fn ceiling(text: &str) -> Ceiling {
     toml::from_str(text).unwrap()
 }
 
-/// The key that is refused.
+/// Returns the key that is refused.
 fn refused(ceiling_text: &str, wish: &ResourceRequest) -> &'static str {
     ceiling(ceiling_text).grant(wish).unwrap_err().what
 }
@@ -176,7 +176,7 @@ proptest! {
         let policy = Ceiling { memory: Some(Size(most)), ..Ceiling::default() };
         match policy.grant(&wish) {
             Ok(grant) => prop_assert!(grant.memory <= most && grant.memory <= asked),
-            // A machine's memory is in pieces.
+            // A machine's memory comes in pieces of this size.
             Err(_) => prop_assert!(is_given && asked > most - MEMORY_PIECE),
         }
     }

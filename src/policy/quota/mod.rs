@@ -1,7 +1,7 @@
-//! Who may run now, who waits, and who has had enough for a while.
+//! Quotas of clients: which of them may run now, which must wait, and which are refused for a while.
 //!
 //! A place goes to the client that has the fewest runs, and among those to the one that has not
-//! had a place for longest: a flood of one client's only makes that client wait.
+//! had a place for longest: a flood of requests from one client only makes that client wait.
 
 use crate::policy::Server;
 use schemars::JsonSchema;
@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
-/// When to try again after a queue was full: nobody knows when a run ends.
+/// The time to wait after a queue was full: a guess, since nobody knows when a run ends.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 const QUEUE: u32 = 16;
 
-/// Of a server, for all that it runs.
+/// The quota of a server, for all that it runs.
 #[derive(Debug, Clone)]
 pub struct Quota(Arc<Shared>);
 
@@ -31,7 +31,7 @@ struct Shared {
 
 #[derive(Debug)]
 struct Rules {
-    /// Runs at once, of all clients and of each.
+    /// The number of runs at once, of all clients and of each.
     places: u32,
     places_each: u32,
     queue: u32,
@@ -43,22 +43,22 @@ struct Rules {
 struct State {
     running: u32,
     accounts: BTreeMap<String, Account>,
-    /// Tickets so far.
+    /// The number of tickets so far.
     tickets: u64,
-    /// Places given so far.
+    /// The number of places given so far.
     given: u64,
 }
 
-/// Of one client.
+/// The account of one client.
 #[derive(Debug, Default)]
 struct Account {
     running: u32,
     waiting: VecDeque<Ticket>,
-    /// How many places had been given when it got its last.
+    /// The number of places that had been given when the client got its last.
     served: u64,
-    /// When its runs of the last minute were asked for.
+    /// The times at which its runs of the last minute were asked for.
     starts: VecDeque<Instant>,
-    /// Processor time of the last hour: since when, for a minute, and how much.
+    /// The processor time of the last hour, in pieces of a minute: the start of each and its sum.
     spent: VecDeque<(Instant, Duration)>,
 }
 
@@ -68,7 +68,7 @@ struct Ticket {
     waker: Option<Waker>,
 }
 
-/// Why a run is refused, and when it is worth to ask again.
+/// The reason why a run is refused, and when it is worth asking again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Throttled {
     pub what: QuotaKind,
@@ -102,14 +102,14 @@ impl fmt::Display for Throttled {
 impl std::error::Error for Throttled {}
 
 impl Throttled {
-    /// Whole seconds until it is worth to ask again.
+    /// Returns the whole seconds until it is worth asking again.
     pub fn seconds(&self) -> u64 {
         self.retry_after.as_millis().div_ceil(1000) as u64
     }
 }
 
 impl Quota {
-    /// `processors`: of this host.
+    /// Makes the quota of a server on a host with this many processors.
     pub fn new(server: &Server, processors: u32) -> Self {
         let places = server.concurrency.unwrap_or(processors).max(1);
         let client = &server.client;
@@ -125,7 +125,7 @@ impl Quota {
         }))
     }
 
-    /// A place for a run of this client's, when its turn comes.
+    /// Requests a place for a run of this client, which it gets when its turn comes.
     pub fn admit(&self, client: &str, now: Instant) -> Result<Admitting, Throttled> {
         let rules = &self.0.rules;
         let mut state = self.0.state();
@@ -153,7 +153,7 @@ impl Quota {
         })
     }
 
-    /// Gives a place back.
+    /// Frees a place.
     fn release(&self, client: &str, spent: Option<(Duration, Instant)>) {
         let mut state = self.0.state();
         state.running -= 1;
@@ -175,7 +175,7 @@ impl Shared {
 }
 
 impl State {
-    /// Of clients that have nothing to their account any more, everything.
+    /// Removes the accounts of clients on which there is nothing any more.
     fn forget(&mut self, now: Instant) {
         self.accounts.retain(|_, account| {
             account.pass(now);
@@ -187,7 +187,7 @@ impl State {
         self.accounts.entry(client.into()).or_default()
     }
 
-    /// The number of the ticket, and whether the queue was full before.
+    /// Adds a ticket to the client's queue. Returns its number, and whether the queue was full before.
     fn enqueue(&mut self, client: &str, rules: &Rules) -> (u64, bool) {
         self.tickets += 1;
         let number = self.tickets;
@@ -200,7 +200,7 @@ impl State {
         (number, full)
     }
 
-    /// Whether it was still waiting.
+    /// Removes a ticket from the client's queue. Returns whether it was still waiting.
     fn withdraw(&mut self, client: &str, number: u64) -> bool {
         let waiting = &mut self.account(client).waiting;
         let before = waiting.len();
@@ -208,7 +208,7 @@ impl State {
         waiting.len() < before
     }
 
-    /// Gives all places that are free to who waits; who is to be told of it.
+    /// Gives all free places to tickets that wait; returns the wakers of those tickets.
     fn give(&mut self, rules: &Rules) -> Vec<Waker> {
         let mut woken = Vec::new();
         while self.running < rules.places {
@@ -228,7 +228,7 @@ impl State {
     }
 }
 
-/// Not while the state is held: a waker may do anything.
+/// Wakes those that got a place. The state must not be locked meanwhile: a waker may do anything.
 fn wake(wakers: Vec<Waker>) {
     wakers.into_iter().for_each(Waker::wake);
 }
@@ -254,7 +254,7 @@ impl Account {
         Ok(())
     }
 
-    /// When it will have spent less than this again, unless it has.
+    /// Returns when the client will have spent less than this again, unless it already has.
     fn overspent(&self, limit: Duration) -> Option<Instant> {
         let mut rest: Duration = self.spent.iter().map(|(_, time)| *time).sum();
         let mut until = None;
@@ -275,7 +275,7 @@ impl Account {
         }
     }
 
-    /// What is longer ago than is counted.
+    /// Removes what is too long ago to be counted.
     fn pass(&mut self, now: Instant) {
         let is_past = |since: Instant, time| now.saturating_duration_since(since) >= time;
         while self
@@ -309,7 +309,7 @@ pub struct Admitting {
     quota: Quota,
     client: String,
     number: u64,
-    /// Its place went to an [`Admission`].
+    /// Whether its place went to an [`Admission`].
     is_over: bool,
 }
 
@@ -356,7 +356,7 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// The run is over, and its process took so much processor time.
+    /// Ends the run, whose process took this much processor time.
     pub fn end(mut self, processor_time: Duration, now: Instant) {
         self.is_over = true;
         self.quota

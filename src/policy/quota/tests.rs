@@ -1,4 +1,4 @@
-//! Tests of the places and rates that clients have.
+//! Tests of the places and rates that clients get.
 
 use super::*;
 use crate::policy::Client;
@@ -74,7 +74,7 @@ fn a_flood_of_one_client_does_not_hold_up_another() {
     let running = poll(&mut flood[0]).unwrap();
     let mut honest = quota.admit("honest", now).unwrap();
     assert!(poll(&mut honest).is_none());
-    // The next place that is free is for who has none.
+    // The next free place goes to the client that has none.
     drop(running);
     let honest = poll(&mut honest).unwrap();
     assert!(poll(&mut flood[2]).is_none());
@@ -126,7 +126,7 @@ fn runs_are_counted_in_a_window_that_slides() {
     assert_eq!(busy.what, QuotaKind::RunsPerMinute);
     assert_eq!(busy.retry_after, Duration::from_secs(5));
     assert!(quota.admit("b", at(55)).is_ok());
-    // What was refused does not count.
+    // A refused run does not count.
     assert!(ask(60).is_ok());
     assert_eq!(ask(60).unwrap_err().retry_after, Duration::from_secs(50));
 }
@@ -159,7 +159,7 @@ fn processor_time_is_counted_over_an_hour() {
         Ok(())
     };
     assert_eq!(run(0, 60), Ok(()));
-    // Over its limit while it ran: the next one is refused.
+    // This run goes over the limit while it runs, and the next one is refused.
     assert_eq!(run(1800, 90), Ok(()));
     let busy: Throttled = run(1801, 1).unwrap_err();
     assert_eq!(busy.what, QuotaKind::CpuSecondsPerHour);
@@ -198,7 +198,7 @@ fn a_client_that_has_gone_is_forgotten() {
 }
 
 proptest! {
-    /// Clients that ask, are cancelled while they wait or run, and end, in any order.
+    /// Clients ask, are cancelled while they wait or run, and end, in any order.
     #[test]
     fn places_are_never_exceeded_and_never_lost(
         steps in proptest::collection::vec((0usize..3, 0u8..4, any::<prop::sample::Index>()), 1..200)
@@ -229,7 +229,7 @@ proptest! {
                 let its = running.iter().filter(|admission| admission.client == client).count();
                 prop_assert!(its <= 2);
                 let waits = waiting.iter().any(|admitting| admitting.client == client);
-                // Who waits does so because there is no place.
+                // A client waits only because there is no place for it.
                 prop_assert!(!waits || its == 2 || running.len() == 3);
             }
         }

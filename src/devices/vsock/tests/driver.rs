@@ -7,7 +7,7 @@ use crate::devices::vsock::packet::{HEADER_SIZE, Header, Operation};
 use crate::devices::vsock::{Peer, QUEUES, RECEIVE, TRANSMIT, Vsock};
 use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryMmap};
 
-/// Memory has a hole.
+/// The size of the memory, which has a hole.
 pub const MEMORY: u64 = 1 << 20;
 pub const HOLE: std::ops::Range<u64> = 0xc_0000..0xd_0000;
 pub const SIZE: u16 = 8;
@@ -17,12 +17,12 @@ pub const GUEST_PORT: u32 = 1025;
 
 pub const WRITE: u16 = 2;
 
-/// Remembers what it received; sends what it is told.
+/// A peer that remembers what it receives and sends what it is told to.
 #[derive(Default)]
 pub struct Recorder {
     pub received: Vec<u8>,
     pub to_send: Vec<u8>,
-    /// Packets that were asked for.
+    /// The number of packets that were asked for.
     pub asked: usize,
 }
 
@@ -51,18 +51,18 @@ pub struct Driver {
     pub memory: GuestMemoryMmap,
     pub device: VirtioMmio,
     pub peer: Recorder,
-    /// Next free descriptor and available index of each queue.
+    /// The next free descriptor and available index of each queue.
     pub next: [u16; QUEUES],
 }
 
-/// Where a queue's descriptor table, available ring and used ring lie.
+/// Returns the addresses of a queue's descriptor table, available ring and used ring.
 pub fn rings(queue: usize) -> [u64; 3] {
     let base = 0x1000 * (1 + 3 * queue as u64);
     [base, base + 0x1000, base + 0x2000]
 }
 
 impl Driver {
-    /// A device about to be used, with `to_send` waiting.
+    /// Makes a device that is ready for use, with `to_send` waiting.
     pub fn new(to_send: &[u8]) -> Self {
         let regions = [
             (GuestAddress(0), HOLE.start as usize),
@@ -89,7 +89,7 @@ impl Driver {
         self.initialize(SIZE.into(), [0, 1, 2].map(rings));
     }
 
-    /// Initialization in the order of virtio 1.2, 3.1.1.
+    /// Initializes the device in the order of virtio 1.2, 3.1.1.
     pub fn initialize(&mut self, size: u32, queues: [[u64; 3]; QUEUES]) {
         for status in [0, 1, 3] {
             self.write(0x070, status);

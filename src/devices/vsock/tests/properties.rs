@@ -1,4 +1,4 @@
-//! What holds for a driver of any kind.
+//! Properties that hold for any driver.
 
 use crate::devices::Violation;
 use crate::devices::irq::IrqLines;
@@ -10,7 +10,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use vm_memory::{ByteValued, Bytes, GuestAddress};
 
-/// Addresses in memory, around its hole and its end, and anywhere.
+/// Generates addresses in memory, around its hole and its end, and anywhere.
 fn any_address() -> impl Strategy<Value = u64> {
     prop_oneof![
         0..MEMORY,
@@ -20,7 +20,7 @@ fn any_address() -> impl Strategy<Value = u64> {
     ]
 }
 
-/// Rings at any address where their alignment allows them, and closely packed ones.
+/// Generates rings at any address that their alignment allows, and closely packed ones.
 fn any_rings() -> impl Strategy<Value = [u64; 3]> {
     let near = || 0x1000..0x1200u64;
     prop_oneof![
@@ -43,7 +43,7 @@ fn any_operation() -> impl Strategy<Value = Operation> {
     ])
 }
 
-/// A header that is ours but for some of its fields.
+/// Generates any headers, and headers of our connection in which some fields are arbitrary.
 fn near_header() -> impl Strategy<Value = Header> {
     (any::<[u8; HEADER_SIZE]>(), 0..9u16, any::<bool>()).prop_map(|(bytes, operation, ours)| {
         let mut header = *Header::from_slice(&bytes).unwrap();
@@ -61,8 +61,8 @@ fn near_header() -> impl Strategy<Value = Header> {
 }
 
 proptest! {
-    /// Descriptors that point anywhere, of any length, linked in any way, loops and tables of
-    /// further descriptors included.
+    /// Descriptors point anywhere, have any length and are linked in any way, including loops and
+    /// tables of further descriptors.
     #[test]
     fn any_descriptor_chain_ends_in_a_result(
         chains in vec((0..QUEUES, any_address(), any::<u32>(), 0..8u16, 0..2 * SIZE), 1..40),
@@ -77,7 +77,7 @@ proptest! {
         }
     }
 
-    /// Rings over each other, over their buffers, in holes; indices that jump.
+    /// Rings lie over each other, over their buffers and in holes, and indices jump.
     #[test]
     fn one_kick_is_no_more_work_than_a_queue_holds(
         size in 0..10u32,
@@ -116,7 +116,7 @@ proptest! {
         prop_assert_eq!(after, before);
     }
 
-    /// Headers of any content, in a well-formed chain. What waits to be read is bounded.
+    /// Headers have any content, in a well-formed chain. The number of unread answers is bounded.
     #[test]
     fn any_packets_leave_few_answers(headers in vec(near_header(), 1..200)) {
         let mut driver = Driver::new(&[]);
@@ -130,7 +130,7 @@ proptest! {
         prop_assert!(answers <= ANSWERS_MAX);
     }
 
-    /// Registers written in any order and width with any values.
+    /// Registers are written in any order and width, with any values.
     #[test]
     fn any_register_access_leaves_a_device_that_answers(
         accesses in vec((0..0x120u64, any::<[u8; 8]>(), 0..=8usize, any::<u64>()), 1..200),
@@ -148,7 +148,7 @@ proptest! {
         }
     }
 
-    /// Whatever a driver writes once the device is in use, short of a reset.
+    /// A driver writes anything but a reset once the device is in use.
     #[test]
     fn no_register_changes_a_queue_in_use(
         accesses in vec((0..0x120u64, 1..=u32::MAX), 1..100),
@@ -162,7 +162,8 @@ proptest! {
         prop_assert_eq!(driver.received(), b"on");
     }
 
-    /// Cut into packets and buffers of any size, the device saved and restored in between.
+    /// The data is cut into packets and buffers of any size, and the device is saved and restored
+    /// in between.
     #[test]
     fn both_ends_receive_each_byte_once_and_in_order(
         to_host in vec(any::<u8>(), 0..5000),
@@ -191,7 +192,7 @@ proptest! {
         prop_assert_eq!(unsent, &to_guest[arrived.len()..]);
     }
 
-    /// Packets from two ports, to a host that has one connection.
+    /// Packets come from two ports, to a host that has one connection.
     #[test]
     fn a_connection_is_opened_used_and_closed_as_the_model_says(
         steps in vec((any_operation(), any::<bool>()), 1..40),
@@ -215,7 +216,8 @@ proptest! {
     }
 }
 
-/// The answer to a packet from one port or the other (`ours`); `open` is the one with the connection.
+/// Returns the answer to a packet from one port or the other (`ours`); `open` is the port that has the
+/// connection.
 fn expected(
     open: &mut Option<bool>,
     operation: Operation,

@@ -1,4 +1,4 @@
-//! One run on one screen.
+//! One run, from the request to the report.
 
 mod inspection;
 pub mod record_of;
@@ -32,31 +32,31 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How it went.
+/// The report of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
     pub path: Path,
-    /// What it was restored from.
+    /// The template that the machine was restored from.
     pub template: Option<Key>,
     pub outcome: Outcome,
-    /// That held.
+    /// The limits that applied.
     pub limits: Limits,
-    /// Standard output and standard error.
+    /// The byte counts of standard output and standard error.
     pub output: [Totals; 2],
-    /// The same, where it was kept.
+    /// The bytes of both streams, if they were kept.
     #[serde(with = "crate::wire")]
     pub kept: Vec<Option<Vec<u8>>>,
-    /// What the guest told beside that.
+    /// The guest's own report, beside its output.
     pub told: GuestReport,
-    /// What became of the files that were wanted.
+    /// The requested files: which were written, and which were not.
     pub fetched: Fetched,
     pub timings: Timings,
     pub counters: Counters,
     pub unknown: Unknown,
-    /// Bytes of guest memory that were ever used, if a record was wanted.
+    /// The bytes of guest memory that were ever used, if a record was wanted.
     pub peak: Option<u64>,
     pub mode: Mode,
-    /// What this process gave up before the guest ran.
+    /// The layers of confinement that this process took on before the guest ran.
     pub confinement: Vec<Layer>,
     /// The last lines on the guest's console, with control characters escaped.
     pub last_words: Vec<String>,
@@ -90,24 +90,24 @@ impl Report {
     }
 }
 
-/// Where the time went: each from the end of the one before.
+/// The phases of a run; each lasts from the end of the one before.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Timings {
     pub total: Duration,
-    /// Until the first instruction of the guest.
+    /// The time until the guest's first instruction.
     pub setup: Duration,
-    /// Until PID 1 ran; nothing if it never did.
+    /// The time until PID 1 ran, if it ever did.
     pub kernel: Option<Duration>,
-    /// Until the machine was ready and the agent had the job.
+    /// The time until the machine was ready and the agent had the job.
     pub agent: Option<Duration>,
-    /// From there until the program's first output, if there was any.
+    /// The time from then until the program's first output, if there was any.
     pub first_output: Option<Duration>,
-    /// From there until the end of the program.
+    /// The time from then until the end of the program.
     pub program: Option<Duration>,
     pub teardown: Duration,
 }
 
-/// What a run is made of, before anything is opened for it but the destinations of its files.
+/// The parts of a run, before anything but the destinations of its files is opened.
 pub struct Prepared {
     began: Instant,
     pub job: Job,
@@ -115,7 +115,7 @@ pub struct Prepared {
     unpacker: Option<Unpacker>,
 }
 
-/// Reads the script and the files that go in.
+/// Reads the script and the files that go into the guest.
 pub fn prepare(request: &Request) -> Result<Prepared> {
     let began = Instant::now();
     store::require_guest()?;
@@ -140,8 +140,8 @@ pub fn prepare(request: &Request) -> Result<Prepared> {
     })
 }
 
-/// Runs one program in a virtual machine of its own. Signals that ask us to stop are watched until
-/// the caller drops them.
+/// Runs one program in a virtual machine of its own. Signals that ask this process to stop are
+/// watched until the caller drops them.
 pub fn run(
     request: &Request,
     prepared: Prepared,
@@ -212,7 +212,8 @@ pub fn run(
     Ok((report, signals))
 }
 
-/// If files are to be fetched: what the session is to do for that, and the process that takes them.
+/// Prepares the fetching of files, if any are requested: the session's part of it, and the process
+/// that unpacks them.
 fn collection(request: &Request) -> Result<Option<(Collection, Unpacker)>> {
     if request.gets.is_empty() {
         return Ok(None);
@@ -231,7 +232,7 @@ fn collection(request: &Request) -> Result<Option<(Collection, Unpacker)>> {
     Ok(Some((Collection::new(paths.collect(), sink), unpacker)))
 }
 
-/// Of what there is already.
+/// Returns the descriptors that are open before confinement.
 fn descriptors(
     collection: &Option<Collection>,
     unpacker: &Option<Unpacker>,
@@ -240,7 +241,7 @@ fn descriptors(
     collection.chain(unpacker.iter().map(Unpacker::descriptor))
 }
 
-/// What the machine will be a clone of, unless it is to boot.
+/// Returns the saved machine to clone, unless the machine is to boot.
 fn original(
     kvm: &Kvm,
     mode: Mode,
@@ -257,7 +258,7 @@ fn original(
     }
 }
 
-/// A machine that boots for this request alone.
+/// Boots a machine for this request alone.
 fn boot(
     kvm: &Kvm,
     mode: Mode,
@@ -297,8 +298,8 @@ impl Timings {
     }
 }
 
-/// The last lines on a console, with control characters escaped: to show a person what went wrong
-/// in a guest that crashed.
+/// Returns the last lines on a console, with control characters escaped. They show a person what
+/// went wrong in a guest that crashed.
 pub fn last_words(console: &[u8]) -> Vec<String> {
     const LINES: usize = 3;
     const LENGTH: usize = 200;

@@ -173,7 +173,7 @@ struct Input {
     ended: bool,
     /// The bytes that may still come.
     left: u64,
-    /// Whether there were more.
+    /// Whether more bytes came than may.
     is_over: bool,
 }
 

@@ -33,7 +33,7 @@ use tokio::sync::oneshot;
 /// The exit code that the log has for a run without a process.
 const NO_PROCESS: i32 = 125;
 
-/// How a run ended.
+/// The end of a run.
 pub struct Ended {
     pub record: Record,
     /// Whether the record comes from the run's process; otherwise it has what the server knows.

@@ -51,7 +51,7 @@ pub enum Notice {
     Emulating(String),
 }
 
-/// How a run ended.
+/// The end of a run.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Ended {
     /// The run came to an end.

@@ -155,7 +155,7 @@ impl Answer {
         Some(value.clone())
     }
 
-    /// Its body, to the end.
+    /// Reads the body to its end.
     pub fn text(mut self) -> String {
         let mut all = Vec::new();
         if self.header("transfer-encoding").is_some() {

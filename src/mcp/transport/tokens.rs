@@ -83,7 +83,7 @@ impl Tokens {
         }
     }
 
-    /// Returns the owner of a token. The time does not depend on how much of a token is right.
+    /// Returns the owner of a token. It takes the same time for every wrong token.
     pub fn owner(&self, token: &[u8]) -> Option<Arc<str>> {
         let given = hash(token);
         let strong = Choice::from(u8::from(is_strong(token)));

@@ -7,7 +7,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// `$XDG_CACHE_HOME/sandbox` or `~/.cache/sandbox`, ours alone. Made if it is not there.
+/// Returns `$XDG_CACHE_HOME/sandbox` or `~/.cache/sandbox`, which only this user may enter. It is
+/// created if it does not exist.
 pub fn directory() -> Result<PathBuf> {
     let absolute = |name| {
         std::env::var_os(name)
@@ -21,7 +22,7 @@ pub fn directory() -> Result<PathBuf> {
     own(base.join("sandbox"))
 }
 
-/// A directory in [`directory`], as private as that.
+/// Returns a directory in [`directory`], which is as private.
 pub fn subdirectory(name: &str) -> Result<PathBuf> {
     own(directory()?.join(name))
 }
@@ -58,22 +59,23 @@ fn unusable(message: String) -> anyhow::Error {
     Error::new(Kind::File, message, remedy).into()
 }
 
-/// What [`open_trusted`] found.
+/// The result of [`open_trusted`].
 #[derive(Debug)]
 pub enum Opened {
     /// The file, open for reading, and its size in bytes.
     Trusted(File, u64),
     Missing,
-    /// Why not, as a clause about "it".
+    /// There is a file that must not be used, and why, as a clause about "it".
     Refused(&'static str),
 }
 
-/// Opens a file if nobody else can have written it, and nobody can by accident: a regular file
-/// of ours, unwritable, under no second name. An error is one of the system, not of the file.
+/// Opens a file if nobody else can have written it, and nobody can by accident: it must be a
+/// regular file of ours, unwritable and without a second name. An error is one of the system, not
+/// of the file.
 pub fn open_trusted(path: &Path) -> io::Result<Opened> {
     let opened = OpenOptions::new()
         .read(true)
-        // Not waiting: a FIFO would until somebody writes to it.
+        // The open must not wait: a FIFO would wait until somebody writes to it.
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path);
     let file = match opened {
@@ -102,7 +104,7 @@ fn distrust(metadata: &Metadata) -> Option<&'static str> {
         Some("it belongs to somebody else")
     } else if metadata.mode() & 0o222 != 0 {
         Some("it can be written to")
-    // None: another process put its own in place just now.
+    // It may have no name at all, if another process has just put its own file in its place.
     } else if metadata.nlink() > 1 {
         Some("it has a second name")
     } else {

@@ -1,4 +1,4 @@
-//! `sandbox doctor`: whether this host can run sandboxes, and what to do where it cannot.
+//! `sandbox doctor` checks whether this host can run sandboxes, and says what to do if it cannot.
 
 use crate::error::{Error, Remedy};
 use crate::image::store;
@@ -11,18 +11,18 @@ use kvm_ioctls::Kvm;
 use serde_json::{Value, json};
 use std::io::{Write, stdout};
 
-/// How whoever asked calls what there is to do.
+/// A function that words a remedy for the caller.
 type Words<'a> = &'a dyn Fn(&Remedy) -> String;
 
-/// One thing looked at.
+/// The result of one check.
 struct Check {
     name: String,
     found: String,
-    /// What to do, where it is not well.
+    /// The remedy, if the check failed.
     remedy: Option<String>,
 }
 
-/// Prints what was found, with remedies in these words. Returns whether all is well.
+/// Prints the results, with remedies in these words. Returns whether all is well.
 pub fn doctor(device: &Device, as_json: bool, words: Words) -> Result<bool> {
     let (checks, mode) = checks(device, words);
     let well = checks.iter().all(|check| check.remedy.is_none());
@@ -37,7 +37,7 @@ pub fn doctor(device: &Device, as_json: bool, words: Words) -> Result<bool> {
     Ok(well)
 }
 
-/// And the mode in which guests run, if they do.
+/// Runs all checks. Returns the mode in which guests run, too, if they can.
 fn checks(device: &Device, words: Words) -> (Vec<Check>, Option<Mode>) {
     let mut mode = None;
     let mut checks = vec![good("sandbox", env!("CARGO_PKG_VERSION").into())];
@@ -56,7 +56,7 @@ fn checks(device: &Device, words: Words) -> (Vec<Check>, Option<Mode>) {
     (checks, mode)
 }
 
-/// What a guest is made of here, and whether it can be had.
+/// Returns the versions of the guest's parts, or why there is no guest.
 fn guest(words: Words) -> Vec<Check> {
     if let Err(error) = store::require_guest() {
         return vec![Check {
@@ -90,7 +90,7 @@ fn good(name: &str, found: String) -> Check {
     }
 }
 
-/// By trying it, whatever is remembered.
+/// Finds the family by trying KVM anew, whatever is remembered.
 fn family(kvm: &Kvm, device: &Device, words: Words) -> (Check, Option<Mode>) {
     const NAME: &str = "host family";
     let found = allow_kicks()
@@ -156,7 +156,7 @@ fn to_json(checks: &[Check], well: bool, mode: Option<Mode>) -> Value {
             })
         })
         .collect();
-    // Without a KVM to try, the host's modules tell.
+    // If there is no KVM to try, the host's modules show the family.
     let family = mode.map_or_else(Family::detect, Mode::family);
     json!({
         "ok": well,

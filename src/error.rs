@@ -1,12 +1,12 @@
-//! Failures that somebody can do something about: their kind, what is wrong, and what to do.
+//! Failures that somebody can do something about: their kind, the cause, and the remedy.
 //!
-//! Code branches on kinds and remedies. What a remedy is called by whoever asked (an option, an
-//! argument of a tool) is known where the failure is told, and so is the exit code.
+//! Code branches on kinds and remedies. Where a failure is reported, the kind becomes an exit code,
+//! and the remedy is worded for whoever asked (as an option, or as an argument of a tool).
 
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display, Formatter};
 
-/// A failure, what is wrong, and what to do about it.
+/// A failure: its kind, what is wrong, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Error {
     pub kind: Kind,
@@ -14,43 +14,43 @@ pub struct Error {
     pub remedy: Remedy,
 }
 
-/// What is at fault.
+/// The kind of a failure: what is at fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
-    /// What was asked for cannot be, or something is missing from it.
+    /// The request cannot be fulfilled, or something is missing from it.
     Request,
-    /// A program, or the interpreter that it names, is not there.
+    /// A program, or the interpreter that it names, does not exist.
     NoProgram,
-    /// A program that is there cannot be run.
+    /// A program exists but cannot be run.
     BadProgram,
     /// A file of the user's, other than the program, cannot be used.
     File,
-    /// The policy does not allow it.
+    /// The policy does not allow the run.
     Policy,
     /// The log of runs cannot be written.
     AuditLog,
-    /// The host lacks what is needed.
+    /// The host lacks something that is needed.
     Host,
     /// The program used up a limit of its run.
     Limit,
     /// The guest came to an end without a result.
     Guest,
-    /// What the program left cannot be delivered.
+    /// The files that the program left cannot be delivered.
     Delivery,
     /// This program is at fault.
     Internal,
 }
 
-/// What to do about a failure.
+/// The remedy for a failure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Remedy {
-    /// Words that say it to everybody.
+    /// Do what these words say. They suit every caller.
     Do(String),
     /// Name something to run.
     GiveProgram,
-    /// Name a script that is there, or give code in another way.
+    /// Name a script that exists, or give code in another way.
     CheckProgramPath,
-    /// Say what language the program is in, if it is one of these.
+    /// Name the program's language, if it is one of these.
     NameLanguage(Vec<String>),
     /// Put data into a file instead of into the program.
     PutDataIntoFile,
@@ -66,13 +66,13 @@ pub enum Remedy {
     ChooseGuestPath,
     /// Choose a path in the guest that nothing has yet.
     ChooseFreeGuestPath,
-    /// Choose another name or place for a file that is fetched; before that, perhaps, another way.
+    /// Choose another name or place for a fetched file, or perhaps first another way.
     ChooseDestination(Destination),
     /// Run it again with the console of the guest's kernel shown.
     ShowConsole,
     /// Run it again in emulated mode, or with the console shown.
     EmulateOrShowConsole,
-    /// Leave the mode to us; why that is as good.
+    /// Leave the mode out; the text says why that is as good.
     LeaveModeOut(String),
     /// Confine less, or use a newer kernel.
     ConfineLess,
@@ -82,26 +82,26 @@ pub enum Remedy {
     MakeToken,
     /// Serve with tokens, or to this host alone.
     GiveTokens,
-    /// Try again, and report it with what the host is found to be.
+    /// Try again, and report it together with the output of `doctor`.
     Report,
 }
 
-/// What is wrong with the place where a fetched file should go.
+/// The problem with the destination of a fetched file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Destination {
-    /// Two files would have it.
+    /// Two files would have the same destination.
     Shared,
     /// There is a file, which may be replaced.
     Taken,
     /// There is a directory.
     Directory,
-    /// It has no name.
+    /// The destination has no name.
     Nameless,
-    /// It cannot be written to.
+    /// The destination cannot be written to.
     Unwritable,
-    /// It has no space left.
+    /// The destination has no space left.
     Full,
-    /// It takes too long.
+    /// The destination takes too long.
     Slow,
 }
 
@@ -116,7 +116,7 @@ impl Error {
 }
 
 impl Remedy {
-    /// Changes each text in it that may come from elsewhere.
+    /// Changes each text of the remedy that may come from elsewhere.
     pub fn each_text(&mut self, mut change: impl FnMut(&mut String)) {
         match self {
             Self::Do(text) | Self::LeaveModeOut(text) | Self::VerifyLog(text) => change(text),

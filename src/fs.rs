@@ -1,4 +1,4 @@
-//! Files on disk, beyond what the standard library does.
+//! Operations on files that the standard library lacks.
 
 use anyhow::{Context, Result};
 use std::fs::{self, File};
@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Returns whether a file that is open is the one at this path still.
+/// Checks whether an open file is still the one at this path.
 pub fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let ours = file.metadata()?;
     match path.symlink_metadata() {
@@ -16,8 +16,8 @@ pub fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Removes a file. Returns its bytes on disk, or `None` if somebody else was faster, or it is a
-/// directory, which is none of ours.
+/// Removes a file. Returns its bytes on disk, or `None` if somebody else has removed it already, or
+/// if it is a directory, which cannot be ours.
 pub fn remove(path: &Path) -> Result<Option<u64>> {
     let size = size_on_disk(path)?;
     match fs::remove_file(path) {
@@ -34,10 +34,10 @@ pub fn remove(path: &Path) -> Result<Option<u64>> {
     }
 }
 
-/// Returns the bytes that a file takes on disk, or `None` if it is not there.
+/// Returns the bytes that a file takes on disk, or `None` if it does not exist.
 pub fn size_on_disk(path: &Path) -> Result<Option<u64>> {
     match path.symlink_metadata() {
-        // stat(2): a block is 512 bytes, whatever the file system's are.
+        // A block is 512 bytes, whatever the file system's block size (stat(2)).
         Ok(metadata) => Ok(Some(metadata.blocks() * 512)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("looking at {}", path.display())),

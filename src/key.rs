@@ -1,22 +1,22 @@
-//! Names of what is kept on disk, made of all that it depends on.
+//! Keys: names of files that are kept on disk, made from everything that they depend on.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt;
 
-/// A name of 32 hexadecimal digits that depend on all that was hashed.
+/// A name of 32 hexadecimal digits, which depend on all the parts that were hashed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Key(String);
 
 impl Key {
-    /// Digits, and so bytes, of a key.
+    /// The digits, and so the bytes, of a key.
     pub const LENGTH: usize = 32;
 
-    /// The key of what these parts make, each of any length.
+    /// Makes the key of these parts, each of which may have any length.
     pub fn of(parts: &[&[u8]]) -> Self {
         let mut hash = Sha256::new();
         for part in parts {
-            // With its length, lest a byte move from one part to the next unnoticed.
+            // The length is hashed too, lest a byte move from one part to the next unnoticed.
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
@@ -25,7 +25,7 @@ impl Key {
         Self(digits)
     }
 
-    /// The key with this name, if it is one.
+    /// Returns the key with this name, if the name is one of a key.
     pub fn parse(name: &str) -> Option<Self> {
         let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         (name.len() == Self::LENGTH && name.bytes().all(is_digit)).then(|| Self(name.into()))

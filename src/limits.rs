@@ -25,7 +25,7 @@ pub struct Limits {
     pub pids: u32,
 }
 
-/// How long a guest that works may take to boot: one whose kernel is emulated takes half a minute
+/// The time that a working guest may take to boot. One whose kernel is emulated takes half a minute
 /// under load; one that takes this long never comes up.
 pub const BOOT_LIMIT: Duration = Duration::from_secs(300);
 

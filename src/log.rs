@@ -1,4 +1,4 @@
-//! The log of a server.
+//! The server's own log, on standard error.
 
 use std::io::{Write, stderr};
 

@@ -1,4 +1,4 @@
-//! The door: the only place that exits.
+//! The entry point, and the only place that exits.
 
 fn main() -> std::process::ExitCode {
     sandbox::cli::main().into()

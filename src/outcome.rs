@@ -1,60 +1,61 @@
-//! How a run ended, and what explains it.
+//! The outcome of a run, and its explanation.
 
 use crate::error::{Error, Kind, Remedy};
 use crate::limits::Limits;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-/// How a run ended.
+/// The outcome of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// The program exited with this status. The guest's claim.
+    /// The program exited with this status, as the guest claims.
     Exited(u8),
-    /// A signal ended the program. The guest's claim.
+    /// A signal ended the program, as the guest claims.
     Signaled { signal: u8, out_of_memory: bool },
-    /// The program could not be started: errno. The guest's claim.
+    /// The program could not be started, as the guest claims, with this errno.
     NotStarted(u8),
-    /// Its files could not be made in the guest: errno. The guest's claim.
+    /// The program's files could not be made in the guest, as the guest claims, with this errno.
     NoFiles(u8),
-    /// It ran into the time limit.
+    /// The run reached its time limit.
     TimedOut,
-    /// This signal asked us to stop: SIGINT, SIGTERM or SIGHUP.
+    /// A signal asked this process to stop: SIGINT, SIGTERM or SIGHUP.
     Interrupted(u8),
-    /// It was given more standard input than it may be.
+    /// There was more standard input than the limit allows.
     InputLimit,
     /// Nobody reads the output any more (EPIPE).
     OutputClosed,
-    /// The output could not be written: errno.
+    /// The output could not be written; this is the errno.
     OutputFailed(i32),
-    /// The guest did what no working guest does.
+    /// The guest did something that no working guest does.
     Crashed(Crash),
 }
 
-/// Why the guest came to an end without a result.
+/// The reason why the guest came to an end without a result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Crash {
-    /// It asked for a reset: a kernel panic, or an emergency restart.
+    /// The guest asked for a reset: a kernel panic, or an emergency restart.
     Reset,
-    /// A triple fault.
+    /// The vCPU had a triple fault.
     TripleFault,
-    /// It halted with interrupts off: a dead kernel.
+    /// The guest halted with interrupts off: its kernel is dead.
     Halted,
-    /// It shut its devices down: reboot(2) by its root, or its like.
+    /// The guest shut its devices down, by reboot(2) of its root or the like.
     ShutDown,
-    /// It never said that it was ready.
+    /// The guest never reported that it was ready.
     NotReady,
-    /// Neither the processor nor we can run this instruction.
+    /// Neither the processor nor this program can run the instruction.
     Unsupported { rip: u64, instruction: Vec<u8> },
-    /// KVM could not enter the guest, or left it for a reason that none of our guests has.
+    /// KVM could not enter the guest, or left it for a reason that no guest of ours has.
     Exit(String),
-    /// Some of its memory is gone: the template or the runtime image was truncated meanwhile.
+    /// Some of the guest's memory is lost: the template or the runtime image was truncated during
+    /// the run.
     MemoryLost,
-    /// It broke the rules of a device or of the protocol.
+    /// The guest broke the rules of a device or of the protocol.
     Violation(String),
 }
 
 impl Outcome {
-    /// Returns what to tell the user beyond what the program itself wrote.
+    /// Returns what the user must know beyond the program's own output.
     pub fn explanation(&self, limits: &Limits) -> Option<Error> {
         let system = |errno: i32| std::io::Error::from_raw_os_error(errno);
         Some(match self {

@@ -1,4 +1,4 @@
-//! Processes of this very binary.
+//! Child processes that run this same binary.
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -14,11 +14,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-/// Where this binary is, whatever has become of its file.
+/// The path of this binary, whatever has become of its file.
 pub const OURS: &str = "/proc/self/exe";
 
-/// Returns a command that is this binary, without the variables that are options of ours. Its process
-/// dies with the thread that starts it: prctl(2), PR_SET_PDEATHSIG.
+/// Returns a command that runs this binary, without the environment variables that set options. Its
+/// process dies with the thread that starts it (prctl(2), PR_SET_PDEATHSIG).
 pub fn command(binary: &Path) -> Command {
     let mut command = Command::new(binary);
     command.arg0("sandbox");
@@ -28,32 +28,32 @@ pub fn command(binary: &Path) -> Command {
     let parent = getpid();
     let tie = move || {
         set_pdeathsig(Signal::SIGKILL)?;
-        // It may have died before.
+        // The parent may have died before.
         match getppid() == parent {
             true => Ok(()),
             false => Err(Errno::ESRCH.into()),
         }
     };
-    // SAFETY: between fork and exec it makes two system calls.
+    // SAFETY: between fork and exec the closure only makes two system calls.
     unsafe { command.pre_exec(tie) };
     command
 }
 
-/// A descriptor that can be read from once the child has ended.
+/// Returns a descriptor that becomes readable once the child has ended.
 pub fn descriptor(child: Pid) -> Result<OwnedFd> {
     // SAFETY: pidfd_open(2) takes numbers only.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.as_raw(), 0) };
     let fd = Errno::result(fd).context("watching a process")?;
-    // SAFETY: it is new, and nobody else's.
+    // SAFETY: the descriptor is new, and nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
 /// The end of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit {
-    /// Its exit code; the error: the signal that ended it.
+    /// The exit code; the error is the signal that ended the process.
     pub status: Result<i32, i32>,
-    /// That it and its own children used, and their guests.
+    /// The processor time of the process, its own children and their guests.
     pub processor_time: Duration,
 }
 
@@ -66,7 +66,7 @@ pub fn described(signal: i32) -> String {
     }
 }
 
-/// Waits for the end of a child. It remains to be reaped, so that its number is no other's.
+/// Waits for the end of a child. The child is not reaped yet, so that its PID is not reused.
 pub fn ended(child: Pid) -> Result<Exit> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
@@ -93,7 +93,7 @@ pub fn ended(child: Pid) -> Result<Exit> {
     }
     // SAFETY: all zeroes are valid values of both, and the call wrote them.
     let (info, usage) = unsafe { (info.assume_init(), usage.assume_init()) };
-    // SAFETY: it is about a child that ended, so there is a status.
+    // SAFETY: the siginfo is about a child that ended, so it has a status.
     let status = unsafe { info.si_status() };
     let time = |time: libc::timeval| {
         Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)

@@ -1,11 +1,11 @@
-//! Random bytes of the host's, and names made of them.
+//! Random bytes from the host, and identifiers made of them.
 
 use crate::text::hex;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 
-/// Returns random bytes of the host's kernel, by getrandom(2) and nothing else: a confined thread may
-/// open no device, as the crate of that name does in a static binary.
+/// Returns random bytes from the host's kernel, by getrandom(2) alone: a confined thread may open
+/// no device, which the `getrandom` crate would do in a static binary.
 pub fn bytes(length: usize) -> Result<Vec<u8>> {
     let mut bytes = vec![0; length];
     let mut done = 0;

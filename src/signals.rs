@@ -7,15 +7,16 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Signals that ask us to stop, as a descriptor, until it is dropped.
+/// A descriptor for the signals that ask this process to stop. They are watched until it is
+/// dropped.
 pub struct Signals {
     fd: SignalFd,
     mask: SigSet,
 }
 
 impl Signals {
-    /// Before any thread starts, so that all threads leave them to this descriptor. A signal
-    /// that our parent ignores, as nohup(1) does, stays ignored.
+    /// Watches the signals. It must be called before any thread starts, so that all threads leave
+    /// them to this descriptor. A signal that our parent ignores, as nohup(1) does, stays ignored.
     pub fn watch() -> Result<Self> {
         let mut mask = SigSet::empty();
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
@@ -29,12 +30,13 @@ impl Signals {
         Ok(Self { fd, mask })
     }
 
-    /// The signal that came, if one did.
+    /// Returns the signal that came, if one did.
     pub fn take(&self) -> Result<Option<u8>> {
         Ok(self.read()?.map(|signal| signal.ssi_signo as u8))
     }
 
-    /// The same, and whether a process sent it: one of the terminal's has reached all of its processes.
+    /// Returns the signal that came, if one did, and whether a process sent it: a signal from the
+    /// terminal has reached all of its processes.
     pub fn take_with_sender(&self) -> Result<Option<(Signal, bool)>> {
         let signal = self.read()?.and_then(|info| {
             let signal = Signal::try_from(info.ssi_signo as i32).ok()?;
@@ -43,9 +45,9 @@ impl Signals {
         Ok(signal)
     }
 
-    /// Waits until the descriptor takes something. Signals that come while it does so at once are those that have
-    /// been obeyed, sent again (timeout(1) sends two); one that comes while nobody reads is obeyed as if it
-    /// were not watched.
+    /// Waits until the descriptor can be written to. Signals that are waiting if it is writable at
+    /// once have been obeyed already and were sent again (timeout(1) sends two). One that comes
+    /// while nobody reads is obeyed as if it were not watched.
     pub fn until_writable(&self, fd: BorrowedFd) -> Result<()> {
         loop {
             let mut fds = [
@@ -82,12 +84,12 @@ impl AsFd for Signals {
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        // It fails only for an invalid set.
+        // This fails only for an invalid set.
         self.mask.thread_unblock().unwrap_or_default();
     }
 }
 
-/// Whoever started us has set that, or nobody.
+/// Checks whether a signal is ignored. Nobody but our parent process can have set that.
 pub fn is_ignored(signal: Signal) -> Result<bool> {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: without a new action, sigaction(2) only writes the present one, which has room.

@@ -1,6 +1,6 @@
-//! Text that people read: all of it can be seen, and bytes are digits.
+//! Text for people: all of it is visible, and bytes are shown as digits.
 
-/// Returns the text with all characters escaped that make a terminal act or hide text from a reader.
+/// Escapes all characters that make a terminal act or hide text from a reader.
 pub fn escape_control(text: &str) -> String {
     text.chars()
         .map(|c| match is_seen(c) {
@@ -15,7 +15,7 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Returns whether there is nothing to escape.
+/// Checks whether there is nothing to escape.
 pub fn is_plain(text: &str) -> bool {
     let mut lines = text.split("\r\n");
     lines.all(|line| line.chars().all(is_seen))
@@ -25,9 +25,10 @@ fn is_seen(c: char) -> bool {
     matches!(c, '\n' | '\t') || !(c.is_control() || is_format(c))
 }
 
-/// Characters that change the direction of text, break a line or are invisible: Unicode's general categories Cf,
-/// Zl and Zp, and selectors of variants, in which text can be hidden. But for those without which scripts and
-/// emoji are not written right: the joiners (U+200C, U+200D) and the selectors of text and emoji (U+FE0E, U+FE0F).
+/// Checks whether a character changes the direction of text, breaks a line or is invisible:
+/// Unicode's general categories Cf, Zl and Zp, and variation selectors, in which text can be
+/// hidden. The exceptions are those that scripts and emoji need: the joiners (U+200C, U+200D) and
+/// the selectors of text and emoji (U+FE0E, U+FE0F).
 fn is_format(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0d}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-/// Bytes of a page of memory, of the guest's and of the host's.
+/// The bytes of a page of memory, in the guest and on the host.
 pub const PAGE: usize = 4096;
-/// Bytes of a huge page, of the guest's and of the host's.
+/// The bytes of a huge page, in the guest and on the host.
 pub const HUGE_PAGE: usize = 2 << 20;
 
 /// A time limit, if any.
@@ -14,7 +14,7 @@ pub struct Timeout(pub Option<Duration>);
 /// The shortest limit.
 const LEAST: Duration = Duration::from_nanos(1);
 
-/// Bytes with an optional binary unit: `1048576`, `1024K`, `1M`, `1G`, `1MiB`.
+/// Parses a number of bytes with an optional binary unit: `1048576`, `1024K`, `1M`, `1G`, `1MiB`.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
@@ -34,7 +34,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "give a size such as 512M or 1G".into())
 }
 
-/// In the largest unit that makes it a whole number.
+/// Formats a size in MiB, in bytes, or in both if it is not a whole number of MiB.
 pub fn format_size(size: u64) -> String {
     const MIB: u64 = 1 << 20;
     match size {
@@ -44,13 +44,14 @@ pub fn format_size(size: u64) -> String {
     }
 }
 
-/// Bytes of memory of a guest at least.
+/// The fewest bytes of a guest's memory.
 pub const MEMORY_MIN: u64 = 64 << 20;
 
-/// What a guest's memory is made of.
+/// The bytes of a piece: a guest's memory is a whole number of pieces.
 pub const MEMORY_PIECE: u64 = 2 << 20;
 
-/// Memory in whole pieces of 2 MiB, within what a guest can have.
+/// Parses the size of a guest's memory and rounds it up to whole pieces of 2 MiB. It must be a size
+/// that a guest can have.
 pub fn parse_memory(text: &str) -> Result<u64, String> {
     const MOST: u64 = 64 << 30;
     let size = parse_size(text)?;
@@ -60,8 +61,8 @@ pub fn parse_memory(text: &str) -> Result<u64, String> {
     Ok(size.next_multiple_of(MEMORY_PIECE))
 }
 
-/// timeout(1)'s grammar: a number, with an optional unit s, m, h or d. What is more than 0 is a
-/// limit, however little it is.
+/// Parses a time by timeout(1)'s grammar: a number, with an optional unit s, m, h or d. Anything
+/// above 0 is a limit, however small.
 pub fn parse_timeout(text: &str) -> Result<Timeout, String> {
     let wrong = || "give seconds, or a number with s, m, h or d".to_string();
     let (number, unit) = match text.char_indices().last() {
@@ -77,7 +78,7 @@ pub fn parse_timeout(text: &str) -> Result<Timeout, String> {
     };
     let value: f64 = number.parse().map_err(|_| wrong())?;
     let limit = Duration::try_from_secs_f64(value * seconds).map_err(|_| wrong())?;
-    // By its digits: both types round.
+    // The digits decide whether it is zero, since both types round.
     let digits = number.split(['e', 'E']).next().unwrap_or_default();
     let is_zero = digits.bytes().all(|byte| !matches!(byte, b'1'..=b'9'));
     Ok(Timeout((!is_zero).then(|| limit.max(LEAST))))

@@ -1,5 +1,5 @@
-//! The main thread during a run: the clock, signals and standard input, while another thread
-//! runs the vCPU.
+//! The watchdog: the main thread during a run, which watches the clock, signals and standard input
+//! while another thread runs the vCPU.
 
 use crate::agent::{Session, Shared};
 use crate::confine::Seal;
@@ -17,16 +17,16 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How often the vCPU thread looks up though nothing happened: it sees then whether its guest
-/// has halted for good.
+/// The interval at which the vCPU thread is kicked even if nothing happened, so that it checks
+/// whether its guest has halted for good.
 const PULSE_INTERVAL: Duration = Duration::from_secs(1);
-/// How often a vCPU thread that should stop is told so.
+/// The interval at which a vCPU thread that should stop is kicked.
 const KICK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The machine; when its vCPU thread entered it, and why it left it.
+/// The machine, the time when the vCPU thread entered it, and the reason why it left it.
 type Ended = (Vm<Session>, Result<(Instant, End)>);
 
-/// A vCPU thread at work.
+/// A vCPU thread at work, watched by the main thread.
 pub struct Watchdog {
     kicker: Arc<Kicker>,
     shared: Arc<Shared>,
@@ -46,7 +46,8 @@ impl Watchdog {
                 let result = vcpu_seal
                     .apply()
                     .and_then(|()| its_kicker.enlist())
-                    // Here, as this thread may be far ahead of the one that started it.
+                    // The time is taken here, as this thread may be far ahead of the one that
+                    // started it.
                     .and_then(|()| Ok((Instant::now(), vm.run()?)));
                 its_shared.end();
                 (vm, result)
@@ -61,8 +62,8 @@ impl Watchdog {
         })
     }
 
-    /// Serves the vCPU thread until it ends, or must be stopped; gives back the machine.
-    /// `pulse` is called every now and then, at least once a second.
+    /// Serves the vCPU thread until it ends, or must be stopped; returns the machine. `pulse` is
+    /// called at least once a second.
     pub fn watch(
         self,
         limits: &Limits,
@@ -70,7 +71,7 @@ impl Watchdog {
         pulse: &mut dyn FnMut(),
     ) -> Result<(Vm<Session>, Verdict)> {
         let verdict = self.attend(limits, signals, pulse);
-        // Whatever came of that: nobody else would stop the guest.
+        // The guest is stopped whatever the result was: nobody else would do it.
         let (vm, ended) = self.stop()?;
         let verdict = verdict?;
         let (entered, end) = ended?;
@@ -84,7 +85,7 @@ impl Watchdog {
         ))
     }
 
-    /// Until the vCPU thread has ended, or there is an outcome for which it must be stopped.
+    /// Waits until the vCPU thread has ended, or there is an outcome for which it must be stopped.
     fn attend(
         &self,
         limits: &Limits,
@@ -116,7 +117,7 @@ impl Watchdog {
         }
     }
 
-    /// When time is up, and what that means then.
+    /// Returns the time when the current limit is reached, and the outcome if it is.
     fn deadline(&self, limits: &Limits) -> (Option<Instant>, Outcome) {
         match self.shared.start_time() {
             None => (
@@ -142,19 +143,20 @@ impl Watchdog {
     }
 }
 
-/// What both threads say of the end.
+/// The reports of both threads about the end.
 pub struct Verdict {
-    /// Just before the guest's first instruction.
+    /// The time just before the guest's first instruction.
     pub entered: Instant,
     verdict: Option<Outcome>,
     end: End,
 }
 
 impl Verdict {
-    /// One outcome: what the guest reported counts before why it was stopped.
+    /// Returns a single outcome: the guest's report takes precedence over the reason why it was
+    /// stopped.
     pub fn outcome(self, reported: Option<Outcome>) -> Outcome {
         match (reported, self.verdict, self.end) {
-            // Then nothing that it reported is to be believed.
+            // If memory was lost, no report of the guest can be believed.
             (_, _, End::Crashed(Crash::MemoryLost)) => Outcome::Crashed(Crash::MemoryLost),
             (Some(outcome), _, _) | (None, Some(outcome), _) => outcome,
             (None, None, End::Crashed(crash)) => Outcome::Crashed(crash),
@@ -165,13 +167,13 @@ impl Verdict {
     }
 }
 
-/// Our standard input.
+/// The standard input of this process.
 struct Input {
     ready: bool,
     ended: bool,
-    /// Bytes that may still come.
+    /// The bytes that may still come.
     left: u64,
-    /// There was more.
+    /// Whether more bytes came than may.
     is_over: bool,
 }
 
@@ -185,7 +187,8 @@ impl Input {
         }
     }
 
-    /// Waits for input that the guest has room for, news, or a signal. Says whether time ran out.
+    /// Waits for input that the guest has room for, news, or a signal. Returns whether the time ran
+    /// out.
     fn wait(&mut self, shared: &Shared, signals: &Signals, wait: Duration) -> Result<bool> {
         let stdin = stdin();
         let mut fds = vec![
@@ -195,7 +198,7 @@ impl Input {
         if !self.ended && shared.stdin_room() > 0 {
             fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
         }
-        // Rounded up, so that a deadline has passed when its wait is over.
+        // The wait is rounded up, so that a deadline has passed when it is over.
         let wait = Duration::from_millis(wait.as_micros().div_ceil(1000) as u64);
         let count = match poll(
             &mut fds,
@@ -213,19 +216,19 @@ impl Input {
         Ok(count == 0)
     }
 
-    /// Passes on what is there. Says whether there was anything, the end included.
+    /// Passes on the input that is there. Returns whether there was any, the end included.
     fn forward(&mut self, shared: &Shared) -> bool {
         if !std::mem::take(&mut self.ready) {
             return false;
         }
-        // A byte more than may come tells that there is one.
+        // One byte more than is allowed shows that the input is too long.
         let most = usize::try_from(self.left).map_or(usize::MAX, |left| left.saturating_add(1));
         let mut bytes = vec![0; shared.stdin_room().min(most)];
-        // Not through std's buffer, which would keep what there is no room for.
+        // This does not use std's buffer, which would keep bytes that there is no room for.
         let count = match read(stdin(), &mut bytes) {
             Ok(count) => count,
             Err(Errno::EAGAIN | Errno::EINTR) => return false,
-            // What cannot be read (a directory, a terminal that hung up) is an empty input.
+            // Input that cannot be read (a directory, a terminal that hung up) counts as empty.
             Err(_) => 0,
         };
         self.ended = count == 0;

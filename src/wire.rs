@@ -1,6 +1,7 @@
-//! Bytes in JSON: as text where they are UTF-8, in base64 otherwise.
+//! Bytes in JSON: as text if they are UTF-8, and in base64 otherwise.
 //!
-//! `#[serde(with = "crate::wire")]` is for fields that hold them, alone, in a list or optional.
+//! `#[serde(with = "crate::wire")]` is for fields that are such bytes, a list of them, or optional
+//! ones.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -41,7 +42,7 @@ impl TryFrom<Bytes> for Vec<u8> {
     }
 }
 
-/// A value that is bytes, or holds some, and its form in JSON.
+/// A value that is bytes or contains bytes, and its form in JSON.
 pub trait Wire: Sized {
     type Form: Serialize + DeserializeOwned;
 

@@ -1,8 +1,8 @@
-//! Numbers, byte strings and lists of them, as they are written on the wire.
+//! The encoding of numbers, byte strings and lists of them on the wire.
 
 use std::fmt;
 
-/// The peer broke the format; the text says how.
+/// The error for a peer that broke the format; the text says how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);
 

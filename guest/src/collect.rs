@@ -1,4 +1,4 @@
-//! Sends the host the files that the program leaves.
+//! Collection: sends the host the files that the program left.
 
 use crate::program::host_services;
 use anyhow::{Context, Result, ensure};
@@ -13,12 +13,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Bytes that the host takes at once.
+/// The bytes that the host takes at once.
 const PIECE: usize = 1 << 20;
-/// Bytes of a file that says it is smaller than a piece.
+/// The most bytes of a file that says it is smaller than a piece.
 const SMALL_MAX: usize = 16 << 20;
 
-/// Sends what is at these paths. There are no processes any more, so that nothing changes meanwhile.
+/// Sends the files at these paths. No process is left, so nothing changes meanwhile.
 pub fn collect(paths: &[Vec<u8>]) -> Result<()> {
     let mut archive = Archive::new()?;
     for (number, path) in paths.iter().enumerate() {
@@ -30,14 +30,14 @@ pub fn collect(paths: &[Vec<u8>]) -> Result<()> {
 
 struct Archive {
     pipe: PipeWriter,
-    /// Nobody reads it: the kernel gives what is written to the host. But a pipe without a reader
-    /// takes nothing.
+    /// The pipe's other end. Nobody reads it, since the kernel gives the host what is written, but
+    /// a pipe without a reader takes nothing.
     _reader: PipeReader,
-    /// To be written.
+    /// The bytes that are still to be written.
     buffer: Vec<u8>,
 }
 
-/// What there is at a path.
+/// The object at a path.
 enum Found {
     File(File, Metadata),
     Directory(Metadata, Vec<OsString>),
@@ -56,7 +56,8 @@ impl Archive {
         })
     }
 
-    /// A file, or a directory with all in it. Only a link that was asked for itself is followed.
+    /// Adds a file, or a directory with everything in it. A link is followed only if it was itself
+    /// requested.
     fn add_tree(&mut self, path: PathBuf, name: Vec<u8>) -> Result<()> {
         let top = fs::canonicalize(&path).unwrap_or(path);
         let mut waiting = vec![(top, name)];
@@ -77,7 +78,7 @@ impl Archive {
         Ok(())
     }
 
-    /// A record but for its content.
+    /// Adds a record without its content.
     fn add(&mut self, name: &[u8], mode: u32, size: u64) -> Result<()> {
         let header = Header {
             path: name.len() as u32,
@@ -90,8 +91,8 @@ impl Archive {
     }
 
     fn add_file(&mut self, name: &[u8], file: File, metadata: &Metadata) -> Result<()> {
-        // The kernel's own files tell no size, or a wrong one: what says that it is small is read
-        // to its end, so that its size is known before.
+        // The kernel's own files have no size, or a wrong one: a file that claims to be small is
+        // read to its end, so that its size is known before it is sent.
         let stated = metadata.len();
         let most = if stated < PIECE as u64 {
             SMALL_MAX

@@ -1,7 +1,7 @@
 //! Files on their way into the guest, and out of it.
 //!
-//! Both ways they are a stream of records: length of the path, mode, length of the content (64
-//! bits), path, content. A record whose path has no length ends it.
+//! In both directions they are a stream of records: length of the path, mode, length of the content
+//! (64 bits), path, content. A record whose path has no length ends the stream.
 
 use std::collections::VecDeque;
 
@@ -9,29 +9,30 @@ use std::collections::VecDeque;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct File {
     pub path: Vec<u8>,
-    /// Type and permission bits, as st_mode has them (inode(7)).
+    /// The type and permission bits, as in st_mode (inode(7)).
     pub mode: u32,
-    /// Of a link, its target.
+    /// The content; for a link, its target.
     pub content: Vec<u8>,
 }
 
-/// Types of files among the bits of a mode.
+/// Types of files, as bits of a mode.
 pub mod kind {
     pub const MASK: u32 = 0o170_000;
     pub const FILE: u32 = 0o100_000;
     pub const DIRECTORY: u32 = 0o040_000;
     pub const LINK: u32 = 0o120_000;
-    /// What came out of the guest's hands: it could not be read; the length is errno.
+    /// The type, on the way out of the guest, of a file that could not be read; the length is its
+    /// errno.
     pub const UNREADABLE: u32 = 0;
 }
 
-/// What a record begins with.
+/// The header of a record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Header {
-    /// Bytes.
+    /// The bytes of the path.
     pub path: u32,
     pub mode: u32,
-    /// Bytes of content.
+    /// The bytes of the content.
     pub size: u64,
 }
 
@@ -56,12 +57,12 @@ impl Header {
     }
 }
 
-/// A stream of files, as the guest kernel takes it (kernel-config/patches, "host services"). Their
-/// contents are not copied, and are gone once they were taken.
+/// A stream of files, as the guest kernel takes it (kernel-config/patches, "host services"). The
+/// contents are not copied, and are freed once they are taken.
 #[derive(Debug, Default)]
 pub struct FileStream {
     pieces: VecDeque<Vec<u8>>,
-    /// Bytes of the first piece that were taken.
+    /// The bytes of the first piece that were taken.
     taken: usize,
 }
 
@@ -81,7 +82,7 @@ impl FileStream {
         Self { pieces, taken: 0 }
     }
 
-    /// The next bytes, at most `room`; none at the end.
+    /// Returns the next bytes, at most `room`, and none at the end.
     pub fn take(&mut self, room: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         while let Some(piece) = self.pieces.front() {

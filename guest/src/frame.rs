@@ -1,42 +1,42 @@
-//! Frames: encoding, and decoding from a stream that arrives in pieces.
+//! Frames: their encoding, and their decoding from a stream that arrives in pieces.
 
 use crate::bytes::{Malformed, put_list, take_list};
 use crate::{JobFrame, MAX_PAYLOAD, MAX_START};
 
-/// One message.
+/// A message between host and guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
-    /// Guest: the agent is up and waits for the first job.
+    /// From the guest: the agent is up and waits for the first job.
     Ready,
-    /// Host, once the agent is ready or a program has ended: run this.
+    /// From the host, once the agent is ready or a program has ended: run this job.
     Start(JobFrame),
-    /// Host: bytes for the program's standard input.
+    /// From the host: bytes for the program's standard input.
     Stdin(Vec<u8>),
-    /// Host: no more standard input.
+    /// From the host: there is no more standard input.
     StdinEnd,
-    /// Guest: so many bytes of standard input left the agent's hands.
+    /// From the guest: the agent has passed on so many bytes of standard input.
     StdinTaken(u32),
-    /// Guest: how the program ended. The guest's claim, not a host fact.
+    /// From the guest: how the program ended. This is the guest's claim, not a host fact.
     Exit(Exit),
-    /// Host, after an exit: send what is at these absolute paths, as files named by their numbers
-    /// here (0, 0/…, 1).
+    /// From the host, after an exit: send the files at these absolute paths, named by their numbers
+    /// in this list (0, 0/…, 1).
     Collect(Vec<Vec<u8>>),
-    /// Guest: all of it was sent.
+    /// From the guest: all files were sent.
     Collected,
 }
 
-/// How the program ended, as wait(2) tells it.
+/// The end of a program, as in wait(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// It exited with this status (0 to 255).
+    /// The program exited with this status (0 to 255).
     Exited(u8),
-    /// A signal ended it.
+    /// A signal ended the program.
     Signaled {
         signal: u8,
-        /// The guest kernel ran out of memory and killed a process.
+        /// Whether the guest kernel ran out of memory and killed a process.
         out_of_memory: bool,
     },
-    /// It could not be started: errno of execve(2).
+    /// The program could not be started; this is the errno of execve(2).
     NotStarted(u8),
 }
 
@@ -92,7 +92,8 @@ pub fn encode(frame: &Frame, out: &mut Vec<u8>) {
     out[start + 1..start + HEADER].copy_from_slice(&length.to_le_bytes());
 }
 
-/// Decodes frames from a stream. Holds at most one frame and what arrived with it.
+/// A decoder of frames from a stream. It holds at most one frame and the bytes that arrived with
+/// it.
 #[derive(Debug, Clone)]
 pub struct Decoder {
     limit: usize,
@@ -101,12 +102,12 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Whether nothing has arrived that was not taken.
+    /// Checks whether all bytes that have arrived were taken.
     pub fn is_empty(&self) -> bool {
         self.consumed == self.buffer.len()
     }
 
-    /// Refuses payloads over `limit` bytes, whatever their kind.
+    /// Makes a decoder that refuses payloads over `limit` bytes, whatever their kind.
     pub fn with_limit(limit: usize) -> Self {
         Self {
             limit,
@@ -115,14 +116,14 @@ impl Decoder {
         }
     }
 
-    /// Adds bytes as they arrived.
+    /// Adds bytes that have arrived.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.drain(..self.consumed);
         self.consumed = 0;
         self.buffer.extend(bytes);
     }
 
-    /// The next whole frame, if it is here.
+    /// Returns the next frame if all of it has arrived.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, Malformed> {
         let rest = &self.buffer[self.consumed..];
         let Some((header, rest)) = rest.split_at_checked(HEADER) else {
@@ -229,7 +230,8 @@ mod tests {
             while let Ok(Some(_)) = decoder.next_frame() {}
         }
 
-        /// Whatever length the peer claims: a frame at most, and what arrived with it.
+        /// Whatever length the peer claims, at most a frame is held, with the bytes that arrived
+        /// with it.
         #[test]
         fn what_is_held_is_bounded(
             pieces in proptest::collection::vec(

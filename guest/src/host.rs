@@ -20,10 +20,10 @@ pub fn connect_to_host() -> Result<File> {
     Ok(File::from(socket))
 }
 
-/// What the host wants next.
+/// A request of the host.
 pub enum Request {
     Run(JobFrame),
-    /// The files at these paths, which the last program left.
+    /// Send the files at these paths, which the last program left.
     Collect(Vec<Vec<u8>>),
 }
 
@@ -33,7 +33,7 @@ pub fn receive_request(host: &mut File, decoder: &mut Decoder) -> Result<Request
         match receive(host, decoder)? {
             Frame::Start(job) => return Ok(Request::Run(job)),
             Frame::Collect(paths) => return Ok(Request::Collect(paths)),
-            // It was on its way when its program ended.
+            // This input was on its way when its program ended.
             Frame::Stdin(_) | Frame::StdinEnd => {}
             other => bail!("expected Start or Collect, got {other:?}"),
         }

@@ -1,97 +1,101 @@
-//! The hypercall ABI: the numbers with which the guest's kernel asks its host, and the guest's processes
-//! ask their kernel to. This file is their source. The kernel patches (`kernel-config/patches`) and
-//! the warm interpreter (`guest/images/python/warm`) are C and repeat them, and `tests/tidy/abi.rs` fails where one
-//! of them differs.
+//! The hypercall ABI: the numbers by which the guest's kernel calls its host, and the guest's
+//! processes call their kernel. This file is their source. The kernel patches
+//! (`kernel-config/patches`) and the warm interpreter (`guest/images/python/warm`) are C and repeat
+//! them, and `tests/tidy/abi.rs` fails if any of them differs.
 //!
-//! A hypercall is an `out` to [`PORT`]. AL names the service, addresses are guest-virtual, RCX is a
-//! length in bytes. As with a string instruction, RCX counts down what was done: the host stops at a
-//! page that is not mapped as it must be, and the kernel goes on by itself and takes the fault.
+//! A hypercall is an `out` to [`PORT`]. AL is the service, addresses are guest-virtual, and RCX is
+//! a length in bytes. As with a string instruction, RCX counts down by the bytes that were done:
+//! the host stops at a page that is not mapped as required, and the kernel goes on by itself and
+//! takes the fault.
 //!
-//! The C name of a number is its name here behind `HOST_`, and behind `PR_HOST_` that of an option in
-//! [`prctl`]. Those in [`handover`], [`report`] and [`event`] have the same name in C.
+//! The C name of a number is its name here with the prefix `HOST_`, or `PR_HOST_` for an option in
+//! [`prctl`]. The numbers in [`handover`], [`report`] and [`event`] have the same names in C.
 
-/// The I/O port.
+/// The I/O port of hypercalls.
 pub const PORT: u16 = 0xe4;
 
-/// Fill RCX bytes at RDI with random numbers.
+/// Fills RCX bytes at RDI with random numbers.
 pub const RANDOM: u8 = 2;
-/// Take RCX bytes at RSI for the stream AH ([`stream`]).
+/// Takes RCX bytes at RSI for the stream AH ([`stream`]).
 pub const WRITE: u8 = 3;
-/// Put up to RCX bytes of the job at RDI; RAX becomes nanoseconds since 1970. RSI is the
+/// Puts up to RCX bytes of the job at RDI; RAX becomes the nanoseconds since 1970. RSI is the
 /// guest-physical address of the kernel's [`buffer`], or 0.
 pub const JOB: u8 = 4;
-/// The program exits with status AH.
+/// Tells that the program exits with status AH.
 pub const EXIT: u8 = 5;
-/// The program wants standard input.
+/// Tells that the program wants standard input.
 pub const STDIN: u8 = 6;
-/// Put up to RCX bytes of the program's files at RDI ([`crate::Header`]).
+/// Puts up to RCX bytes of the program's files at RDI ([`crate::Header`]).
 pub const FILES: u8 = 7;
-/// The files could not be made; AH is errno.
+/// Tells that the files could not be made; AH is the errno.
 pub const NO_FILES: u8 = 8;
-/// Take what is in the [`buffer`]. The only one that is told by what is written to the port, and not by
-/// AL: no register is read or written, which makes it the quickest.
+/// Takes the bytes in the [`buffer`]. This is the only service whose number is the value written to
+/// the port, not AL: no register is read or written, which makes it the quickest.
 pub const FLUSH: u8 = 9;
 
-/// The program's standard streams by number, and what else the host takes.
+/// The numbers of the program's standard streams, and of other streams that the host takes.
 pub mod stream {
     pub const STDIN: u8 = 0;
     pub const STDOUT: u8 = 1;
     pub const STDERR: u8 = 2;
-    /// The agent's: the files that the host collects ([`crate::Header`]).
+    /// The agent's stream of the files that the host collects ([`crate::Header`]).
     pub const FILES: u8 = 3;
-    /// What the interpreter tells ([`super::report`]).
+    /// The interpreter's records ([`super::report`]).
     pub const REPORTS: u8 = 4;
-    /// What the kernel tells ([`super::event`]).
+    /// The kernel's records ([`super::event`]).
     pub const EVENTS: u8 = 5;
 }
 
-/// Options of prctl(2) in our kernel.
+/// Options of prctl(2) in our kernel. A privileged one is for the agent, the others are for the
+/// program.
 pub mod prctl {
     /// Makes a pipe a stream. Arguments: descriptor, stream. Privileged.
     pub const STREAM: i32 = 0x484f_5301;
     /// Makes the caller the program. Argument: uid and gid of its files. Privileged.
     pub const PROGRAM: i32 = 0x484f_5302;
-    /// Reads a piece of the job. Arguments: buffer, size. The program's.
+    /// Reads a piece of the job. Arguments: buffer, size. Only for the program.
     pub const JOB: i32 = 0x484f_5303;
-    /// Tells a record ([`super::report`]). Arguments: buffer, size. The program's.
+    /// Sends a record ([`super::report`]). Arguments: buffer, size. Only for the program.
     pub const TELL: i32 = 0x484f_5304;
 }
 
-/// The buffer of output that a kernel keeps in its memory where a copy is cheaper than an exit.
+/// The output buffer that a kernel keeps in its memory where a copy is cheaper than an exit.
 ///
-/// It begins with four 32-bit numbers in little endian, of which the last has no meaning: `sent`,
-/// `filled` and the stream. Then come its bytes, of which those from `sent` to `filled` are to be
+/// It begins with four 32-bit numbers in little endian: `sent`, `filled`, the stream, and one
+/// without a meaning. The bytes of output follow; those from `sent` to `filled` are still to be
 /// taken.
 pub mod buffer {
-    /// Bytes of the numbers.
+    /// The bytes of the numbers.
     pub const HEADER: usize = 16;
-    /// Bytes of the whole.
+    /// The bytes of the whole buffer.
     pub const SIZE: usize = 64 << 10;
 }
 
-/// Flags of what is asked of an interpreter along with a job ([`crate::JobFrame::handover`]).
+/// Flags that tell an interpreter how to run a job ([`crate::JobFrame::handover`]).
 pub mod handover {
-    /// It is not in its working directory yet, or there are files that it must not overlook.
+    /// Enter the working directory first: the interpreter is not in it yet, or there are files that
+    /// it must not overlook.
     pub const ENTER: u32 = 1;
-    /// Tell the exception that ends the program.
+    /// Report the exception that ends the program.
     pub const REPORT: u32 = 2;
-    /// Tell what code displays, and the value of its last expression.
+    /// Report what the code displays, and the value of its last expression.
     pub const NOTEBOOK: u32 = 4;
-    /// Execute the program: it is none of yours.
+    /// Execute the program, which is not for this interpreter.
     pub const EXECUTE: u32 = 8;
 }
 
-/// Kinds of records of the interpreter ([`stream::REPORTS`]), with their fields.
+/// Kinds of the interpreter's records ([`stream::REPORTS`]), with their fields.
 pub mod report {
-    /// Type, message, traceback.
+    /// Fields: type, message, traceback.
     pub const EXCEPTION: u8 = 1;
-    /// MIME type, data, and so on.
+    /// Fields: MIME type, data, and so on.
     pub const RESULT: u8 = 2;
-    /// The same.
+    /// Fields: MIME type, data, and so on.
     pub const DISPLAY: u8 = 3;
 }
 
-/// Kinds of records of the kernel ([`stream::EVENTS`]). Fields: errno (u32), what.
+/// Kinds of the kernel's records ([`stream::EVENTS`]). Fields: errno (u32), and the object of the
+/// event.
 pub mod event {
     pub const EXECUTED: u8 = 1;
     pub const OPENED: u8 = 2;

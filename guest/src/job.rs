@@ -1,26 +1,26 @@
-//! A job: what the guest runs, as plain data.
+//! A job: the program that the guest runs, as plain data.
 
 use crate::File;
 use crate::bytes::{Malformed, put_bytes, put_list, put_u32, take_bytes, take_list, take_u32};
 
-/// One program to run, once.
+/// A program to run once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JobFrame {
-    /// The program and its arguments, as execve(2) wants them; found through PATH.
+    /// The program and its arguments, as for execve(2). The program is found through PATH.
     pub argv: Vec<Vec<u8>>,
-    /// `NAME=value` each: the whole environment.
+    /// The whole environment, as `NAME=value`.
     pub env: Vec<Vec<u8>>,
-    /// Most processes and threads the program may have at once.
+    /// The most processes and threads that the program may have at once.
     pub pids_limit: u32,
-    /// Run it as the guest's root instead of an ordinary user.
+    /// Whether it runs as the guest's root instead of as an ordinary user.
     pub root: bool,
-    /// Absolute.
+    /// The working directory, as an absolute path.
     pub workdir: Vec<u8>,
 }
 
 impl JobFrame {
-    /// As an interpreter gets it that was started already: behind its length, and with the
-    /// script, if that is what it is to run. `flags`: of [`crate::handover`].
+    /// Encodes the job for an interpreter that is already started: behind its length, and with the
+    /// script if the interpreter must run one. `flags` are those of [`crate::hypercall::handover`].
     pub fn handover(&self, script: Option<&File>, flags: u32) -> Vec<u8> {
         let mut bytes = vec![0; 4];
         self.encode(&mut bytes);
@@ -92,7 +92,7 @@ pub(crate) mod tests {
     }
 
     proptest! {
-        /// The numbers in it are counts and lengths of what follows, true or not.
+        /// The numbers of the payload stand for counts and lengths, true or not.
         #[test]
         fn any_payload_is_one_job_or_refused(words in vec(prop_oneof![0..4u32, any::<u32>()], 0..20)) {
             let payload: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();

@@ -1,4 +1,4 @@
-//! Makes the machine ready: file systems, devices, loopback, limits on processes.
+//! The set-up of the machine: file systems, devices, loopback, and the limit on processes.
 
 use anyhow::{Context, Result};
 use guest::WORKDIR;
@@ -10,14 +10,14 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
-/// uid and gid of the program.
+/// The uid and gid of the program.
 pub const USER: u32 = 1000;
 /// The cgroup that the program lives in.
 pub const CGROUP: &str = "/sys/fs/cgroup/program";
 
 const RUNTIME: &str = "/dev/pmem0";
 
-/// Everything that must be there before a program can start.
+/// Prepares everything that a program needs before it can start.
 pub fn prepare() -> Result<()> {
     make_directory("/dev")?;
     make_mount("devtmpfs", "/dev", "devtmpfs", MsFlags::MS_NOSUID, "")?;
@@ -30,8 +30,8 @@ pub fn prepare() -> Result<()> {
     raise_loopback()
 }
 
-/// Makes the runtime image the root. The initramfs cannot be unmounted, so this is
-/// what switch_root(8) does, less deleting the agent from memory.
+/// Makes the runtime image the root. The initramfs cannot be unmounted, so this does what
+/// switch_root(8) does, except for deleting the agent from memory.
 fn enter_runtime() -> Result<()> {
     make_directory("/runtime")?;
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
@@ -78,8 +78,7 @@ fn mount_file_systems() -> Result<()> {
     )?;
     make_directory("/dev/shm")?;
     make_mount("tmpfs", "/dev/shm", "tmpfs", safe, "mode=1777")?;
-    // Large pieces for large files: what is done for each piece costs most where kernel mode is
-    // emulated.
+    // Large pages for large files: the work for each page costs most where kernel mode is emulated.
     make_mount("tmpfs", "/tmp", "tmpfs", safe, "huge=within_size,mode=1777")?;
     make_mount("tmpfs", "/run", "tmpfs", safe, "mode=755")?;
     make_mount(
@@ -106,7 +105,7 @@ fn make_device_links() -> Result<()> {
     Ok(())
 }
 
-/// 127.0.0.1 gets its address with the interface (devinet.c: inetdev_event).
+/// Raises the loopback interface. 127.0.0.1 gets its address with it (devinet.c: inetdev_event).
 fn raise_loopback() -> Result<()> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
     use std::os::fd::AsRawFd;

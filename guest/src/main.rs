@@ -1,5 +1,5 @@
-//! The agent: PID 1 in the guest. It makes the machine ready, runs one job after the other, reports how
-//! each ended, and hands out the files that it left.
+//! The agent: PID 1 in the guest. It prepares the machine, runs one job after the other, reports
+//! how each ended, and sends the files that it left.
 
 mod collect;
 mod host;
@@ -16,7 +16,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::convert::Infallible;
 use std::fs::File;
 
-/// Only ever returns because of an error, which goes to the console; then the machine stops.
+/// Runs the agent, which returns only with an error. The error goes to the console; then the
+/// machine stops.
 fn main() {
     let Err(error) = run();
     eprintln!("agent: {error:#}");
@@ -25,14 +26,14 @@ fn main() {
 }
 
 fn run() -> Result<Infallible> {
-    // First of all, so that the host knows how long the kernel took.
+    // The connection comes first, so that the host knows how long the kernel took.
     let mut host = connect_to_host()?;
     machine::prepare()?;
     let children = watch_children()?;
     let mut decoder = Decoder::with_limit(guest::MAX_START);
     let mut is_first = true;
     send(&mut host, &Frame::Ready)?;
-    // The host ends this machine when it has what it wants.
+    // The host ends this machine when it needs nothing more.
     loop {
         match receive_request(&mut host, &mut decoder)? {
             Request::Run(job) => {
@@ -51,7 +52,7 @@ fn run() -> Result<Infallible> {
     }
 }
 
-/// Runs a job until its program has ended, and tells the host how; gives back the decoder.
+/// Runs a job until its program has ended, and tells the host how it ended; returns the decoder.
 fn run_job(
     job: &JobFrame,
     host: &mut File,
@@ -68,7 +69,7 @@ fn run_job(
     }
 }
 
-/// SIGCHLD as a descriptor, so that one poll waits for everything.
+/// Returns a descriptor for SIGCHLD, so that one poll waits for everything.
 fn watch_children() -> Result<SignalFd> {
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGCHLD);

@@ -1,4 +1,4 @@
-//! Starts the program: its files, its limits, its identity, its standard streams.
+//! The start of a program: its limits, its identity and its standard streams.
 
 use crate::machine::{CGROUP, USER};
 use anyhow::{Context, Result, bail};
@@ -15,16 +15,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-/// A program that runs: its process and our ends of its standard streams.
+/// A running program: its process, and our ends of its standard streams.
 pub struct Program {
     pub pid: Pid,
     pub stdin: OwnedFd,
-    /// Nobody reads these, since the kernel gives what is written to the host; but a pipe without
-    /// a reader takes nothing.
+    /// The read ends of its output. Nobody reads them, since the kernel gives the host what is
+    /// written, but a pipe without a reader takes nothing.
     _outputs: [OwnedFd; 2],
 }
 
-/// Starts the job's program; the kernel makes its files. The inner error is errno of execve(2).
+/// Starts the job's program; the kernel makes its files. The inner error is the errno of execve(2).
 pub fn start(job: &JobFrame) -> Result<Result<Program, Errno>> {
     fs::write(format!("{CGROUP}/pids.max"), job.pids_limit.to_string())
         .context("limiting processes")?;
@@ -57,7 +57,7 @@ pub fn start(job: &JobFrame) -> Result<Result<Program, Errno>> {
     }
 }
 
-/// Ends all processes but this one: what the program started may have outlived it.
+/// Ends all processes but this one: processes that the program started may have outlived it.
 pub fn end_all() -> Result<()> {
     const ALL: Pid = Pid::from_raw(-1);
     match kill(ALL, Signal::SIGKILL) {
@@ -98,8 +98,8 @@ fn command(job: &JobFrame) -> Result<Command> {
     Ok(command)
 }
 
-/// In the child: into the cgroup, then an unprivileged user in a session of its own.
-/// Leaving uid 0 drops all capabilities (capabilities(7)).
+/// Returns the steps of the child: it enters the cgroup, then becomes an unprivileged user in a
+/// session of its own. Leaving uid 0 drops all capabilities (capabilities(7)).
 fn become_the_program(root: bool, workdir: CString) -> impl FnMut() -> std::io::Result<()> {
     move || {
         fs::write(format!("{CGROUP}/cgroup.procs"), "0")?;
@@ -114,7 +114,7 @@ fn become_the_program(root: bool, workdir: CString) -> impl FnMut() -> std::io::
             setuid(Uid::from_raw(USER))?;
             nix::sys::prctl::set_no_new_privs()?;
         }
-        // Last: this look at a path is the program's, and so makes its files.
+        // This comes last: it is the program's first look at a path, and so makes its files.
         chdir(workdir.as_c_str())?;
         Ok(())
     }
@@ -128,7 +128,7 @@ pub fn host_services(option: i32, number: u32, stream: u8) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
-/// A pipe that the program may also open by name (`/dev/stdout`). Read end first.
+/// Makes a pipe that the program may also open by name (`/dev/stdout`). The read end comes first.
 fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).context("making a pipe")?;
     let (user, group) = (Uid::from_raw(USER), Gid::from_raw(USER));

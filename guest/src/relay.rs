@@ -1,5 +1,5 @@
-//! Carries standard input from the host to the program until it ends. What the program writes
-//! goes to the host without us.
+//! The relay of standard input from the host to the program until it ends. The program's output
+//! goes to the host without the agent.
 
 use crate::host::send;
 use crate::program::Program;
@@ -15,7 +15,8 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Relays until the program has ended; gives back the decoder. `memory_kills`: those before it began.
+/// Relays until the program has ended; returns the decoder. `memory_kills` counts the kills before
+/// it began.
 pub fn relay(
     program: Program,
     host: &mut File,
@@ -78,9 +79,9 @@ fn wait(host: &File, children: &SignalFd, input: &Input) -> Result<Ready> {
 
 /// The program's standard input.
 struct Input {
-    /// `None` once either end closed it.
+    /// The pipe to the program, or `None` once either end closed it.
     pipe: Option<OwnedFd>,
-    /// Arrived and not yet in the pipe; at most [`STDIN_WINDOW`] bytes.
+    /// The bytes that have arrived and are not in the pipe yet; at most [`STDIN_WINDOW`].
     pending: VecDeque<u8>,
     ended: bool,
     decoder: Decoder,
@@ -122,7 +123,7 @@ impl Input {
         self.flush(host)
     }
 
-    /// Moves what the pipe takes, and tells the host how much that was.
+    /// Moves as many bytes as the pipe takes, and tells the host how many.
     fn flush(&mut self, host: &mut File) -> Result<()> {
         let before = self.pending.len();
         while let Some(pipe) = &self.pipe
@@ -149,7 +150,7 @@ impl Input {
     }
 }
 
-/// Collects every child that ended; the program's own status is returned.
+/// Reaps every child that ended; returns the status if the program did.
 fn reap(program: Pid, children: &SignalFd) -> Result<Option<i32>> {
     while children
         .read_signal()
@@ -171,7 +172,7 @@ fn reap(program: Pid, children: &SignalFd) -> Result<Option<i32>> {
     }
 }
 
-/// What wait(2) says of a program that has ended.
+/// Returns the exit of a program that has ended with this wait(2) status.
 fn exit_of(status: i32, memory_kills_before: u64) -> Result<Exit> {
     if libc::WIFEXITED(status) {
         return Ok(Exit::Exited(libc::WEXITSTATUS(status) as u8));
@@ -183,7 +184,7 @@ fn exit_of(status: i32, memory_kills_before: u64) -> Result<Exit> {
     })
 }
 
-/// How many processes the kernel has killed because memory ran out.
+/// Returns how many processes the kernel has killed because memory ran out.
 pub fn memory_kills() -> Result<u64> {
     let counters = fs::read_to_string("/proc/vmstat").context("reading /proc/vmstat")?;
     let mut lines = counters.lines();

@@ -1,20 +1,20 @@
-//! What the guest tells beside the program's output: a stream of records. The interpreter tells
-//! how the program ended and what it has to show ([`crate::stream::REPORTS`]), the kernel what
+//! The guest's reports beside the program's output, as a stream of records. The interpreter reports
+//! how the program ended and what it displays ([`crate::stream::REPORTS`]), the kernel what
 //! processes did ([`crate::stream::EVENTS`]).
 //!
 //! A record is its kind (u8), the length of the rest (u32), and fields, each behind its length
-//! (u32). The warm interpreter (`guest/images/python/warm/report.c`) and our kernel (host_events.c there) write
-//! them.
+//! (u32). The warm interpreter (`guest/images/python/warm/report.c`) and our kernel (host_events.c
+//! there) write them.
 
 use crate::bytes::{Malformed, put_bytes, take_bytes};
 pub use crate::hypercall::report::{DISPLAY, EXCEPTION, RESULT};
 
-/// Most fields of a record.
+/// The most fields of a record.
 const MAX_FIELDS: usize = 64;
 
 const HEAD: usize = 5;
 
-/// One record.
+/// A record of a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     pub kind: u8,
@@ -22,7 +22,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Appends it to `out`.
+    /// Appends the record to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend([self.kind, 0, 0, 0, 0]);
@@ -43,21 +43,21 @@ impl Record {
     }
 }
 
-/// Takes records out of a stream that arrives in pieces, whatever it holds: what is no record, or
-/// too long, is left out, and the next one begins where it ends.
+/// A reader of records from a stream that arrives in pieces and may hold anything. Bytes that are
+/// no record, or one that is too long, are left out, and the next record begins where they end.
 #[derive(Debug, Clone, Default)]
 pub struct Records {
     head: Vec<u8>,
     payload: Vec<u8>,
-    /// Bytes of the payload that are still to come.
+    /// The bytes of the payload that are still to come.
     missing: usize,
-    /// They are not wanted.
+    /// Whether the payload is skipped.
     skips: bool,
 }
 
 impl Records {
-    /// The next record, once it is all there; its bytes are taken from `bytes`. `room`: how long
-    /// one of this kind may be. Holds no more than that.
+    /// Returns the next record once all of it has arrived; its bytes are taken from `bytes`. `room`
+    /// returns the most bytes that a record of this kind may have; no more than that is held.
     pub fn next(
         &mut self,
         bytes: &mut &[u8],

@@ -170,7 +170,7 @@ impl Seal {
             return Ok(Self::none());
         }
         let mut layers = Vec::new();
-        // No capability is needed for what follows, and most go with this already.
+        // Nothing that follows needs a capability.
         set_dumpable(false).context("forbidding dumps")?;
         layers.push(Layer::NoDump);
         // This comes before Landlock and seccomp, which an unprivileged process gets only after it.

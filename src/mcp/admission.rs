@@ -1,5 +1,5 @@
-//! Who may run what, and what is written down of it: where a run is admitted, and where its end is
-//! known.
+//! Admission and logging of runs: which client may run which program, and what the log records of
+//! it.
 
 use crate::audit::{self, Code, Event, Files, Limits, Log, Refusal, Start, Usage, shortened};
 use crate::limits::ConfineLevel;
@@ -20,7 +20,7 @@ use tokio::task::spawn_blocking;
 const TIMEOUT: Duration = Duration::from_secs(60);
 const MEMORY: u64 = 256 << 20;
 const PIDS: u32 = 256;
-/// Bytes of each output stream that are kept.
+/// The most bytes of each output stream that are kept.
 const OUTPUT_MAX: u64 = 1 << 20;
 
 pub struct Governor {
@@ -30,13 +30,13 @@ pub struct Governor {
     keep_code: bool,
 }
 
-/// Why there is no run.
+/// The reason why a call came to no run.
 #[derive(Debug)]
 pub struct Refused {
     pub failure: Failure,
-    /// What was over its limit or wrong, if that is why.
+    /// The limit that was exceeded or the argument that was wrong, if that is the reason.
     pub refusal: Option<Refusal>,
-    /// Where that is in the log.
+    /// The position of the refusal in the log.
     pub anchor: Option<Anchor>,
 }
 
@@ -50,16 +50,16 @@ impl From<Failure> for Refused {
     }
 }
 
-/// A run that is written down as begun.
+/// An admitted run whose start is logged.
 pub struct RunPermit {
     admission: Admission,
     client: Arc<str>,
-    /// Its number in the log.
+    /// The number of its entry in the log.
     number: Option<u64>,
 }
 
 impl RunPermit {
-    /// Its place is another's from now on.
+    /// Gives up the run's place, which another run may take from now on.
     pub fn leave(self, usage: Usage) {
         let processor_time = Duration::from_secs_f64(usage.cpu_ms / 1000.0);
         self.admission.end(processor_time, Instant::now());
@@ -67,7 +67,7 @@ impl RunPermit {
 }
 
 impl Governor {
-    /// `alone`: there is but one client, and all places are its.
+    /// Makes a governor. `alone` means that there is only one client, which may use all places.
     pub fn new(policy: Option<&Path>, given: Option<&Path>, alone: bool) -> Result<Self> {
         let mut policy = policy.map(Policy::read).transpose()?.unwrap_or_default();
         let audit = audit::open(policy.audit.as_ref(), given)?;
@@ -85,7 +85,7 @@ impl Governor {
         })
     }
 
-    /// Seconds and MiB that a caller gets who says nothing, and who asks for the most.
+    /// Returns the default and the greatest time limit in seconds. The policy may lower both.
     pub fn seconds(&self, most: f64) -> (f64, f64) {
         let most = self
             .policy
@@ -101,7 +101,7 @@ impl Governor {
         ((MEMORY >> 20).min(most), most)
     }
 
-    /// What it gets, and its place when its turn comes.
+    /// Grants the run its limits and queues it for a place.
     pub async fn admit(
         &self,
         client: &Arc<str>,
@@ -117,11 +117,11 @@ impl Governor {
         Err(self.refuse(client, refused).await)
     }
 
-    /// A call whose arguments are no program's.
+    /// Refuses a call with a wrong argument.
     pub async fn refuse_wrong(&self, client: &Arc<str>, wrong: Wrong) -> Refused {
         let refusal = Refusal {
             what: shortened(&wrong.argument),
-            // It may be a secret in the wrong place.
+            // The value may be a secret in the wrong place.
             asked: None,
             allowed: "what the tool's inputSchema says".into(),
             retry_after_s: None,
@@ -134,14 +134,14 @@ impl Governor {
         self.refuse(client, refused).await
     }
 
-    /// At a door.
+    /// Logs how often a transport turned a client away, and why.
     pub async fn turned_away(&self, client: &Arc<str>, why: &str, times: u64) {
         let why = why.into();
-        // If it cannot be written down, that has been said.
+        // If the entry cannot be written, `append` has reported that.
         drop(self.append(client, Event::TurnedAway { why, times }).await);
     }
 
-    /// Writes it down.
+    /// Logs the refusal.
     async fn refuse(&self, client: &Arc<str>, refused: Refused) -> Refused {
         let Some(refusal) = refused.refusal.clone() else {
             return refused;
@@ -182,7 +182,7 @@ impl Governor {
         })
     }
 
-    /// Before its process starts.
+    /// Logs the start of a run. This comes before its process starts.
     pub async fn begin(
         &self,
         admission: Admission,
@@ -215,7 +215,7 @@ impl Governor {
         })
     }
 
-    /// When its process is gone.
+    /// Logs the end of a run, once its process is gone.
     pub async fn end(&self, begun: &RunPermit, record: &mut Record, usage: Usage) {
         let (Some(log), Some(number)) = (self.log.clone(), begun.number) else {
             return;
@@ -229,7 +229,7 @@ impl Governor {
         }
     }
 
-    /// Where the entry is. What cannot be written down does not happen.
+    /// Appends to the log and returns the entry's position. What cannot be logged does not happen.
     async fn append(&self, client: &Arc<str>, event: Event) -> Result<Option<Anchor>, Refused> {
         let Some(log) = self.log.clone() else {
             return Ok(None);
@@ -251,7 +251,7 @@ impl Governor {
     }
 }
 
-/// The files that a run gets.
+/// Returns the number and size of the files that are put into the guest.
 fn put(arguments: &Arguments) -> Files {
     let contents = || {
         arguments

@@ -1,5 +1,5 @@
-//! Files that runs left, for as long as this server lives: resources of the client whose runs they
-//! were. The oldest go first.
+//! Files that runs left, kept for as long as this server lives. They are resources of the client
+//! that started the run. The oldest are removed first.
 
 use crate::random;
 use crate::text::is_plain;
@@ -12,26 +12,27 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// A text of at most so many bytes is shown as it is.
+/// The most bytes of a text that is shown inline.
 pub const SHOWN: u64 = 64 << 10;
-/// Bytes of one file.
+/// The most bytes of one file.
 const FILE_MAX: u64 = 16 << 20;
-/// Bytes of all files of a client, and how many.
+/// The most bytes of all files of a client, and their greatest number.
 pub const FILES_MAX: u64 = 64 << 20;
 pub const COUNT_MAX: usize = 256;
 
-/// A file that is kept.
+/// A kept file.
 #[derive(Debug, Clone)]
 pub struct Entry {
     pub uri: String,
-    /// In the guest.
+    /// The path in the guest.
     path: String,
     size: u64,
-    /// On this host.
+    /// The path on this host.
     host: PathBuf,
 }
 
-/// What of one run's files can be kept, so that none of them takes another's place.
+/// The count and size of files that one run may still leave, so that none of them displaces
+/// another.
 pub struct MemoryBudget {
     count: usize,
     bytes: u64,
@@ -45,10 +46,10 @@ impl MemoryBudget {
         }
     }
 
-    /// Whether a file of that many bytes takes no room of others.
+    /// Takes room for a file of that many bytes. Returns whether there was enough.
     pub fn take(&mut self, bytes: u64) -> bool {
         if bytes > FILE_MAX {
-            // It is not kept anyway.
+            // The store does not keep it anyway.
             return true;
         }
         let left = self.bytes.checked_sub(bytes).filter(|_| self.count > 0);
@@ -73,9 +74,10 @@ impl ArtifactStore {
         }
     }
 
-    /// Takes a file over that is in this workspace now, and was at this path in a guest.
+    /// Takes over a file that is now in this workspace and had the given path in a guest.
     pub fn keep(&self, client: &str, workspace: &Path, from: &Path, path: &str) -> Result<Entry> {
-        // The process that made it had a hostile guest's data in hand: no link leads out of here.
+        // The process that made it handled a hostile guest's data, so no link may lead out of the
+        // workspace.
         let directory = from
             .parent()
             .context("a file in no directory")?
@@ -118,7 +120,7 @@ impl ArtifactStore {
         entries.map(Entry::resource).collect()
     }
 
-    /// None: the client has no such file, or not any more.
+    /// Finds a client's file. Returns `None` if the client has no such file, or no longer has it.
     pub fn find(&self, client: &str, uri: &str) -> Option<Entry> {
         let clients = self.clients();
         let mut entries = clients.get(client)?.iter();
@@ -131,7 +133,7 @@ impl ArtifactStore {
 }
 
 impl Entry {
-    /// As it is shown: a short text as it is, all else as a link.
+    /// Returns the file as a content block: a short text inline, everything else as a link.
     pub fn block(&self) -> ContentBlock {
         let shown = (self.size <= SHOWN).then(|| self.contents().ok()).flatten();
         match shown {
@@ -158,7 +160,7 @@ impl Entry {
     }
 }
 
-/// As text if it is one in which nothing is hidden, and in base64 otherwise.
+/// Returns the bytes as text if they are plain text that hides nothing, and in base64 otherwise.
 pub fn contents(bytes: Vec<u8>, uri: &str) -> ResourceContents {
     match String::from_utf8(bytes) {
         Ok(text) if is_plain(&text) => ResourceContents::text(text, uri),
@@ -167,7 +169,7 @@ pub fn contents(bytes: Vec<u8>, uri: &str) -> ResourceContents {
     }
 }
 
-/// Of the files that programs make most, by their names.
+/// Returns the MIME type by the extension, for the files that programs make most.
 fn mime_type(path: &str) -> &'static str {
     let (_, extension) = path.rsplit_once('.').unwrap_or_default();
     match extension.to_ascii_lowercase().as_str() {
@@ -187,7 +189,7 @@ fn mime_type(path: &str) -> &'static str {
     }
 }
 
-/// As a segment of a URI's path: RFC 3986, 3.3.
+/// Percent-encodes a name as a segment of a URI's path (RFC 3986, 3.3).
 fn escaped(name: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     name.bytes()

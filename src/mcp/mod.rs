@@ -1,4 +1,5 @@
-//! `sandbox mcp`: programs for agents, through the Model Context Protocol. tokio stays in here.
+//! `sandbox mcp` runs programs for agents through the Model Context Protocol. Only this module uses
+//! tokio.
 
 mod admission;
 mod artifacts;
@@ -31,21 +32,21 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// For the runs of a server that stops to be written down.
+/// The time that a stopping server gives its runs to end and to be logged.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the operator asked for.
+/// The operator's options.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub kvm: Device,
-    /// Not standard input and output, but this.
+    /// The server listens on HTTP with these options, instead of on standard input and output.
     pub http: Option<crate::mcp::transport::http::Options>,
     pub tokens: Option<PathBuf>,
     pub policy: Option<PathBuf>,
     pub audit: Option<PathBuf>,
 }
 
-/// Serves until the client goes or a signal comes; returns that signal.
+/// Serves until the client goes or a signal comes; returns the signal's number if one came.
 pub fn serve(options: Options) -> Result<Option<u8>> {
     let tokens = options.tokens.as_deref().map(Tokens::read).transpose()?;
     if let Some(http) = &options.http
@@ -59,13 +60,13 @@ pub fn serve(options: Options) -> Result<Option<u8>> {
         options.audit.as_deref(),
         options.http.is_none() || tokens.is_none(),
     )?;
-    // One thread: what takes long, runs, are processes.
+    // One thread is enough: the runs, which take long, are processes.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("starting a runtime")?;
     let ended = runtime.block_on(serve_until_the_end(options, tokens, governor));
-    // Not waiting for a read of standard input that nothing ends.
+    // The runtime must not wait for a read of standard input, which nothing ends.
     runtime.shutdown_background();
     ended
 }
@@ -101,7 +102,7 @@ async fn serve_until_the_end(
         ended = door => ended,
         number = signals.next() => Ok(Some(number)),
     };
-    // Its runs end now, and that is written down.
+    // The server's runs end now, and their ends are logged.
     stop.cancel();
     drop(timeout(STOP_TIMEOUT, at_work.calls.none()).await);
     ended

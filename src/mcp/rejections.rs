@@ -1,18 +1,18 @@
-//! What is turned away at a door is written down too, but not each time: whoever has no token could
-//! fill the log.
+//! Counts of rejected requests and connections. Rejections are logged too, but not one by one: a
+//! client without a token could otherwise fill the log.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Whose, and why.
+/// The client, and the reason.
 pub type Kind = (Arc<str>, &'static str);
 
-/// How many there were of each since they were last written down; those of late only.
+/// The rejections of each kind since they were last logged. Only kinds with recent ones are kept.
 #[derive(Default)]
 pub struct TurnedAway(Mutex<HashMap<Kind, u64>>);
 
 impl TurnedAway {
-    /// Counts one more; returns whether it is the first of late.
+    /// Counts one more rejection; returns whether it is the first recent one of its kind.
     pub fn add(&self, kind: &Kind) -> bool {
         let mut counts = self.counts();
         if let Some(count) = counts.get_mut(kind) {
@@ -23,7 +23,7 @@ impl TurnedAway {
         true
     }
 
-    /// Takes how many there were since the last time; of a kind that had none, it forgets.
+    /// Takes the number of rejections since the last call. A kind that had none is forgotten.
     pub fn take(&self, kind: &Kind) -> Option<u64> {
         let mut counts = self.counts();
         let count = std::mem::take(counts.get_mut(kind)?);

@@ -1,4 +1,4 @@
-//! A run of a client's, in a worker.
+//! A run for a client, in a worker.
 
 use crate::audit::Usage;
 use crate::error::Error;
@@ -30,23 +30,23 @@ use std::thread;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
-/// The exit code in the log of a run without a process.
+/// The exit code that the log has for a run without a process.
 const NO_PROCESS: i32 = 125;
 
-/// How a run ended.
+/// The end of a run.
 pub struct Ended {
     pub record: Record,
-    /// It is its process's own; else we say what is known.
+    /// Whether the record comes from the run's process; otherwise it has what the server knows.
     is_told: bool,
-    /// Bytes of it as they were told.
+    /// The size in bytes of the record as the worker sent it.
     pub size: u64,
     pub usage: Usage,
-    /// What it left is in here until this is dropped.
+    /// The directory with the files that the run left, until this is dropped.
     pub workspace: Option<Workspace>,
 }
 
 impl Ended {
-    /// It never began.
+    /// Returns the end of a run that never began.
     pub fn without_process(failure: Failure) -> Self {
         Self {
             record: failed(failure),
@@ -61,7 +61,7 @@ impl Ended {
         }
     }
 
-    /// Without what there is no room for, as its client does not read.
+    /// Replaces the record by a short one, because the client does not read and there is no room.
     pub fn unread(self) -> Self {
         let mut record = failed(Failure {
             message: "the program has ended, but there is no room for its answer: others are not read yet".into(),
@@ -79,15 +79,15 @@ fn failed(failure: Failure) -> Record {
     }
 }
 
-/// A run at work. It ends when this is dropped.
+/// A run at work. It is killed when this is dropped.
 pub struct Run {
     child: Arc<Mutex<Child>>,
     ended: oneshot::Receiver<Result<Ended>>,
 }
 
 impl Run {
-    /// Starts it from a thread of its own, which lasts as long as its process: that dies with the
-    /// thread, and so with this server.
+    /// Starts the run from a thread of its own, which lasts as long as the process: the process
+    /// dies with the thread, and so with this server.
     pub async fn start(
         workspace: Workspace,
         arguments: &Arguments,
@@ -120,11 +120,11 @@ impl Run {
                 };
                 let child = Arc::new(Mutex::new(child));
                 if tell_started.send(Ok(Arc::clone(&child))).is_err() {
-                    // Nobody waits for it any more.
+                    // The caller no longer waits for it.
                     kill(&child);
                 }
                 let ended = attend(&child, channel, began, workspace);
-                // The same.
+                // If nobody receives this, the caller no longer waits.
                 tell_ended.send(ended).unwrap_or_default();
             })
             .context("starting a thread")?;
@@ -132,12 +132,12 @@ impl Run {
         Ok(Self { child, ended })
     }
 
-    /// Waits for its end. May be called again if it was given up.
+    /// Waits for the end. It may be called again after its future was dropped.
     pub async fn ended(&mut self) -> Result<Ended> {
         (&mut self.ended).await.context("waiting for a thread")?
     }
 
-    /// Ends it now, for the reason in this record.
+    /// Ends the run now. The record gives the reason, unless the process still sent its own.
     pub async fn end(&mut self, record: Record) -> Result<Ended> {
         kill(&self.child);
         let ended = self.ended().await?;
@@ -155,7 +155,7 @@ impl Drop for Run {
 }
 
 fn kill(child: &Mutex<Child>) {
-    // Nothing happens to one that has ended, and a process can always end its child.
+    // This has no effect on a child that has ended, and a process can always end its child.
     lock(child).kill().unwrap_or_default();
 }
 
@@ -170,7 +170,7 @@ fn attend(
     let mut told = None;
     loop {
         match channel.hear()? {
-            // Why it takes longer is nothing to a client, which hears every second that it runs.
+            // A client need not know why a run takes longer: it hears every second that it goes on.
             Heard::Nothing | Heard::Event(Event::Notice(_) | Event::Inspected(_)) => {}
             Heard::Event(Event::Ended(ended)) => told = Some(ended),
             Heard::End => break,
@@ -180,7 +180,7 @@ fn attend(
             }
         }
     }
-    // Not under the lock, which whoever ends it needs.
+    // This waits without the lock, which `kill` needs.
     let exit = process::ended(pid)?;
     lock(child).wait().context("waiting for a process")?;
     let is_told = told.is_some() && exit.status.is_ok();
@@ -213,10 +213,10 @@ fn lock(child: &Mutex<Child>) -> std::sync::MutexGuard<'_, Child> {
     child.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A private directory for what a run leaves; removed when this is dropped.
+/// A private directory for the files that a run leaves; removed when this is dropped.
 pub struct Workspace {
     path: PathBuf,
-    /// Bytes that its guest may have.
+    /// The bytes of memory that the run's guest may have.
     memory: u64,
 }
 
@@ -233,7 +233,7 @@ impl Workspace {
         Ok(Self { path, memory })
     }
 
-    /// Returns what is asked of a run whose files are left in here.
+    /// Returns the request for a run whose files are left in here.
     fn request(&self, arguments: &Arguments, grant: &Grant, kvm: &Device) -> Request {
         let files = arguments.files.iter();
         let puts = files.clone().filter_map(|file| {

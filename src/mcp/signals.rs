@@ -5,7 +5,8 @@ use anyhow::{Context, Result};
 use std::future::pending;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Nothing for one that whoever started this server has ignored: it stays so.
+/// The watched signals. A signal that was ignored when the server started is `None` and stays
+/// ignored.
 pub struct Signals {
     hangup: Option<Signal>,
     interrupt: Option<Signal>,
@@ -26,7 +27,7 @@ impl Signals {
         })
     }
 
-    /// The number of the one that comes.
+    /// Waits for the next signal and returns its number.
     pub async fn next(&mut self) -> u8 {
         let kind = tokio::select! {
             () = come(&mut self.hangup) => SignalKind::hangup(),

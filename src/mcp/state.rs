@@ -1,4 +1,4 @@
-//! What all connections of a server share.
+//! The state that all connections of a server share.
 
 use crate::kvm_mode::Device;
 use crate::mcp::admission::Governor;
@@ -11,24 +11,25 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// After an entry on what was turned away, the next one is for all of this long.
+/// After the first entry about a client that is turned away, each further entry counts a period of
+/// this length.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// The state of a server, for all its connections.
+/// The state of a server, shared by all its connections.
 pub struct Shared {
     pub kvm: Device,
-    /// Private, and gone when this server ends.
+    /// A private directory, which is removed when this server ends.
     pub directory: PathBuf,
     pub kept: ArtifactStore,
     pub governor: Governor,
     pub calls: Gauge,
     pub turned_away: TurnedAway,
-    /// Cancelled when this server is to stop.
+    /// The token that is cancelled when this server is to stop.
     pub stop: CancellationToken,
 }
 
 impl Shared {
-    /// Has it written down that a client was turned away.
+    /// Has the log record that a client was turned away.
     pub fn turn_away(self: &Arc<Self>, client: &str, why: &'static str) {
         let kind = (Arc::from(client), why);
         if self.turned_away.add(&kind) {
@@ -37,7 +38,7 @@ impl Shared {
     }
 
     async fn write_down(self: Arc<Self>, kind: Kind) {
-        // A server that stops waits for what is to be written.
+        // A stopping server waits for the entries that are still to be written.
         let _until_it_is_written = self.calls.more(1);
         while let Some(times) = self.turned_away.take(&kind) {
             let (client, why) = &kind;

@@ -1,4 +1,4 @@
-//! What a policy and the log of runs must know of a run before it begins.
+//! The facts about a run that a policy and the log of runs need before it begins.
 
 use crate::audit::{Code, Files};
 use crate::error::{Error, Kind, Remedy};
@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{Read, Seek, Write, stdin};
 
-/// Bytes of code that is read from standard input at most, as of a script.
+/// The most bytes of code that are read from standard input, as many as a script may have.
 const CODE_MAX: u64 = 56 << 20;
 
-/// The size and the digest of what a run is made of.
+/// The sizes and digests of the parts of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inspection {
     pub code: Code,
@@ -23,8 +23,9 @@ pub struct Inspection {
     pub files: Files,
 }
 
-/// Looks at a run that is prepared. A program on standard input is read, and put back for the run.
-/// `keep_code`: the code itself is in it; `code_max`: bytes that a policy allows.
+/// Inspects a prepared run. A program on standard input is read, and put back for the run.
+/// `keep_code` means that the inspection holds the code itself; `code_max` is the number of bytes
+/// that a policy allows.
 pub fn inspect(job: &Job, keep_code: bool, code_max: Option<u64>) -> Result<Inspection> {
     let read;
     let code = match job.code() {
@@ -46,7 +47,7 @@ pub fn inspect(job: &Job, keep_code: bool, code_max: Option<u64>) -> Result<Insp
 }
 
 fn read_stdin(code_max: Option<u64>) -> Result<Vec<u8>> {
-    // A byte more than is allowed tells that there is one.
+    // One byte more than is allowed shows that the program is too long.
     let most = code_max.map_or(CODE_MAX, |most| most.min(CODE_MAX));
     let mut code = Vec::new();
     stdin()

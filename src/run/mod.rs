@@ -28,7 +28,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What a run is made of, before anything is opened for it but the destinations of its files.
+/// The parts of a run, before anything but the destinations of its files is opened.
 pub struct Prepared {
     began: Instant,
     pub job: Job,
@@ -36,7 +36,7 @@ pub struct Prepared {
     unpacker: Option<Unpacker>,
 }
 
-/// Reads the script and the files that go in.
+/// Reads the script and the files that go into the guest.
 pub fn prepare(request: &Request) -> Result<Prepared> {
     let began = Instant::now();
     store::require_guest()?;
@@ -61,8 +61,8 @@ pub fn prepare(request: &Request) -> Result<Prepared> {
     })
 }
 
-/// Runs one program in a virtual machine of its own. Signals that ask us to stop are watched until
-/// the caller drops them.
+/// Runs one program in a virtual machine of its own. Signals that ask this process to stop are
+/// watched until the caller drops them.
 pub fn run(
     request: &Request,
     prepared: Prepared,
@@ -133,7 +133,8 @@ pub fn run(
     Ok((report, signals))
 }
 
-/// If files are to be fetched: what the session is to do for that, and the process that takes them.
+/// Prepares the fetching of files, if any are requested: the session's part of it, and the process
+/// that unpacks them.
 fn collection(request: &Request) -> Result<Option<(Collection, Unpacker)>> {
     if request.gets.is_empty() {
         return Ok(None);
@@ -152,7 +153,7 @@ fn collection(request: &Request) -> Result<Option<(Collection, Unpacker)>> {
     Ok(Some((Collection::new(paths.collect(), sink), unpacker)))
 }
 
-/// Of what there is already.
+/// Returns the descriptors that are open before confinement.
 fn descriptors(
     collection: &Option<Collection>,
     unpacker: &Option<Unpacker>,
@@ -161,7 +162,7 @@ fn descriptors(
     collection.chain(unpacker.iter().map(Unpacker::descriptor))
 }
 
-/// What the machine will be a clone of, unless it is to boot.
+/// Returns the saved machine to clone, unless the machine is to boot.
 fn original(
     kvm: &Kvm,
     mode: Mode,
@@ -178,7 +179,7 @@ fn original(
     }
 }
 
-/// A machine that boots for this request alone.
+/// Boots a machine for this request alone.
 fn boot(
     kvm: &Kvm,
     mode: Mode,

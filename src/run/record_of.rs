@@ -1,4 +1,4 @@
-//! The record of a run: what is known of it, as its caller gets it.
+//! The record of a run, made from its report or from its error.
 
 use crate::agent::Totals;
 use crate::confine::{Layer, Missing};
@@ -16,8 +16,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::time::Duration;
 
-/// Returns the record of a run that came to an end, and what went wrong, which whoever tells of it
-/// puts into words.
+/// Returns the record of a run that came to an end, and what went wrong. The caller puts that into
+/// words for its user.
 pub fn report(report: Report) -> (Record, Option<Error>) {
     let failure = report.undelivered();
     let status = match failure {
@@ -89,8 +89,8 @@ pub fn report(report: Report) -> (Record, Option<Error>) {
     (record, error)
 }
 
-/// Returns the record of a run that never began, or that we could not bring to its end, after so long;
-/// and what went wrong.
+/// Returns the record of a run that never began, or that could not be brought to its end, after
+/// this time; and what went wrong.
 pub fn failure(error: &anyhow::Error, memory: u64, elapsed: Duration) -> (Record, Option<Error>) {
     let error = explained(error).ok();
     let status = match error {
@@ -113,8 +113,8 @@ pub fn failure(error: &anyhow::Error, memory: u64, elapsed: Duration) -> (Record
     (record, error)
 }
 
-/// Returns what failed and what to do. The error: a signal that asked us to stop, which needs no
-/// explanation.
+/// Returns what failed and what to do. The error is a signal that asked this process to stop, which
+/// needs no explanation.
 pub fn explained(error: &anyhow::Error) -> Result<Error, Interrupted> {
     if let Some(error) = error.downcast_ref::<Error>() {
         return Ok(error.clone());
@@ -150,7 +150,7 @@ fn status(outcome: &Outcome) -> Status {
         Outcome::Signaled { .. } => Status::Signaled,
         Outcome::TimedOut => Status::Timeout,
         Outcome::Interrupted(_) => Status::Cancelled,
-        // The host's doing, not the guest's.
+        // The host caused this, not the guest.
         Outcome::Crashed(Crash::MemoryLost) => Status::Error,
         Outcome::Crashed(_) => Status::Crashed,
         Outcome::NotStarted(_)
@@ -188,7 +188,7 @@ fn limits_hit(report: &Report) -> Vec<Limit> {
     .collect()
 }
 
-/// What became of an output stream.
+/// An output stream, as the record shows it.
 struct Stream {
     text: Option<String>,
     encoding: Encoding,
@@ -201,7 +201,7 @@ impl Stream {
         let (text, encoding) = match kept {
             None => (None, Encoding::Utf8),
             Some(mut kept) => {
-                // A character that the limit cut is left out, so that text stays text.
+                // A character that the limit cut is left out, so that text remains valid UTF-8.
                 if totals.delivered < totals.total {
                     kept.truncate(whole_characters(&kept));
                 }
@@ -222,7 +222,7 @@ impl Stream {
     }
 }
 
-/// Length without the beginning of a character at the end.
+/// Returns the length without an incomplete character at the end.
 fn whole_characters(bytes: &[u8]) -> usize {
     match str::from_utf8(bytes) {
         Err(error) if error.error_len().is_none() => error.valid_up_to(),
@@ -257,7 +257,7 @@ fn timings(timings: &run::Timings) -> Timings {
     }
 }
 
-/// To the microsecond.
+/// Returns milliseconds, with a precision of a microsecond.
 fn milliseconds(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
 }

@@ -14,31 +14,31 @@ use crate::vm::mode::Mode;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
-/// How it went.
+/// The report of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
     pub path: Path,
-    /// What it was restored from.
+    /// The template that the machine was restored from.
     pub template: Option<Key>,
     pub outcome: Outcome,
-    /// That held.
+    /// The limits that applied.
     pub limits: Limits,
-    /// Standard output and standard error.
+    /// The byte counts of standard output and standard error.
     pub output: [Totals; 2],
-    /// The same, where it was kept.
+    /// The bytes of both streams, if they were kept.
     #[serde(with = "crate::wire")]
     pub kept: Vec<Option<Vec<u8>>>,
-    /// What the guest told beside that.
+    /// The guest's own report, beside its output.
     pub told: GuestReport,
-    /// What became of the files that were wanted.
+    /// The requested files: which were written, and which were not.
     pub fetched: Fetched,
     pub timings: Timings,
     pub counters: Counters,
     pub unknown: Unknown,
-    /// Bytes of guest memory that were ever used, if a record was wanted.
+    /// The bytes of guest memory that were ever used, if a record was wanted.
     pub peak: Option<u64>,
     pub mode: Mode,
-    /// What this process gave up before the guest ran.
+    /// The layers of confinement that this process took on before the guest ran.
     pub confinement: Vec<Layer>,
     /// The last lines on the guest's console, with control characters escaped.
     pub last_words: Vec<String>,
@@ -72,19 +72,19 @@ impl Report {
     }
 }
 
-/// Where the time went: each from the end of the one before.
+/// The phases of a run; each lasts from the end of the one before.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Timings {
     pub total: Duration,
-    /// Until the first instruction of the guest.
+    /// The time until the guest's first instruction.
     pub setup: Duration,
-    /// Until PID 1 ran; nothing if it never did.
+    /// The time until PID 1 ran, if it ever did.
     pub kernel: Option<Duration>,
-    /// Until the machine was ready and the agent had the job.
+    /// The time until the machine was ready and the agent had the job.
     pub agent: Option<Duration>,
-    /// From there until the program's first output, if there was any.
+    /// The time from then until the program's first output, if there was any.
     pub first_output: Option<Duration>,
-    /// From there until the end of the program.
+    /// The time from then until the end of the program.
     pub program: Option<Duration>,
     pub teardown: Duration,
 }
@@ -110,8 +110,8 @@ impl Timings {
     }
 }
 
-/// The last lines on a console, with control characters escaped: to show a person what went wrong
-/// in a guest that crashed.
+/// Returns the last lines on a console, with control characters escaped. They show a person what
+/// went wrong in a guest that crashed.
 pub fn last_words(console: &[u8]) -> Vec<String> {
     const LINES: usize = 3;
     const LENGTH: usize = 200;

@@ -1,4 +1,4 @@
-//! What is asked of a run.
+//! The request for a run.
 
 use crate::agent::Sink;
 use crate::files::{Get, Put};
@@ -59,15 +59,17 @@ pub struct Request {
 }
 
 impl Request {
-    /// A restored machine has no boot to show on the console.
+    /// Chooses how the program gets its machine. A restored machine has no boot to show on the
+    /// console.
     pub(crate) fn path(&self, job: &Job) -> Path {
         let cold = self.fresh || self.show_console || !job.suits_a_warm_interpreter();
         if cold { Path::Cold } else { Path::Warm }
     }
 
-    /// Bytes that are mapped for the guest, or needed for its output.
+    /// Returns the bytes that are mapped for the guest or needed for its output.
     pub(crate) fn memory(&self, job: &Job) -> u64 {
-        /// Of two streams: each grows by doubling, and is encoded in base64 at the end.
+        /// Bytes of memory for each byte of a stream's limit. There are two streams, each of which
+        /// grows by doubling and is encoded in base64 at the end.
         const PER_BYTE: u64 = 2 * (2 + 2);
         let output = match self.capture {
             true => self.limits.max_output.saturating_mul(PER_BYTE),
@@ -76,7 +78,7 @@ impl Request {
         output.saturating_add(self.limits.memory + job.size())
     }
 
-    /// For standard output and standard error.
+    /// Returns the sinks of standard output and standard error.
     pub(crate) fn sinks(&self) -> Result<[Sink; 2]> {
         let limit = self.limits.max_output;
         Ok(match self.capture {
@@ -95,11 +97,11 @@ impl Request {
     }
 }
 
-/// How the program got its machine.
+/// The way in which the program got its machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Path {
-    /// Restored from a template.
+    /// The machine was restored from a template.
     Warm,
-    /// Booted.
+    /// The machine was booted.
     Cold,
 }

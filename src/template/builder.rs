@@ -1,5 +1,5 @@
-//! The template that a warm run starts from: found, or built by booting a machine, starting an
-//! interpreter in it and saving both.
+//! The template that a warm run starts from. It is found in the store, or built by booting a
+//! machine, starting an interpreter in it and saving both.
 
 use crate::agent::{Session, Shared, Sink};
 use crate::confine::Seal;
@@ -24,41 +24,41 @@ use vm_memory::{
     Bytes, FileOffset, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress,
 };
 
-/// What the user may want to hear while a template is found or built.
+/// A listener for progress while a template is found or built.
 pub trait Listener {
-    /// A template that must not be used, and why not.
+    /// A template must not be used, for this reason.
     fn refused(&mut self, why: &str);
-    /// Another process builds the template that we need.
+    /// Another process builds the needed template.
     fn waiting(&mut self);
-    /// So far the build has come, after so long; and how long it took last time.
+    /// The build has reached this stage after this time; the last build took `last`.
     fn building(&mut self, stage: &str, elapsed: Duration, last: Option<Duration>);
     fn built(&mut self, elapsed: Duration);
-    /// The guest failed natively, in this way, and its kernel is emulated instead.
+    /// The guest failed natively in this way, so its kernel is emulated instead.
     fn emulating(&mut self, how: &str);
 }
 
-/// What a template holds beside the memory.
+/// The contents of a template, except for the memory.
 #[derive(Serialize, Deserialize)]
 pub struct Content {
     pub state: State,
-    /// Pages of memory that hold anything.
+    /// The pages of memory that are not zero.
     pub filled: Pages,
     /// Pages that a run is likely to write to, of each region of RAM.
     pub working_set: Vec<Pages>,
 }
 
-/// A machine to make clones of.
+/// A saved machine to make clones of.
 pub struct Original {
     pub saved: Saved,
     /// The name of its template.
     pub key: Key,
-    /// In which it was saved, and its clones are to run.
+    /// The mode in which the machine was saved and in which its clones run.
     pub mode: Mode,
 }
 
-/// Makes a saved machine from its template, which is built if need be, in this mode; or emulated, if
-/// a guest fails natively and the user does not insist. `verify`: all of its memory is read and
-/// checked.
+/// Loads a saved machine from its template, which is built if necessary. The machine has this mode,
+/// or is emulated if a guest fails natively and the user does not insist on the mode. `verify`
+/// means that all of its memory is read and checked.
 pub fn find_or_build(
     kvm: &Kvm,
     mode: Mode,
@@ -74,7 +74,8 @@ pub fn find_or_build(
     let mode = kvm_mode::after_failure(device.choice, &how)?;
     listener.emulating(&how);
     let original = saved(kvm, mode, spec, verify, listener)?;
-    // Not earlier: a guest that fails in either mode says nothing against one of them.
+    // This must not come earlier: a guest that fails in both modes proves nothing against one of
+    // them.
     kvm_mode::remember_failure(device, how)?;
     Ok(original)
 }
@@ -121,14 +122,15 @@ fn template(
     }
     store.check_place(key)?;
     let lock = store.lock(key, || listener.waiting())?;
-    // Whoever held the lock may have built it.
+    // The previous holder of the lock may have built it.
     if let Ok(template) = find(&store, key, verify)? {
         return Ok(template);
     }
     build(&store, &lock, kvm, mode, spec, listener)
 }
 
-/// The template; or why there is none, if there is a file that must not be used.
+/// Returns the template. The error is the reason why a file must not be used, or `None` if there is
+/// no file.
 fn find(store: &Store, key: &Key, verify: bool) -> Result<Result<Template, Option<String>>> {
     Ok(match store.find(key)? {
         Found::Ready(template) if verify && !template.verify()? => {
@@ -181,7 +183,7 @@ fn build(
     Ok(template)
 }
 
-/// Gives the pages that hold anything.
+/// Writes the pages that are not zero, and returns which they are.
 fn write_memory(memory: &GuestMemoryMmap, writer: &mut TemplateWriter) -> Result<Pages> {
     let (mut filled, mut index) = (Pages::default(), 0);
     for region in memory.iter() {
@@ -203,7 +205,7 @@ fn write_memory(memory: &GuestMemoryMmap, writer: &mut TemplateWriter) -> Result
     Ok(filled)
 }
 
-/// Runs the least of programs in a first clone, and returns the pages that it wrote to.
+/// Runs a minimal program in a first clone, and returns the pages that it wrote to.
 fn profile_working_set(
     kvm: &Kvm,
     mode: Mode,
@@ -236,7 +238,7 @@ fn profile_working_set(
     }
 }
 
-/// A signal asked us to stop while there was no program yet.
+/// The error for a signal that asked this process to stop before there was a program.
 #[derive(Debug, Clone, Copy)]
 pub struct Interrupted(pub u8);
 
@@ -257,7 +259,7 @@ fn warm_up(
     progress: &mut dyn FnMut(&str),
 ) -> Result<Vm<Session>> {
     let shared = Arc::new(Shared::new().context("making an eventfd")?);
-    // It says nothing unless something is wrong.
+    // The guest writes nothing unless something is wrong.
     let sinks = [
         Sink::new(stderr(), u64::MAX)?,
         Sink::new(stderr(), u64::MAX)?,
@@ -288,7 +290,7 @@ fn warm_up(
     Err(failure("the guest that was to be saved", outcome))
 }
 
-/// Says why there is no template, by how a guest ended.
+/// Returns the error for a template that could not be made because a guest ended like this.
 fn failure(whose: &str, outcome: Outcome) -> Error {
     match outcome {
         Outcome::Interrupted(signal) => Interrupted(signal).into(),
@@ -299,7 +301,8 @@ fn failure(whose: &str, outcome: Outcome) -> Error {
     }
 }
 
-/// A guest that did not come as far as it must for a template, by a fault of its own: how it ended.
+/// The error for a guest that failed by its own fault before it could become a template, with how
+/// it ended.
 #[derive(Debug)]
 struct Failed(String);
 

@@ -1,4 +1,4 @@
-//! A store of its own for a test.
+//! A template store for one test.
 
 use crate::template::store::TEMPLATE;
 use crate::template::{Found, Key, Store, Template};
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 pub const STATE: &[u8] = b"the state of a machine";
 pub const DESCRIPTION: &str = "a machine for tests";
-/// Index and every byte of the pages that are not zero, of eight.
+/// The pages that are not zero, of eight: the index and the value of every byte.
 pub const PAGES: [(u64, u8); 3] = [(0, 0x11), (3, 0x22), (7, 0x33)];
 
 pub struct Fixture {

@@ -1,4 +1,4 @@
-//! The bytes of a template file: how its header is laid out, and what is refused.
+//! The format of a template file: the layout of its header, and the checks of it.
 //!
 //! | offset | bytes | field, numbers in little-endian |
 //! |---|---|---|
@@ -16,7 +16,7 @@
 //! | 352 | 32 | digest of the memory |
 //! | 384 | 32 | seal: SHA-256 of all of the above and the state |
 //!
-//! The state follows at once, the memory at [`MEMORY_OFFSET`]. What lies between them is not read.
+//! The state follows at once, the memory at [`MEMORY_OFFSET`]. The bytes between them are not read.
 
 use crate::template::Key;
 use crate::units::PAGE;
@@ -24,18 +24,18 @@ use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 use std::time::Duration;
 
-/// Bytes of a header.
+/// The bytes of a header.
 pub const HEADER_SIZE: usize = SEAL_AT + 32;
-/// Most bytes of state.
+/// The most bytes of state.
 pub const MAX_STATE: usize = 1 << 20;
-/// Most bytes of a description.
+/// The most bytes of a description.
 pub const MAX_DESCRIPTION: usize = 256;
-/// Where the memory begins: past the longest state, and aligned so that a huge page of the file
+/// The offset of the memory: past the longest state, and aligned so that a huge page of the file
 /// can be one of the guest.
 pub const MEMORY_OFFSET: u64 = 2 << 20;
 
 const MAGIC: [u8; 8] = *b"sandbox\x1a";
-/// To be raised by whoever changes anything in this file that is written.
+/// The version of the format. Raise it with any change to what this file writes.
 const VERSION: u32 = 1;
 const STATE_LENGTH_AT: usize = 24;
 const SEAL_AT: usize = 384;
@@ -44,26 +44,26 @@ const _: () = assert!(HEADER_SIZE == 416);
 const _: () = assert!((HEADER_SIZE + MAX_STATE) as u64 <= MEMORY_OFFSET);
 const _: () = assert!(MEMORY_OFFSET.is_multiple_of(PAGE as u64));
 
-/// Why a file is no template of ours, as a clause about "it".
+/// The reason why a file is not a template of ours, as a clause about "it".
 pub type Refusal = &'static str;
 
-/// What a template says of itself.
+/// The header of a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     pub key: Key,
-    /// For people.
+    /// A description for people.
     pub description: String,
-    /// Bytes.
+    /// The size in bytes.
     pub memory_size: u64,
     pub memory_digest: [u8; 32],
-    /// In milliseconds at best.
+    /// The time that building took, rounded to milliseconds in the file.
     pub build_time: Duration,
-    /// Seconds since 1970.
+    /// The time of creation, in seconds since 1970.
     pub created: u64,
 }
 
-/// How long the file with this much memory is; `None` for a memory that is no number of whole
-/// pages, or longer than any.
+/// Returns the length of a file with this much memory, or `None` if the memory is not a number of
+/// whole pages or is too long.
 pub fn file_length(memory_size: u64) -> Option<u64> {
     let whole = memory_size > 0 && memory_size.is_multiple_of(PAGE as u64);
     whole
@@ -72,8 +72,8 @@ pub fn file_length(memory_size: u64) -> Option<u64> {
 }
 
 impl Header {
-    /// The header, then the state. An error if something is longer than its field, or the memory
-    /// of no sound length.
+    /// Encodes the header, followed by the state. It is an error if a part is longer than its
+    /// field, or if the memory's length is invalid.
     pub fn encode(&self, state: &[u8]) -> Result<Vec<u8>> {
         let length = self.description.len();
         ensure!(
@@ -111,7 +111,7 @@ impl Header {
         Ok(bytes)
     }
 
-    /// From a header and its state, no more and no less.
+    /// Decodes a header followed by its state. There must be no more bytes and no fewer.
     pub fn decode(bytes: &[u8]) -> Result<Self, Refusal> {
         let (header, state) = bytes.split_first_chunk().ok_or("its header is cut short")?;
         if state.len() != state_length(header)? {
@@ -151,8 +151,8 @@ impl Header {
     }
 }
 
-/// How many bytes of state follow this header, at most [`MAX_STATE`]. Says nothing yet about the
-/// rest of it.
+/// Returns the number of bytes of state that follow this header, at most [`MAX_STATE`]. The rest of
+/// the header is not checked yet.
 pub fn state_length(header: &[u8; HEADER_SIZE]) -> Result<usize, Refusal> {
     if !header.starts_with(&MAGIC) {
         return Err("it is not a template");
@@ -167,7 +167,8 @@ pub fn state_length(header: &[u8; HEADER_SIZE]) -> Result<usize, Refusal> {
         .ok_or("its state is longer than any")
 }
 
-/// The header up to the seal; its length is fixed, so nothing can move between the two.
+/// Computes the seal of the header's fields and the state. The fields have a fixed length, so no
+/// byte can move between the two.
 fn seal(header: &[u8], state: &[u8]) -> [u8; 32] {
     Sha256::new()
         .chain_update(header)
@@ -176,7 +177,7 @@ fn seal(header: &[u8], state: &[u8]) -> [u8; 32] {
         .into()
 }
 
-/// What is left to read of a header.
+/// The part of a header that is not read yet.
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
@@ -210,7 +211,7 @@ mod tests {
         }
     }
 
-    /// A file of the right shape, with any content, under a seal that fits.
+    /// Returns a file of the right shape with any content, under a seal that fits.
     fn sealed(mut bytes: Vec<u8>, state: &[u8]) -> Vec<u8> {
         bytes[..8].copy_from_slice(&MAGIC);
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());

@@ -1,4 +1,4 @@
-//! What is in the store: to look at, and to remove.
+//! The contents of the store, for `list`, `verify` and `prune`.
 
 use crate::clock::since_1970;
 use crate::fs::{remove, size_on_disk};
@@ -9,17 +9,17 @@ use nix::fcntl::FlockArg;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// What [`Store::list`] tells of a template.
+/// An entry of [`Store::list`].
 #[derive(Debug)]
 pub struct Entry {
     pub key: Key,
-    /// Bytes on disk.
+    /// The bytes on disk.
     pub size: u64,
-    /// What it says of itself, if header and state verify; why not, otherwise.
+    /// The template's own data if header and state verify, and otherwise why they do not.
     pub about: Result<About, String>,
 }
 
-/// What a template says of itself.
+/// The data that a template holds about itself.
 #[derive(Debug)]
 pub struct About {
     pub description: String,
@@ -28,7 +28,7 @@ pub struct About {
 }
 
 impl Store {
-    /// All templates, newest first, and those that would be refused at the end.
+    /// Lists all templates: the newest first, and those that would be refused at the end.
     pub fn list(&self) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
         for (key, role, path) in self.files()? {
@@ -52,7 +52,7 @@ impl Store {
         Ok(entries)
     }
 
-    /// Whether the template of this key is there and all of its memory is what was saved.
+    /// Checks whether the template of this key exists and all of its memory is what was saved.
     pub fn verify(&self, key: &Key) -> Result<bool> {
         match self.find(key)? {
             Found::Ready(template) => template.verify(),
@@ -60,15 +60,16 @@ impl Store {
         }
     }
 
-    /// How long building the newest readable template took, of whatever key.
+    /// Returns how long the build of the newest readable template took, whatever its key.
     pub fn last_build_time(&self) -> Option<Duration> {
         let entries = self.list().ok()?;
         let newest = entries.into_iter().find_map(|entry| entry.about.ok())?;
         Some(newest.build_time)
     }
 
-    /// Removes all templates but one, with what killed builders and locks left; nothing of a key
-    /// that is being built. Returns how many templates and leftovers, and their bytes on disk.
+    /// Removes all templates but one, and what killed builders and locks left behind. It skips keys
+    /// that are being built. Returns the number of removed templates and leftovers, and their bytes
+    /// on disk.
     pub fn prune(&self, keep: Option<&Key>) -> Result<(usize, u64)> {
         let (mut files, mut bytes) = (0, 0);
         let keys: BTreeSet<_> = self.files()?.into_iter().map(|(key, ..)| key).collect();

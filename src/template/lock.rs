@@ -1,4 +1,4 @@
-//! One builder of a template at a time.
+//! A lock that lets only one builder of a template work at a time.
 
 use crate::fs::{is_at, remove};
 use crate::template::Key;
@@ -10,7 +10,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
-/// The right to build the template of a key, until it is dropped, or its process ends.
+/// The right to build the template of a key. It ends when this is dropped or its process ends.
 #[derive(Debug)]
 pub struct Lock {
     pub(super) key: Key,
@@ -20,7 +20,7 @@ pub struct Lock {
 
 impl Store {
     /// Waits for the right to build this template. If somebody else has it, `waiting` is called
-    /// first. What a killed builder left of it is removed.
+    /// first. Drafts that a killed builder left are removed.
     ///
     /// Any signal with a handler ends the wait with EINTR, unless the handler was installed with
     /// SA_RESTART or the signal is blocked.
@@ -35,7 +35,7 @@ impl Store {
         Ok(lock)
     }
 
-    /// `None`: somebody else holds it.
+    /// Takes the lock, or returns `None` if somebody else holds it.
     pub(super) fn acquire(&self, key: &Key, how: FlockArg) -> Result<Option<Lock>> {
         let path = self.path(key, LOCK);
         let doing = || format!("locking {}", path.display());
@@ -53,7 +53,7 @@ impl Store {
                 Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
                 Err((_, errno)) => return Err(errno).with_context(doing),
             };
-            // Not if it was pruned before we had it: others lock the file that is there now.
+            // If the file was pruned before it was locked, others lock the file that is there now.
             if is_at(&held, &path).with_context(doing)? {
                 return Ok(Some(Lock {
                     key: key.clone(),
@@ -64,8 +64,8 @@ impl Store {
         }
     }
 
-    /// What a killed builder left. Returns how many files, and their bytes on disk. Only for who
-    /// holds the lock.
+    /// Removes the drafts that a killed builder left. Returns their number and their bytes on disk.
+    /// Only the holder of the lock may call it.
     pub(super) fn remove_drafts(&self, key: &Key) -> Result<(usize, u64)> {
         let (mut files, mut bytes) = (0, 0);
         for (owner, role, path) in self.files()? {
@@ -82,7 +82,8 @@ impl Store {
 }
 
 impl Lock {
-    /// Removes its file too, while it is still held: whoever waits for it starts again.
+    /// Removes the lock's file while the lock is still held, so that whoever waits for it starts
+    /// again.
     pub(super) fn discard(self) -> Result<()> {
         remove(&self.path)?;
         Ok(())
@@ -182,7 +183,8 @@ mod tests {
             });
             let thread = waits.recv().unwrap();
             while !waiting.is_finished() {
-                // Before it waits, a signal is lost on it; after that, it may have ended.
+                // A signal that comes before it waits has no effect; later, the thread may have
+                // ended.
                 pthread_kill(thread, Signal::SIGUSR1).unwrap_or_default();
                 thread::sleep(Duration::from_millis(5));
             }

@@ -1,4 +1,4 @@
-//! Memory as pages, most of them zero, and its digest.
+//! Memory as pages, most of which are zero, and its digest.
 
 use crate::units::{HUGE_PAGE, PAGE};
 use anyhow::{Context, Result};
@@ -12,13 +12,13 @@ pub(super) fn is_zero(page: &[u8; PAGE]) -> bool {
     *page == [0; PAGE]
 }
 
-/// SHA-256 over index (u64, little-endian) and content of every page that is not zero, so that
+/// A SHA-256 over index (u64, little-endian) and content of every page that is not zero, so that
 /// holes cost nothing.
 #[derive(Default)]
 pub(super) struct Digest(Sha256);
 
 impl Digest {
-    /// The pages of one memory in ascending order; zero ones may be left out.
+    /// Adds a page. Pages come in ascending order; zero pages may be left out.
     pub fn add(&mut self, index: u64, page: &[u8; PAGE]) {
         if !is_zero(page) {
             self.0.update(index.to_le_bytes());
@@ -31,7 +31,8 @@ impl Digest {
     }
 }
 
-/// The digest of the memory in a file: `size` bytes from `offset`, both multiples of [`PAGE`].
+/// Computes the digest of the memory in a file: `size` bytes from `offset`, both multiples of
+/// [`PAGE`].
 pub(super) fn digest(file: &File, offset: u64, size: u64) -> Result<[u8; 32]> {
     let (mut digest, end) = (Digest::default(), offset + size);
     let mut at = offset;
@@ -66,7 +67,7 @@ fn add_range(
     Ok(())
 }
 
-/// Where data or a hole is, from here on; `None` past the end.
+/// Returns the offset of the next data or hole from here on, or `None` past the end.
 fn seek(file: &File, from: u64, what: Whence) -> Result<Option<u64>> {
     match lseek(file, i64::try_from(from)?, what) {
         Ok(offset) => Ok(Some(u64::try_from(offset)?)),

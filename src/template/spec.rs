@@ -1,4 +1,4 @@
-//! What a template is made for, and what its name depends on.
+//! The machine that a template is made for, and the key that it is stored under.
 
 use crate::image::Image;
 use crate::key::Key;
@@ -8,24 +8,24 @@ use crate::vm::mode::Mode;
 use anyhow::Result;
 use std::time::Duration;
 
-/// The use of a template: all that a job cannot change any more.
+/// The properties of a template's machine that a job can no longer change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TemplateSpec {
     /// Guest memory in bytes.
     pub memory: u64,
-    /// Processes and threads at once.
+    /// The most processes and threads at once.
     pub pids: u32,
     pub root: bool,
-    /// What has the interpreter that is started ahead.
+    /// The image whose interpreter is started ahead.
     pub image: Image,
 }
 
-/// How long a guest whose kernel runs natively may take to boot, and then to start Python: a
-/// hundred times as long as it does. One that takes longer is emulated instead.
+/// The time that a guest whose kernel runs natively may take to boot, and then to start Python: a
+/// hundred times the usual. A guest that takes longer is emulated instead.
 const NATIVE_LIMIT: Duration = Duration::from_secs(60);
 
 impl TemplateSpec {
-    /// Returns the name of the template, which changes with everything that the saved machine depends on.
+    /// Returns the template's key, which changes with everything that the saved machine depends on.
     pub fn key(&self, mode: Mode) -> Result<Key> {
         let image = &self.image;
         let interpreter = serde_json::to_vec(&(&image.warm, image.warm_language()))?;
@@ -40,7 +40,7 @@ impl TemplateSpec {
         ]))
     }
 
-    /// Returns the limits that hold while a template is made.
+    /// Returns the limits that apply while a template is made.
     pub fn limits(&self, mode: Mode) -> Limits {
         let limit = match mode {
             Mode::Native => NATIVE_LIMIT,
@@ -58,7 +58,7 @@ impl TemplateSpec {
         }
     }
 
-    /// Returns what the list of templates says of it.
+    /// Returns the description of the template for the list of templates.
     pub fn describe(&self) -> String {
         let root = if self.root { ", as root" } else { "" };
         format!(

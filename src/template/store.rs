@@ -10,47 +10,48 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-// What follows `KEY.` in the names of files.
+// Roles of files, which follow `KEY.` in their names.
 pub(super) const TEMPLATE: &str = "template";
 pub(super) const LOCK: &str = "lock";
-/// A prefix; the rest is of the builder's own.
+/// A prefix; each builder appends a suffix of its own.
 pub(super) const DRAFT: &str = "writer-";
 
 /// The templates of this user.
 #[derive(Debug)]
 pub struct Store(PathBuf);
 
-/// What there is under a key.
+/// The result of looking up a key.
 #[derive(Debug)]
 pub enum Found {
     Ready(Template),
     Missing,
-    /// A file that must not be used, and why not, as a clause about "it". Publishing replaces it.
+    /// There is a file that must not be used, and why, as a clause about "it". Publishing replaces
+    /// it.
     Refused(String),
 }
 
 /// A template that may be run.
 #[derive(Debug)]
 pub struct Template {
-    /// Verified.
+    /// The verified state.
     pub state: Vec<u8>,
-    /// The file, open for reading, and where in it the memory is, in bytes. Not verified, but
-    /// of the right length.
+    /// The file, open for reading, and the offset of the memory in it, in bytes. The memory is not
+    /// verified, but has the right length.
     pub memory: File,
     pub memory_offset: u64,
     pub memory_size: u64,
-    /// How long building it took.
+    /// The time that building it took.
     pub build_time: Duration,
     pub(super) header: Header,
 }
 
 impl Store {
-    /// `templates` in the user's cache, made if it is not there.
+    /// Opens `templates` in the user's cache, and creates it if it does not exist.
     pub fn open() -> Result<Self> {
         cache::subdirectory("templates").map(Self)
     }
 
-    /// In a directory that is there, and private.
+    /// Returns the store in a directory, which must exist and be private.
     pub fn at(directory: &Path) -> Self {
         Self(directory.into())
     }
@@ -63,7 +64,7 @@ impl Store {
         self.0.join(format!("{key}.{role}"))
     }
 
-    /// Key, role and path of all files that are ours by their names.
+    /// Lists all files that are ours by their names, as key, role and path.
     pub(super) fn files(&self) -> Result<Vec<(Key, String, PathBuf)>> {
         let reading = || format!("reading the directory {}", self.directory().display());
         let mut files = Vec::new();
@@ -81,8 +82,8 @@ impl Store {
         Ok(files)
     }
 
-    /// The template of a key, its header and state verified. An error is one of the system; all
-    /// that is wrong with the file itself is a reason to refuse it.
+    /// Finds the template of a key, with its header and state verified. An error is one of the
+    /// system; anything wrong with the file itself is a reason to refuse it.
     pub fn find(&self, key: &Key) -> Result<Found> {
         let path = self.path(key, TEMPLATE);
         let opened = cache::open_trusted(&path)
@@ -98,7 +99,8 @@ impl Store {
 }
 
 impl Store {
-    /// Whether a template can be published under this key: before the work of building one.
+    /// Checks that a template can be published under this key. It is called before the work of
+    /// building one.
     pub fn check_place(&self, key: &Key) -> Result<()> {
         let path = self.path(key, TEMPLATE);
         if path.symlink_metadata().is_ok_and(|there| there.is_dir()) {
@@ -139,7 +141,7 @@ impl Template {
         })
     }
 
-    /// Whether the memory is what was written. Reads all of it that is no hole.
+    /// Checks whether the memory is what was written. It reads all of it except holes.
     pub fn verify(&self) -> Result<bool> {
         let digest = pages::digest(&self.memory, self.memory_offset, self.memory_size)?;
         Ok(digest == self.header.memory_digest)

@@ -1,4 +1,4 @@
-//! A template that is being written.
+//! The writer of a template.
 
 use crate::clock::since_1970;
 use crate::template::Lock;
@@ -15,11 +15,12 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Fewer zero pages than this between two others are kept as well: each run of pages is mapped on
-/// its own.
+/// The number of zero pages from which a gap between two other pages is left out. Smaller gaps are
+/// kept as well, since each run of pages is mapped on its own.
 pub const GAP: u32 = 64;
 
-/// A template that is being written, under a name that nobody reads. Dropped, it is gone.
+/// A template that is being written, under a name that nobody reads. Its file is removed when this
+/// is dropped.
 pub struct TemplateWriter<'a> {
     store: &'a Store,
     lock: &'a Lock,
@@ -27,20 +28,20 @@ pub struct TemplateWriter<'a> {
     file: File,
     memory_size: u64,
     digest: Digest,
-    /// Pages that are not written yet, all of one huge page, from the one with this index on.
+    /// Pages that are not written yet. They are all in one huge page, and begin with index `first`.
     pending: Vec<u8>,
     first: u64,
-    /// The least index that may come.
+    /// The least index that the next page may have.
     next: u64,
     published: bool,
 }
 
 impl Store {
-    /// Begins a template with `memory_size` bytes of memory, a multiple of [`PAGE`], all zero so
-    /// far.
+    /// Begins a template with `memory_size` bytes of memory, a multiple of [`PAGE`], which is all
+    /// zero so far.
     pub fn writer<'a>(&'a self, lock: &'a Lock, memory_size: u64) -> Result<TemplateWriter<'a>> {
         let length = file_length(memory_size).context("a memory of no sound length")?;
-        // The lock is not enough: some network file systems have it do nothing between hosts.
+        // The lock is not enough: on some network file systems it has no effect between hosts.
         let nanoseconds = since_1970().as_nanos();
         let role = format!("{DRAFT}{}-{nanoseconds}", std::process::id());
         let path = self.path(&lock.key, &role);
@@ -76,7 +77,8 @@ impl Store {
 }
 
 impl TemplateWriter<'_> {
-    /// The page at `index * PAGE` of the memory. In ascending order; zero pages may be left out.
+    /// Writes the page at `index * PAGE` of the memory. Pages come in ascending order; zero pages
+    /// may be left out.
     pub fn write_page(&mut self, index: u64, page: &[u8; PAGE]) -> Result<()> {
         assert!(
             index >= self.next && index < self.memory_size / PAGE as u64,
@@ -99,8 +101,8 @@ impl TemplateWriter<'_> {
         Ok(())
     }
 
-    /// Whether the page belongs to the same huge page as what is pending. What is written at once,
-    /// and fills a huge page, a file system can keep in one.
+    /// Checks whether the page belongs to the same huge page as the pending ones. A file system can
+    /// keep in one huge page what is written at once and fills it.
     fn is_in_the_piece(&self, index: u64) -> bool {
         let piece = (HUGE_PAGE / PAGE) as u64;
         index / piece == self.first / piece
@@ -115,19 +117,19 @@ impl TemplateWriter<'_> {
         Ok(())
     }
 
-    /// Has room on the disk for these pages, zero or not: a mapping of them then never fails for
-    /// want of it, nor makes the file grow.
+    /// Reserves room on the disk for these pages, zero or not. A mapping of them then never fails
+    /// for lack of room, nor makes the file grow.
     pub fn reserve(&mut self, first: u64, count: u64) -> Result<()> {
         let (offset, length) = (MEMORY_OFFSET + first * PAGE as u64, count * PAGE as u64);
         let (offset, length) = (i64::try_from(offset)?, i64::try_from(length)?);
         match fallocate(&self.file, FallocateFlags::empty(), offset, length) {
-            // Not every file system can.
+            // Not every file system supports it.
             Ok(()) | Err(Errno::EOPNOTSUPP) => Ok(()),
             Err(errno) => Err(errno).with_context(|| self.store.writing(self.lock)),
         }
     }
 
-    /// The file and the offset at which the memory is so far, to try it out before others can.
+    /// Returns the file and the offset of the memory so far, to try it out before it is published.
     pub fn memory(&mut self) -> Result<(File, u64)> {
         self.flush()?;
         let file = self.file.try_clone();
@@ -135,8 +137,8 @@ impl TemplateWriter<'_> {
         Ok((file, MEMORY_OFFSET))
     }
 
-    /// Makes it the template of its key, in place of whatever was there, and opens it as
-    /// [`Store::find`] does. At most 1 MiB of state and 256 bytes of description.
+    /// Publishes it as the template of its key, in place of any other, and opens it as
+    /// [`Store::find`] does. The state has at most 1 MiB, and the description at most 256 bytes.
     pub fn publish(
         mut self,
         state: &[u8],
@@ -170,7 +172,8 @@ impl TemplateWriter<'_> {
         }
     }
 
-    /// Synced before the rename: after a crash of the host, nobody checks the memory.
+    /// Completes the file. It is synced before the rename, because nobody checks the memory after a
+    /// crash of the host.
     fn complete(&self, head: &[u8]) -> io::Result<()> {
         self.file.write_all_at(head, 0)?;
         self.file.set_permissions(Permissions::from_mode(0o400))?;
@@ -181,7 +184,7 @@ impl TemplateWriter<'_> {
 impl Drop for TemplateWriter<'_> {
     fn drop(&mut self) {
         if !self.published {
-            // If that fails, the next holder of the lock does it.
+            // If this fails, the next holder of the lock removes the file.
             fs::remove_file(&self.path).unwrap_or_default();
         }
     }
@@ -247,7 +250,8 @@ mod tests {
         let chunk = (HUGE_PAGE / PAGE) as u64;
         let count = 2 * chunk;
         let mut writer = fixture.store.writer(&lock, count * PAGE as u64).unwrap();
-        // With few zeroes between them, and with as many as are and are not written.
+        // Some pages have few zero pages between them; others have as many as are kept, or as are
+        // left out.
         let apart = [chunk + 10, chunk + 73, chunk + 137, chunk + 202];
         let is_there = |index: u64| index <= chunk || apart.contains(&index);
         for index in (0..count).filter(|&index| is_there(index)) {

@@ -1,29 +1,30 @@
 //! Output that the guest's kernel gathers in its memory, where a copy is cheaper than an exit
 //! ([`guest::hypercall::buffer`]).
 //!
-//! The kernel asks us to take it when the buffer is full, when somebody may be waiting for what it
-//! holds, and before it tells us anything else. When a machine has stopped, whatever for, we look of
-//! our own accord. A guest may write there what it likes: nothing comes of it but output, of bytes of
-//! its own.
+//! The kernel asks the host to take the output when the buffer is full, when somebody may be
+//! waiting for it, and before any other report. When a machine has stopped, for whatever reason,
+//! the host takes the output unasked. A guest may write anything to the buffer: the only effect is
+//! output, made of the guest's own bytes.
 
 use crate::vm::memory::Memory;
 use guest::hypercall::buffer::{HEADER, SIZE};
 use guest::stream;
 use vm_memory::Bytes;
 
-/// Where it is, once the guest has said so.
+/// The guest's output buffer, once the guest has announced it.
 #[derive(Default)]
 pub struct Buffer {
     address: Option<u64>,
 }
 
 impl Buffer {
-    /// A guest-physical address, by the guest. 0 is that of no buffer.
+    /// Sets the guest-physical address that the guest announced. 0 means that there is no buffer.
     pub fn move_to(&mut self, address: u64) {
         self.address = (address != 0).then_some(address);
     }
 
-    /// Empties it: the stream, and what was held for that. Not while the guest runs.
+    /// Empties the buffer: returns the stream and the bytes held for it. The guest must not run
+    /// meanwhile.
     pub fn take(&self, memory: &Memory) -> Option<(u8, Vec<u8>)> {
         let buffer = memory.slice(self.address?, SIZE, true)?;
         let [sent, filled, stream]: [u32; 3] = buffer.read_obj(0).ok()?;
@@ -33,7 +34,7 @@ impl Buffer {
         let length = filled.checked_sub(sent).filter(|&length| length > 0)?;
         let start = HEADER.checked_add(sent as usize)?;
         let held = buffer.subslice(start, length as usize).ok()?;
-        // Not earlier: what the guest says may be more than any host has.
+        // This must not come before the checks: the guest may claim more bytes than any host has.
         let mut bytes = vec![0; held.len()];
         held.copy_to(&mut bytes);
         buffer.write_obj(filled, 0).ok()?;
@@ -56,11 +57,11 @@ mod tests {
         Memory::new(RAM, runtime).unwrap()
     }
 
-    /// What is taken of a buffer at this address with this header, before bytes that count.
+    /// Takes the output of a buffer at this address, with this header and bytes that count up.
     fn taken(memory: &Memory, address: u64, header: [u32; 3]) -> Option<(u8, Vec<u8>)> {
         let ram = memory.ram();
         let bytes: Vec<u8> = (0..SIZE - HEADER).map(|index| index as u8).collect();
-        // As far as there is memory.
+        // Bytes beyond the end of memory are dropped.
         let _ = ram.write(&bytes, GuestAddress(address.wrapping_add(HEADER as u64)));
         let _ = ram.write_obj(header, GuestAddress(address));
         let mut buffer = Buffer::default();

@@ -1,4 +1,4 @@
-//! Port I/O and memory-mapped I/O: which device answers at which address.
+//! Port I/O and memory-mapped I/O: the dispatch of an access to the device at its address.
 
 use crate::devices::Violation;
 use crate::devices::ioapic::Ioapic;
@@ -26,7 +26,7 @@ pub struct Bus {
     pub unknown: Unknown,
 }
 
-/// How often the guest looked for what is not there.
+/// Counts of the guest's accesses to ports, addresses and services that do not exist.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Unknown {
     pub ports: u64,
@@ -34,7 +34,7 @@ pub struct Unknown {
     pub services: u64,
 }
 
-/// What is saved of the devices.
+/// The saved state of the devices.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct BusState {
     raised: u32,
@@ -43,15 +43,15 @@ pub struct BusState {
     vsock: VirtioMmioState,
 }
 
-/// What the vCPU thread must do about an access.
+/// The action that an access requires of the vCPU thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     None,
     /// The guest asked for a reset.
     Reset,
-    /// The guest made a hypercall; its registers say which.
+    /// The guest made a hypercall, which its registers describe.
     Hypercall,
-    /// The hypercall that says by itself what it is: take what is in the buffer of output.
+    /// The guest made the one hypercall that uses no registers: take the output in the buffer.
     Flush,
 }
 
@@ -70,7 +70,7 @@ impl Bus {
         })
     }
 
-    /// Devices that go on from a saved state.
+    /// Makes devices that go on from a saved state.
     pub fn from_state(state: BusState) -> Result<Self> {
         let irqs = IrqLines::default();
         irqs.raise_all(state.raised);
@@ -88,7 +88,7 @@ impl Bus {
         })
     }
 
-    /// The state of all devices, if they are at rest.
+    /// Returns the state of all devices if they are at rest.
     pub fn state(&self) -> Option<BusState> {
         let vsock = self.vsock.state()?;
         let raised = self.irqs.take_raised();
@@ -101,7 +101,7 @@ impl Bus {
         })
     }
 
-    /// A port that nothing answers reads as all ones, like an empty ISA bus.
+    /// Reads a port. One without a device reads as all ones, like an empty ISA bus.
     pub fn read_port(&mut self, port: u16, data: &mut [u8]) {
         match (port, data) {
             (SERIAL_PORT..=SERIAL_LAST, [byte]) => {
@@ -132,7 +132,7 @@ impl Bus {
         }
     }
 
-    /// An address that nothing answers reads as all ones.
+    /// Reads an address. One without a device reads as all ones.
     pub fn read_memory(&mut self, address: u64, data: &mut [u8]) {
         match address {
             VSOCK_MMIO..=VSOCK_LAST => self.vsock.read(address - VSOCK_MMIO, data),

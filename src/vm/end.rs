@@ -1,4 +1,4 @@
-//! How the run of a guest ends, and why it cannot go on.
+//! The end of a guest's run, and the reasons why it cannot go on.
 
 use crate::devices::Violation;
 use crate::outcome::Crash;
@@ -7,16 +7,16 @@ use anyhow::Error;
 /// The end of a guest's run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// Nothing more was wanted of it.
+    /// The host needs nothing more from the guest.
     Done,
     Crashed(Crash),
 }
 
 /// The reason why a guest cannot go on.
 pub enum RunError {
-    /// The guest's own doing, or the loss of its memory.
+    /// The guest caused it, or its memory was lost.
     Crashed(Crash),
-    /// This host could not do what a guest may expect of it.
+    /// This host could not do something that a guest may expect.
     Failed(Error),
 }
 

@@ -1,4 +1,4 @@
-//! What /dev/kvm is on this host: absent, forbidden, too old, or one of two families.
+//! The state of /dev/kvm on this host: absent, forbidden, too old, or of one of two families.
 //!
 //! `doctor` and `run` share the sentences and remedies here.
 
@@ -15,17 +15,18 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// How the host runs a guest's kernel mode. User mode is native on both.
+/// The way in which the host runs a guest's kernel mode. User mode is native in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
-    /// VT-x or AMD-V, nested or not: native.
+    /// Kernel mode is native, on VT-x or AMD-V, nested or not.
     Hardware,
-    /// No such processor feature: kernel mode is emulated, an instruction at a time.
+    /// The processor lacks that feature, so kernel mode is emulated, one instruction at a time.
     Software,
 }
 
 impl Family {
-    /// By the host's modules, where no KVM can be tried: a software KVM registers as one of its own.
+    /// Guesses the family from the host's modules, for a host where KVM cannot be tried: a software
+    /// KVM registers as a module of its own.
     pub fn detect() -> Self {
         if Path::new("/sys/module/kvm_pvm").exists() {
             Self::Software
@@ -45,7 +46,7 @@ impl Family {
 /// The version that KVM_GET_API_VERSION has returned since Linux 2.6.22.
 const API_VERSION: i32 = 12;
 
-/// Capabilities that we cannot do without, and the Linux version that brought each.
+/// Capabilities that a machine needs, and the Linux version that introduced each.
 pub const NEEDED: [(&str, Cap, &str); 8] = [
     ("KVM_CAP_USER_MEMORY", Cap::UserMemory, "2.6.25"),
     ("KVM_CAP_EXT_CPUID", Cap::ExtCpuid, "2.6.26"),
@@ -57,7 +58,7 @@ pub const NEEDED: [(&str, Cap, &str); 8] = [
     ("KVM_CAP_XSAVE", Cap::Xsave, "2.6.36"),
 ];
 
-/// Why KVM cannot be used, with what to do about it.
+/// The reason why KVM cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Problem {
     Absent(PathBuf),
@@ -79,18 +80,18 @@ pub enum Problem {
     NoVm(i32),
 }
 
-/// How the user comes to be let in.
+/// The way for the user to get access to the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Way {
-    /// Into the group of this name, which the device lets in.
+    /// Join the group of this name, which has access to the device.
     Join(String),
-    /// /etc/group says that the user is in that group, but this login session began before.
+    /// Log in again: /etc/group has the user in this group, but the login session began before.
     LogIn(String),
-    /// The device lets no group in that one could be in.
+    /// Change the device's permissions: no group that the user could join has access.
     Permit,
 }
 
-/// Opens KVM and checks that it has what we need.
+/// Opens KVM and checks that it has the needed capabilities.
 pub fn open(path: &Path) -> Result<Kvm, Problem> {
     let kvm = open_device(path)?;
     match kvm.get_api_version() {
@@ -107,7 +108,8 @@ pub fn open(path: &Path) -> Result<Kvm, Problem> {
     }
 }
 
-/// What a saved machine depends on beside our own build: the host's processor and kernel.
+/// Returns a fingerprint of what a saved machine depends on besides our own build: the host's
+/// processor and kernel.
 pub fn fingerprint() -> anyhow::Result<&'static [u8]> {
     static FINGERPRINT: OnceLock<Vec<u8>> = OnceLock::new();
     match FINGERPRINT.get() {
@@ -120,7 +122,8 @@ fn read_fingerprint() -> anyhow::Result<Vec<u8>> {
     let kernel = nix::sys::utsname::uname().context("asking for the kernel's name")?;
     let mut bytes = kernel.release().as_bytes().to_vec();
     bytes.extend(kernel.version().as_bytes());
-    // CPUID itself is slow where the host is itself a guest. Its first processor is as all are.
+    // The CPUID instruction itself is slow where the host is itself a guest. The first processor
+    // stands for all.
     const ENOUGH: u64 = 8192;
     let mut processor = Vec::with_capacity(ENOUGH as usize);
     File::open("/proc/cpuinfo")
@@ -139,7 +142,7 @@ fn read_fingerprint() -> anyhow::Result<Vec<u8>> {
         ];
         let name = line.split(|&byte| byte == b'\t').next();
         match name {
-            // The next processor begins.
+            // The entry of the next processor begins.
             Some(b"") => break,
             Some(name) if WHAT_IT_IS.contains(&name) => bytes.extend(line),
             _ => {}
@@ -148,12 +151,13 @@ fn read_fingerprint() -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Creates a VM: another hypervisor may hold the processor.
+/// Creates a VM. This fails if another hypervisor holds the processor.
 pub fn create_vm(kvm: &Kvm) -> Result<VmFd, Problem> {
     loop {
         match kvm.create_vm().map_err(|error| error.errno()) {
             Ok(vm) => return Ok(vm),
-            // It waits for locks, and any signal ends that: also one that stops us and goes on.
+            // KVM waits for locks, and any signal ends that wait, even one that only stops and
+            // continues us.
             Err(libc::EINTR) => {}
             Err(libc::EBUSY) => return Err(Problem::Busy),
             Err(errno) => return Err(Problem::NoVm(errno)),
@@ -161,7 +165,7 @@ pub fn create_vm(kvm: &Kvm) -> Result<VmFd, Problem> {
     }
 }
 
-/// What to do if the host has too little of something.
+/// Returns the remedy if the error is that the host has too little of something.
 pub fn shortage(error: &anyhow::Error) -> Option<&'static str> {
     let errno = |cause: &(dyn std::error::Error + 'static)| {
         let io = cause.downcast_ref::<io::Error>();
@@ -190,7 +194,7 @@ fn open_device(path: &Path) -> Result<Kvm, Problem> {
         path: path.into(),
         errno,
     };
-    // No path has a NUL in it.
+    // A path cannot contain a NUL.
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| unopenable(libc::EINVAL))?;
     Kvm::new_with_path(name).map_err(|error| {
         let errno = error.errno();
@@ -209,8 +213,8 @@ fn open_device(path: &Path) -> Result<Kvm, Problem> {
     })
 }
 
-/// Looks the user up in the group database. Not through libc, whose look-ups load libraries
-/// into a process that has none; a user whom only a directory service knows counts as no member.
+/// Looks the user up in the group database. It does not use libc, whose look-ups load libraries
+/// into a process that has none. A user whom only a directory service knows counts as no member.
 fn way(path: &Path) -> Way {
     const ROOT: u32 = 0;
     const READ_AND_WRITE: u32 = 0o060;
@@ -230,7 +234,7 @@ fn way(path: &Path) -> Way {
     }
 }
 
-/// A field of the line whose field `key` is this number (passwd(5), group(5)).
+/// Returns a field of the line whose field `key` is this number (passwd(5), group(5)).
 fn field_where(file: &str, key: usize, number: u32, wanted: usize) -> Option<String> {
     let lines = std::fs::read_to_string(file).ok()?;
     lines
@@ -241,7 +245,7 @@ fn field_where(file: &str, key: usize, number: u32, wanted: usize) -> Option<Str
 }
 
 impl Problem {
-    /// What to do about it, in a sentence.
+    /// Returns the remedy, as a sentence.
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::Absent(_) => "enable virtualisation: in the firmware (VT-x or AMD-V), or nested \

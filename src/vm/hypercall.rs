@@ -1,7 +1,9 @@
-//! What we do for a guest kernel at its request ([`guest::hypercall`] has the ABI).
+//! The services that a guest kernel gets from the host by hypercall ([`guest::hypercall`] has the
+//! ABI).
 //!
-//! A byte of output that goes through a pipe, an agent and a socket takes the guest several wake-ups,
-//! and where its kernel is emulated milliseconds; a request is as quick as any exit.
+//! A byte of output that goes through a pipe, an agent and a socket takes the guest several
+//! wake-ups, which are milliseconds where its kernel is emulated; a hypercall is as quick as any
+//! exit.
 
 use crate::clock::since_1970;
 use crate::devices::Violation;
@@ -14,30 +16,32 @@ use guest::hypercall::{EXIT, FILES, JOB, NO_FILES, RANDOM, STDIN, WRITE};
 use kvm_bindings::{kvm_regs, kvm_sregs};
 use vm_memory::VolatileSlice;
 
-/// Bytes done in one request at most: we hold them meanwhile, and a time limit is never far away.
+/// The most bytes handled in one request: the host holds them meanwhile, and a time limit must not
+/// have to wait for long.
 const HELD_MAX: u64 = 1 << 20;
 
-/// The host's side of the hypercalls that are about the program.
+/// The host's side of the hypercalls that concern the program.
 pub trait HypercallHandler {
-    /// Takes what was written to a standard stream, or told ([`guest::stream`]).
+    /// Takes bytes that were written to a standard stream, or to another stream of
+    /// [`guest::stream`].
     fn output(&mut self, stream: u8, bytes: &[u8]) -> Result<(), Violation>;
-    /// Takes the next piece of the job, at most `room` bytes; none at its end. `None`: there is no job
-    /// yet, and the guest is to be left as it is, asking for it.
+    /// Returns the next piece of the job, at most `room` bytes and empty at its end. `None` means
+    /// that there is no job yet, and the guest must be left as it is, asking for one.
     fn job(&mut self, room: usize) -> Option<Vec<u8>>;
-    /// Takes the next piece of the program's files, at most `room` bytes; none at their end.
+    /// Returns the next piece of the program's files, at most `room` bytes and empty at their end.
     fn files(&mut self, room: usize) -> Vec<u8>;
     /// Notes that the files could not be made.
     fn no_files(&mut self, errno: u8);
     /// Notes that the program exits.
     fn exited(&mut self, status: u8);
-    /// Notes that the program looks for standard input.
+    /// Notes that the program wants standard input.
     fn wants_stdin(&mut self);
-    /// Whether the guest has its job, or is getting it.
+    /// Checks whether the guest has its job, or is getting it.
     fn has_begun(&self) -> bool;
 }
 
-/// Does what the guest's registers ask for, and leaves in them what it is to find. `buffer` is moved
-/// to where the guest says; `unknown` counts requests for what there is not.
+/// Does what the guest's registers ask for, and leaves the result in them. `buffer` moves to the
+/// address that the guest announces; `unknown` counts requests for services that do not exist.
 pub fn serve(
     regs: &mut kvm_regs,
     sregs: &kvm_sregs,
@@ -79,13 +83,14 @@ pub fn serve(
             regs.rcx -= put(&space, regs.rdi, &bytes);
         }
         NO_FILES => handler.no_files(operand),
-        // None of it is done.
+        // Such a request has no effect.
         _ => *unknown += 1,
     }
     Ok(())
 }
 
-/// Does what lies in one page after the other; gives the bytes done until the end or a fault.
+/// Runs `step` on one page after the other; returns the number of bytes done until the end or a
+/// fault.
 fn each_page<'a>(
     space: &AddressSpace<'a>,
     address: u64,

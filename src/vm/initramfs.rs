@@ -1,13 +1,13 @@
-//! A cpio archive in memory with what the kernel needs to start the agent
+//! The initramfs: a cpio archive in memory with the files that the kernel needs to start the agent
 //! (Documentation/driver-api/early-userspace/buffer-format.rst).
 
 const DIRECTORY: u32 = 0o040_755;
 const EXECUTABLE: u32 = 0o100_755;
 const CONSOLE: u32 = 0o020_600;
-/// Device number of /dev/console.
+/// The device number of /dev/console.
 const CONSOLE_DEVICE: (u32, u32) = (5, 1);
 
-/// `/init`, and `/dev/console` for its standard streams.
+/// Makes an archive with `/init`, and with `/dev/console` for its standard streams.
 pub fn with_init(init: &[u8]) -> Vec<u8> {
     let mut archive = Vec::with_capacity(init.len() + 1024);
     put(&mut archive, "dev", DIRECTORY, (0, 0), &[]);

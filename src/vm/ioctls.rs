@@ -1,5 +1,5 @@
-//! The ioctls of a machine whose guest runs (Documentation/virt/kvm/api.rst), by number: all that
-//! its thread must be able to make.
+//! The numbers of the ioctls that a machine's thread must be able to make while its guest runs
+//! (Documentation/virt/kvm/api.rst).
 
 use crate::vm::host::Family;
 use crate::vm::mode::Mode;
@@ -10,22 +10,23 @@ pub fn requests(mode: Mode) -> Vec<u64> {
     let mut requests = vec![
         // KVM_RUN
         request_code_none!(KVMIO, 0x80),
-        // KVM_GET_REGS, KVM_SET_REGS, KVM_GET_SREGS: services, and an instruction that nobody can run
+        // KVM_GET_REGS, KVM_SET_REGS, KVM_GET_SREGS: hypercalls, and reports of an instruction that
+        // cannot be run
         request_code_read!(KVMIO, 0x81, size_of::<kvm_regs>()),
         request_code_write!(KVMIO, 0x82, size_of::<kvm_regs>()),
         request_code_read!(KVMIO, 0x83, size_of::<kvm_sregs>()),
-        // KVM_GET_MP_STATE: has it halted?
+        // KVM_GET_MP_STATE: whether the vCPU has halted
         request_code_read!(KVMIO, 0x98, size_of::<kvm_mp_state>()),
         // KVM_SIGNAL_MSI: interrupts
         request_code_write!(KVMIO, 0xa5, size_of::<kvm_msi>()),
     ];
     if mode.family() == Family::Software {
-        // KVM_GET_MSRS: where the interrupt flag is, if the guest switched native mode on
+        // KVM_GET_MSRS: the address of the interrupt flag, if the guest switched native mode on
         requests.push(request_code_readwrite!(KVMIO, 0x88, size_of::<kvm_msrs>()));
     }
     if mode == Mode::Emulated {
         requests.extend([
-            // KVM_SET_SREGS, KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS: an exception, its address
+            // KVM_SET_SREGS, KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS: an exception and its address
             request_code_write!(KVMIO, 0x84, size_of::<kvm_sregs>()),
             request_code_read!(KVMIO, 0x9f, size_of::<kvm_vcpu_events>()),
             request_code_write!(KVMIO, 0xa0, size_of::<kvm_vcpu_events>()),

@@ -1,4 +1,4 @@
-//! Makes the vCPU thread look up from another thread, without a race.
+//! Kicks: they make the vCPU thread return to its loop, from another thread and without a race.
 
 use anyhow::{Context, Result};
 use kvm_ioctls::VcpuFd;
@@ -7,10 +7,11 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// The signal that a kick is.
+/// The signal that a kick sends.
 pub const KICK: Signal = Signal::SIGUSR1;
 
-/// Lets kicks interrupt system calls of this process. Once, before any thread.
+/// Lets kicks interrupt system calls of this process. It must be called once, before any thread
+/// starts.
 pub fn allow_kicks() -> Result<()> {
     extern "C" fn nothing(_: i32) {}
     let action = SigAction::new(
@@ -37,7 +38,8 @@ unsafe impl Send for Kicker {}
 unsafe impl Sync for Kicker {}
 
 impl Kicker {
-    /// `kicked` tells the vCPU thread of a kick that comes while it is outside the guest.
+    /// Makes a kicker. `kicked` tells the vCPU thread of a kick that comes while it is outside the
+    /// guest.
     pub(super) fn new(vcpu: &mut VcpuFd, kicked: Arc<AtomicBool>) -> Self {
         Self {
             immediate_exit: &raw mut vcpu.get_kvm_run().immediate_exit,
@@ -46,8 +48,8 @@ impl Kicker {
         }
     }
 
-    /// Says that the calling thread is the one that runs the vCPU. Whoever started us may have
-    /// blocked the signal; a kick must come through.
+    /// Makes the calling thread the one that runs the vCPU. It unblocks the signal, which our
+    /// parent process may have blocked, so that a kick comes through.
     pub fn enlist(&self) -> Result<()> {
         SigSet::from(KICK)
             .thread_unblock()
@@ -56,9 +58,9 @@ impl Kicker {
         Ok(())
     }
 
-    /// KVM_RUN returns EINTR: at once if it is running, when it is entered next otherwise
-    /// (Documentation/virt/kvm/api.rst, "immediate_exit"). Harmless once the thread has ended
-    /// but is not yet joined.
+    /// Makes KVM_RUN return EINTR: at once if it is running, otherwise when it is entered next
+    /// (Documentation/virt/kvm/api.rst, "immediate_exit"). This is harmless once the thread has
+    /// ended but is not yet joined.
     pub fn kick(&self) {
         let Some(&thread) = self.thread.get() else {
             return;
@@ -67,7 +69,7 @@ impl Kicker {
         // SAFETY: see the contract above; the byte is in the kvm_run page.
         let immediate_exit = unsafe { AtomicU8::from_ptr(self.immediate_exit) };
         immediate_exit.store(1, Ordering::Release);
-        // ESRCH: the thread has ended by itself, which is what a kick is for.
+        // ESRCH means that the thread has ended by itself, which is what a kick is for.
         pthread_kill(thread, KICK).unwrap_or_default();
     }
 }

@@ -1,4 +1,5 @@
-//! All of a machine but its vCPU: its memory, its devices, and the interrupts between them and the vCPU.
+//! A machine without its vCPU: the memory, the devices, and the interrupts between them and the
+//! vCPU.
 
 use crate::devices::Violation;
 use crate::vm::buffer::Buffer;
@@ -9,14 +10,14 @@ use anyhow::{Context, Result};
 use kvm_bindings::kvm_msi;
 use kvm_ioctls::VmFd;
 
-/// What a vCPU runs in.
+/// The machine that a vCPU runs in.
 ///
-/// Fields drop in this order: the memory outlives what maps it into the guest.
+/// Fields drop in this order: the memory must outlive the VM that maps it into the guest.
 pub struct Machine {
     pub fd: VmFd,
     pub memory: Memory,
     pub bus: Bus,
-    /// The guest's buffer of output.
+    /// The guest's output buffer.
     pub buffer: Buffer,
 }
 
@@ -30,7 +31,7 @@ impl Machine {
         }
     }
 
-    /// Takes what the guest's kernel has of its program's output.
+    /// Takes the program's output that the guest's kernel still holds.
     pub fn flush(&self, handler: &mut impl HypercallHandler) -> Result<(), Violation> {
         match self.buffer.take(&self.memory) {
             Some((stream, bytes)) if !self.memory.has_seen_loss() => handler.output(stream, &bytes),
@@ -38,7 +39,7 @@ impl Machine {
         }
     }
 
-    /// Gives the vCPU the interrupts that the devices raised.
+    /// Delivers the interrupts that the devices raised to the vCPU.
     pub fn deliver_interrupts(&mut self) -> Result<()> {
         let raised = self.bus.irqs.take_raised();
         for message in self.bus.ioapic.route(raised) {

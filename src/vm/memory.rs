@@ -1,4 +1,4 @@
-//! Guest memory: RAM of this VM alone, and the runtime image that all VMs share.
+//! Guest memory: the RAM of one VM, and the runtime image that all VMs share.
 
 use crate::units::PAGE;
 use crate::vm::layout::{HIGH_RAM, LOW_RAM_END, RUNTIME, RUNTIME_ALIGNMENT};
@@ -17,28 +17,29 @@ use vm_memory::{
 
 /// RAM in a file.
 pub struct SavedMemory {
-    /// Where it begins.
+    /// The file, and the offset at which the RAM begins.
     pub file: FileOffset,
-    /// Bytes of RAM, and so of the file from there.
+    /// The size of RAM in bytes, and so of this part of the file.
     pub size: u64,
-    /// The pages that hold anything but zeroes.
+    /// The pages that are not zero.
     pub filled: Pages,
 }
 
 /// The memory of one VM.
 ///
-/// Fields drop in this order: what is guarded outlives its guard.
+/// Fields drop in this order: the guarded mappings must outlive the guard.
 pub struct Memory {
     guard: SigbusGuard,
     ram: GuestMemoryMmap,
-    /// Pages of `ram` that held anything from the start.
+    /// The pages of `ram` that were not zero from the start.
     filled: Pages,
-    /// Kept apart from `ram`: devices have no business in it, and writing to it would be fatal.
+    /// The runtime image, apart from `ram`: no device accesses it, and writing to it would be
+    /// fatal.
     runtime: MmapRegion,
 }
 
 impl Memory {
-    /// `size` bytes of fresh RAM, and the runtime image.
+    /// Makes `size` bytes of fresh RAM, and maps the runtime image.
     pub fn new(size: u64, runtime: File) -> Result<Self> {
         Self::of(
             make_ram(size)?,
@@ -48,7 +49,7 @@ impl Memory {
         )
     }
 
-    /// RAM that starts out as what was saved of another, and keeps what is written to it to itself.
+    /// Makes RAM that begins with the content of a saved one and keeps its own changes private.
     pub fn from_saved(saved: &SavedMemory, runtime: File) -> Result<Self> {
         let ram = make_ram(saved.size)?;
         let mut before = 0;
@@ -78,12 +79,13 @@ impl Memory {
         })
     }
 
-    /// Whether some of it is gone: its file was cut short.
+    /// Checks whether some of the memory is lost, because its file was cut short.
     pub fn is_lost(&self) -> bool {
         self.guard.is_lost()
     }
 
-    /// Whether we have touched such a page: what we read there was nobody's.
+    /// Checks whether this process touched a lost page, so that it read bytes that were never the
+    /// guest's.
     pub fn has_seen_loss(&self) -> bool {
         self.guard.has_seen_loss()
     }
@@ -92,7 +94,7 @@ impl Memory {
         &self.ram
     }
 
-    /// Which pages of RAM have been written to, region by region.
+    /// Returns the pages of RAM that have been written to, for each region.
     pub fn written(&self) -> Result<Vec<Pages>> {
         self.ram
             .iter()
@@ -100,25 +102,25 @@ impl Memory {
             .collect()
     }
 
-    /// To be counted when the guest has run.
+    /// Returns the usage of RAM, to be counted once the guest has run.
     pub fn usage(&self) -> Result<Usage> {
         let regions = self.ram.iter().map(|region| &**region);
         Usage::new(regions, self.filled.clone())
     }
 
-    /// Makes the pages ready that another machine with such a memory wrote to.
+    /// Prepares the pages that another machine with the same memory wrote to.
     pub fn make_ready(&self, sets: &[Pages]) {
         for (region, set) in self.ram.iter().zip(sets) {
             set.make_ready(region);
         }
     }
 
-    /// Length of the range in which the guest sees the runtime image.
+    /// Returns the length of the range in which the guest sees the runtime image.
     pub fn runtime_size(&self) -> u64 {
         self.runtime.size() as u64
     }
 
-    /// `length` bytes at a guest-physical address. The runtime image is there for reading only.
+    /// Returns `length` bytes at a guest-physical address. The runtime image can only be read.
     pub fn slice(&self, address: u64, length: usize, write: bool) -> Option<VolatileSlice<'_, ()>> {
         if address < RUNTIME {
             return self.ram.get_slice(GuestAddress(address), length).ok();
@@ -129,7 +131,7 @@ impl Memory {
             .flatten()
     }
 
-    /// Gives the memory to the VM.
+    /// Registers the memory with the VM.
     pub fn register(&self, vm: &VmFd) -> Result<()> {
         let mut slots = Vec::new();
         for region in self.ram.iter() {
@@ -160,7 +162,7 @@ impl Memory {
     }
 }
 
-/// RAM has a hole below 4 GiB for devices.
+/// Makes RAM, which has a hole below 4 GiB for devices.
 fn make_ram(size: u64) -> Result<GuestMemoryMmap> {
     let low = size.min(LOW_RAM_END);
     let mut ranges = vec![(GuestAddress(0), low as usize)];
@@ -179,8 +181,8 @@ fn make_ram(size: u64) -> Result<GuestMemoryMmap> {
     GuestMemoryMmap::from_regions(regions).context("laying out guest memory")
 }
 
-/// A program that fills much memory takes one fault of the host's for 2 MiB, and not for 4 KiB. A
-/// host without huge pages is merely slower.
+/// Asks for huge pages: a program that fills much memory then takes one fault of the host's for 2
+/// MiB instead of 4 KiB. A host without huge pages is merely slower.
 fn ask_for_huge_pages(mapping: &MmapRegion) {
     // SAFETY: the range is the mapping's own, and the advice changes no content.
     unsafe {
@@ -189,9 +191,9 @@ fn ask_for_huge_pages(mapping: &MmapRegion) {
     }
 }
 
-/// Puts the pages of a file that hold anything into a region which `before` bytes of RAM precede.
-/// The others stay anonymous: the file's holes would cost it a page of the page cache each, and
-/// on a file system in memory even grow it.
+/// Maps the pages of a file that are not zero into a region that `before` bytes of RAM precede. The
+/// others stay anonymous: each hole in the file would cost a page of the page cache, and on a file
+/// system in memory even grow the file.
 fn map_saved(saved: &SavedMemory, region: &GuestRegionMmap, before: u64) -> Result<()> {
     for (first, count) in saved.filled.runs() {
         let start = (u64::from(first) * PAGE as u64).max(before);
@@ -220,7 +222,7 @@ fn map_saved(saved: &SavedMemory, region: &GuestRegionMmap, before: u64) -> Resu
     Ok(())
 }
 
-/// Shared and read-only: one copy in the host's page cache serves all VMs.
+/// Maps the runtime image, shared and read-only: one copy in the host's page cache serves all VMs.
 fn map_runtime(image: File) -> Result<MmapRegion> {
     let size = image
         .metadata()
@@ -242,7 +244,8 @@ fn map(builder: MmapRegionBuilder, write: i32, flags: i32) -> Result<MmapRegion>
         .with_mmap_flags(flags)
         .build()
         .map_err(|error| match error {
-            // Itself, so that who explains it can see what was short.
+            // This keeps the I/O error itself in the chain, so that `host::shortage` can find its
+            // errno.
             MmapRegionError::Mmap(error) => error.into(),
             error => anyhow::Error::from(error),
         })

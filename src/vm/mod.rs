@@ -1,4 +1,4 @@
-//! One virtual machine: the only place that knows KVM's ioctls.
+//! A virtual machine. Only this module knows KVM's ioctls.
 
 pub mod arch;
 pub mod buffer;
@@ -49,30 +49,30 @@ use std::thread;
 use vcpu::Vcpu;
 use vm_memory::GuestMemoryMmap;
 
-/// A virtual machine with one vCPU, and the host's end of the conversation with its guest: the peer
-/// of the vsock device, and the handler of hypercalls.
+/// A virtual machine with one vCPU, and the host's end of the conversation with its guest, which is
+/// both the peer of the vsock device and the handler of hypercalls.
 ///
-/// Fields drop in this order: the vCPU before what it runs in.
+/// Fields drop in this order: the vCPU before the machine that it runs in.
 pub struct Vm<H> {
     vcpu: Vcpu,
     machine: Machine,
     host: H,
 }
 
-/// What a new machine is made of.
+/// The parts of a new machine.
 pub struct Config<'a> {
     /// RAM in bytes.
     pub memory: u64,
     pub runtime: File,
     pub images: BootImages<'a>,
-    /// Where the guest's whole console output goes, if anybody wants it.
+    /// The receiver of the guest's whole console output, if anybody wants it.
     pub console: Option<Box<dyn Write + Send>>,
 }
 
 /// A template to make a machine from.
 pub struct Saved {
     pub state: State,
-    /// Pages that a run is likely to write to.
+    /// The pages that a run is likely to write to.
     pub working_set: Vec<Pages>,
     pub memory: SavedMemory,
     pub runtime: File,
@@ -98,16 +98,17 @@ impl<H: Peer + HypercallHandler> Vm<H> {
         })
     }
 
-    /// Makes a clone of a saved machine, whose guest gets first of all what it was asking for.
+    /// Makes a clone of a saved machine. Its guest first gets the answer to the hypercall that it
+    /// was saved in.
     pub fn restore(kvm: &Kvm, mode: Mode, saved: &Saved, host: H) -> Result<Self> {
         let runtime = saved
             .runtime
             .try_clone()
             .context("duplicating a descriptor")?;
         let memory = Memory::from_saved(&saved.memory, runtime)?;
-        // At the same time: neither needs the other, and there may be two processors.
+        // Both happen at the same time: they are independent, and there may be two processors.
         let (vm, vcpu) = thread::scope(|scope| {
-            // Without a thread, the guest faults the pages in one by one.
+            // If there is no thread, the guest faults the pages in one by one.
             let helper = thread::Builder::new();
             let _ready = helper.spawn_scoped(scope, || memory.make_ready(&saved.working_set));
             let (vm, vcpu) = bare(kvm, &memory, &saved.state.cpuid()?)?;
@@ -137,7 +138,7 @@ impl<H: Peer + HypercallHandler> Vm<H> {
         &self.host
     }
 
-    /// Tells how much of its memory is used: to be counted when it has run.
+    /// Returns the usage of its memory, to be counted once the guest has run.
     pub fn usage(&self) -> Result<Usage> {
         self.machine.memory.usage()
     }
@@ -151,7 +152,8 @@ impl<H: Peer + HypercallHandler> Vm<H> {
         self.machine.memory.ram()
     }
 
-    /// Returns what makes [`Vm::run`] look up, from another thread, while this machine exists.
+    /// Returns a kicker, which interrupts [`Vm::run`] from another thread while this machine
+    /// exists.
     pub fn kicker(&mut self) -> Kicker {
         self.vcpu.kicker()
     }
@@ -160,7 +162,7 @@ impl<H: Peer + HypercallHandler> Vm<H> {
         self.vcpu.counters
     }
 
-    /// Tells how often the guest looked for what is not there, once it had its job.
+    /// Returns how often the guest accessed what does not exist, since it had its job.
     pub fn unknown(&self) -> Unknown {
         self.machine.bus.unknown
     }
@@ -175,11 +177,11 @@ impl<H: Peer + HypercallHandler> Vm<H> {
         self.host
     }
 
-    /// Runs the guest until the host wants nothing more of it, or it crashes.
+    /// Runs the guest until the host needs nothing more from it, or it crashes.
     pub fn run(&mut self) -> Result<End> {
         let ran = self.vcpu.run(&mut self.machine, &mut self.host);
         let flushed = self.machine.flush(&mut self.host);
-        // Whatever a guest did that lacks some of its memory: it was not its own doing.
+        // A guest that lacks some of its memory is not to blame for anything that it did.
         if self.machine.memory.is_lost() {
             return Ok(End::Crashed(Crash::MemoryLost));
         }
@@ -191,7 +193,7 @@ impl<H: Peer + HypercallHandler> Vm<H> {
     }
 }
 
-/// Makes a VM with its memory, and a vCPU that knows its processor's features.
+/// Makes a VM with its memory, and a vCPU with these processor features.
 fn bare(kvm: &Kvm, memory: &Memory, cpuid: &CpuId) -> Result<(VmFd, VcpuFd)> {
     let vm = host::create_vm(kvm)?;
     split_irqchip(&vm)?;

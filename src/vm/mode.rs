@@ -4,14 +4,14 @@ use crate::vm::host::Family;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// How a guest's kernel mode runs. Its user mode is native in all of them.
+/// The way in which a guest's kernel mode runs. Its user mode is native in all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
-    /// On VT-x or AMD-V: natively.
+    /// Kernel mode runs natively on VT-x or AMD-V.
     Hardware,
-    /// On a software KVM that lets a kernel which knows it run natively.
+    /// Kernel mode runs natively on a software KVM, for a kernel that knows how to.
     Native,
-    /// On a software KVM that emulates it, an instruction at a time.
+    /// A software KVM emulates kernel mode, one instruction at a time.
     Emulated,
 }
 

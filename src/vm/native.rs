@@ -1,4 +1,5 @@
-//! The mode of a software KVM in which a guest's kernel runs natively: the state that it adds.
+//! Native mode: a software KVM's mode in which a guest's kernel runs natively, and the state that
+//! it adds.
 
 use crate::vm::arch::x86_64::msr::read_msr;
 use crate::vm::memory::Memory;
@@ -6,12 +7,12 @@ use anyhow::{Result, ensure};
 use kvm_ioctls::VcpuFd;
 use vm_memory::Bytes;
 
-/// The page of the cell with the interrupt flag, and flags; writing it switches the mode on. In no
-/// list of MSRs. It holds all that the mode adds to a vCPU's state.
+/// The MSR with flags and the page of the cell that holds the interrupt flag; writing it switches
+/// the mode on. It is in no list of MSRs. It holds all that the mode adds to a vCPU's state.
 pub const MSR_VIF: u32 = 0x4b56_4d10;
 const PAGE: u64 = !0xfff;
 
-/// [`MSR_VIF`] of a guest that has switched the mode on.
+/// Returns [`MSR_VIF`] of a guest that has switched the mode on.
 pub fn state(vcpu: &VcpuFd) -> Result<u64> {
     let state = read_msr(vcpu, MSR_VIF)?.unwrap_or(0);
     ensure!(
@@ -21,13 +22,15 @@ pub fn state(vcpu: &VcpuFd) -> Result<u64> {
     Ok(state)
 }
 
-/// Guest-physical address of the cell, if the guest has switched the mode on: any, of its choice.
+/// Returns the guest-physical address of the cell if the guest has switched the mode on. The guest
+/// may choose any address.
 pub fn cell(vcpu: &VcpuFd) -> Result<Option<u64>> {
     let page = read_msr(vcpu, MSR_VIF)?.unwrap_or(0) & PAGE;
     Ok((page != 0).then_some(page))
 }
 
-/// Its first byte is the interrupt flag. Without memory there, no interrupt comes any more.
+/// Checks the interrupt flag, which is the cell's first byte. If there is no memory at the cell, no
+/// interrupt comes any more.
 pub fn has_interrupts_on(memory: &Memory, cell: u64) -> bool {
     let flag = memory.slice(cell, 1, false);
     let flag = flag.and_then(|slice| slice.read_obj::<u8>(0).ok());

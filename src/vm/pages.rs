@@ -1,4 +1,4 @@
-//! Sets of pages: what of a saved memory holds anything, and what a run writes to.
+//! Sets of pages: those of a saved memory that are not zero, and those that a run writes to.
 
 use crate::units::PAGE;
 use anyhow::{Context, Result};
@@ -8,19 +8,19 @@ use std::io::{Read, Seek, SeekFrom};
 use vm_memory::MmapRegion;
 use vm_memory::VolatileMemory;
 
-/// Bytes of an entry of /proc/PID/pagemap.
+/// The bytes of an entry of /proc/PID/pagemap.
 const ENTRY: usize = 8;
 /// Bits of an entry of /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst).
 const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
 const FILE: u64 = 1 << 61;
 
-/// Pages as runs: first page, number of pages.
+/// A set of pages, as runs: the first page and the number of pages.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pages(Vec<(u32, u32)>);
 
 impl Pages {
-    /// Adds a page behind all others; with what lies between if that is less than `gap` pages.
+    /// Adds a page behind all others. A gap before it of less than `gap` pages is added too.
     pub fn add(&mut self, page: u32, gap: u32) {
         match self.0.last_mut() {
             Some((first, count)) if page < *first + *count + gap => *count = page - *first + 1,
@@ -32,11 +32,11 @@ impl Pages {
         self.0.iter().copied()
     }
 
-    /// Those of a private mapping that have been written to: what a run will write to was recorded
-    /// when its template was made, and is made ready at once in each clone, since a page at a time
-    /// costs an exit or two each.
+    /// Returns the pages of a private mapping that have been written to. They are recorded when a
+    /// template is made and prepared at once in each clone, since preparing a page at a time costs
+    /// an exit or two for each.
     pub fn written(mapping: &MmapRegion) -> Result<Self> {
-        /// Copying a few pages for nothing is cheaper than one more system call.
+        /// Copying a few pages needlessly is cheaper than one more system call.
         const GAP: u32 = 4;
         let mut set = Self::default();
         each_entry(map_of(mapping)?, mapping.len() / PAGE, |page, entry| {
@@ -64,11 +64,11 @@ impl Pages {
     }
 }
 
-/// Counts the pages of a machine's RAM that were ever used: those that its template had filled, and
-/// those that were written to since. What that takes is opened before the run: a confined process
-/// opens nothing.
+/// A counter of the pages of a machine's RAM that were ever used: those that its template had
+/// filled, and those that were written to since. The files that it needs are opened before the run,
+/// because a confined process opens nothing.
 pub struct Usage {
-    /// Of each region of RAM, with how many pages it has.
+    /// The page map of each region of RAM, with the region's number of pages.
     maps: Vec<(File, usize)>,
     filled: Pages,
 }
@@ -82,7 +82,7 @@ impl Usage {
         })
     }
 
-    /// In bytes.
+    /// Returns the used bytes.
     pub fn count(self) -> Result<u64> {
         let runs = self.filled.runs();
         let mut filled = runs
@@ -100,12 +100,12 @@ impl Usage {
     }
 }
 
-/// Of a private mapping: not a file's page, so a copy.
+/// Checks that a page of a private mapping is not a file's page, so that it is a copy.
 fn is_copy(entry: u64) -> bool {
     entry & (PRESENT | SWAPPED) != 0 && entry & FILE == 0
 }
 
-/// The page map of this process, at the first entry of a mapping.
+/// Opens the page map of this process, at the first entry of a mapping.
 fn map_of(mapping: &MmapRegion) -> Result<File> {
     let first = mapping.as_ptr() as usize / PAGE;
     let mut map = File::open("/proc/self/pagemap").context("opening the page map")?;
@@ -115,7 +115,7 @@ fn map_of(mapping: &MmapRegion) -> Result<File> {
 }
 
 fn each_entry(mut map: File, pages: usize, mut act: impl FnMut(u32, u64)) -> Result<()> {
-    /// Entries read at once.
+    /// The number of entries read at once.
     const PIECE: usize = 8192;
     let mut bytes = vec![0; PIECE.min(pages) * ENTRY];
     for first in (0..pages).step_by(PIECE) {
@@ -158,7 +158,7 @@ mod tests {
             let slice = regions[region].get_slice(page * PAGE, 1).unwrap();
             slice.copy_from(&[1u8]);
         }
-        // Pages 3, 4, 9; and of the second region 6, which is page 70, and 7.
+        // The used pages are 3, 4 and 9, and in the second region 6, which is page 70, and 7.
         assert_eq!(usage.count().unwrap(), 5 * PAGE as u64);
     }
 

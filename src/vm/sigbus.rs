@@ -1,9 +1,9 @@
-//! Guest memory that is lost: the file behind it was cut short while it was mapped.
+//! Protection from lost guest memory: the file behind a mapping was cut short.
 //!
-//! A touch of such a page of ours is a SIGBUS (mmap(2)), which would end this process: instead,
-//! the page becomes an empty one, and the machine whose memory it is hears of it. A touch of the
-//! guest's makes KVM_RUN fail, or is an exception in the guest: that depends on the KVM, so that
-//! only the length of the file tells.
+//! If this process touches such a page, it gets a SIGBUS (mmap(2)), which would end it. Instead,
+//! the page becomes an empty one, and the machine that owns the memory is told. If the guest
+//! touches it, KVM_RUN fails or the guest gets an exception, depending on the KVM, so only the
+//! length of the file shows the loss.
 
 use crate::units::PAGE;
 use anyhow::{Context, Result};
@@ -12,15 +12,15 @@ use std::io::{Seek, SeekFrom};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use vm_memory::{FileOffset, MmapRegion};
 
-/// A mapping in use. Its place is free while `start` is 0; it is empty while `end` is.
+/// A mapping in use. The entry is free while `start` is 0, and covers nothing while `end` is 0.
 struct Watched {
     start: AtomicUsize,
     end: AtomicUsize,
     lost: AtomicBool,
 }
 
-/// Two or three for each machine. A signal handler may take no lock and no memory, so their
-/// number is fixed.
+/// The mappings: two or three for each machine. A signal handler may take no lock and allocate no
+/// memory, so their number is fixed.
 static WATCHED: [Watched; 256] = [const {
     Watched {
         start: AtomicUsize::new(0),
@@ -29,11 +29,11 @@ static WATCHED: [Watched; 256] = [const {
     }
 }; 256];
 
-/// A file with guest memory, and how many bytes of it.
+/// A file with guest memory, and the number of its bytes.
 pub type Backing = (FileOffset, u64);
 
-/// Keeps this process alive when a page of one machine's mappings is lost, and notes the loss. To be
-/// dropped before the mappings are.
+/// A guard that keeps this process alive when a page of one machine's mappings is lost, and notes
+/// the loss. It must be dropped before the mappings are.
 pub struct SigbusGuard {
     places: Vec<&'static Watched>,
     files: Vec<Backing>,
@@ -62,16 +62,16 @@ impl SigbusGuard {
         Ok(guard)
     }
 
-    /// Whether a page that we touched was gone.
+    /// Checks whether this process touched a lost page.
     pub fn has_seen_loss(&self) -> bool {
         let seen = |place: &&Watched| place.lost.load(Ordering::Acquire);
         self.places.iter().any(seen)
     }
 
-    /// The same, or whether the guest may have touched one.
+    /// Checks whether this process touched a lost page, or the guest may have touched one.
     pub fn is_lost(&self) -> bool {
         let is_short = |(file, size): &Backing| {
-            // Not by its metadata: the confined thread may not ask for any.
+            // The metadata is not used: the confined thread may not ask for it.
             let end = file.file().seek(SeekFrom::End(0));
             end.is_ok_and(|end| end < file.start() + size)
         };
@@ -102,7 +102,7 @@ impl Drop for SigbusGuard {
     }
 }
 
-/// Runs in the thread that touched the page, which then touches it again.
+/// Handles a SIGBUS in the thread that touched the page, which then touches it again.
 extern "C" fn replace_page(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     // SAFETY: the kernel gives a SIGBUS handler with SA_SIGINFO its code and address.
     let (code, address) = unsafe { ((*info).si_code, (*info).si_addr() as usize) };
@@ -115,7 +115,7 @@ extern "C" fn replace_page(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_v
         Some(place) if code == libc::BUS_ADRERR && put_empty_page(address) => {
             place.lost.store(true, Ordering::Release);
         }
-        // Not ours: the second time, it is fatal.
+        // The page is not guest memory: the second time, the signal is fatal.
         // SAFETY: the default action is no handler.
         _ => unsafe {
             libc::signal(libc::SIGBUS, libc::SIG_DFL);

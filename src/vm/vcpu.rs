@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// How often the guest came to us, by reason.
+/// Counts of the guest's exits, by reason.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Counters {
     pub exits: u64,
@@ -31,13 +31,13 @@ pub struct Vcpu {
     pub fd: VcpuFd,
     pub mode: Mode,
     pub counters: Counters,
-    /// The guest is in the middle of a hypercall, which is to be served before it goes on.
+    /// The guest is in the middle of a hypercall, which must be served before it goes on.
     asks: bool,
     kicked: Arc<AtomicBool>,
 }
 
 impl Vcpu {
-    /// Makes one of a vCPU of KVM's. `asks`: it was saved in the middle of a hypercall.
+    /// Wraps a vCPU of KVM's. `asks` means that it was saved in the middle of a hypercall.
     pub fn new(fd: VcpuFd, mode: Mode, asks: bool) -> Self {
         Self {
             fd,
@@ -52,8 +52,8 @@ impl Vcpu {
         Kicker::new(&mut self.fd, Arc::clone(&self.kicked))
     }
 
-    /// Completes what the vCPU last came back for, without running the guest: an exit for I/O is
-    /// complete only when the vCPU is entered again.
+    /// Completes the vCPU's last exit without running the guest: an exit for I/O is complete only
+    /// when the vCPU is entered again.
     pub fn come_to_rest(&mut self) -> Result<()> {
         self.fd.set_kvm_immediate_exit(1);
         match self.fd.run() {
@@ -64,18 +64,19 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Runs the guest until nothing more is wanted of it.
+    /// Runs the guest until the host needs nothing more from it.
     pub fn run<H: Peer + HypercallHandler>(
         &mut self,
         machine: &mut Machine,
         host: &mut H,
     ) -> Result<(), RunError> {
-        // Not earlier: it gets the time, which goes on.
+        // This must not come earlier: the guest gets the current time, which goes on.
         if std::mem::take(&mut self.asks) {
             self.serve(machine, host)?;
         }
         loop {
-            // Before looking at what a kick may be about: one that comes now still counts.
+            // This comes before the checks that a kick may concern, so that a kick that comes now
+            // still counts.
             self.fd.set_kvm_immediate_exit(0);
             if host.is_done() || machine.memory.has_seen_loss() {
                 return Ok(());
@@ -85,7 +86,7 @@ impl Vcpu {
             }
             machine.deliver_interrupts()?;
             let stepped = self.step(machine, host);
-            // A kernel that boots looks for devices; with a program, it has found them.
+            // A booting kernel looks for devices; once there is a program, it has found them.
             if !host.has_begun() {
                 machine.bus.unknown = Unknown::default();
             }
@@ -96,7 +97,7 @@ impl Vcpu {
         }
     }
 
-    /// Enters the guest once and handles why it came back.
+    /// Enters the guest once and handles its exit.
     fn step<H: Peer + HypercallHandler>(
         &mut self,
         machine: &mut Machine,
@@ -129,7 +130,7 @@ impl Vcpu {
                 let ram = machine.memory.ram();
                 machine.bus.write_memory(address, data, ram, host)?;
             }
-            // Level-triggered interrupts would need this; all ours are edges.
+            // Level-triggered interrupts would need this; all of ours are edge-triggered.
             Ok(VcpuExit::IoapicEoi(_) | VcpuExit::IrqWindowOpen) => {}
             Ok(VcpuExit::InternalError) if self.mode == Mode::Emulated => {
                 self.counters.assists += 1;
@@ -139,7 +140,7 @@ impl Vcpu {
                 return Err(emulate::explain(&mut self.fd, &machine.memory)?.into());
             }
             Ok(VcpuExit::Shutdown) => return Err(Crash::TripleFault.into()),
-            // A kick, which the next round looks at.
+            // A kick, which the next round handles.
             Ok(VcpuExit::Intr) => {}
             Ok(other) => return Err(Crash::Exit(format!("KVM exit {other:?}")).into()),
             Err(error) => match error.errno() {
@@ -150,7 +151,7 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Does what the guest's kernel asks for.
+    /// Serves a hypercall of the guest's kernel.
     fn serve(
         &mut self,
         machine: &mut Machine,
@@ -169,14 +170,14 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Looks up after a kick: the peer may have something for the guest, and a guest that halted with
+    /// Handles a kick: the peer may have something for the guest, and a guest that halted with
     /// interrupts off will never do anything again.
     fn handle_kick<H: Peer + HypercallHandler>(
         &mut self,
         machine: &mut Machine,
         host: &mut H,
     ) -> Result<(), RunError> {
-        // What the program wrote comes before what the agent says of it.
+        // The program's output must come before the agent's report on it.
         machine.flush(host)?;
         machine.bus.vsock.process(machine.memory.ram(), host)?;
         let state = self.fd.get_mp_state().context("reading the vCPU's state")?;

@@ -1,4 +1,4 @@
-//! The end of whoever starts a worker: hands over what is to run and hears how it goes.
+//! The client's end of a worker: it hands over the run and receives its events.
 
 use crate::audit::Usage;
 use crate::error::{Error, Kind};
@@ -15,14 +15,14 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Instant;
 
-/// Bytes that a worker tells at most beside the output that it keeps.
+/// The most bytes that a worker may send beside the output that it keeps.
 const TOLD_MAX: u64 = 64 << 20;
-/// What a byte of output may become in JSON.
+/// The most bytes that one byte of output takes in JSON.
 const ESCAPED: u64 = 6;
-/// The verb of this program that is a worker, and gets the number of its socket.
+/// The subcommand that makes this program a worker; its argument is the number of the socket.
 pub const VERB: &str = "worker";
 
-/// A process that runs something. It dies with the thread that starts it.
+/// A process that does a run. It dies with the thread that starts it.
 pub struct Worker {
     pub child: Child,
     pub channel: Channel,
@@ -32,28 +32,28 @@ pub struct Worker {
 /// The socket to a worker.
 pub struct Channel {
     socket: UnixStream,
-    /// What was heard and is not a whole line yet.
+    /// The bytes received that are not a whole line yet.
     heard: Vec<u8>,
-    /// Bytes of that without an end of a line.
+    /// The number of these bytes that were searched and have no end of a line.
     seen: usize,
-    /// Bytes that were heard, and that may be.
+    /// The number of bytes received so far, and the most that may be.
     total: u64,
     most: u64,
 }
 
-/// What came over a socket.
+/// The result of reading from a worker's socket.
 pub enum Heard {
     Event(Event),
-    /// Nothing that is whole, for now.
+    /// There is no whole message for now.
     Nothing,
-    /// No more will come.
+    /// No more messages will come.
     End,
-    /// Something that no worker of ours sends: too much, or no message.
+    /// The worker sent what none of ours sends: too much, or an invalid message.
     Broken,
 }
 
 impl Worker {
-    /// Starts a process of this binary with these streams, and hands over what is to run.
+    /// Starts a process of this binary with these streams, and hands over the run.
     pub fn start(binary: &Path, spec: &Spec, streams: [Stdio; 3]) -> Result<Self> {
         let began = Instant::now();
         let (mut socket, its) = UnixStream::pair().context("making a socket")?;
@@ -71,14 +71,14 @@ impl Worker {
             fcntl(its, FcntlArg::F_SETFD(FdFlag::empty()))?;
             Ok(())
         };
-        // SAFETY: between fork and exec it makes a system call only.
+        // SAFETY: between fork and exec the closure only makes a system call.
         unsafe { command.pre_exec(hand_on) };
         let child = command.spawn().context("starting a process")?;
         drop(its);
         let mut line = serde_json::to_vec(spec).context("encoding what is to run")?;
         line.push(b'\n');
         match socket.write_all(&line) {
-            // It has ended, and is heard to have.
+            // The process has ended, which the caller learns from the channel.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
             result => result.context("handing over what is to run")?,
         }
@@ -120,7 +120,7 @@ impl Channel {
         }
     }
 
-    /// Takes a message that is there already, or waits for more to come.
+    /// Takes a message that has already come, or waits for more to come.
     pub fn hear(&mut self) -> Result<Heard> {
         if let Some(heard) = self.take() {
             return Ok(heard);
@@ -138,7 +138,7 @@ impl Channel {
         Ok(self.take().unwrap_or(Heard::Nothing))
     }
 
-    /// Takes a message, if there is a whole one.
+    /// Takes a message if a whole one has come.
     pub fn take(&mut self) -> Option<Heard> {
         let unseen = &self.heard[self.seen..];
         let Some(end) = unseen.iter().position(|&byte| byte == b'\n') else {
@@ -154,12 +154,12 @@ impl Channel {
         })
     }
 
-    /// Returns how many bytes were heard.
+    /// Returns the number of bytes received.
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// Lets a run begin that was looked at.
+    /// Lets an inspected run begin.
     pub fn admit(&mut self) -> Result<()> {
         match self.socket.write_all(b"\n") {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -168,7 +168,7 @@ impl Channel {
     }
 }
 
-/// Returns how a run ended whose process ended in this way, and told this.
+/// Returns how a run ended, by the last message of its process and by how that process ended.
 pub fn ended(told: Option<Ended>, exit: &Exit) -> Ended {
     match (told, exit.status) {
         (Some(ended), Ok(_)) => ended,
@@ -186,7 +186,7 @@ pub fn ended(told: Option<Ended>, exit: &Exit) -> Ended {
     }
 }
 
-/// Returns what a process used that began then and has ended in this way.
+/// Returns what a process used that began at this time and ended in this way.
 pub fn usage(began: Instant, exit: &Exit) -> Usage {
     Usage {
         wall_ms: began.elapsed().as_micros() as f64 / 1000.0,

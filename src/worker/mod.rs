@@ -1,5 +1,5 @@
-//! A run as typed data in a process of its own: what it is goes in over a socket, and what becomes of
-//! it comes out. Whoever starts such a process keeps its own rights and files from the guest.
+//! A run in a process of its own. Its request goes in over a socket, and its events come out, all
+//! as typed data. So whoever starts such a process keeps its own rights and files from the guest.
 
 pub mod client;
 mod serve;

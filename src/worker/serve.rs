@@ -1,4 +1,4 @@
-//! The worker's end: reads what is to run, runs it, and tells how it went.
+//! The worker's end: it reads the request, does the run and sends its events.
 
 use crate::error::{Error, Kind, Remedy};
 use crate::run::record_of::explained;
@@ -13,14 +13,14 @@ use std::mem::forget;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-/// Runs what is asked for over this socket.
+/// Does the run that is requested over this socket.
 pub fn serve(socket: OwnedFd) -> Result<()> {
     let mut channel = Channel(BufReader::new(File::from(socket)));
     let (ended, signals) = match carry_out(&mut channel) {
         Ok((report, signals)) => (Ended::Report(Box::new(report)), Some(signals)),
         Err(error) => (failed(&error), None),
     };
-    // Nothing is to end us after all has been told.
+    // Signals stay watched: none may end this process once its last message is sent.
     forget(signals);
     channel.tell(&Event::Ended(ended))
 }
@@ -50,8 +50,8 @@ fn failed(error: &anyhow::Error) -> Ended {
     }
 }
 
-/// The socket, a line for each message. It is one descriptor, since a run closes those that it does
-/// not know of.
+/// The socket, with one line for each message. It is a single descriptor, since a run closes those
+/// that it does not know of.
 struct Channel(BufReader<File>);
 
 impl Channel {
@@ -70,7 +70,7 @@ impl Channel {
     }
 
     fn tell(&self, event: &Event) -> Result<()> {
-        // Not as one string: a report may hold a lot of output.
+        // The message is not made as one string: a report may hold a lot of output.
         let mut writer = BufWriter::new(self.0.get_ref());
         serde_json::to_writer(&mut writer, event)
             .map_err(Into::into)
@@ -79,7 +79,7 @@ impl Channel {
             .context("telling how the run went")
     }
 
-    /// Whoever does not hear a notice has gone, which is noticed soon.
+    /// Sends a notice. If nobody receives it, that is noticed soon enough.
     fn notice(&self, notice: Notice) {
         self.tell(&Event::Notice(notice)).unwrap_or_default();
     }

@@ -1,4 +1,4 @@
-//! The messages between a worker and whoever started it: a line of JSON each.
+//! The messages between a worker and whoever started it: each is a line of JSON.
 
 use crate::error::Error;
 use crate::run::{Inspection, Report, Request};
@@ -31,13 +31,13 @@ pub struct Inspect {
 pub enum Event {
     /// The run is ready to begin.
     Inspected(Inspection),
-    /// Why it takes longer this time.
+    /// The reason why the run takes longer this time.
     Notice(Notice),
     /// The last message.
     Ended(Ended),
 }
 
-/// What there is to hear while a template is found or built.
+/// The progress while a template is found or built.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Notice {
     Refused(String),
@@ -51,12 +51,12 @@ pub enum Notice {
     Emulating(String),
 }
 
-/// How a run ended.
+/// The end of a run.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Ended {
-    /// It came to an end.
+    /// The run came to an end.
     Report(Box<Report>),
-    /// There was none, or we could not bring it to its end.
+    /// There was no run, or it could not be brought to its end.
     Failed(Error),
     /// A signal asked the worker to stop before there was a program.
     Interrupted(u8),

@@ -1,5 +1,5 @@
-//! A private directory for as long as this process lives. What a killed process left is removed by
-//! the next one.
+//! A private directory that lasts as long as this process. If a process was killed, the next one
+//! removes its directory.
 
 use crate::clock::since_1970;
 use crate::log::say;
@@ -16,7 +16,7 @@ const PREFIX: &str = "sandbox-mcp-";
 
 pub struct TempDir {
     path: PathBuf,
-    /// Held by whoever uses the directory.
+    /// The lock that shows that the directory is in use.
     _lock: Flock<File>,
 }
 
@@ -63,7 +63,8 @@ fn sweep(parent: &Path) {
     }
 }
 
-/// A directory of this user, older than it takes to lock a new one, and not locked.
+/// Checks whether a directory is this user's, is older than the time it takes to lock a new one,
+/// and is not locked.
 fn is_abandoned(path: &Path) -> Result<bool> {
     let metadata = fs::symlink_metadata(path)?;
     let age = since_1970()

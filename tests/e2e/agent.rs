@@ -1,4 +1,5 @@
-//! A client of `sandbox mcp` on standard input and output, and what clients of both doors need.
+//! A client of `sandbox mcp` on standard input and output, and helpers for clients of both
+//! transports.
 
 use super::common::*;
 use serde_json::{Value, json};
@@ -11,14 +12,14 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 use tempfile::TempDir;
 
-/// For what a slow machine may be slow at.
+/// The time allowed for anything that a slow machine may be slow at.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub const OLD: &str = "2025-11-25";
 
 pub const NEW: &str = "2026-07-28";
 
-/// `sandbox mcp`, in a directory for temporary files of its own.
+/// A `sandbox mcp`, with a directory of its own for temporary files.
 pub struct Server {
     pub child: Child,
     pub scratch: TempDir,
@@ -36,7 +37,7 @@ impl Server {
         Self { child, scratch }
     }
 
-    /// The processes of its runs.
+    /// Returns the processes of its runs.
     pub fn runs(&self) -> Vec<u32> {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id()));
         let children = tasks.into_iter().flatten().flatten().map(|task| {
@@ -50,12 +51,12 @@ impl Server {
             .collect()
     }
 
-    /// Waits until a guest runs, and gives its process.
+    /// Waits until a guest runs, and returns its process.
     pub fn guest(&self) -> u32 {
         until(|| self.runs().into_iter().find(|&pid| has_guest(pid)))
     }
 
-    /// Resident memory, in MiB.
+    /// Returns the resident memory, in MiB.
     pub fn memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status
@@ -106,9 +107,9 @@ fn has_guest(pid: u32) -> bool {
         .any(|name| name.trim() == "vcpu")
 }
 
-/// Waits until a process has ended with all its threads, and says how long that took.
+/// Waits until a process has ended with all its threads, and returns how long that took.
 pub fn gone(pid: u32) -> Duration {
-    // What nobody has asked for yet is no more than an entry.
+    // A zombie that nobody has reaped yet is only an entry.
     let is_entry = |stat: &str| stat.rsplit(')').next().unwrap().trim().starts_with('Z');
     let began = Instant::now();
     until(|| {
@@ -128,20 +129,20 @@ pub struct Agent {
     pub server: Server,
     stdin: Option<ChildStdin>,
     messages: Receiver<Value>,
-    /// That came while others were waited for.
+    /// Messages that came while others were awaited.
     early: VecDeque<Value>,
     requests: u64,
 }
 
 impl Agent {
-    /// As clients of 2025-11-25 begin.
+    /// Starts a client that begins as clients of 2025-11-25 do.
     pub fn start(arguments: &[&str]) -> Self {
         let mut agent = Self::connect(Server::start(arguments));
         agent.initialize();
         agent
     }
 
-    /// One that reads a message only when it waits for one, but for the first.
+    /// Starts a client that reads each message only when it waits for one, except for the first.
     pub fn that_reads_late(arguments: &[&str]) -> Self {
         let mut agent = Self::connect_with(Server::start(arguments), 0);
         agent.initialize();
@@ -152,7 +153,8 @@ impl Agent {
         Self::connect_with(server, 1 << 16)
     }
 
-    /// `ahead`: messages that are read before they are waited for.
+    /// Connects to a server. `ahead` is the number of messages that are read before they are
+    /// awaited.
     fn connect_with(mut server: Server, ahead: usize) -> Self {
         let (sender, messages) = sync_channel(ahead);
         let stdout = BufReader::new(server.child.stdout.take().unwrap());
@@ -189,7 +191,7 @@ impl Agent {
         self.send(message.to_string().as_bytes());
     }
 
-    /// Sends a request; gives its id.
+    /// Sends a request; returns its id.
     pub fn request(&mut self, method: &str, params: Value) -> u64 {
         self.requests += 1;
         let id = self.requests;
@@ -198,7 +200,7 @@ impl Agent {
         id
     }
 
-    /// The next message that this is true of.
+    /// Returns the next message for which this is true.
     pub fn next(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
         if let Some(position) = self.early.iter().position(&wanted) {
             return self.early.remove(position).unwrap();
@@ -212,12 +214,12 @@ impl Agent {
         }
     }
 
-    /// What comes within this time, if anything does.
+    /// Returns the next message if one comes within this time.
     pub fn within(&mut self, time: Duration) -> Option<Value> {
         self.messages.recv_timeout(time).ok()
     }
 
-    /// What came and nobody waited for.
+    /// Forgets the messages that came and that nobody waited for.
     pub fn forget(&mut self) {
         self.early.clear();
     }
@@ -235,7 +237,7 @@ impl Agent {
         self.request("tools/call", call(arguments))
     }
 
-    /// The result of run_code.
+    /// Calls run_code and returns the result.
     pub fn call(&mut self, arguments: Value) -> Value {
         let id = self.start_call(arguments);
         let answer = self.answer(id);
@@ -255,12 +257,12 @@ pub fn initialize(version: &str) -> Value {
     })
 }
 
-/// The parameters of a call of run_code.
+/// Returns the parameters of a call of run_code.
 pub fn call(arguments: Value) -> Value {
     json!({"name": "run_code", "arguments": arguments})
 }
 
-/// What each request of 2026-07-28 has with it.
+/// Returns the metadata that each request of 2026-07-28 has.
 pub fn meta() -> Value {
     json!({
         "io.modelcontextprotocol/protocolVersion": NEW,
@@ -269,7 +271,7 @@ pub fn meta() -> Value {
     })
 }
 
-/// All text of a result.
+/// Returns all text of a result.
 pub fn text_of(result: &Value) -> String {
     let blocks = result["content"].as_array().unwrap();
     blocks

@@ -1,4 +1,4 @@
-//! The log of runs: what is in it, whatever happens to those who write it.
+//! The log of runs: its content, whatever happens to its writers.
 
 use crate::agent::{Agent, gone};
 use crate::common::{Cache, exit_code, finish, start, text, with_ports};
@@ -29,7 +29,7 @@ impl Log {
         self.0.path().join("audit.jsonl")
     }
 
-    /// `sandbox run` that is written down here.
+    /// Returns a `sandbox run` that is logged here.
     fn command(&self, options: &[&str], code: &str) -> Command {
         let mut command = Cache::growing().sandbox(&["run", "--audit"]);
         command.arg(self.path()).args(options).args(["-c", code]);
@@ -40,7 +40,7 @@ impl Log {
         finish(&mut self.command(options, code), b"")
     }
 
-    /// With a policy that has this in its part on the log.
+    /// Writes a policy with this text in its part on the log.
     fn policy(&self, text: &str) -> PathBuf {
         let path = self.0.path().join("policy.toml");
         let text = format!("[audit]\nfile = '{}'\n{text}\n", self.path().display());
@@ -61,7 +61,7 @@ impl Log {
         verify(&self.path(), &[]).unwrap().unwrap()
     }
 
-    /// `sandbox audit verify`: its exit code, and what it says.
+    /// Runs `sandbox audit verify`; returns its exit code and its output.
     fn verify(&self, options: &[&str]) -> (i32, String) {
         let mut command = Cache::growing().sandbox(&["audit", "verify"]);
         let output = finish(command.arg(self.path()).args(options), b"");
@@ -74,7 +74,7 @@ fn record(output: &Output) -> Record {
         .unwrap_or_else(|error| panic!("{error}: {}", text(&output.stderr)))
 }
 
-/// Waits for a line of the program's; gives the process that runs its guest.
+/// Waits for a line of the program's; returns the process that runs its guest.
 fn child_of(run: &mut Child) -> i32 {
     let mut line = String::new();
     let mut stdout = BufReader::new(run.stdout.as_mut().unwrap());

@@ -1,5 +1,5 @@
-//! A clone is an individual: what it draws no other clone draws, and its clocks are right. What
-//! clones do share is shown here too, so that docs/clones.md tells the truth.
+//! A clone is an individual: its random numbers differ from every other clone's, and its clocks are
+//! right. Tests also show what clones do share, so that docs/clones.md tells the truth.
 
 use crate::common::{PYTHON, exit_code, finish, sandbox, start, text};
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,20 +9,21 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How many clones are compared; `SANDBOX_CLONES` asks for another number.
+/// The number of clones that are compared; `SANDBOX_CLONES` asks for another number.
 const CLONES: usize = 500;
-/// The same where each must start a process of its own, which takes the guest long.
+/// The number of clones where each must start a process of its own, which takes the guest long.
 const CLONES_WITH_CHILDREN: usize = 100;
-/// Clones that are to be alike.
+/// The number of clones that must be alike.
 const ALIKE: usize = 3;
-/// Machines that are booted one by one, at several seconds each.
+/// The number of machines that are booted one by one, at several seconds each.
 const FRESH: usize = 2;
-/// Runs at once.
+/// The number of runs at once.
 const WORKERS: usize = 2;
-/// How wrong a clone's wall clock may be.
+/// The greatest allowed error of a clone's wall clock.
 const CLOCK_TOLERANCE: Duration = Duration::from_millis(5);
 
-/// Every source of randomness that a program has: a line for each, with what was drawn.
+/// Draws from every source of randomness that a program has: prints a line for each, with the
+/// value.
 const DRAW: &str = r#"
 import ctypes, multiprocessing, os, random, secrets, sqlite3, ssl, tempfile, uuid
 
@@ -64,11 +65,12 @@ drawn = {
 for source, value in drawn.items():
     print(source, value, sep='\t')
 "#;
-/// The one that has 14 bits only: any 500 of these have some in common, also where all is well.
+/// The source that has only 14 bits: any 500 of these values have some in common, even if all is
+/// well.
 const SHORT: &str = "uuid.uuid1, clock_seq";
 const SOURCES: usize = 23;
 
-/// What an interpreter chose for itself when it started, and where things are in its memory.
+/// Prints what an interpreter chose for itself when it started, and where things are in its memory.
 const SECRETS: &str = r#"
 import ctypes
 fresh_object = object()
@@ -100,7 +102,8 @@ for name, value in {
 /// The values of a program that prints a name, a tab and a value on each line.
 type Values = BTreeMap<String, String>;
 
-/// What a program says of its machine; restored unless the options say otherwise.
+/// Runs a program and returns the values that it prints. Its machine is restored unless the options
+/// say otherwise.
 fn values(options: &[&str], code: &str) -> Values {
     let mut command = sandbox(&["run"]);
     command
@@ -117,7 +120,7 @@ fn values(options: &[&str], code: &str) -> Values {
         .collect()
 }
 
-/// What so many runs give, a few at once.
+/// Repeats the work so many times, a few at once, and returns the results.
 fn repeated<T: Send>(count: usize, work: impl Fn() -> T + Sync) -> Vec<T> {
     let (begun, results) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
@@ -135,7 +138,7 @@ fn repeated<T: Send>(count: usize, work: impl Fn() -> T + Sync) -> Vec<T> {
     results
 }
 
-/// Of each name, the different values.
+/// Returns the different values of each name.
 fn different(machines: &[Values]) -> BTreeMap<&str, BTreeSet<&str>> {
     let mut all = BTreeMap::<_, BTreeSet<_>>::new();
     for (name, value) in machines.iter().flatten() {
@@ -144,7 +147,7 @@ fn different(machines: &[Values]) -> BTreeMap<&str, BTreeSet<&str>> {
     all
 }
 
-/// How many different ones there are of each.
+/// Returns the number of different values of each name.
 fn counts(machines: &[Values]) -> BTreeMap<&str, usize> {
     different(machines)
         .into_iter()
@@ -229,9 +232,9 @@ fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
 }
 
-/// Of what a clone prints of its clock, nothing may arrive before it was read; and the swiftest of
-/// many readings was on its way for next to nothing, or else the clock is behind. A machine that the host held up when
-/// it was given the time is behind; not all of them are.
+/// No reading of a clone's clock may arrive before it was read. The quickest of many readings took
+/// next to no time, or else the clock is behind. A machine that the host held up when it was given
+/// the time is behind, but not all of them are.
 #[test]
 fn the_wall_clock_of_a_clone_is_right_to_five_milliseconds() {
     const MACHINES: usize = 3;

@@ -1,4 +1,4 @@
-//! What the end-to-end tests share: the real binary on the real KVM, and Debian's python3.
+//! Helpers that the end-to-end tests share: the real binary on the real KVM, and Debian's python3.
 
 use sandbox::kvm_mode::verdicts;
 use sandbox::vm::mode::Mode;
@@ -12,15 +12,16 @@ use std::sync::LazyLock;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// Debian's own, of the version that the guest has.
+/// Debian's own Python, of the version that the guest has.
 pub const PYTHON: &str = "/usr/bin/python3";
 
-/// The binary under test; `SANDBOX_BINARY` names it where the tests were moved to another host.
+/// Returns the binary under test. `SANDBOX_BINARY` names it if the tests were moved to another
+/// host.
 pub fn binary() -> String {
     std::env::var("SANDBOX_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_sandbox").into())
 }
 
-/// `sandbox`, with patience for a slow machine where the test sets no limit of its own.
+/// Returns a `sandbox` with patience for a slow machine, for tests that set no limit of their own.
 pub fn sandbox(arguments: &[&str]) -> Command {
     let mut command = Command::new(binary());
     command.args(arguments).env("SANDBOX_TIMEOUT", "300");
@@ -49,7 +50,7 @@ pub fn finish(command: &mut Command, stdin: &[u8]) -> Output {
     output
 }
 
-/// What a shell says of how a process ended.
+/// Returns the exit code that a shell gives for a process.
 pub fn exit_code(status: ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt;
     status
@@ -57,7 +58,7 @@ pub fn exit_code(status: ExitStatus) -> i32 {
         .unwrap_or_else(|| 128 + status.signal().expect("neither code nor signal"))
 }
 
-/// In which mode guests run, by what `sandbox doctor` says with these options.
+/// Returns the mode in which guests run, as `sandbox doctor` reports it with these options.
 pub fn mode_with(options: &[&str]) -> Mode {
     let cache = Cache::empty();
     let output = finish(cache.sandbox(&["doctor", "--json"]).args(options), b"");
@@ -72,8 +73,8 @@ pub fn mode() -> Mode {
     *MODE
 }
 
-/// Options that let the guest's root reach I/O ports. Not in native mode: user mode's page table
-/// has nothing of the kernel there, and so no bitmap that allows them.
+/// Returns options that let the guest's root reach I/O ports. Native mode does not allow that: user
+/// mode's page table has nothing of the kernel, and so no bitmap that allows ports.
 pub fn with_ports() -> &'static [&'static str] {
     match mode() {
         Mode::Native => &["--fresh", "--kvm-mode=emulated"],
@@ -81,7 +82,7 @@ pub fn with_ports() -> &'static [&'static str] {
     }
 }
 
-/// `sandbox run` on this code.
+/// Does a `sandbox run` of this code.
 pub fn run(options: &[&str], code: &str) -> Output {
     let mut arguments = vec!["run"];
     arguments.extend(options);
@@ -93,20 +94,21 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A cache directory of its own.
+/// A cache directory for tests.
 pub struct Cache(pub TempDir);
 
-/// What tells that a file is still the same: where it is, inode, length, nanosecond of its last
-/// change. Not its size on disk, which may change when a file system gets to writing.
+/// The facts that show that a file is still the same: its path, inode, length, and the nanosecond
+/// of its last change. The size on disk is not among them, as it may change when a file system gets
+/// to writing.
 pub type Identity = (PathBuf, u64, u64, i64);
 
 impl Cache {
-    /// Without anything in it.
+    /// Makes an empty cache.
     pub fn empty() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    /// With a template in it. For tests that leave it as it is.
+    /// Returns a cache with a template in it, for tests that leave it as it is.
     pub fn shared() -> &'static Self {
         static SHARED: LazyLock<Cache> = LazyLock::new(|| {
             let cache = Cache::empty();
@@ -128,7 +130,8 @@ impl Cache {
         &SHARED
     }
 
-    /// As the shared one, for tests that add templates: of another memory, say.
+    /// Returns a copy of the shared cache, for tests that add templates, such as those of another
+    /// memory size.
     pub fn growing() -> &'static Self {
         static GROWING: LazyLock<Cache> = LazyLock::new(|| {
             let cache = Cache::copied();
@@ -142,14 +145,14 @@ impl Cache {
         &GROWING
     }
 
-    /// A copy of the shared one, to be changed.
+    /// Makes a copy of the shared cache that a test may change.
     pub fn copied() -> Self {
         let cache = Self::empty();
         copy(&Self::shared().0.path().join("sandbox"), cache.0.path());
         cache
     }
 
-    /// This program, in an environment where `sandbox` finds this cache, and no options.
+    /// Returns a command in an environment where `sandbox` finds this cache, and no options.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         for option in ["FRESH", "VERIFY", "MEMORY", "PIDS_LIMIT"] {
@@ -167,20 +170,20 @@ impl Cache {
         command
     }
 
-    /// `sandbox run` on this code.
+    /// Does a `sandbox run` of this code.
     pub fn run(&self, options: &[&str], code: &str) -> Output {
         let mut command = self.sandbox(&["run"]);
         finish(command.args(options).args(["-c", code]), b"")
     }
 
-    /// The lines of `sandbox template list`.
+    /// Returns the lines of `sandbox template list`.
     pub fn list(&self, options: &[&str]) -> Vec<String> {
         let output = finish(self.sandbox(&["template", "list"]).args(options), b"");
         assert_eq!(exit_code(output.status), 0, "{}", text(&output.stderr));
         text(&output.stdout).lines().map(str::to_string).collect()
     }
 
-    /// How long building the only template took.
+    /// Returns how long the build of the only template took.
     pub fn build_time(&self) -> Duration {
         let lines = self.list(&[]);
         let [line] = &lines[..] else {
@@ -190,17 +193,17 @@ impl Cache {
         Duration::from_secs_f64(seconds.strip_suffix(" s").unwrap().parse().unwrap())
     }
 
-    /// The directory of templates.
+    /// Returns the directory of templates.
     pub fn templates(&self) -> PathBuf {
         self.0.path().join("sandbox/templates")
     }
 
-    /// The file of the only template.
+    /// Returns the file of the only template.
     pub fn template(&self) -> PathBuf {
         self.only("template")
     }
 
-    /// The runtime image.
+    /// Returns the file of the runtime image.
     pub fn image(&self) -> PathBuf {
         self.only("erofs")
     }
@@ -214,19 +217,19 @@ impl Cache {
         path.clone()
     }
 
-    /// What is remembered of this host.
+    /// Returns the file in which the verdict on this host is remembered.
     pub fn verdict(&self) -> PathBuf {
         self.0.path().join("sandbox").join(verdicts::NAME)
     }
 
-    /// All of its files, but what is remembered of the host: any run may write that anew.
+    /// Returns all files of the cache except the verdict on the host, which any run may write anew.
     fn files(&self) -> Vec<PathBuf> {
         let mut files = files(self.0.path());
         files.retain(|path| *path != self.verdict());
         files
     }
 
-    /// What kinds of files are in it: what their names end with.
+    /// Returns the kinds of files in the cache, which are the endings of their names.
     pub fn kinds(&self) -> Vec<String> {
         let files = self.files();
         let names = files.iter().map(|path| path.file_name().unwrap());
@@ -237,7 +240,7 @@ impl Cache {
         kinds
     }
 
-    /// All of [`Self::files`].
+    /// Returns the identities of all of [`Self::files`].
     pub fn identities(&self) -> BTreeSet<Identity> {
         let identity = |path: PathBuf| {
             let metadata = path.symlink_metadata().unwrap();
@@ -246,7 +249,7 @@ impl Cache {
         self.files().into_iter().map(identity).collect()
     }
 
-    /// The processes that have it in their environment, by their command lines.
+    /// Returns the command lines of the processes that have this cache in their environment.
     pub fn processes(&self) -> Vec<String> {
         let here = self.0.path().to_str().unwrap();
         let mut processes = Vec::new();
@@ -263,7 +266,7 @@ impl Cache {
     }
 }
 
-/// All files in a directory and those in it.
+/// Returns all files in a directory and its subdirectories.
 fn files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {

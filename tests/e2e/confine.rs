@@ -1,4 +1,4 @@
-//! What the process of a run has given up before its guest runs, looked at from outside.
+//! The confinement of a run's process before its guest runs, seen from outside.
 
 use crate::common::{binary, exit_code, finish, run, start, text};
 use crate::fake_agent::{FakeAgent, THREADS, Thread};
@@ -49,7 +49,7 @@ fn confinement_that_is_off_is_told_even_in_quiet() {
     );
 }
 
-/// A kernel that lacks it, as strace plays one.
+/// Does a run on a kernel that lacks a system call, which strace simulates.
 fn without(call: &str, options: &[&str]) -> (i32, String, String) {
     let mut command = Command::new("strace");
     command
@@ -137,7 +137,7 @@ fn both_threads_are_without_rights() {
     }
 }
 
-/// Whether another process of the same user may, which has none of root's rights.
+/// Checks whether another process of the same user, without root's capabilities, may look into one.
 fn may_look_into(pid: u32) -> bool {
     let look = move || {
         // Of this thread alone.

@@ -1,11 +1,12 @@
-//! `sandbox run X` is as `python3 X`: standard output, standard error and exit code, byte by byte.
+//! `sandbox run X` behaves as `python3 X`: standard output, standard error and exit code, byte by
+//! byte.
 
 use crate::common::{PYTHON, exit_code, finish, sandbox, start, text};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// How the code is given to Python.
+/// The way in which the code is given to Python.
 enum Given<'a> {
     Script(&'a str),
     Code(&'a str),
@@ -13,7 +14,7 @@ enum Given<'a> {
 }
 use Given::{Code, Script, Stdin};
 
-/// Runs both and compares.
+/// Runs both interpreters and compares them.
 fn agree(given: &Given, arguments: &[&str], stdin: &[u8]) {
     let directory = tempfile::tempdir().unwrap();
     let script = directory.path().join("script.py");
@@ -37,7 +38,7 @@ fn agree(given: &Given, arguments: &[&str], stdin: &[u8]) {
     compare(&actual, &expected, &directory.path().display().to_string());
 }
 
-/// The reference, in the guest's environment: nothing of this process's own.
+/// Returns Debian's Python in the guest's environment, with nothing of this process's own.
 pub(crate) fn reference() -> Command {
     let mut command = Command::new(PYTHON);
     command
@@ -48,7 +49,7 @@ pub(crate) fn reference() -> Command {
     command
 }
 
-/// Allows only the script's directory to differ.
+/// Compares two outputs, in which only the script's directory may differ.
 pub(crate) fn compare(actual: &Output, expected: &Output, directory: &str) {
     let local = |bytes: &[u8]| text(bytes).replace(directory, "/work");
     if text(&expected.stderr).contains(directory) {
@@ -60,7 +61,7 @@ pub(crate) fn compare(actual: &Output, expected: &Output, directory: &str) {
     assert_eq!(exit_code(actual.status), exit_code(expected.status));
 }
 
-/// As `assert_eq!`, for more bytes than anybody wants to see.
+/// Compares as `assert_eq!` does, but shows only a part of long outputs.
 fn assert_same(actual: &[u8], expected: &[u8], stream: &str) {
     let differing = actual.iter().zip(expected).position(|(a, b)| a != b);
     let at = differing.unwrap_or(actual.len().min(expected.len()));
@@ -75,7 +76,7 @@ fn assert_same(actual: &[u8], expected: &[u8], stream: &str) {
     );
 }
 
-/// A test for each line: name, how the code is given, arguments, standard input.
+/// Makes a test of each line: its name, how the code is given, arguments, standard input.
 macro_rules! cases {
     ($($name:ident: $given:expr $(, arguments $arguments:expr)? $(, stdin $stdin:expr)?;)*) => {$(
         #[test]
@@ -90,16 +91,16 @@ macro_rules! cases {
     )*};
 }
 
-/// Prints its arguments, whatever they hold.
+/// Prints its arguments, whatever they contain.
 const ARGUMENTS: &str = "import sys; print(ascii(sys.argv))";
-/// The length and hash of standard input.
+/// Prints the length and hash of standard input.
 const HASH_STDIN: &str = "
 import hashlib, sys
 data = sys.stdin.buffer.read()
 print(len(data), hashlib.sha256(data).hexdigest())
 ";
 
-/// 8 MiB that no cut, repetition or conversion leaves as they are.
+/// Returns 8 MiB that no cut, repetition or conversion leaves unchanged.
 fn random_bytes() -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {

@@ -1,4 +1,4 @@
-//! What a VMM that an attacker has taken over may still do: the system calls of each thread.
+//! The system calls that each thread of a VMM may still make once an attacker has taken it over.
 
 use crate::common::{binary, mode};
 use crate::fake_agent::{FakeAgent, Fate, THREADS, Thread};
@@ -13,10 +13,10 @@ use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// No system call of this kernel or a later one has a higher number, for years.
+/// The greatest number of a system call: no kernel will exceed it for years.
 const LAST: i64 = 500;
 
-/// A system call that would be a step of an escape: what it is, its number, its arguments.
+/// A system call that would be a step of an escape: its description, number and arguments.
 type Attack = (&'static str, i64, [u64; 6]);
 
 fn attacks() -> Vec<Attack> {
@@ -29,7 +29,7 @@ fn call(name: &'static str, number: i64, arguments: &[u64]) -> Attack {
     (name, number, all)
 }
 
-/// Calls that reach out: for files, sockets, processes and rights.
+/// Returns calls that reach out: for files, sockets, processes and rights.
 fn ways_out() -> Vec<Attack> {
     const AT_FDCWD_BITS: u64 = AT_FDCWD as u64;
     vec![
@@ -70,7 +70,8 @@ fn ways_out() -> Vec<Attack> {
     ]
 }
 
-/// Memory, signals and requests of ioctl(2) that no run makes, and another entry of the kernel.
+/// Returns memory calls, signals and requests of ioctl(2) that no run makes, and other entries of
+/// the kernel.
 fn ways_around() -> Vec<Attack> {
     let page = 4096;
     vec![
@@ -131,7 +132,7 @@ fn what_an_attacker_in_the_vmm_would_do_kills_it() {
     }
 }
 
-/// So that a agent's death means something.
+/// Without confinement the calls are made, so a death in the other tests means something.
 #[test]
 fn the_same_calls_are_made_where_confinement_is_off() {
     for thread in THREADS {
@@ -145,8 +146,8 @@ fn the_same_calls_are_made_where_confinement_is_off() {
     }
 }
 
-/// uretprobe and uprobe: the kernel's own, which seccomp leaves alone. They end a process that
-/// makes them from anywhere but where the kernel had put them.
+/// The numbers of uretprobe and uprobe: the kernel's own calls, which seccomp leaves alone. They
+/// end a process that makes them from anywhere but where the kernel put them.
 const PROBES: [i64; 2] = [335, 336];
 
 #[track_caller]
@@ -173,13 +174,13 @@ fn a_call_that_is_not_on_its_list_kills_the_vcpu_thread() {
 /// The calls that each thread makes in a run once it is confined, and the requests of ioctl(2).
 #[derive(Default)]
 struct Observed {
-    /// Of the main thread, the vCPU thread, and the process that writes files.
+    /// The calls of the main thread, of the vCPU thread, and of the process that writes files.
     calls: [BTreeSet<i64>; 3],
     requests: BTreeSet<u64>,
 }
 
 impl Observed {
-    /// Of a run under strace: `act` gets its process once it has said something.
+    /// Watches a run under strace. `act` gets its process once the program has written something.
     fn watch(&mut self, options: &[&str], code: &str, act: impl FnOnce(&Child)) {
         let trace = tempfile::NamedTempFile::new().unwrap();
         let mut command = Command::new("strace");
@@ -225,7 +226,7 @@ impl Observed {
         );
     }
 
-    /// `TID [NUMBER] NAME(ARGUMENTS…`
+    /// Reads a trace, whose lines are `TID [NUMBER] NAME(ARGUMENTS…`.
     fn read(&mut self, trace: &str) {
         let mut main = None;
         let (mut processes, mut confined) = (BTreeSet::new(), BTreeSet::new());
@@ -276,7 +277,7 @@ fn signal(child: &Child, name: &str) {
     );
 }
 
-/// What no run here needs, but another may: `src/confine/syscalls.rs` says when.
+/// Calls that no run here needs, but another may: `src/confine/syscalls.rs` says when.
 const JUSTIFIED: [&[i64]; 3] = [
     // Allocations of 128 KiB or more; a clock that is not in the vDSO.
     &[SYS_mmap, SYS_mremap, SYS_clock_gettime],
@@ -294,7 +295,7 @@ const JUSTIFIED: [&[i64]; 3] = [
     ],
 ];
 
-/// KVM_SET_SREGS: the address of a page fault that XSAVE meets.
+/// KVM_SET_SREGS, which sets the address of a page fault that XSAVE meets.
 const JUSTIFIED_REQUEST: u64 = 0x4138_ae84;
 
 #[test]

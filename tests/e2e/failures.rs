@@ -1,4 +1,4 @@
-//! What goes wrong before a guest runs: one sentence, one remedy, the right exit code.
+//! Failures before a guest runs: one sentence, one remedy, the right exit code.
 
 use crate::common::{binary, exit_code, finish, sandbox, text};
 use std::fs::{self, Permissions};
@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// Our refusals: nothing on standard output, two lines on standard error, no backtrace.
+/// Checks a refusal: nothing on standard output, two lines on standard error, no backtrace.
 pub fn assert_refused(output: &Output, code: i32, sentence: &str, remedy: &str) {
     let stderr = text(&output.stderr);
     assert_eq!(exit_code(output.status), code, "{stderr}");
@@ -25,7 +25,7 @@ fn run_script(path: &Path) -> Output {
     finish(sandbox(&["run"]).arg(path), b"")
 }
 
-/// A user without any rights, where we have some to give away.
+/// Makes the command run as a user without any rights, if we may change the user.
 fn as_nobody(command: &mut Command, home: &Path) {
     const NOBODY: u32 = 65534;
     if nix::unistd::geteuid().is_root() {
@@ -38,7 +38,7 @@ fn as_nobody(command: &mut Command, home: &Path) {
     }
 }
 
-/// A copy of the binary that anybody may execute.
+/// Makes a copy of the binary that anybody may execute.
 fn copy_of_the_binary(directory: &Path) -> std::path::PathBuf {
     let copy = directory.join("sandbox");
     // By another process: while this one had it open for writing, a fork in another test would
@@ -153,7 +153,7 @@ fn kvm_that_is_something_else() {
 
 #[test]
 fn kvm_that_is_forbidden() {
-    /// Debian's group with this number.
+    /// The number of a group in Debian.
     const DAEMON: u32 = 1;
     let directory = tempfile::tempdir().unwrap();
     let device = directory.path().join("kvm");
@@ -266,7 +266,7 @@ fn the_binary_runs_alone_and_keeps_its_cache_private() {
     assert_eq!(modes, expected);
 }
 
-/// The permissions of a file.
+/// Returns the permissions of a file.
 fn mode(path: &Path) -> u32 {
     path.metadata().unwrap().permissions().mode() & 0o7777
 }

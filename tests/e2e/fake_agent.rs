@@ -1,5 +1,5 @@
-//! A `sandbox` whose threads make the system calls that we want: a VMM in an attacker's hands.
-//! By ptrace(2), so that it is the real binary in the middle of a real run.
+//! A `sandbox` whose threads make the system calls that a test wants, like a VMM in an attacker's
+//! hands. It works by ptrace(2), so it is the real binary in the middle of a real run.
 
 use crate::common::{binary, sandbox};
 use libc::user_regs_struct;
@@ -24,26 +24,27 @@ pub enum Thread {
 
 pub const THREADS: [Thread; 2] = [Thread::Main, Thread::Vcpu];
 
-/// What became of a system call.
+/// The fate of a system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// SIGSYS ended the process.
+    /// The kernel ended the process with SIGSYS.
     Killed,
-    /// It was made, and this came back.
+    /// The call was made, and this was its result.
     Made(i64),
 }
 
-/// The instruction.
+/// The `syscall` instruction.
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
 
-/// Whoever makes one must use it on the same thread: ptrace(2) knows threads, not processes.
+/// A traced run. It must be used on the thread that made it: ptrace(2) knows threads, not
+/// processes.
 pub struct FakeAgent {
     child: Child,
     vcpu: Pid,
 }
 
 impl FakeAgent {
-    /// In the middle of a run: the guest's program has begun, and sleeps.
+    /// Starts one in the middle of a run: the guest's program has begun, and sleeps.
     pub fn new(options: &[&str]) -> Self {
         let mut command = sandbox(&["run"]);
         command
@@ -107,7 +108,7 @@ impl FakeAgent {
         self.child.stdout = Some(output.into_inner());
     }
 
-    /// Stops the thread, has it make this system call, and tells what came of it.
+    /// Stops the thread, makes it do this system call, and returns its fate.
     pub fn call(mut self, thread: Thread, number: i64, arguments: [u64; 6]) -> Fate {
         let tid = self.tid(thread);
         let mut regs = self.stop_behind_a_system_call(tid);
@@ -131,7 +132,7 @@ impl FakeAgent {
         }
     }
 
-    /// Where the instruction is at hand.
+    /// Stops the thread at a place where the instruction is at hand.
     fn stop_behind_a_system_call(&mut self, tid: Pid) -> user_regs_struct {
         let process = self.tid(Thread::Main).as_raw();
         loop {
@@ -160,8 +161,8 @@ impl FakeAgent {
         }
     }
 
-    /// The next news of this thread, or of any: the end of a process is told of its main thread
-    /// last.
+    /// Returns the next event of this thread, or of any: the end of a process is reported last for
+    /// its main thread.
     fn wait(&mut self, tid: impl Into<Option<Pid>> + Copy) -> WaitStatus {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
@@ -180,13 +181,13 @@ impl FakeAgent {
         self.child.id()
     }
 
-    /// What `/proc` has under this name for a thread.
+    /// Reads a file of this name in a thread's directory in `/proc`.
     pub fn proc(&self, thread: Thread, name: &str) -> String {
         let (pid, tid) = (self.child.id(), self.tid(thread));
         fs::read_to_string(format!("/proc/{pid}/task/{tid}/{name}")).unwrap()
     }
 
-    /// What its descriptors are, by number.
+    /// Returns the targets of its descriptors, by number.
     pub fn descriptors(&self) -> Vec<String> {
         let directory = format!("/proc/{}/fd", self.child.id());
         let mut numbers: Vec<u32> = fs::read_dir(&directory)
@@ -219,7 +220,7 @@ impl Drop for FakeAgent {
     }
 }
 
-/// Of one or any of this thread's tracees, without waiting.
+/// Returns an event of one or any of this thread's tracees, without waiting.
 fn news(tid: Option<Pid>) -> WaitStatus {
     let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD | WaitPidFlag::WNOHANG;
     waitpid(tid, Some(flags)).unwrap()

@@ -1,6 +1,6 @@
-//! System calls of a run that fail, or do less than they were asked for. Each run ends in the right
-//! output, or in an exit code of ours with what happened and what to do; never in a panic, a hang or
-//! a signal.
+//! System calls of a run that fail, or do less than they were asked to. Each run ends with the
+//! right output, or with an exit code of ours and a message that says what happened and what to do;
+//! never with a panic, a hang or a signal.
 
 use crate::common::{Cache, PYTHON, binary, exit_code, finish, text};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
@@ -11,13 +11,13 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::Output;
 
-/// What runs a program here.
+/// The arguments that run a program here.
 pub const RUN: &[&str] = &["run"];
 
-/// Until `timeout` ends what hangs; then the exit code is 137.
+/// The seconds until `timeout` ends a run that hangs; the exit code is then 137.
 pub const PATIENCE: &str = "600";
 
-/// It needs random numbers, reads standard input, and writes to both streams.
+/// A program that needs random numbers, reads standard input, and writes to both streams.
 pub const PROGRAM: &str = "
 import os, sys
 sys.stderr.write(sys.stdin.read())
@@ -26,24 +26,25 @@ print(len(os.urandom(5000)))
 
 pub const STDIN: &[u8] = b"given\n";
 
-/// How a run may end in which this error was injected; the right output and 0 are always fine.
+/// The way in which a run with this injected error may end; the right output and 0 are always fine.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Expected {
-    /// Right.
+    /// The output is right.
     Right,
-    /// 125, with a sentence and a remedy.
+    /// The exit code is 125, with a sentence and a remedy.
     Refused,
-    /// 141.
+    /// The exit code is 141.
     ReaderGone,
-    /// Right for an empty standard input.
+    /// The output is right for an empty standard input.
     NoInput,
-    /// 125, and the sentence was lost.
+    /// The exit code is 125, and the sentence was lost.
     Silenced,
 }
 use Expected::{NoInput, ReaderGone, Refused, Right, Silenced};
 
-/// Errors that these system calls may give to a program on a host in trouble. Not futex(2):
-/// strace would skip wake-ups, which never fail. Not brk(2), which fails by giving the old end.
+/// Errors that these system calls may give to a program on a host in trouble. futex(2) is not among
+/// them: strace would skip wake-ups, which never fail. Nor is brk(2), which fails by returning the
+/// old end.
 const FAULTS: &[(&str, &str, Expected)] = &[
     ("openat", "EMFILE", Refused),
     ("openat", "ENFILE", Refused),
@@ -87,15 +88,15 @@ const FAULTS: &[(&str, &str, Expected)] = &[
     ("fcntl", "EMFILE", Refused),
 ];
 
-/// Requests that go on where a signal interrupted them, or where there was nothing yet.
+/// Calls that are repeated if a signal interrupted them, or if there was nothing yet.
 const RETRIED: [(&str, &str); 3] = [
     ("EINTR", "KVM_RUN"),
     ("EAGAIN", "KVM_RUN"),
     ("EINTR", "KVM_CREATE_VM"),
 ];
 
-/// Under strace, which writes what it sees to `log`. Not confined: it makes a call fail by making
-/// another of no number, which kills.
+/// Does a run under strace, which writes its trace to `log`. It is not confined: strace makes a
+/// call fail by replacing it with one that has no valid number, which kills.
 fn traced(cache: &Cache, log: &Path, options: &[&str]) -> Output {
     let mut command = cache.command("timeout");
     command.args(["--signal=KILL", PATIENCE, "strace", "-f", "-o"]);
@@ -110,8 +111,8 @@ fn traced(cache: &Cache, log: &Path, options: &[&str]) -> Output {
     output
 }
 
-/// Which occurrences of a system call in a thread are worth a fault, from a trace of a whole run.
-/// What the libraries do before `main` is not ours; each thread counts for itself.
+/// Returns the occurrences of each system call in a thread that are worth a fault, from a trace of
+/// a whole run. The libraries' calls before `main` are not ours; each thread counts for itself.
 fn occurrences(log: &str) -> BTreeMap<&str, BTreeSet<usize>> {
     let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     let mut ours: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
@@ -148,7 +149,7 @@ fn occurrences(log: &str) -> BTreeMap<&str, BTreeSet<usize>> {
     chosen
 }
 
-/// Nothing but a part of the right output, and a message of ours that ends it.
+/// Checks that there is nothing but a part of the right output, and a message of ours that ends it.
 fn is_told(output: &Output) -> bool {
     let stderr = text(&output.stderr);
     let stderr = stderr.strip_prefix("given\n").unwrap_or(&stderr);
@@ -212,7 +213,7 @@ fn each_system_call_of_a_run_may_fail() {
     assert_eq!(text(&output.stdout), "unharmed\n");
 }
 
-/// Writes of fewer bytes than asked for, of a pipe that has no room for more.
+/// Short writes happen on a pipe that has no room for more bytes.
 #[test]
 fn short_writes_lose_nothing() {
     let code = "import sys; sys.stdout.write(''.join(f'{n:07}\\n' for n in range(50_000)))";
@@ -233,7 +234,7 @@ sys.exit(child.wait())
     assert!(text(&output.stdout) == expected);
 }
 
-/// A pipe of which each read gets a single byte of this (pipe(2), O_DIRECT).
+/// Returns a pipe from which each read gets a single byte of these (pipe(2), O_DIRECT).
 fn byte_by_byte(bytes: &[u8]) -> PipeReader {
     let (reader, mut writer) = std::io::pipe().unwrap();
     fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_DIRECT)).unwrap();
@@ -243,7 +244,7 @@ fn byte_by_byte(bytes: &[u8]) -> PipeReader {
     reader
 }
 
-/// Of standard input, and of what options name.
+/// Short reads of standard input, and of the files that options name.
 #[test]
 fn short_reads_lose_nothing() {
     let words = |first: char| -> String { (0..500).map(|n| format!("{first}{n} ")).collect() };

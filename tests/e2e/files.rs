@@ -1,4 +1,4 @@
-//! Files go in and come out as they are, and nothing else comes out.
+//! Files go in and come out unchanged, and nothing else comes out.
 
 use crate::common::{Cache, binary, exit_code, finish, sandbox, text};
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// A current directory of its own.
+/// A current directory for a test.
 pub struct Here(pub TempDir);
 
 impl Here {
@@ -40,7 +40,7 @@ impl Here {
         fs::read_dir(self.0.path()).unwrap().next().is_none()
     }
 
-    /// The processes that work here.
+    /// Returns the processes that work here.
     pub fn processes(&self) -> Vec<i32> {
         let entries = fs::read_dir("/proc").unwrap().flatten();
         let is_here = |pid: &i32| {
@@ -61,7 +61,7 @@ impl Here {
         finish(&mut self.command(options, code), b"")
     }
 
-    /// A run that must be well, and say nothing of ours.
+    /// Does a run that must succeed without any message of ours.
     pub fn succeed(&self, options: &[&str], code: &str) -> String {
         let output = self.run(options, code);
         assert_eq!(text(&output.stderr), "");
@@ -69,7 +69,7 @@ impl Here {
         text(&output.stdout)
     }
 
-    /// One that fails with a code of ours and this on standard error.
+    /// Does a run that must fail with an exit code of ours and this text on standard error.
     pub fn fail(&self, options: &[&str], code: &str, told: &str) {
         let output = self.run(options, code);
         let stderr = text(&output.stderr);
@@ -86,7 +86,7 @@ pub fn eventually(holds: impl Fn() -> bool, otherwise: &str) {
     }
 }
 
-/// Bytes without a pattern, and all values among them if there are enough.
+/// Returns bytes without a pattern; all values are among them if there are enough.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ length as u64;
     let mut next = || {
@@ -100,7 +100,7 @@ fn noise(length: usize) -> Vec<u8> {
     bytes
 }
 
-/// What is below a directory: mode and content, of a link its target.
+/// Returns everything below a directory: mode and content, which is the target for a link.
 pub fn tree(top: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
     let mut found = BTreeMap::new();
     let mut waiting = vec![top.to_path_buf()];
@@ -252,7 +252,7 @@ fn a_module_that_was_put_is_imported_even_one_named_like_the_librarys() {
     assert_eq!(text(&output.stdout), "mine mine too\n");
 }
 
-/// On a machine that is restored, and on one that is booted.
+/// This holds on a restored machine and on a booted one.
 #[test]
 fn a_program_runs_in_the_working_directory_that_it_was_given() {
     let here = Here::new();

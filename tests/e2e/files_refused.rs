@@ -1,4 +1,4 @@
-//! Files that do not come, or not all of them: each is told, and nothing else is touched.
+//! Files that do not come, or not completely: each is reported, and nothing else is touched.
 
 use crate::common::{exit_code, finish, start, text};
 use crate::files::{Here, eventually, tree};

@@ -1,9 +1,9 @@
-//! What a program finds in its guest.
+//! The environment that a program finds in its guest.
 
 use crate::common::{exit_code, finish, run, sandbox, text};
 use std::process::Command;
 
-/// Runs checks in the guest: each line of code that fails an assertion is told by its traceback.
+/// Runs checks in the guest: each line of code that fails an assertion is shown by its traceback.
 fn holds(options: &[&str], code: &str) {
     let output = run(options, &format!("{code}\nprint('all hold')"));
     let stderr = text(&output.stderr);
@@ -143,8 +143,9 @@ fn guest_root_is_root_of_its_guest_only() {
     );
 }
 
-/// In pages of 4 KiB there would be 16 faults for 2 MiB: each maps 32 of them. Of the interpreter, what
-/// comes before its data is looked at: pages that are copied are mapped one by one.
+/// In pages of 4 KiB there would be 16 faults for 2 MiB, as each maps 32 of them. Of the
+/// interpreter, only the part before its data is checked: pages that are copied are mapped one by
+/// one.
 #[test]
 fn large_files_of_the_image_are_mapped_in_huge_pages() {
     holds(
@@ -173,7 +174,7 @@ assert first[1:3] == ['r-xp', '00000000'] and start % (2 << 20) == 0 and end - s
     );
 }
 
-/// No library is loaded for it: the end is the short one.
+/// The program loads no library, so its end is the short one.
 #[test]
 fn what_a_program_registers_with_the_c_library_is_done_at_its_end() {
     let first = "import ctypes, sys; libc = ctypes.CDLL(None)\n";
@@ -187,7 +188,7 @@ fn what_a_program_registers_with_the_c_library_is_done_at_its_end() {
     }
 }
 
-/// exit(3) flushes such a stream without its lock, for which one would wait for ever.
+/// exit(3) flushes such a stream without its lock; it would wait for the lock forever.
 #[test]
 fn a_thread_that_waits_for_input_in_c_does_not_keep_the_program_from_its_end() {
     let code = r#"

@@ -1,4 +1,4 @@
-//! An image is a description: a language that it names is there, with nothing of this program changed.
+//! An image is a description: its languages can be used with no change to this program.
 
 use crate::common::{Cache, finish, text};
 use crate::failures::assert_refused;
@@ -7,7 +7,7 @@ use std::process::Output;
 
 const BUILT_IN: &str = include_str!("../../guest/images/python/image.toml");
 
-/// A language whose programs are shouted.
+/// A language that prints its programs in capitals.
 const SHOUT: &str = r##"
 [[language]]
 name = "shout"

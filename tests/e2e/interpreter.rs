@@ -1,11 +1,11 @@
-//! What the guest tells of a program beside its output, and programs that are no Python.
+//! The guest's reports on a program besides its output, and programs that are not Python.
 
 use crate::common::{exit_code, finish, sandbox, text};
 use crate::equivalence::reference;
 use serde_json::{Value, json};
 use std::process::Output;
 
-/// `sandbox run --json` with these options and words.
+/// Does a `sandbox run --json` with these options and words; returns the record.
 fn record(words: &[&str], stdin: &[u8]) -> Value {
     let mut command = sandbox(&["run", "--json"]);
     let output = finish(command.args(words), stdin);
@@ -13,17 +13,17 @@ fn record(words: &[&str], stdin: &[u8]) -> Value {
     record.unwrap_or_else(|error| panic!("{error}: {}", text(&output.stderr)))
 }
 
-/// The same on this code.
+/// Returns the record of a run of this code.
 fn code(code: &str) -> Value {
     record(&["-c", code], b"")
 }
 
-/// Of Debian's python3 on the same code.
+/// Runs Debian's python3 on the code.
 fn plain(code: &str) -> Output {
     finish(reference().args(["-c", code]), b"")
 }
 
-/// What is printed is what Python prints, and what is told of the exception is that too.
+/// Checks that the output, and the reported exception, are those of Python.
 fn assert_told(program: &str, kind: &str, message: &str) {
     let (record, plain) = (code(program), plain(program));
     assert_eq!(record["stdout"], text(&plain.stdout), "{program}");
@@ -345,7 +345,7 @@ fn a_machine_that_is_booted_for_it_tells_the_same() {
     assert_eq!(records[0][2]["type"], "ZeroDivisionError");
 }
 
-/// All that a shell can know of how it was started.
+/// Prints all that a shell can know of how it was started.
 const STATE: &str = "echo $0 $# $1 $- $PWD $BASH; trap; ulimit -a; umask; env; set -o; shopt; ls -l /proc/$$/fd | sed 's/.* //'; grep Sig[BIC] /proc/$$/status; tr '\\0' ' ' </proc/$$/cmdline";
 
 #[test]

@@ -1,4 +1,4 @@
-//! An agent that gets one job after the other on the same connection, from a bare host.
+//! An agent that gets one job after the other on the same connection, from a minimal host.
 
 use crate::common::{Cache, mode};
 use crate::machine::run_to_its_end;
@@ -13,25 +13,25 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Hundredths of a second that all jobs of a test may take together.
+/// The hundredths of a second that all jobs of a test may take together.
 const PATIENCE: u32 = 30_000;
 
-/// A job, and the path of what it is to leave.
+/// A job, and the path of a file that it should leave.
 struct Order {
     job: JobFrame,
     wanted: Option<&'static str>,
 }
 
-/// What came of a job.
+/// The result of a job.
 #[derive(Debug, PartialEq)]
 struct Ran {
     output: String,
-    /// As the agent sends them.
+    /// The records, as the agent sends them.
     files: Vec<u8>,
     exit: Option<Exit>,
 }
 
-/// A host that gives an agent its jobs, each when the one before is over.
+/// A host that gives an agent its jobs, each when the previous one is over.
 struct Bench {
     stop: Arc<AtomicBool>,
     decoder: Decoder,
@@ -152,7 +152,7 @@ impl HypercallHandler for Bench {
     }
 }
 
-/// The runtime image, from the cache that the tests share.
+/// Opens the runtime image in the cache that the tests share.
 fn runtime() -> File {
     let directory = Cache::shared().0.path().join("sandbox");
     let paths = fs::read_dir(directory).unwrap();
@@ -161,7 +161,7 @@ fn runtime() -> File {
     File::open(image.expect("a runtime image")).unwrap()
 }
 
-/// Runs them in one machine.
+/// Runs the orders in one machine.
 fn run(orders: Vec<Order>) -> Vec<Ran> {
     allow_kicks().unwrap();
     let kvm = host::open(Path::new("/dev/kvm")).expect("these tests need KVM");

@@ -1,9 +1,9 @@
-//! A program can read, write and enter nothing of its kernel, whatever separates them: the
-//! processor's user level, or a page table of its own that the host switches.
+//! A program cannot read, write or enter its kernel, whatever separates them: the processor's user
+//! level, or a page table of its own that the host switches.
 
 use crate::lab::holds;
 
-/// Addresses of all kinds that a kernel has, and those that nobody has.
+/// Addresses of all kinds that a kernel has, and addresses that nobody has.
 const PLACES: &str = r#"
 LOAD, STORE, JUMP = '488b07 c3  mov rax, [rdi]; ret', '488907 c3  mov [rdi], rax; ret', 'ffe7  jmp rdi'
 SLOT = 1 << 39  # what an entry of the top-most table maps
@@ -38,7 +38,7 @@ for how in LOAD, STORE, JUMP:
     holds(&[], &format!("{PLACES}{code}"));
 }
 
-/// Wherever in it the page is that the host and a native kernel share.
+/// This holds wherever in memory the page is that the host and a native kernel share.
 #[test]
 fn no_page_of_the_kernels_image_tables_and_memory_is_there() {
     let code = r#"
@@ -100,7 +100,7 @@ assert buffer.raw == bytes(64)
     holds(&[], &format!("{PLACES}{code}"));
 }
 
-/// Where a kernel resumes a program, it must not do so in itself.
+/// A kernel must not resume a program at an address in the kernel.
 #[test]
 fn no_signal_handler_stack_or_return_leads_into_the_kernel() {
     let code = r#"

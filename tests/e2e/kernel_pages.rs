@@ -1,9 +1,9 @@
-//! Page tables that change all the time: what a program maps, protects, moves, shares and forks is
-//! what it finds, and nothing else.
+//! Page tables that change all the time: a program finds exactly what it maps, protects, moves,
+//! shares and forks.
 
 use crate::lab::holds;
 
-/// Random changes beside a model of what must be there: of each page its protection and content.
+/// Makes random changes beside a model, which knows the protection and content of each page.
 #[test]
 fn pages_are_what_a_model_of_them_says() {
     let code = r#"

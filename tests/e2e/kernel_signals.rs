@@ -119,7 +119,7 @@ assert wait(pid) == -1 - 42
     holds(&[], &format!("{TRACED}{code}"));
 }
 
-/// On a software KVM none ever fires; a native kernel says so.
+/// On a software KVM no breakpoint ever fires; a native kernel refuses them.
 #[test]
 fn hardware_breakpoints_stop_or_are_refused() {
     let code = r#"

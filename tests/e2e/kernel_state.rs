@@ -1,5 +1,5 @@
-//! What a program has in its registers stays there, and is its own: vector and floating-point
-//! state, the bases of FS and GS, flags.
+//! The registers of a program keep their values, and are its own: vector and floating-point state,
+//! the bases of FS and GS, flags.
 
 use crate::lab::holds;
 
@@ -40,8 +40,9 @@ print('states:', *[name for bit, name in (NAMES | OPTIONAL).items() if ENABLED >
 assert MASK & 3 == 3
 "#;
 
-/// From the state at RDI to that at RSI, with system calls that the third operand leads to in between:
-/// so many rounds, a number and two operands; and a new page touched in each round.
+/// Loads the state at RDI, makes system calls in rounds, and saves the state at RSI. RDX points to
+/// the number of rounds, the system call's number and two operands. A new page is touched in each
+/// round.
 const HOLD: &str = r#"
 HOLD = '''
     5355415441554156                  push rbx; push rbp; push r12; push r13; push r14
@@ -124,7 +125,8 @@ for seed in range(5):
     holds(&[], &format!("{EXTENDED}{HOLD}{code}"));
 }
 
-/// A program begins with nothing of what was before it, in a clone as in the machine that was saved.
+/// A program begins without any state of its predecessors, in a clone as in the machine that was
+/// saved.
 #[test]
 fn a_program_begins_with_the_initial_state() {
     let code = r#"

@@ -1,5 +1,5 @@
-//! Exceptions of a program: what only a kernel may execute, debugging, and signals with the right
-//! codes and addresses.
+//! Exceptions of a program: instructions that only a kernel may execute, debugging, and signals
+//! with the right codes and addresses.
 
 use crate::lab::holds;
 
@@ -31,7 +31,8 @@ for name, code in {'vmcall': '0f01c1', 'vmmcall': '0f01d9'}.items():
     holds(&[], code);
 }
 
-/// Also those by which a native kernel returns and asks its host: to a program they are no way in.
+/// This includes the interrupts by which a native kernel returns and calls its host: for a program
+/// they are no way in.
 #[test]
 fn no_software_interrupt_is_a_hypercall_or_a_return() {
     let code = r#"
@@ -57,7 +58,7 @@ assert call(39) == os.getpid()
     holds(&[], code);
 }
 
-/// Far jumps and returns, and a return from a signal, to segments and addresses of all kinds.
+/// Tries far jumps and returns, and a return from a signal, to segments and addresses of all kinds.
 #[test]
 fn no_other_code_segment_leads_anywhere() {
     let code = r#"

@@ -1,4 +1,4 @@
-//! In which mode of KVM guests run: found by trying, remembered, told, and forced.
+//! The mode of KVM in which guests run: found by trying, remembered, reported, and forced.
 
 use crate::common::{Cache, binary, exit_code, finish, mode, mode_with, text};
 use crate::failures::assert_refused;
@@ -13,11 +13,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, SystemTime};
 
-/// The option, and what it must make of guests here.
+/// The values of the option, and the mode that each must force here.
 const FORCED: [(&str, Mode); 2] = [("native", Mode::Native), ("emulated", Mode::Emulated)];
 const WHY: &str = "a test says so";
 
-/// What is found by trying, whatever the environment says.
+/// Returns the mode that is found by trying, whatever the environment says.
 fn best() -> Mode {
     mode_with(&["--kvm-mode", "auto"])
 }
@@ -26,7 +26,8 @@ fn doctor(cache: &Cache, options: &[&str]) -> Output {
     finish(cache.sandbox(&["doctor"]).args(options), b"")
 }
 
-/// Has the host remembered as one that refuses native mode. Only a build of the same tests reads that.
+/// Makes the cache remember the host as one that refuses native mode. Only a build of the same
+/// tests reads that.
 fn refuse(cache: &Cache) {
     let kept = VerdictFile::of(Path::new("/dev/kvm")).unwrap();
     fs::remove_file(cache.verdict()).unwrap_or_default();
@@ -35,7 +36,7 @@ fn refuse(cache: &Cache) {
     kept.write_to(&cache.verdict(), &verdict).unwrap();
 }
 
-/// A run that ends before it has a machine, if `--kvm-mode native` is refused.
+/// Returns a run that ends before it has a machine, if `--kvm-mode native` is refused.
 fn native(cache: &Cache) -> Command {
     cache.sandbox(&["run", "--fresh", "--kvm-mode", "native", "-c", "pass"])
 }
@@ -197,7 +198,7 @@ fn without_a_place_to_remember_it_each_run_tries() {
 /// The kernel in the binary.
 const KERNEL: &[u8] = include_bytes!(concat!(env!("SANDBOX_ASSETS"), "/kernel.zst"));
 
-/// Replaces what stands once in it.
+/// Replaces a sequence of bytes that occurs exactly once.
 fn replace(content: &mut [u8], old: &[u8], new: &[u8]) {
     let is_old = |window: &(usize, &[u8])| window.1 == old;
     let mut places = content.windows(old.len()).enumerate().filter(is_old);
@@ -206,7 +207,7 @@ fn replace(content: &mut [u8], old: &[u8], new: &[u8]) {
     content[place..place + old.len()].copy_from_slice(new);
 }
 
-/// The binary with a kernel in it that dies where it switches native mode on, and works emulated.
+/// Makes a binary with a kernel that dies where it switches native mode on, and works if emulated.
 fn binary_without_native_kernel(directory: &Path) -> PathBuf {
     // mov ecx, MSR_PVM_VIF; and three times ud2 or half of it
     const SWITCH: [u8; 5] = [0xb9, 0x10, 0x4d, 0x56, 0x4b];

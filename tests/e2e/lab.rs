@@ -1,22 +1,23 @@
-//! Programs of machine code in the guest: what the processor and the guest's kernel do with them.
+//! Programs of machine code in the guest, which show what the processor and the guest's kernel do
+//! with them.
 
 use crate::common::{exit_code, mode, run, text};
 
-/// Python that runs machine code and tells what became of it.
+/// Python code that runs machine code and reports the result.
 const LAB: &str = include_str!("lab.py");
 
-/// What a line of a kernel's log has in it if something is wrong with that kernel. That a program
-/// faulted, or was killed for its memory, is nothing wrong.
+/// Parts of lines in a kernel's log that show that something is wrong with that kernel. It is not
+/// wrong that a program faulted, or was killed for its memory.
 const COMPLAINTS: &str = include_str!("complaints");
 
-/// Those of the lines that are one.
+/// Returns the lines that are complaints.
 pub fn complaints<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let complains = |line: &&str| COMPLAINTS.lines().any(|complaint| line.contains(complaint));
     lines.filter(complains).collect()
 }
 
-/// Runs checks in the guest, with [`LAB`] before them: each line of code that fails an assertion
-/// is told by its traceback. What they print is shown. The guest's kernel may not have complained.
+/// Runs checks in the guest, with [`LAB`] before them: each line of code that fails an assertion is
+/// shown by its traceback. Their output is shown. The guest's kernel must not have complained.
 pub fn holds(options: &[&str], code: &str) {
     let mode = mode().name();
     let program = format!("MODE = {mode:?}\n{LAB}\n{code}\nlog()\nprint('all hold')");

@@ -1,4 +1,4 @@
-//! Limits hold, whatever the program does, and what it wrote before is there.
+//! Limits hold whatever the program does, and the output that it wrote before is delivered.
 
 use crate::agent::PATIENCE;
 use crate::common::{exit_code, finish, run, sandbox, start, text};
@@ -10,10 +10,10 @@ use std::io::{BufRead, BufReader};
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-/// Seconds in which CPython starts on any of our hosts.
+/// The seconds in which CPython starts on any of our hosts.
 const ENOUGH_TO_START: &str = "25";
 
-/// The time that the program had, as `--verbose` tells it.
+/// Returns the time that the program had, as `--verbose` reports it.
 fn program_time(output: &Output) -> Duration {
     let stderr = text(&output.stderr);
     let seconds = stderr
@@ -24,7 +24,8 @@ fn program_time(output: &Output) -> Duration {
     Duration::from_secs_f64(seconds)
 }
 
-/// It was stopped at the limit: not before, and not much later. `scripts/bench bounds` says how late.
+/// Checks that a run was stopped at the limit: not before, and not much later. `scripts/bench
+/// bounds` measures how late.
 fn assert_stopped_at(limit: &str, output: &Output) {
     let limit = Duration::from_secs(limit.parse().unwrap());
     let noise = Duration::from_secs(60);
@@ -168,7 +169,7 @@ while True: sys.stdout.write('y\\n' * 10000)
     assert_eq!(text(&output.stderr), "");
 }
 
-/// Sends the signal once the program is up; gives the exit code.
+/// Sends the signal once the program is up; returns the exit code.
 fn interrupted_by(signal: Signal) -> i32 {
     let code = "print('up', flush=True)\nwhile True: pass";
     let mut child = start(&mut sandbox(&["run", "-c", code]));
@@ -291,7 +292,7 @@ fn confinement_that_is_off_is_told_beside_a_record() {
     assert!(text(&output.stderr).contains("--confine=off"), "{output:?}");
 }
 
-/// For the host that scripts/test-hardware-host emulates.
+/// This is for the host that scripts/test-hardware-host emulates.
 #[test]
 #[ignore = "it sets the clock of its host"]
 fn a_clock_that_is_set_changes_no_limit_and_no_log() {
@@ -331,7 +332,7 @@ fn a_clock_that_is_set_changes_no_limit_and_no_log() {
     assert_eq!(exit_code(verified.status), 0, "{}", text(&verified.stderr));
 }
 
-/// Seconds, forwards or backwards.
+/// Sets the clock by this many seconds, forwards or backwards.
 fn step_clock(seconds: i64) {
     let now = ClockId::CLOCK_REALTIME.now().unwrap();
     let then = now + TimeSpec::new(seconds, 0);

@@ -1,5 +1,5 @@
-//! Many machines at once, and many one after the other: each caller gets what is its own, and
-//! nothing is left. Five thousand processes in a row are in `killed`.
+//! Many machines at once, and many one after the other: each caller gets its own output, and
+//! nothing is left. Five thousand processes in a row are in `sigkill`.
 
 use crate::agent::until;
 use crate::common::{Cache, exit_code, start, text};
@@ -16,11 +16,12 @@ use std::io::Write;
 use std::process::Command;
 use std::time::Duration;
 
-/// How many runs a parent starts in its own process; `SANDBOX_RUNS` asks for another number.
+/// The number of runs that a parent starts in its own process; `SANDBOX_RUNS` asks for another
+/// number.
 const RUNS: &str = "5000";
 
-/// More machines than processors, each with a secret on its standard input, its command line and
-/// its streams.
+/// Starts more machines than there are processors, each with a secret on its standard input, its
+/// command line and its streams.
 #[test]
 fn thirty_two_machines_at_once_give_each_caller_its_own() {
     let cache = Cache::copied();
@@ -75,7 +76,7 @@ impl Listener for Nobody {
     fn emulating(&mut self, _: &str) {}
 }
 
-/// What a process holds.
+/// The resources of a process.
 #[derive(Debug, PartialEq)]
 struct Held {
     descriptors: usize,
@@ -96,7 +97,7 @@ fn held() -> Held {
     }
 }
 
-/// Bytes of its memory that are in no file.
+/// Returns the bytes of this process's memory that are in no file.
 fn private_memory() -> i64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("RssAnon:"));
@@ -104,7 +105,7 @@ fn private_memory() -> i64 {
     kibibytes.parse::<i64>().unwrap() << 10
 }
 
-/// The parent of [`a_parent_that_lives_long_does_not_grow`], which calls it as a process of its
+/// The parent of [`a_parent_that_lives_long_does_not_grow`], which starts it as a process of its
 /// own; by itself it does nothing.
 #[test]
 fn many_runs_in_one_process() {

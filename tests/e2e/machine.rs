@@ -60,7 +60,7 @@ impl HypercallHandler for Nobody {
     }
 }
 
-/// An ELF kernel that is this code (System V ABI, chapter 4 and 5).
+/// Makes an ELF kernel of this code (System V ABI, chapters 4 and 5).
 fn elf(code: &[u8]) -> Vec<u8> {
     const HEADER: u64 = 64;
     const PROGRAM_HEADER: u64 = 56;
@@ -87,7 +87,7 @@ fn run(code: &[u8]) -> End {
     run_for(3000, code)
 }
 
-/// Runs the code until it ends, or is told to after so many hundredths of a second.
+/// Runs the code until it ends, or until so many hundredths of a second are over.
 fn run_for(patience: u32, code: &[u8]) -> End {
     allow_kicks().unwrap();
     let kvm = host::open(Path::new("/dev/kvm")).expect("these tests need KVM");
@@ -108,7 +108,7 @@ fn run_for(patience: u32, code: &[u8]) -> End {
     run_to_its_end(vm, &stop, patience).1
 }
 
-/// Runs a machine until it ends, or is told to by `stop` after so many hundredths of a second.
+/// Runs a machine until it ends, or until `stop` is set after so many hundredths of a second.
 pub fn run_to_its_end<H: Peer + HypercallHandler + Send + 'static>(
     mut vm: Vm<H>,
     stop: &AtomicBool,

@@ -1,4 +1,4 @@
-//! Help, the manual and completions: all from the options that there are.
+//! Help, the manual and completions, which are all made from the options.
 
 use crate::common::{exit_code, finish, sandbox, text};
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Programs for agents: `sandbox mcp` as a client on its standard input and output meets it.
+//! `sandbox mcp` as a client on its standard input and output sees it.
 
 use super::agent::*;
 use super::common::*;

@@ -1,4 +1,4 @@
-//! Clients that mean harm, or are broken: the server stays up, within bounds, and serves others.
+//! Clients that are malicious or broken: the server stays up, within bounds, and serves others.
 
 use super::agent::*;
 use super::web::*;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 const FOREVER: &str = "while True: pass";
 
-/// MiB that a server may grow to: one message of the largest size, a few times over.
+/// The MiB that a server may grow to: a few times a message of the largest size.
 pub const MEMORY: u64 = 256;
 
 pub fn works(agent: &mut Agent) {
@@ -21,7 +21,7 @@ pub fn works(agent: &mut Agent) {
     assert_eq!(text_of(&result), "still here\n");
 }
 
-/// Anything that is JSON.
+/// Generates any JSON.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -39,7 +39,8 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A line that is no message, a message that is no request, or a request with wrong values.
+/// Generates a line that is no message, a message that is no request, or a request with wrong
+/// values.
 fn hostile_line() -> impl Strategy<Value = Vec<u8>> {
     let method = prop_oneof![
         Just("tools/call"),
@@ -186,7 +187,7 @@ fn calls_beyond_what_may_wait_are_refused_and_the_others_run() {
     works(&mut agent);
 }
 
-/// Milliseconds that a call of this client takes; the median of several.
+/// Returns the milliseconds that a call of this client takes: the median of several.
 pub fn latency(web: &Web, token: &str) -> u128 {
     let mut times: Vec<_> = (0..15)
         .map(|_| {

@@ -1,4 +1,5 @@
-//! Files and images of calls: what goes in, what comes out, and what is kept for the caller.
+//! Files and images of calls: those that go in, those that come out, and those that are kept for
+//! the caller.
 
 use super::agent::*;
 use super::mcp::failed;

@@ -1,4 +1,4 @@
-//! Programs for agents on the network: `sandbox mcp --http`.
+//! `sandbox mcp --http`, which serves agents on the network.
 
 use super::agent::*;
 use super::common::*;
@@ -10,7 +10,7 @@ use std::net::TcpStream;
 
 const FOREVER: &str = "while True: pass";
 
-/// A server with these clients, and their tokens.
+/// Starts a server with these clients; returns it with their tokens.
 fn web(names: &[&str]) -> (Web, Vec<String>) {
     let (file, tokens) = tokens(names);
     let web = Web::start(&["--tokens", file.path().to_str().unwrap()]);

@@ -1,4 +1,4 @@
-//! What a policy allows callers, and what the log of runs says of them.
+//! Policies for callers, and what the log of runs says about them.
 
 use super::agent::*;
 use super::common::*;

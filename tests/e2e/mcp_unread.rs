@@ -47,7 +47,7 @@ fn a_client_that_reads_nothing_costs_no_more_than_a_few_answers() {
     writer.join().unwrap();
 }
 
-/// Waits until a server's memory stays as it is.
+/// Waits until a server's memory no longer changes; returns its size.
 fn settled(server: &Server) -> u64 {
     let mut before = 0;
     loop {

@@ -1,9 +1,9 @@
-//! Options that come from the environment: each is obeyed, and the command line counts before it.
+//! Options from the environment: each is obeyed, and the command line takes precedence.
 
 use crate::common::{Cache, PYTHON, binary, finish, text};
 use sandbox::record::Record;
 
-/// The record of a run of this code, with this variable and these options.
+/// Returns the record of a run of this code, with this variable and these options.
 #[track_caller]
 fn recorded(variable: (&str, &str), options: &[&str], code: &str) -> Record {
     let mut command = Cache::growing().sandbox(&["run", "--json"]);
@@ -78,7 +78,7 @@ fn confine() {
     assert_eq!(layers("require", &["--confine", "off"]), 0);
 }
 
-/// What clap says on a terminal.
+/// Tests the colours of clap's messages on a terminal.
 #[test]
 fn no_color() {
     let is_colored = |variable: &str| {

@@ -1,12 +1,12 @@
-//! Output in small pieces, which the guest's kernel gathers: nobody can tell that it does, but by how
-//! few exits there are.
+//! Output in small pieces, which the guest's kernel gathers: only the small number of exits shows
+//! that it does.
 
 use crate::common::{exit_code, mode, run, sandbox, start, text};
 use sandbox::vm::mode::Mode;
 use std::io::{BufRead, BufReader, Read};
 use std::time::{Duration, Instant};
 
-/// Seconds in which CPython starts, and in which it writes something.
+/// Returns the seconds in which CPython starts and writes something.
 fn enough_to_start() -> &'static str {
     match mode() {
         Mode::Emulated => "25",
@@ -14,7 +14,7 @@ fn enough_to_start() -> &'static str {
     }
 }
 
-/// Writes a hundred lines, a line at a time, as `lines` has them.
+/// Writes a hundred lines, one at a time, as `lines` has them.
 const WRITE_LINES: &str = "
 import os, signal, sys, time
 def write(fd=1):
@@ -102,7 +102,7 @@ while True: pass"
     assert_eq!(exit_code(output.status), 124);
 }
 
-/// All that is wanted is that there is no gap: how far it comes is another matter.
+/// The output must only have no gap: it does not matter how far the program comes.
 #[test]
 fn a_program_that_writes_until_its_time_limit_loses_nothing_before() {
     let code = "
@@ -117,7 +117,7 @@ for number in itertools.count(): os.write(1, b'%07d\\n' % number)
     assert!(count > 0 && expected.starts_with(&written), "{count}");
 }
 
-/// Reads the first line of a program that does this when it has written it, and ends the run.
+/// Reads the first line of a program that does `then` once it has written it, and ends the run.
 #[track_caller]
 fn assert_is_read_before(then: &str) {
     let code = format!("import os, time; os.write(1, b'written\\n')\n{then}");

@@ -1,4 +1,4 @@
-//! What a policy refuses, lowers and allows.
+//! Policies: what they refuse, lower and allow.
 
 use crate::agent::{Agent, call, text_of};
 use crate::common::{Cache, exit_code, finish, sandbox, text};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::process::Output;
 
-/// `sandbox run` under a policy with this in its part on runs.
+/// Does a `sandbox run` under a policy with this text in its part on runs.
 fn run_with(policy: &str, arguments: &[&str], stdin: &[u8]) -> Output {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("policy.toml");
@@ -265,14 +265,14 @@ fn code_on_standard_input_that_is_too_long_is_refused_and_not_cut() {
     );
 }
 
-/// A client of a server that is held to this.
+/// Starts a client of a server with this policy.
 fn agent_with(policy: &str) -> Agent {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), policy).unwrap();
     Agent::start(&["--policy", file.path().to_str().unwrap()])
 }
 
-/// That a call was refused with this, and to be made again within so many seconds.
+/// Checks that a call was refused with this, and may be made again within so many seconds.
 #[track_caller]
 fn assert_refused(result: &Value, what: &str, most: u64) {
     let said = text_of(result);

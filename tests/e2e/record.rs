@@ -1,4 +1,4 @@
-//! What a program is told of a run: one JSON object, for each way a run can end.
+//! The record of a run: one JSON object, for each way in which a run can end.
 
 use crate::common::{Cache, binary, exit_code, finish, sandbox, start, text, with_ports};
 use base64::Engine;
@@ -18,7 +18,7 @@ static SCHEMA: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
     jsonschema::validator_for(&serde_json::from_str(text).unwrap()).unwrap()
 });
 
-/// What was told: one line, as the schema says, with nothing that the types do not know.
+/// Reads a record: one line that follows the schema and has nothing unknown to the types.
 #[track_caller]
 pub fn read(bytes: &[u8]) -> Record {
     let line = text(bytes);
@@ -36,8 +36,8 @@ fn json(options: &[&str], code: &str) -> Output {
     finish(command.args(options).args(["-c", code]), b"")
 }
 
-/// The record of a run of this code, with its exit code; it says nothing on standard error, but that
-/// it waits for a template that another test builds.
+/// Returns the record of a run of this code, with its exit code. Its standard error may only say
+/// that it waits for a template that another test builds.
 #[track_caller]
 fn recorded(options: &[&str], code: &str) -> (Record, i32) {
     let output = json(options, code);
@@ -47,7 +47,7 @@ fn recorded(options: &[&str], code: &str) -> (Record, i32) {
     (read(&output.stdout), exit_code(output.status))
 }
 
-/// A run whose record goes to descriptor 3, which these redirections of a shell open.
+/// Returns a run whose record goes to descriptor 3, which these redirections of a shell open.
 pub fn with_status(redirections: &str, code: &str) -> Command {
     let mut command = Command::new("sh");
     let script = format!("exec \"$0\" run --json-status-fd 3 -c \"$1\" {redirections}");
@@ -137,7 +137,8 @@ fn a_guest_that_crashes_is_told() {
     assert_eq!((record.exit_code, record.signal), (None, None));
 }
 
-/// What only root may do, and no guest of ours does; and what a software KVM leaves to us.
+/// A program that does what only root may do and no guest of ours does, and needs help that a
+/// software KVM leaves to us.
 pub const UNUSUAL: &str = "
 import ctypes, mmap, os, signal
 signal.signal(15, lambda *_: None); os.kill(os.getpid(), 15)  # saves and restores vector registers
@@ -195,7 +196,7 @@ fn a_signal_to_us_is_told_with_what_there_was() {
     }
 }
 
-/// timeout(1) sends one to its child, and another to the group that both are in.
+/// timeout(1) sends one signal to its child, and another to the group that both are in.
 #[test]
 fn a_signal_that_comes_twice_is_told_as_one_that_comes_once() {
     for _ in 0..3 {
@@ -284,7 +285,7 @@ fn output_is_cut_at_the_limit_between_two_characters() {
     assert_eq!(record.stderr_bytes.omitted, 0);
 }
 
-/// Most memory that the process of a run had at once, in bytes.
+/// Returns the most memory that the process of a run had at once, in bytes.
 fn most_memory(code: &str) -> u64 {
     let script = format!(
         "import os, sys, resource

@@ -1,4 +1,5 @@
-//! Where a record goes: standard output, or a descriptor of its own, and readers that are slow or gone.
+//! The destination of a record: standard output or a separate descriptor, and readers that are slow
+//! or gone.
 
 use crate::common::{exit_code, finish, sandbox, text};
 use crate::record::{read, with_status};

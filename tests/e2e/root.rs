@@ -1,5 +1,6 @@
-//! What a program may try that is root in its guest, with a whole Linux at hand: each attempt has
-//! an outcome, and nothing of it reaches the host. How it brings its machine down is in `limits`.
+//! Attempts of a program that is root in its guest, with a whole Linux at hand: each has an
+//! outcome, and none reaches the host. The ways in which it brings its machine down are in
+//! `limits`.
 
 use crate::common::{Cache, PYTHON, exit_code, finish, mode, start, text, with_ports};
 use crate::lab::complaints;
@@ -10,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Output};
 use std::sync::LazyLock;
 
-/// A cache with the template of an ordinary run and of one as root. What needs another machine
-/// boots it.
+/// Returns a cache with the templates of an ordinary run and of one as root. Tests that need
+/// another machine boot it.
 fn cache() -> &'static Cache {
     static CACHE: LazyLock<Cache> = LazyLock::new(|| {
         let cache = Cache::copied();
@@ -28,7 +29,7 @@ fn cache() -> &'static Cache {
     &CACHE
 }
 
-/// Runs it as root for at most so many seconds, and sees that the host is as it was.
+/// Runs the code as root for at most so many seconds, and checks that the host did not change.
 fn attack(options: &[&str], seconds: &str, code: &str) -> Output {
     let before = Host::look();
     let mut command = cache().sandbox(&["run", "--root", "-t", seconds]);
@@ -37,7 +38,7 @@ fn attack(options: &[&str], seconds: &str, code: &str) -> Output {
     output
 }
 
-/// What no guest can change: the cache and what is at work in it, and the host's own.
+/// The things that no guest can change: the cache, the processes that use it, and the host's own.
 #[derive(Debug, PartialEq)]
 struct Host {
     cache: std::collections::BTreeSet<crate::common::Identity>,
@@ -95,7 +96,7 @@ print(open('/proc/sys/kernel/hostname').read())
     assert_eq!(text(&output.stdout), "conquered\n\n");
 }
 
-/// The keys that do not end the machine.
+/// These keys do not end the machine.
 #[test]
 fn sysrq_that_kills_all_processes_ends_the_program() {
     let code = "
@@ -138,7 +139,7 @@ fn a_program_that_stops_itself_is_stopped_at_its_limit() {
     assert_eq!(text(&output.stdout), "up\n");
 }
 
-/// In the agent's place, as its tracer, with its memory and its socket.
+/// The program takes the agent's place as its tracer, with its memory and its socket.
 #[test]
 fn an_agent_that_is_taken_over_gets_an_outcome() {
     let attach =
@@ -151,7 +152,8 @@ fn an_agent_that_is_taken_over_gets_an_outcome() {
     assert!([124, 125].contains(&code), "{code}");
 }
 
-/// Frames to the host that the agent never sent: through its own socket, and a new one.
+/// Sends frames to the host that the agent never sent, through the agent's socket and through a new
+/// one.
 #[test]
 fn a_forged_frame_is_a_claim_or_a_violation_and_nothing_else() {
     let steal = |frame: &str| {
@@ -196,7 +198,7 @@ for port in 0, 1, 2, 1024, 0xffffffff:
     );
 }
 
-/// Asks the hypervisor as only the guest's kernel should: each service at addresses of all kinds.
+/// Calls the hypervisor as only the guest's kernel should: each service, at addresses of all kinds.
 #[test]
 fn services_that_a_program_asks_for_itself_harm_only_its_guest() {
     let code = |services: &str| {
@@ -269,7 +271,7 @@ assert ctypes.CDLL(None).mount(b'none', b'/tmp', b'tmpfs', 32, b'size=4g') == 0{
     );
 }
 
-/// Most of a process's memory so far, in bytes (proc(5), VmHWM).
+/// Returns the most memory that a process has had so far, in bytes (proc(5), VmHWM).
 fn peak(child: &Child) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:"));
@@ -277,7 +279,7 @@ fn peak(child: &Child) -> u64 {
     kibibytes.parse::<u64>().unwrap() << 10
 }
 
-/// Most of the host's memory that a run took that writes so many MiB, at its end.
+/// Returns the most memory of the host that a run took until its end, if it writes so many MiB.
 fn peak_of_writing(mebibytes: u32) -> u64 {
     let code = format!(
         "
@@ -324,7 +326,8 @@ fn tiny_writes_without_end_all_arrive_until_the_limit() {
     assert!(output.stdout.len() > 100 && output.stdout.iter().all(|&byte| byte == b'x'));
 }
 
-/// Debian's stress-ng with its libraries, as a program that the guest's Python unpacks and runs.
+/// Returns Debian's stress-ng with its libraries, as a program that the guest's Python unpacks and
+/// runs.
 fn stress_ng() -> &'static Path {
     static PROGRAM: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
         let directory = tempfile::tempdir().unwrap();
@@ -340,10 +343,10 @@ fn stress_ng() -> &'static Path {
     &PROGRAM.1
 }
 
-/// Runs all stressors of a class at once for 20 s; `scripts/stress` runs them for longer. An emulated
-/// kernel takes longer than that to stop some of them. Root's stress-ng would keep its stressors from
-/// the out-of-memory killer, and with more of them than the memory holds the kernel could only
-/// panic: they may be killed.
+/// Runs all stressors of a class at once for 20 s; `scripts/stress` runs them for longer. An
+/// emulated kernel takes longer than that to stop some of them. Root's stress-ng would keep its
+/// stressors from the out-of-memory killer, and if more of them exist than fit in memory, the
+/// kernel could only panic, so here they may be killed.
 fn stress(class: &str) {
     let before = Host::look();
     let mut command = cache().sandbox(&["run", "--root", "--fresh", "-m", "512M", "-t", "300"]);

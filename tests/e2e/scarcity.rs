@@ -1,6 +1,6 @@
-//! What a host may lack or lose around a run: descriptors, memory, readers, files, the device, its
-//! clock. Each ends in the right output, or in an exit code of ours with what happened and what to
-//! do; never in a panic, a hang or a signal.
+//! Resources that a host may lack or lose during a run: descriptors, memory, readers, files, the
+//! device, its clock. Each run ends with the right output, or with an exit code of ours and a
+//! message that says what happened and what to do; never with a panic, a hang or a signal.
 
 use crate::common::{Cache, PYTHON, binary, exit_code, finish, start, text};
 use crate::faults::Expected::{Refused, Right};
@@ -14,7 +14,7 @@ use std::process::{Child, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// A run in a shell that first says this.
+/// Does a run in a shell that executes this first.
 fn run_after(shell: &str) -> Output {
     let script = format!("{shell}; exec timeout --signal=KILL {PATIENCE} \"$0\" \"$@\"");
     let mut command = Cache::shared().command("sh");
@@ -75,7 +75,7 @@ fn a_slow_reader_gets_everything() {
     assert_eq!(exit_code(child.wait().unwrap()), 0);
 }
 
-/// A reader that stops must not hold up the end: neither its stream nor the other's.
+/// A reader that stops must not hold up the end, neither of its stream nor of the other.
 #[test]
 fn the_time_limit_holds_though_nobody_reads() {
     for stream in ["stdout", "stderr"] {
@@ -156,7 +156,7 @@ sys.exit(child.wait())
     assert!(stderr.contains("Input/output error"), "{stderr}");
 }
 
-/// Truncates a file of the cache, which may not be written to.
+/// Truncates a file of the cache, which is not writable.
 fn truncate(path: &Path, length: u64) {
     fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
     let file = OpenOptions::new().write(true).open(path).unwrap();
@@ -185,7 +185,7 @@ fn assert_memory_lost(child: Child, already_read: &str, what: &str) {
     assert!(all.starts_with(&stdout), "{what}: {stdout}");
 }
 
-/// In the moments when its machine is restored, when it waits, and in the midst of its work.
+/// The file is truncated when the machine is restored, when it waits, and in the midst of its work.
 #[test]
 fn memory_that_is_truncated_under_a_run_ends_it_with_what_it_wrote_before() {
     let code = "
@@ -238,7 +238,7 @@ fn files_that_are_deleted_under_a_run_do_not_matter() {
     assert_eq!(exit_code(output.status), 0);
 }
 
-/// The device under a name that can go.
+/// Makes a name for the device that can go away.
 fn linked_device(directory: &Path) -> String {
     let link = directory.join("kvm");
     symlink("/dev/kvm", &link).unwrap();
@@ -288,8 +288,8 @@ fn a_directory_is_not_a_device() {
     );
 }
 
-/// Limits count by a clock that nobody sets. Where that clock is elsewhere they are the same, and
-/// the guest's wall clock is the host's all the same.
+/// Limits go by a clock that nobody sets. If that clock has another offset, the limits are the
+/// same, and the guest's wall clock is still the host's.
 #[test]
 fn limits_and_clocks_hold_where_the_monotonic_clock_is_another() {
     let code = "import time; print(time.time(), flush=True)\nwhile True: pass";

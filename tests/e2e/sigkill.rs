@@ -1,4 +1,4 @@
-//! Processes that end at any moment, or share a cache: nothing stays behind, and the next run
+//! Processes that end at any moment, or share a cache: they leave nothing behind, and the next run
 //! works.
 
 use crate::common::{Cache, PYTHON, binary, exit_code, finish, start, text};
@@ -11,14 +11,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const WAITING: &str = "sandbox: waiting for another process that builds the template\n";
 
-/// How many runs are killed; `SANDBOX_KILLS` asks for another number.
+/// The number of runs that are killed; `SANDBOX_KILLS` asks for another number.
 const KILLED_RUNS: u32 = 200;
 
-/// Moments that another run can have again.
+/// Random moments that a later run of the test can repeat.
 struct Moments(u64);
 
 impl Moments {
-    /// From `SANDBOX_TEST_SEED`, or from the time. Told where a test fails.
+    /// Takes the seed from `SANDBOX_TEST_SEED`, or from the time. A failing test shows it.
     fn new() -> Self {
         let seed = match std::env::var("SANDBOX_TEST_SEED") {
             Ok(seed) => seed.parse().unwrap(),
@@ -31,7 +31,7 @@ impl Moments {
         Self(seed)
     }
 
-    /// One from now to `most` later. SplitMix64, by Steele, Lea and Flood.
+    /// Returns a time of at most `most` (SplitMix64, by Steele, Lea and Flood).
     fn next(&mut self, most: Duration) -> Duration {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
@@ -46,7 +46,7 @@ fn send(child: &Child, signal: Signal) {
     kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
 }
 
-/// Waits until it is so, for as long as the process is there.
+/// Waits until the condition holds, for as long as the process exists.
 fn wait_until(child: &mut Child, mut is_so: impl FnMut() -> bool) {
     while !is_so() {
         assert!(child.try_wait().unwrap().is_none(), "it ended before");
@@ -54,7 +54,7 @@ fn wait_until(child: &mut Child, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Whether there is a file with this in its name.
+/// Checks whether there is a file with this in its name.
 fn holds(cache: &Cache, name: &str) -> bool {
     cache.kinds().iter().any(|kind| kind.contains(name))
 }
@@ -63,7 +63,7 @@ fn starts(cache: &Cache, code: &str) -> Child {
     start(&mut cache.sandbox(&["run", "-c", code]))
 }
 
-/// While another process builds the template.
+/// Starts a run while another process builds the template, and waits until it waits.
 fn starts_to_wait(cache: &Cache, code: &str) -> Child {
     let mut child = starts(cache, code);
     let mut told = String::new();
@@ -81,7 +81,7 @@ fn assert_right(output: &Output, stdout: &str, stderr: &str) {
     assert_eq!(exit_code(output.status), 0, "{told}");
 }
 
-/// A run works, and then there is what belongs in a cache and nothing else.
+/// Checks that a run works, and that the cache then holds what belongs in it and nothing else.
 #[track_caller]
 fn assert_in_order(cache: &Cache) {
     assert_right(&cache.run(&[], "print('well')"), "well\n", "");

@@ -1,6 +1,6 @@
-//! Clones of old templates. A template is made older as time itself would have done it: had it been
-//! saved earlier, the processor's time stamp counter would have been lower then, in its state and
-//! in the page of guest memory from which the guest computes its clock.
+//! Clones of old templates. A test makes a template older as time itself would have done it: if it
+//! had been saved earlier, the processor's time stamp counter would have been lower, in the state
+//! and in the page of guest memory from which the guest computes its clock.
 
 use crate::common::{exit_code, finish, sandbox, text};
 use sandbox::template::builder::Content;
@@ -12,14 +12,15 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const MSR_KVM_SYSTEM_TIME: u32 = 0x4b56_4d01;
-/// Bytes of `struct pvclock_vcpu_time_info` (Documentation/virt/kvm/x86/msr.rst), and where its
-/// fields are.
+/// The bytes of `struct pvclock_vcpu_time_info` (Documentation/virt/kvm/x86/msr.rst), and the
+/// offsets of its fields.
 const PVCLOCK: usize = 32;
 const TSC_TIMESTAMP: usize = 8;
 const TSC_TO_SYSTEM_MUL: usize = 24;
 const TSC_SHIFT: usize = 28;
 
-/// The template's state with its time stamp counter turned back, and guest memory likewise.
+/// Returns the template's state with its time stamp counter turned back, and does the same in guest
+/// memory.
 fn turn_back(content: Content, memory: &mut [u8], by: Duration) -> Content {
     let mut state = serde_json::to_value(content.state).unwrap();
     let page = msr(&state, MSR_KVM_SYSTEM_TIME) as usize & !1;
@@ -43,7 +44,8 @@ fn turn_back(content: Content, memory: &mut [u8], by: Duration) -> Content {
     }
 }
 
-/// `struct kvm_msr_entry` is saved as its bytes: index, reserved, data.
+/// Returns an MSR of the state. `struct kvm_msr_entry` is saved as its bytes: index, reserved,
+/// data.
 fn msr(state: &Value, index: u32) -> u64 {
     let entries = state["vcpu"]["msrs"].as_array().unwrap();
     let bytes = |entry: &Value| -> Vec<u8> {
@@ -86,8 +88,8 @@ fn seconds_since_1970() -> f64 {
     now.as_secs_f64()
 }
 
-/// When the program began by its own wall clock, the monotonic clock then, and how long a sleep
-/// of 0.1 s took by that.
+/// Returns the time when the program began by its wall clock, the monotonic clock then, and how
+/// long a sleep of 0.1 s took by that clock.
 fn clocks(cache: &Path) -> (f64, f64, f64) {
     let code = "
 import time
@@ -107,7 +109,7 @@ print(wall, began, time.monotonic() - began)
     (next(), next(), next())
 }
 
-/// Every kind of timer, armed for 0.1 s, by what is left of it and by the clock it goes by.
+/// Arms every kind of timer for 0.1 s, and prints the remaining time and its clock.
 const TIMERS: &str = r#"
 import ctypes, os, select, signal, struct, threading, time
 libc = ctypes.CDLL(None, use_errno=True)
@@ -150,7 +152,7 @@ for name, wait in WAITS.items():
 print(len(WAITS), 'timers')
 "#;
 
-/// Has a clone wait for all of them.
+/// Has a clone wait for all of the timers.
 fn assert_timers(cache: &Path, when: &str) {
     let mut command = sandbox(&["run", "--verbose", "-c", TIMERS]);
     let output = finish(command.env("XDG_CACHE_HOME", cache), b"");

@@ -1,5 +1,5 @@
-//! Templates: built when needed, used from then on, refused when they are not as they were saved,
-//! and with nothing of the host in them.
+//! Templates are built when needed, used from then on, refused if they are not as they were saved,
+//! and have nothing of the host in them.
 
 use crate::common::{Cache, PYTHON, binary, copy, exit_code, finish, start, text};
 use std::fs::{self, OpenOptions, Permissions};
@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// Where in the file of a template its state and its memory begin.
+/// The offsets of the state and of the memory in a template's file.
 const STATE_AT: u64 = 416;
 const MEMORY_AT: u64 = 2 << 20;
 
@@ -20,7 +20,7 @@ fn assert_printed(output: &Output, stdout: &str) {
     assert_eq!(exit_code(output.status), 0, "{stderr}");
 }
 
-/// Restored, as `--verbose` tells it, and nothing else to tell.
+/// Checks that a run was restored, as `--verbose` reports, and had nothing else to report.
 #[track_caller]
 fn assert_warm(output: &Output) {
     let stderr = text(&output.stderr);
@@ -147,7 +147,7 @@ fn nothing_of_the_host_and_of_the_programs_before_is_in_a_template() {
     assert!(grep("Linux version 6.12", &cache).contains(".template:"));
 }
 
-/// Where in a cache this is: names of files, and it with what is around it up to zeroes.
+/// Returns where a cache contains this: the names of files, and the text around it up to zeroes.
 fn grep(what: &str, cache: &Cache) -> String {
     let output = Command::new("grep")
         .env("LC_ALL", "C")
@@ -160,7 +160,7 @@ fn grep(what: &str, cache: &Cache) -> String {
     text(&output.stdout)
 }
 
-/// Changes a file that may not be written to.
+/// Changes a file that is not writable.
 fn change(path: &Path, how: impl FnOnce(&fs::File)) {
     set_mode(path, 0o600);
     let file = OpenOptions::new().read(true).write(true).open(path);
@@ -255,7 +255,8 @@ fn a_template_that_is_not_as_it_was_published_is_refused_and_the_list_says_why()
     }
 }
 
-/// One line says why it took longer, the program runs, and there is a good template afterwards.
+/// Checks that one line says why the run took longer, that the program runs, and that there is a
+/// good template afterwards.
 #[track_caller]
 fn assert_built_again(cache: &Cache, options: &[&str], why: &str) {
     let before = cache.template().symlink_metadata().unwrap().ino();
@@ -357,8 +358,8 @@ fn a_variable_that_python_reads_at_its_start_takes_the_cold_path() {
     assert_eq!(cache.kinds(), ["erofs"]);
 }
 
-/// This shell script, with a file system in memory of so many KiB at the cache, that only it sees.
-/// In it, `$0` is the binary under test.
+/// Runs this shell script with a file system in memory of so many KiB at the cache, which only the
+/// script sees. In it, `$0` is the binary under test.
 fn on_a_disk_in_memory(cache: &Cache, size: u64, script: &str) -> Output {
     let script = format!(
         "mount -t tmpfs -o size={size}k,mode=700 tmpfs \"$XDG_CACHE_HOME\" || exit 99\n{script}"
@@ -400,7 +401,7 @@ exit $code";
     }
 }
 
-/// There, a page that is read where the file has none is made and stays.
+/// On such a file system, reading a page where the file has a hole allocates the page for good.
 #[test]
 fn a_template_on_a_disk_in_memory_does_not_grow_with_what_its_programs_use() {
     let cache = Cache::empty();

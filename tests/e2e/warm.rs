@@ -1,6 +1,6 @@
-//! An interpreter that waited in a template runs its job as a fresh one would: kinds of scripts,
-//! arguments and variables against Debian's python3, all that a program can ask of its interpreter
-//! against a machine that is booted for it. docs/clones.md lists what differs.
+//! An interpreter that waited in a template runs its job as a fresh one would. Kinds of scripts,
+//! arguments and variables are compared with Debian's python3, and all that a program can ask of
+//! its interpreter with a machine that is booted for it. docs/clones.md lists the differences.
 
 use crate::common::{PYTHON, exit_code, finish, sandbox, text};
 use crate::equivalence::{compare, reference};
@@ -10,14 +10,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 use tempfile::TempDir;
 
-/// Restored, and without a word of its own: another process may be building the template.
+/// Returns a restored run without messages: another process may be building the template.
 fn warm() -> Command {
     let mut command = sandbox(&["run", "--quiet"]);
     command.env_remove("SANDBOX_FRESH");
     command
 }
 
-/// Tells all that a script can know of where it is and how it was started, and then fails.
+/// Prints all that a script can know of where it is and how it was started, and then fails.
 const WHO: &str = r#"
 import os, sys
 known = {key: value for key, value in sys.path_importer_cache.items() if not key.startswith("/usr")}
@@ -28,7 +28,7 @@ def fail(): raise ValueError('ü')
 fail()
 "#;
 
-/// A directory that Python code has filled, in which `who` is the script above.
+/// Makes a directory by Python code, in which `who` is the script above.
 fn made(code: &str) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let code = format!("import io, os, zipfile\nwho = {WHO:?}\n{code}");
@@ -38,12 +38,12 @@ fn made(code: &str) -> TempDir {
     directory
 }
 
-/// Runs both interpreters on these words in that directory, and compares.
+/// Runs both interpreters on these words in that directory, and compares them.
 fn agree(directory: &TempDir, words: &[&OsStr]) {
     agree_with(directory, warm().args(words), reference().args(words));
 }
 
-/// Runs both commands in that directory, and compares.
+/// Runs both commands in that directory, and compares them.
 fn agree_with(directory: &TempDir, sandbox: &mut Command, python: &mut Command) {
     let actual = finish(sandbox.current_dir(directory), b"");
     let mut expected = finish(python.current_dir(directory), b"");
@@ -54,7 +54,7 @@ fn agree_with(directory: &TempDir, sandbox: &mut Command, python: &mut Command) 
     compare(&actual, &expected, path);
 }
 
-/// A test for each line: its name, the script's name, and Python code that makes it.
+/// Makes a test of each line: its name, the script's name, and Python code that makes it.
 macro_rules! scripts {
     ($($name:ident: $script:literal made by $code:expr;)*) => {$(
         #[test]
@@ -215,7 +215,7 @@ os.log = open('/dev/stdout', 'w'); os.log.write('last words')
     assert_eq!(lines(warm()), lines(reference()));
 }
 
-/// Each is the first to look for a file in its machine, which makes files only then.
+/// Each of these is the first to look for a file in its machine, which makes files only then.
 #[test]
 fn a_script_is_there_whoever_looks_first() {
     for look in [
@@ -295,8 +295,8 @@ for name in [b'PLAIN', b'EMPTY', b'EQUALS', b'UMLAUT', b'BYTES', b'LINES', b'USE
     agree_with(&directory, sandbox.args(code), python.args(code));
 }
 
-/// All that a program can ask of its interpreter: a line for each, its name and its value. What
-/// changes by asking is asked first.
+/// Prints all that a program can ask of its interpreter: a line for each, with its name and its
+/// value. Values that change by asking are asked first.
 const STATE: &str = r#"
 import sys
 state = {'modules': list(sys.modules), 'sys.path_importer_cache': dict(sys.path_importer_cache)}
@@ -351,7 +351,7 @@ import re
 for name, value in state.items(): print(name, re.sub('0x[0-9a-f]{6,}|\n', '', ascii(value)), sep='\t')
 "#;
 
-/// The modules of the library as they are after import.
+/// Prints the modules of the library as they are after their import.
 const MODULES: &str = r#"
 import importlib.util, re, sys
 import json.decoder, ctypes, sqlite3, decimal, asyncio, unittest, xml.dom, multiprocessing.pool, ssl, uuid, inspect, pkgutil
@@ -388,7 +388,7 @@ enum Given {
     Stdin,
 }
 
-/// What such a program prints.
+/// Returns what such a program prints.
 fn facts(mut command: Command, given: Given, code: &str) -> BTreeMap<String, String> {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("script.py"), code).unwrap();
@@ -409,7 +409,7 @@ fn facts(mut command: Command, given: Given, code: &str) -> BTreeMap<String, Str
         .collect()
 }
 
-/// Exactly the names given differ between a restored machine and a booted one.
+/// Checks that exactly the given names differ between a restored machine and a booted one.
 fn assert_like_fresh(given: Given, code: &str, different: &[&str]) {
     let actual = facts(warm(), given, code);
     let mut expected = facts(sandbox(&["run", "--fresh"]), given, code);

@@ -42,7 +42,7 @@ impl Web {
         Answer::read(self.begin(method, headers, body))
     }
 
-    /// Sends it, and reads nothing.
+    /// Sends a request, and reads nothing.
     pub fn begin(&self, method: &str, headers: &[(&str, &str)], body: &[u8]) -> TcpStream {
         let mut head = format!(
             "{method} /mcp HTTP/1.1\r\nContent-Length: {}\r\n",
@@ -70,7 +70,7 @@ impl Web {
         stream
     }
 
-    /// Begins a session of 2025-11-25; gives its headers.
+    /// Begins a session of 2025-11-25; returns its headers.
     pub fn session(&self, token: &str) -> Vec<(String, String)> {
         let mut headers = vec![("Authorization".to_string(), format!("Bearer {token}"))];
         let message =
@@ -155,7 +155,7 @@ impl Answer {
         Some(value.clone())
     }
 
-    /// Its body, to the end.
+    /// Reads the body to its end.
     pub fn text(mut self) -> String {
         let mut all = Vec::new();
         if self.header("transfer-encoding").is_some() {

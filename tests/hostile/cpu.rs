@@ -1,4 +1,4 @@
-//! What a guest can do with its processor alone.
+//! Attacks that a guest can make with its processor alone.
 
 use crate::family::{Behaviour, Family, STAYS};
 use crate::guest::{CONTROL_MOVES, DEBUG_MOVE, Guest, Images, LEAVES, RECEIVERS, Reg};
@@ -102,7 +102,7 @@ fn control_registers(random: &mut Random) -> Images {
     guest.survive()
 }
 
-/// Where MSRs are: architectural, AMD's, KVM's, Hyper-V's.
+/// The first numbers of MSRs: architectural, AMD's, KVM's, Hyper-V's.
 const MSRS: [u64; 6] = [0, 0xc000_0000, 0xc001_0000, 0x4b56_4d00, 0x4000_0000, 0x800];
 
 fn read_msrs(random: &mut Random) -> Images {
@@ -190,7 +190,7 @@ fn fpu_state(random: &mut Random) -> Images {
     guest.survive()
 }
 
-/// Through the local APIC's interrupt command register: all delivery modes, all vectors.
+/// Uses the local APIC's interrupt command register: all delivery modes, all vectors.
 fn interrupts(random: &mut Random) -> Images {
     let mut guest = Guest::new();
     guest.catch_faults();

@@ -1,5 +1,5 @@
-//! A virtio-mmio driver for the vsock device (virtio 1.2, 3.1 and 4.2), as far as it can be
-//! trusted to do what a test asks.
+//! A virtio-mmio driver for the vsock device (virtio 1.2, 3.1 and 4.2), which does whatever a test
+//! asks.
 
 use crate::guest::{DATA, Guest};
 use sandbox::vm::layout::*;
@@ -7,7 +7,7 @@ use sandbox::vm::layout::*;
 pub const RECEIVE: u32 = 0;
 pub const TRANSMIT: u32 = 1;
 
-/// Registers of the device (4.2.2).
+/// Registers of the device (virtio 1.2, 4.2.2).
 pub const QUEUE_SIZE: u64 = 0x38;
 pub const QUEUE_READY: u64 = 0x44;
 pub const NOTIFY: u64 = 0x50;
@@ -18,12 +18,12 @@ const DRIVER: u32 = 2;
 pub const DRIVER_OK: u32 = 4;
 const FEATURES_OK: u32 = 8;
 
-/// Descriptor flags (2.7.5).
+/// Descriptor flags (virtio 1.2, 2.7.5).
 pub const NEXT: u16 = 1;
 pub const WRITE: u16 = 2;
 pub const INDIRECT: u16 = 4;
 
-/// Where the rings are. Buffers may begin behind.
+/// The addresses of the rings, and of the buffers behind them.
 const RINGS: u64 = DATA;
 pub const BUFFERS: u64 = DATA + 0x1_0000;
 
@@ -35,7 +35,7 @@ pub struct Descriptor {
     pub next: u16,
 }
 
-/// A split virtqueue (2.7) that has these chains available when the guest starts.
+/// A split virtqueue (virtio 1.2, 2.7), which has these chains available when the guest starts.
 #[derive(Debug, Clone)]
 pub struct Queue {
     pub size: u32,
@@ -43,14 +43,14 @@ pub struct Queue {
     pub available: u64,
     pub used: u64,
     pub descriptors: Vec<Descriptor>,
-    /// Heads of chains.
+    /// The heads of chains.
     pub heads: Vec<u16>,
-    /// What the available index says; the number of heads in a driver that works.
+    /// The available index; in a working driver it is the number of heads.
     pub index: u16,
 }
 
 impl Queue {
-    /// Each descriptor is a chain of its own.
+    /// Makes a queue in which each descriptor is a chain of its own.
     pub fn new(number: u32, descriptors: Vec<Descriptor>) -> Self {
         let rings = RINGS + u64::from(number) * 0x4000;
         Self {
@@ -64,7 +64,7 @@ impl Queue {
         }
     }
 
-    /// Puts the rings where the queue says, as far as there is memory.
+    /// Puts the rings at the queue's addresses, as far as there is memory.
     pub fn put(&self, guest: &mut Guest) {
         let fits = |address: u64| (DATA..crate::guest::MEMORY - 0x2000).contains(&address);
         if fits(self.table) {
@@ -78,7 +78,7 @@ impl Queue {
         }
     }
 
-    /// Tells the device.
+    /// Configures the queue in the device.
     pub fn configure(&self, guest: &mut Guest, number: u32) {
         let halves = |address: u64| (address as u32, (address >> 32) as u32);
         let (table, available, used) = (
@@ -117,7 +117,7 @@ pub fn set(guest: &mut Guest, register: u64, value: u32) {
     guest.store(VSOCK_MMIO + register, value);
 }
 
-/// Up to where queues are configured.
+/// Initializes the device, up to the configuration of its queues.
 pub fn negotiate(guest: &mut Guest) {
     const VERSION_1: (u32, u32) = (1, 1);
     for (register, value) in [
@@ -131,7 +131,7 @@ pub fn negotiate(guest: &mut Guest) {
     }
 }
 
-/// The whole initialization.
+/// Initializes the device completely.
 pub fn start(guest: &mut Guest, receive: &Queue, transmit: &Queue) {
     negotiate(guest);
     for (number, queue) in [(RECEIVE, receive), (TRANSMIT, transmit)] {
@@ -149,12 +149,12 @@ pub fn notify(guest: &mut Guest, queue: u32) {
     set(guest, NOTIFY, queue);
 }
 
-/// `struct virtio_vsock_hdr` (5.10.6), and what follows it.
+/// A packet: `struct virtio_vsock_hdr` (virtio 1.2, 5.10.6), and its payload.
 #[derive(Debug, Clone)]
 pub struct Packet {
     pub source: (u64, u32),
     pub destination: (u64, u32),
-    /// What it says of its payload's length.
+    /// The length of the payload that the header claims.
     pub length: u32,
     pub kind: u16,
     pub operation: u16,
@@ -172,7 +172,7 @@ pub const CREDIT_UPDATE: u16 = 6;
 pub const CREDIT_REQUEST: u16 = 7;
 
 impl Packet {
-    /// From the guest's agent to its host, as a working driver sends it.
+    /// Makes a packet from the guest's agent to its host, as a working driver sends it.
     pub fn new(operation: u16, payload: &[u8]) -> Self {
         Self {
             source: (GUEST_CID, 1024),
@@ -204,7 +204,7 @@ impl Packet {
     }
 }
 
-/// A queue that has these packets to send, one descriptor each.
+/// Makes a queue that has these packets to send, one descriptor each.
 pub fn sending(guest: &mut Guest, packets: &[Packet]) -> Queue {
     let mut address = BUFFERS + 0x10_0000;
     let mut descriptors = Vec::new();
@@ -223,7 +223,7 @@ pub fn sending(guest: &mut Guest, packets: &[Packet]) -> Queue {
     Queue::new(TRANSMIT, descriptors)
 }
 
-/// A queue with so many buffers of this size to receive into.
+/// Makes a queue with so many buffers of this size to receive into.
 pub fn receiving(count: u16, length: u32) -> Queue {
     let descriptors = (0..u64::from(count))
         .map(|index| Descriptor {
@@ -236,7 +236,7 @@ pub fn receiving(count: u16, length: u32) -> Queue {
     Queue::new(RECEIVE, descriptors)
 }
 
-/// A driver that works, with these packets on their way.
+/// Makes a working driver that sends these packets.
 pub fn talking(packets: &[Packet]) -> Guest {
     let mut guest = Guest::new();
     let transmit = sending(&mut guest, packets);

@@ -1,4 +1,5 @@
-//! Families of behaviours: run by seed, and held against what the process was before.
+//! Families of behaviours: they run by seed, and the process must afterwards hold what it held
+//! before.
 
 use crate::guest::Images;
 use crate::kernel_log::KernelLog;
@@ -11,15 +12,15 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
-/// For what ends by itself: never reached but by a guest that should have ended.
+/// The patience for guests that end by themselves: only one that should have ended reaches it.
 pub const ENDS: Duration = Duration::from_secs(60);
-/// For what never ends by itself.
+/// The patience for guests that never end by themselves.
 pub const STAYS: Duration = Duration::from_millis(150);
-/// Beyond its patience, a guest that is still there hangs us.
+/// The time beyond its patience after which a guest that still runs counts as a hang.
 const HANGS: Duration = Duration::from_secs(60);
-/// Beyond its patience, a guest is gone at the latest after this: the machine may be busy.
+/// The time beyond its patience after which a guest must be gone: the machine may be busy.
 const LATE: Duration = Duration::from_secs(10);
-/// And of those that are stopped, half are after this.
+/// The time after which half of the stopped guests must be gone.
 const USUALLY_LATE: Duration = Duration::from_secs(1);
 
 /// Something that a hostile guest does.
@@ -33,23 +34,23 @@ pub struct Behaviour {
 pub struct Family {
     pub name: &'static str,
     pub behaviours: &'static [Behaviour],
-    /// Bytes that the process may grow by while a guest runs, with what the guest touches.
+    /// The bytes by which the process may grow while a guest runs, including the guest's own.
     pub peak: u64,
 }
 
-/// How a software KVM runs a guest's kernel.
+/// The way in which a software KVM runs a guest's kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// As a machine begins.
+    /// The kernel runs as in any new machine.
     Usual,
-    /// Natively: the guest asks for that first of all.
+    /// The kernel runs natively: the guest asks for that first of all.
     Native,
-    /// Natively, as its family asks for it.
+    /// The kernel runs natively, and the family's guests ask for that themselves.
     NativeByItself,
 }
 
 impl Behaviour {
-    /// One of which only this is known: that it ends, or its time does.
+    /// Makes a behaviour of which only this is known: it ends, or its time does.
     pub const fn anyhow(name: &'static str, guest: fn(&mut Random) -> Images) -> Self {
         Self {
             name,
@@ -59,7 +60,7 @@ impl Behaviour {
         }
     }
 
-    /// One that never ends by itself.
+    /// Makes a behaviour that never ends by itself.
     pub const fn stays(name: &'static str, guest: fn(&mut Random) -> Images) -> Self {
         Self {
             name,
@@ -69,7 +70,7 @@ impl Behaviour {
         }
     }
 
-    /// One that ends by itself, in one of these ways.
+    /// Makes a behaviour that ends by itself, in one of these ways.
     pub const fn ends(
         name: &'static str,
         guest: fn(&mut Random) -> Images,
@@ -83,7 +84,8 @@ impl Behaviour {
         }
     }
 
-    /// How long nothing may be heard of it: a busy machine may hold up one that is to be heard of.
+    /// Returns how long the guest may be silent: a busy machine may delay a guest that should be
+    /// heard of.
     fn silence(&self) -> Duration {
         match self.ends.iter().any(|end| end.is_silent()) {
             true => self.patience,
@@ -97,7 +99,8 @@ impl Family {
         &self.behaviours[(seed % self.behaviours.len() as u64) as usize]
     }
 
-    /// Runs one variant: the behaviour that its seed names, with the numbers that it decides.
+    /// Runs one variant: the behaviour that its seed selects, with the numbers that the seed
+    /// decides.
     fn run_variant(&self, mode: Mode, seed: u64) -> Report {
         let behaviour = self.behaviour(seed);
         let mut images = (behaviour.guest)(&mut Random::new(self.name, seed));
@@ -111,8 +114,9 @@ impl Family {
         })
     }
 
-    /// Each behaviour of a kernel that runs natively meets, by turns, a VMM that takes it for such a
-    /// kernel, and one that would complete what cannot be emulated.
+    /// Returns the machine of a variant. Each behaviour of a native kernel meets, by turns, a VMM
+    /// that takes it for such a kernel, and one that would complete instructions that KVM cannot
+    /// emulate.
     fn machine(&self, mode: Mode, seed: u64) -> Machine<'static> {
         let round = seed / self.behaviours.len() as u64;
         match mode {
@@ -132,7 +136,7 @@ impl Family {
         format!("HOSTILE_SEED={}:{seed}", self.label(mode))
     }
 
-    /// Gives how late it was gone, if its time was up.
+    /// Runs a variant and checks its end. Returns how late it was gone, if its time was up.
     fn check(&self, mode: Mode, seed: u64, log: &mut KernelLog) -> Option<Duration> {
         let behaviour = self.behaviour(seed);
         let report = self.run_variant(mode, seed);
@@ -173,19 +177,19 @@ impl Family {
         );
     }
 
-    /// Runs so many variants, or the one that HOSTILE_SEED names.
+    /// Runs so many variants, or only the one that HOSTILE_SEED names.
     pub fn run(&self, variants: u64) {
         self.run_in(Mode::Usual, variants);
     }
 
-    /// The same, of guests that first have their kernels run natively, where a host does that.
+    /// Runs guests that first ask to run natively, if the host supports that.
     pub fn run_natively(&self, variants: u64) {
         if native::is_available() {
             self.run_in(Mode::Native, variants);
         }
     }
 
-    /// The same, of guests that ask for that themselves.
+    /// Runs guests that ask for native mode themselves, if the host supports it.
     pub fn run_where_native(&self, variants: u64) {
         if native::is_available() {
             self.run_in(Mode::NativeByItself, variants);
@@ -225,7 +229,7 @@ impl Family {
         machine::assert_runtime_is_intact();
     }
 
-    /// Runs each behaviour in a process of its own, which confines itself as that of a run.
+    /// Runs each behaviour in a process of its own, which is confined like that of a run.
     fn run_confined(&self, mode: Mode) {
         let mut log = KernelLog::from_here();
         let rounds = match mode {
@@ -271,18 +275,18 @@ pub fn run_confined(families: &[&Family]) {
     }
 }
 
-/// Whether one variant is to run alone.
+/// Checks whether a single variant must run alone.
 fn is_replayed() -> bool {
     std::env::var_os("HOSTILE_SEED").is_some()
 }
 
-/// The first seed of each family; HOSTILE_BASE explores others.
+/// Returns the first seed of each family; HOSTILE_BASE explores others.
 fn base() -> u64 {
     std::env::var("HOSTILE_BASE").map_or(0, |base| base.parse().expect("HOSTILE_BASE=number"))
 }
 
-/// One test at a time: descriptors, threads and memory are the whole process's. `None`: another
-/// variant is to run alone.
+/// Waits for this test's turn: descriptors, threads and memory belong to the whole process. Returns
+/// `None` if a variant must run alone.
 pub fn turn_of_all() -> Option<impl Drop> {
     (!is_replayed()).then(turn)
 }
@@ -298,10 +302,11 @@ fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What runs now.
+/// The variant or test that runs now.
 static CURRENT: Mutex<String> = Mutex::new(String::new());
 
-/// As a release does. Here a panic unwinds, and a watchdog would wait for its thread forever.
+/// Makes panics of a vCPU thread abort, as in a release. Here a panic unwinds, and a watchdog would
+/// wait for its thread forever.
 fn abort_on_panics_of_a_vcpu() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -317,7 +322,7 @@ fn current() -> MutexGuard<'static, String> {
     CURRENT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Says what was under way if it hangs, and ends the process: nothing else would.
+/// Runs something. If it hangs, prints what it was and ends the process: nothing else would.
 pub fn watched<T>(what: &str, limit: Duration, run: impl FnOnce() -> T) -> T {
     *current() = what.into();
     std::thread::scope(|scope| {

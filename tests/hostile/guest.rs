@@ -1,43 +1,43 @@
 //! Tiny guests: machine code and data, without a kernel (Intel SDM 2).
 //!
 //! A guest starts in 64-bit mode at CPL 0 with interrupts off. It may use all registers; by
-//! convention R14 is where it goes on after a fault, and R15 counts a loop.
+//! convention R14 is the address where it goes on after a fault, and R15 counts a loop.
 
 use ::guest::hypercall::EXIT;
 use sandbox::vm::layout::*;
 
-/// RAM of every guest.
+/// The bytes of RAM of every guest.
 pub const MEMORY: u64 = 64 << 20;
-/// Where its code begins.
+/// The address at which its code begins.
 pub const CODE: u64 = HIGH_MEMORY;
-/// Page directories for the second to fourth GiB, and for the runtime image.
+/// The page directories for the second to fourth GiB, and for the runtime image.
 const DIRECTORIES: u64 = 0x20_0000;
 const IDT: u64 = 0x21_0000;
 const IDT_POINTER: u64 = 0x21_1000;
 const FAULT_HANDLER: u64 = 0x21_2000;
-/// Top of a stack for what faults.
+/// The top of a stack for faults.
 pub const STACK: u32 = 0x22_0000;
-/// Page directory for the first GiB, which user mode may use too.
+/// The page directory for the first GiB, which user mode may use too.
 const SHARED_DIRECTORY: u64 = 0x20_4000;
-/// Where a guest begins whose kernel is to run natively.
+/// The entry of a guest whose kernel runs natively.
 const NATIVE_ENTRY: u64 = 0x21_3000;
-/// And the page where it keeps its interrupt flag.
+/// The page where it keeps its interrupt flag.
 pub const CELL: u64 = 0x21_4000;
-/// The root of its tables: user mode has that which begins a page further, and events switch back
-/// by clearing this bit.
+/// The root of its tables. User mode has the root in the next page, and events switch back by
+/// clearing this bit.
 pub const TABLES: u64 = 0x21_6000;
 pub const USER_TABLES: u64 = TABLES | 0x1000;
-/// Where these map the first 512 GiB once more: a stack for events must be in the upper half. (Its
-/// first 512 GiB are the host's, whatever the guest's tables say.)
+/// The address at which these map the first 512 GiB once more: a stack for events must be in the
+/// upper half. (Its first 512 GiB are the host's, whatever the guest's tables say.)
 pub const UPPER_HALF: u64 = 0xffff_8800_0000_0000;
-/// Their entry for that, in bytes.
+/// The offset in bytes of their entry for that.
 pub const UPPER_ENTRY: u64 = (UPPER_HALF >> 39 & 0x1ff) * 8;
-/// Of an entry in a page table: present, writable, for user mode too.
+/// The flags of an entry in a page table: present, writable, for user mode too.
 pub const SHARED: u64 = 7;
-/// Free for a guest's data, up to the end of its memory.
+/// The beginning of memory for a guest's data, which goes up to the end of its memory.
 pub const DATA: u64 = 0x30_0000;
 
-/// The status with which a guest exits that came to its last instruction.
+/// The status with which a guest exits when it reaches its last instruction.
 pub const SURVIVED: u8 = 42;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,12 +56,13 @@ pub enum Reg {
 
 pub struct Guest {
     code: Vec<u8>,
-    /// What lies where, beside the code.
+    /// The data beside the code, with their addresses.
     data: Vec<(u64, Vec<u8>)>,
 }
 
 impl Guest {
-    /// One that sees, beside the first GiB, all devices and the runtime image where they are.
+    /// Makes a guest that maps the first GiB, all devices and the runtime image at their own
+    /// addresses.
     pub fn new() -> Self {
         let mut guest = Self {
             code: Vec::new(),
@@ -99,14 +100,14 @@ impl Guest {
         self.raw(&[0x0f, 0x22, 0xd8]); // mov cr3, rax
     }
 
-    /// Sets the registers with which `wrmsr` writes this.
+    /// Sets the registers for a `wrmsr` of this value.
     pub fn msr(&mut self, index: u32, value: u64) {
         self.mov(Reg::Rcx, index.into());
         self.mov(Reg::Rax, value & 0xffff_ffff);
         self.mov(Reg::Rdx, value >> 32);
     }
 
-    /// Asks for these leaves of CPUID, with the instruction that does it.
+    /// Reads these leaves of CPUID, by the given instruction.
     pub fn ask_leaves(&mut self, first: u64, subleaf: u64, cpuid: &[u8]) {
         self.mov(Reg::Rsi, first);
         self.repeat(0x100, |guest| {
@@ -117,24 +118,24 @@ impl Guest {
         });
     }
 
-    /// Lets its local APIC work.
+    /// Enables its local APIC.
     pub fn enable_apic(&mut self) {
         self.store(LOCAL_APIC + 0xf0, 0x1ff);
     }
 
-    /// Has its local APIC send an interrupt: to whom, and which (SDM 3A, 11.6.1).
+    /// Makes its local APIC send an interrupt to a receiver (SDM 3A, 11.6.1).
     pub fn send_interrupt(&mut self, to: u32, command: u32) {
         const COMMAND: u64 = LOCAL_APIC + 0x300;
         self.store(COMMAND + 0x10, to);
         self.store(COMMAND, command & 0x000c_cfff);
     }
 
-    /// Data that is there from the start.
+    /// Adds data that exists from the start.
     pub fn put(&mut self, address: u64, bytes: Vec<u8>) {
         self.data.push((address, bytes));
     }
 
-    /// The address of the next instruction.
+    /// Returns the address of the next instruction.
     pub fn here(&self) -> u64 {
         CODE + self.code.len() as u64
     }
@@ -156,8 +157,8 @@ impl Guest {
         self.raw(&value.to_le_bytes());
     }
 
-    /// Goes on behind the instruction, which has RDI for an address and RAX for a value, whether
-    /// or not it faults.
+    /// Executes an instruction, which has an address in RDI and a value in RAX, and goes on behind
+    /// it whether or not it faults.
     pub fn attempt(&mut self, instruction: &[u8]) {
         let length = instruction.len() as u64;
         // The length of this `mov` is 10.
@@ -165,7 +166,7 @@ impl Guest {
         self.raw(instruction);
     }
 
-    /// Writes to a port as many bytes as `width` says: 1, 2 or 4.
+    /// Writes as many bytes to a port as `width` says: 1, 2 or 4.
     pub fn out(&mut self, port: u16, width: u8, value: u32) {
         self.mov(Reg::Rdx, port.into());
         self.mov(Reg::Rax, value.into());
@@ -198,7 +199,7 @@ impl Guest {
         self.raw(&(target.wrapping_sub(next) as u32).to_le_bytes());
     }
 
-    /// Asks the host for a service (`vm::hypercall`).
+    /// Makes a hypercall (`vm::hypercall`).
     pub fn service(&mut self, service: u8, operand: u8, registers: [(Reg, u64); 3]) {
         for (register, value) in registers {
             self.mov(register, value);
@@ -206,13 +207,13 @@ impl Guest {
         self.ask(service, operand);
     }
 
-    /// The same, with the registers as they are.
+    /// Makes a hypercall with the registers as they are.
     pub fn ask(&mut self, service: u8, operand: u8) {
         self.mov(Reg::Rax, u16::from_le_bytes([service, operand]).into());
         self.raw(&[0xe6, HYPERCALL_PORT as u8]); // out imm8, al
     }
 
-    /// Ends with another status than that of a survivor if the register has another value.
+    /// Exits with another status than a survivor's if the register has another value.
     pub fn require(&mut self, register: Reg, value: u64) {
         const LENGTH_OF_EXIT: u8 = 12;
         self.mov(Reg::Rbx, value);
@@ -221,12 +222,13 @@ impl Guest {
         self.ask(EXIT, SURVIVED + 1);
     }
 
-    /// From here on a fault goes on at R14 with interrupts off, instead of ending the guest.
+    /// Makes faults from here on go to R14 with interrupts off, instead of ending the guest.
     pub fn catch_faults(&mut self) {
         self.catch_faults_on(0);
     }
 
-    /// The same, on a stack of the TSS' interrupt stack table (SDM 3A, 6.14.5), or as it comes.
+    /// Catches faults on a stack of the TSS' interrupt stack table (SDM 3A, 6.14.5), or on the
+    /// current one.
     pub fn catch_faults_on(&mut self, stack: u64) {
         // Which user mode may use.
         const INTERRUPT_GATE: u64 = 0xee00 << 32;
@@ -251,24 +253,24 @@ impl Guest {
         self.raw(&[0x0f, 0x01, 0x1f]); // lidt [rdi]
     }
 
-    /// Where faults go that are caught.
+    /// Returns the address of the handler of caught faults.
     pub fn handler(&self) -> u64 {
         FAULT_HANDLER
     }
 
-    /// The last instruction of a guest that came so far.
+    /// Adds the last instruction of a guest that comes this far.
     pub fn survive(mut self) -> Images {
         self.ask(EXIT, SURVIVED);
         self.halt()
     }
 
-    /// One that does nothing any more.
+    /// Ends the code with a halt that nothing ends.
     pub fn halt(mut self) -> Images {
         self.raw(&[0xfa, 0xf4]); // cli; hlt
         self.images()
     }
 
-    /// One that is busy for ever.
+    /// Ends the code with a busy loop.
     pub fn spin(mut self) -> Images {
         self.forever(|_| {});
         self.images()
@@ -283,15 +285,15 @@ impl Guest {
     }
 }
 
-/// What a machine boots from.
+/// The images that a machine boots from.
 pub struct Images {
     pub kernel: Vec<u8>,
     pub agent: Vec<u8>,
 }
 
 impl Images {
-    /// The same guest, which first of all has its kernel run natively. What is no guest of ours
-    /// stays as it is.
+    /// Returns the same guest, which first asks to run natively. A kernel that is not one of these
+    /// guests is unchanged.
     pub fn natively(mut self) -> Self {
         const ENTRY: std::ops::Range<usize> = 24..32;
         match self.kernel.get_mut(ENTRY) {
@@ -304,9 +306,9 @@ impl Images {
     }
 }
 
-/// The MSR by which a kernel asks to be run natively: where its interrupt flag is, and flags.
+/// The MSR by which a kernel asks to run natively: the address of its interrupt flag, and flags.
 pub const NATIVE_MSR: u32 = 0x4b56_4d10;
-/// All flags: as our own kernel asks for it.
+/// All flags, as our own kernel uses them.
 const NATIVE_FLAGS: u64 = 0x7f;
 
 fn native_entry() -> Vec<u8> {
@@ -322,7 +324,7 @@ fn native_entry() -> Vec<u8> {
     guest.code
 }
 
-/// To control registers 0, 3, 4 and 8, from RAX.
+/// Moves to control registers 0, 3, 4 and 8, from RAX.
 pub const CONTROL_MOVES: [&[u8]; 4] = [
     &[0x0f, 0x22, 0xc0],
     &[0x0f, 0x22, 0xd8],
@@ -331,16 +333,16 @@ pub const CONTROL_MOVES: [&[u8]; 4] = [
 ];
 /// `mov dr7, rax`
 pub const DEBUG_MOVE: &[u8] = &[0x0f, 0x23, 0xf8];
-/// Where leaves of CPUID are: architectural, KVM's, AMD's, and none.
+/// The first leaves of CPUID: architectural, KVM's, AMD's, and none.
 pub const LEAVES: [u64; 4] = [0, 0x4000_0000, 0x8000_0000, 0xffff_ff00];
-/// Whom an interrupt may be sent to: the only processor, one that is not there, all.
+/// Receivers of an interrupt: the only processor, one that does not exist, all.
 pub const RECEIVERS: [u32; 3] = [0, 1 << 24, u32::MAX];
 
 pub fn bytes(words: impl IntoIterator<Item = u64>) -> Vec<u8> {
     words.into_iter().flat_map(u64::to_le_bytes).collect()
 }
 
-/// `in` or `out` with DX, by the opcode of its byte form.
+/// Encodes `in` or `out` with DX, by the opcode of its byte form.
 pub fn io(opcode: u8, width: u8) -> Vec<u8> {
     match width {
         1 => vec![opcode],
@@ -349,7 +351,7 @@ pub fn io(opcode: u8, width: u8) -> Vec<u8> {
     }
 }
 
-/// A 64-bit executable for x86-64 with these segments (System V ABI, chapters 4 and 5).
+/// Makes a 64-bit executable for x86-64 with these segments (System V ABI, chapters 4 and 5).
 pub fn elf(entry: u64, segments: &[(u64, Vec<u8>)]) -> Vec<u8> {
     const HEADER: usize = 64;
     const PROGRAM_HEADER: usize = 56;

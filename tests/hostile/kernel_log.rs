@@ -1,4 +1,4 @@
-//! What the host's kernel says of itself meanwhile (Documentation/ABI/testing/dev-kmsg).
+//! The messages of the host's kernel during a test (Documentation/ABI/testing/dev-kmsg).
 
 use crate::family::turn_of_all;
 use std::fs::{File, OpenOptions};
@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 const LOG: &str = "/dev/kmsg";
 
-/// What a kernel says that was hurt: all words of one of these.
+/// The words of messages of a kernel that was hurt: all words of one entry.
 const HURT: [&[&str]; 9] = [
     &["BUG:"],
     &["WARNING:"],
@@ -20,9 +20,9 @@ const HURT: [&[&str]; 9] = [
     &["kvm", "general protection fault"],
 ];
 
-/// The log from here on.
+/// The kernel's log from here on.
 pub struct KernelLog {
-    /// `None`: it is not for us to read.
+    /// The log, or `None` if we may not read it.
     file: Option<File>,
 }
 
@@ -47,7 +47,7 @@ impl KernelLog {
         self.file.is_some()
     }
 
-    /// What was said since the last look.
+    /// Returns the lines since the last call.
     pub fn new_lines(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
         let Some(file) = &mut self.file else {
@@ -70,7 +70,7 @@ impl KernelLog {
         }
     }
 
-    /// `what` went on since the last look.
+    /// Checks that the kernel was not hurt since the last call, while `what` went on.
     pub fn assert_unhurt(&mut self, what: &str) {
         let lines = self.new_lines();
         let hurt = lines.iter().find(|line| tells_of_hurt(line));
@@ -83,7 +83,7 @@ fn tells_of_hurt(line: &str) -> bool {
         .any(|words| words.iter().all(|word| line.contains(word)))
 }
 
-/// A line that is written is found, and those of a kernel that was hurt are told from others.
+/// Checks that a written line is found, and that lines of a hurt kernel are told from others.
 pub fn is_read() {
     for hurt in [
         "BUG: kernel NULL pointer dereference, address: 0000000000000008",

@@ -1,4 +1,4 @@
-//! Images that are not what they should be, before there is a guest.
+//! Invalid images, which are refused before there is a guest.
 
 use crate::family::{Behaviour, Family, STAYS};
 use crate::guest::{CODE, Guest, Images, MEMORY, bytes, elf};
@@ -46,9 +46,10 @@ pub const FAMILY: Family = Family {
     peak: 3 * MEMORY,
 };
 
-/// File header and program headers of an image, at least the first.
+/// The bytes of the file header and the program headers of an image, at least the first ones.
 const HEADERS: u64 = 64 + 56 * 3;
-/// Where program headers begin, and in each the segment's place in the file and its length there.
+/// The offset of the program headers, and in each the offsets of the segment's place in the file
+/// and of its length there.
 const FIRST_PROGRAM_HEADER: usize = 64;
 const OFFSET: usize = 8;
 const FILE_LENGTH: usize = 32;
@@ -102,7 +103,7 @@ fn misplaced(random: &mut Random) -> Images {
     guest.survive()
 }
 
-/// As in GHSA-52h2-m2cf-9jh6: a note's lengths decide where the next is looked for.
+/// Changes a note, as in GHSA-52h2-m2cf-9jh6: its lengths decide where the next is looked for.
 fn notes(random: &mut Random) -> Images {
     const NOTE: u8 = 4;
     let mut images = Guest::new().survive();

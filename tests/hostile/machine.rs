@@ -1,4 +1,4 @@
-//! One guest in the real machine: its VMM, its watchdog, its session.
+//! One guest in the real machine, with its VMM, its watchdog and its session.
 
 use crate::guest::{Images, MEMORY, SURVIVED};
 use kvm_ioctls::Kvm;
@@ -25,18 +25,18 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-/// Bytes of console output that the machine keeps.
+/// The bytes of console output that the machine keeps.
 pub const CONSOLE_MAX: usize = 64 << 10;
-/// Bytes of a program's output that are delivered.
+/// The bytes of a program's output that are delivered.
 pub const OUTPUT_MAX: u64 = 1 << 20;
 
-/// How a guest ended.
+/// The end of a guest.
 #[derive(Debug)]
 pub enum End {
     Ended(Outcome),
-    /// The machine could not be made of its images.
+    /// The machine could not be made from the images.
     Refused(String),
-    /// The machine could not go on, and did not say what the guest did. No guest may do this.
+    /// The machine could not go on, and did not blame the guest. No guest may cause this.
     Failed(String),
 }
 
@@ -50,14 +50,14 @@ impl fmt::Display for End {
     }
 }
 
-/// How a behaviour may end.
+/// A way in which a behaviour may end.
 #[derive(Debug, Clone, Copy)]
 pub enum Ends {
-    /// The guest comes to its last instruction.
+    /// The guest reaches its last instruction.
     Survives,
-    /// The guest says it exited with this status.
+    /// The guest reports that it exited with this status.
     Exits(u8),
-    /// Until its time is up nothing is heard of it.
+    /// Nothing is heard of the guest until its time is up.
     Stays,
     TripleFault,
     Halts,
@@ -65,12 +65,12 @@ pub enum Ends {
     ShutsDown,
     Unsupported,
     LeavesKvm,
-    /// It breaks a rule; the text says which.
+    /// The guest breaks a rule, which the text names.
     Breaks(&'static str),
     NoFiles,
     TimesOut,
     Refused,
-    /// In any way in which only this machine ends.
+    /// The guest ends in any way in which only this machine ends.
     Anyhow,
 }
 
@@ -85,7 +85,7 @@ const ANYHOW: &[Ends] = &[
 ];
 
 impl Ends {
-    /// Whether nothing need be heard of a guest that may end so.
+    /// Checks whether a guest that may end so need not be heard of.
     pub fn is_silent(self) -> bool {
         matches!(self, Self::Stays | Self::Anyhow)
     }
@@ -114,21 +114,21 @@ impl Ends {
     }
 }
 
-/// What became of a guest.
+/// The report on a guest.
 #[derive(Debug)]
 pub struct Report {
     pub end: End,
     pub counters: Counters,
     pub console: Vec<u8>,
     pub output: [Totals; 2],
-    /// What it looked for that is not there.
+    /// The accesses to things that do not exist.
     pub unknown: Unknown,
-    /// From its start until its machine was back.
+    /// The time from its start until its machine was back.
     pub took: Duration,
 }
 
 impl Report {
-    /// Of a guest of which nothing more is known.
+    /// Makes the report on a guest of which nothing more is known.
     fn of(end: End) -> Self {
         Self {
             end,
@@ -146,8 +146,9 @@ static KVM: LazyLock<Kvm> = LazyLock::new(|| {
     host::open(Path::new("/dev/kvm")).expect("these tests need KVM")
 });
 
-/// Where kernel mode can be emulated it is, at first: guests that want to run natively go there
-/// themselves, and the others find all that the VMM does for an emulated kernel.
+/// The mode of most guests. Where kernel mode can be emulated it is emulated at first: guests that
+/// want to run natively switch themselves, and the others meet everything that the VMM does for an
+/// emulated kernel.
 static USUAL: LazyLock<Mode> = LazyLock::new(|| {
     let choice = match Family::detect() {
         Family::Hardware => Choice::Auto,
@@ -160,20 +161,20 @@ static USUAL: LazyLock<Mode> = LazyLock::new(|| {
     kvm_mode::choose(&KVM, &device).expect("that mode")
 });
 
-/// Whether this process is for one guest, and confines itself as that of a run.
+/// Checks whether this process is for one guest, and confines itself like that of a run.
 pub fn is_confined() -> bool {
     std::env::var_os("HOSTILE_CONFINED").is_some()
 }
 
-/// How a guest gets its job: from its agent, or by asking for it.
+/// The way in which a guest gets its job: from its agent, or by asking for it.
 pub type Begin = fn(Job, [Sink; 2], Arc<Shared>) -> Session;
 
-/// What a guest runs on.
+/// The machine that a guest runs on.
 pub struct Machine<'a> {
-    /// What the VMM takes the guest's kernel for.
+    /// The mode in which the VMM believes the guest's kernel to run.
     pub mode: Mode,
     pub begin: Begin,
-    /// The file of its runtime image.
+    /// The file of the runtime image.
     pub runtime: &'a File,
 }
 
@@ -186,7 +187,7 @@ impl Machine<'_> {
         }
     }
 
-    /// The same where the VMM takes the guest's kernel for one that runs natively.
+    /// Returns a machine whose VMM believes that the guest's kernel runs natively.
     pub fn native() -> Self {
         Self {
             mode: Mode::Native,
@@ -195,12 +196,12 @@ impl Machine<'_> {
     }
 }
 
-/// Runs a guest until it ends, or `patience` is over; `silence` before it is heard of.
+/// Runs a guest until it ends, or `patience` is over, or `silence` is over before it is heard of.
 pub fn run(images: &Images, silence: Duration, patience: Duration) -> Report {
     run_on(&Machine::usual(), images, silence, patience)
 }
 
-/// The same on another machine.
+/// Runs a guest on another machine.
 pub fn run_on(machine: &Machine, images: &Images, silence: Duration, patience: Duration) -> Report {
     let shared = Arc::new(Shared::new().expect("an eventfd"));
     let vm = match boot(machine, images, &shared) {
@@ -273,10 +274,10 @@ fn boot(machine: &Machine, images: &Images, shared: &Arc<Shared>) -> anyhow::Res
     Vm::boot(&KVM, machine.mode, config, session)
 }
 
-/// The runtime image says so everywhere.
+/// The content of the runtime image, repeated everywhere.
 pub const RUNTIME_CONTENT: &[u8; 16] = b"a runtime image ";
 
-/// One file for all guests.
+/// The runtime image, one file for all guests.
 static RUNTIME: LazyLock<File> = LazyLock::new(runtime_image);
 
 pub fn runtime_image() -> File {
@@ -290,14 +291,14 @@ fn runtime_content() -> Vec<u8> {
     RUNTIME_CONTENT.repeat(RUNTIME_ALIGNMENT as usize / RUNTIME_CONTENT.len())
 }
 
-/// No guest has written to it.
+/// Checks that no guest has written to the runtime image.
 pub fn assert_runtime_is_intact() {
     let mut content = runtime_content();
     RUNTIME.read_exact_at(&mut content, 0).expect("its file");
     assert!(content == runtime_content());
 }
 
-/// Bounded, and harmless to a terminal.
+/// Checks that a console's output is bounded, and harmless to a terminal.
 fn check_console(console: &[u8]) {
     assert!(console.len() <= CONSOLE_MAX);
     for line in last_words(console) {

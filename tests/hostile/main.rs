@@ -1,11 +1,11 @@
 //! Hostile guests: bare machine code, generated from seeds, in the real machine on the real KVM.
 //!
-//! Each family is a table of behaviours. A variant is a family and a seed: the seed names the
-//! behaviour and decides its numbers. Each variant must end as its behaviour may, before its
-//! time is up; and when a family is through, the process must hold what it held before.
+//! Each family is a table of behaviours. A variant is a family and a seed: the seed selects the
+//! behaviour and decides its numbers. Each variant must end in a way that its behaviour allows,
+//! before its time is up. When a family is through, the process must hold what it held before.
 //!
 //! `HOSTILE_SEED=vsock:123` runs that variant alone, and prints how it ended with `--nocapture`;
-//! `HOSTILE_BASE=1000` starts each family's seeds there.
+//! `HOSTILE_BASE=1000` makes each family's seeds begin there.
 
 mod cpu;
 mod driver;
@@ -26,7 +26,7 @@ mod vsock;
 
 use family::Family;
 
-/// Each with its number of variants.
+/// The families, each with its number of variants.
 const FAMILIES: [(&Family, u64); 8] = [
     (&cpu::FAMILY, 160),
     (&ports::FAMILY, 120),

@@ -1,4 +1,4 @@
-//! Memory: all of it, where there is none, and where it is only to be read.
+//! Accesses to memory: to all of it, to addresses without memory, and to read-only memory.
 
 use crate::family::{Behaviour, ENDS, Family, STAYS};
 use crate::guest::{DATA, Guest, Images, MEMORY, Reg, bytes};
@@ -65,7 +65,7 @@ fn touch(random: &mut Random) -> Images {
     guest.survive()
 }
 
-/// It reads as before, for the guest as for us.
+/// Writes to the runtime image, which must read as before, in the guest and on the host.
 fn write_to_the_image(random: &mut Random) -> Images {
     const WRITES: [&[u8]; 9] = [
         &[0x88, 0x07],                   // mov [rdi], al
@@ -96,7 +96,7 @@ fn write_to_the_image(random: &mut Random) -> Images {
     guest.survive()
 }
 
-/// The MSRs by which a guest names a page that KVM writes to
+/// Uses the MSRs by which a guest names a page that KVM writes to
 /// (Documentation/virt/kvm/x86/msr.rst).
 fn shared_pages(random: &mut Random) -> Images {
     const MSRS: [u64; 10] = [
@@ -125,7 +125,7 @@ fn shared_pages(random: &mut Random) -> Images {
     guest.survive()
 }
 
-/// Entries that point at anything, at a table of such entries first of all.
+/// Makes page-table entries that point at anything, often at a table of such entries.
 fn page_tables(random: &mut Random) -> Images {
     let mut guest = Guest::new();
     guest.catch_faults();

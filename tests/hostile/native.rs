@@ -1,5 +1,5 @@
-//! A hostile kernel that has a software KVM run it natively: its interrupt flag is a cell in its
-//! memory, it asks the hypervisor by software interrupts, and its own mode and user mode are both the
+//! A hostile kernel that a software KVM runs natively: its interrupt flag is a cell in its memory,
+//! it calls the hypervisor by software interrupts, and its own mode and user mode are both the
 //! processor's user mode.
 
 mod calls;

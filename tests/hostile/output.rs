@@ -1,4 +1,4 @@
-//! What a guest says: on its console, of its program's output, and as its agent.
+//! The output of a guest: on its console, of its program, and from its agent.
 
 use crate::driver::*;
 use crate::family::{Behaviour, ENDS, Family, STAYS, turn_of_all, watched};
@@ -10,7 +10,7 @@ use ::guest::hypercall::WRITE;
 use ::guest::{Exit, Frame, encode, stream};
 use sandbox::vm::layout::SERIAL_PORT;
 
-/// Bytes by which any amount of output may make the process grow.
+/// The bytes by which the process may grow for any amount of output.
 const PEAK: u64 = 8 << 20;
 
 pub const FAMILY: Family = Family {
@@ -92,7 +92,7 @@ pub const FAMILY: Family = Family {
     peak: PEAK,
 };
 
-/// 10 GiB of a program's output: delivered up to its limit, counted to the end.
+/// Checks that 10 GiB of a program's output are delivered up to its limit, and counted to the end.
 pub fn ten_gib() {
     const PIECE: u64 = 1 << 20;
     const PIECES: u64 = 10 << 10;
@@ -115,7 +115,7 @@ pub fn ten_gib() {
     Footprint::take().assert_as_before(&before, PEAK);
 }
 
-/// More than is kept of a console.
+/// Writes more than is kept of a console.
 pub fn full_console() {
     let Some(_turn) = turn_of_all() else {
         return;
@@ -179,7 +179,7 @@ fn output_flood(random: &mut Random) -> Images {
     guest.images()
 }
 
-/// An open connection on which the agent says this.
+/// Makes a guest whose agent sends these bytes on an open connection.
 fn saying(bytes: &[u8]) -> Guest {
     let mut packets = vec![Packet::new(REQUEST, &[])];
     packets.extend(
@@ -239,7 +239,7 @@ fn two_results(_: &mut Random) -> Images {
     saying(&frames(&[Frame::Ready, first, second])).survive()
 }
 
-/// With part of a frame that never ends, or without.
+/// Sends a part of a frame that never ends, or nothing.
 fn silence(random: &mut Random) -> Images {
     let mut bytes = frames(&[Frame::Ready]);
     let exit = frames(&[Frame::Exit(Exit::Exited(1))]);
@@ -247,7 +247,7 @@ fn silence(random: &mut Random) -> Images {
     saying(&bytes).spin()
 }
 
-/// The same packet again and again.
+/// Sends the same packet again and again.
 fn frame_flood(random: &mut Random) -> Images {
     let count = 1 + random.below(6000) as usize;
     let flood = frames(&vec![Frame::StdinTaken(0); count]);

@@ -1,4 +1,4 @@
-//! Port and memory-mapped I/O: every address, any width.
+//! Port and memory-mapped I/O, at every address and of any width.
 
 use crate::family::{Behaviour, ENDS, Family, STAYS, turn_of_all, watched};
 use crate::guest::{DATA, Guest, Images, MEMORY, Reg};
@@ -64,7 +64,7 @@ pub const FAMILY: Family = Family {
     peak: 8 << 20,
 };
 
-/// 65,536 ports × 3 widths × 2 directions; as often again by a kernel that runs natively.
+/// Tries 65,536 ports × 3 widths × 2 directions, and as many again by a native kernel.
 pub fn sweep() {
     let native = is_available();
     let Some(_turn) = turn_of_all() else {
@@ -98,7 +98,8 @@ fn sweep_with(what: &str, instruction: u8, width: u8, mode: fn(Images) -> Images
     assert_eq!(report.counters.port_io, PORTS + 1, "{what}");
 }
 
-/// Until a guest has its job, its kernel may look for devices that are not there.
+/// Checks that accesses do not count until the guest has its job, as its kernel may look for
+/// devices that do not exist.
 pub fn counts() {
     const NO_SERVICE: u8 = 0xfe;
     let Some(_turn) = turn_of_all() else {
@@ -139,7 +140,7 @@ pub fn counts() {
     assert_eq!((addresses, ports, services), (6, 3, 1));
 }
 
-/// Neither the reset line nor the services.
+/// Returns a port that is neither the reset line's nor the hypercalls'.
 fn port(random: &mut Random) -> u16 {
     let near = random.one_of(&[SERIAL_PORT, I8042_COMMAND, HYPERCALL_PORT, 0, u16::MAX]);
     let port = match random.below(2) {
@@ -182,7 +183,7 @@ fn strings(random: &mut Random) -> Images {
     guest.survive()
 }
 
-/// Moves between RAX and what RDI points at.
+/// Instructions that move between RAX and the memory at RDI.
 const ACCESSES: [&[u8]; 8] = [
     &[0x88, 0x07],       // mov [rdi], al
     &[0x66, 0x89, 0x07], // mov [rdi], ax

@@ -1,23 +1,24 @@
-//! What this process holds, as the kernel counts it (proc(5)).
+//! The resources of this process, as the kernel counts them (proc(5)).
 
 use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
-/// Bytes that the allocator may keep.
+/// The bytes that the allocator may keep.
 const DRIFT: u64 = 1 << 20;
-/// Bytes that nothing has a reason to ask for, beyond what was asked for before.
+/// The bytes of new address space that nothing has a reason to ask for.
 const HUGE: u64 = 1 << 30;
 
 #[derive(Debug)]
 pub struct Footprint {
     descriptors: usize,
     machines: usize,
-    /// Bytes: anonymous memory; all that is resident; and the most of that since the last look.
+    /// The bytes of anonymous memory, of all resident memory, and of its peak since the last look.
     memory: u64,
     resident: u64,
     peak: u64,
-    /// Address space at most, ever, in bytes: what was asked for, whether or not it was used.
+    /// The greatest address space ever, in bytes: memory that was asked for, whether or not it was
+    /// used.
     asked: u64,
 }
 
@@ -56,7 +57,7 @@ impl Footprint {
     }
 }
 
-/// Makes the allocator give back what is large and free, always: by default it learns not to.
+/// Makes the allocator always give back large free blocks: by default it learns not to.
 pub fn keep_no_large_blocks() {
     const LARGE: i32 = 128 << 10;
     // SAFETY: it changes a number that the allocator goes by.
@@ -64,7 +65,7 @@ pub fn keep_no_large_blocks() {
     assert_eq!(set, 1, "mallopt");
 }
 
-/// Counts what a guest touches in small pages: of a huge one, all would count.
+/// Makes a guest's use count in small pages: a huge page would count as a whole.
 pub fn use_no_huge_pages() {
     // SAFETY: it changes how this process gets its memory, and nothing else.
     let set = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
@@ -78,7 +79,7 @@ fn status(field: &str) -> u64 {
     kib.and_then(|kib| kib.parse::<u64>().ok()).expect(field) << 10
 }
 
-/// vCPU threads. One that was joined is there for a moment longer.
+/// Counts the vCPU threads. A thread that was joined exists for a moment longer.
 fn machines() -> usize {
     let mut count = 0;
     for _ in 0..5000 {

@@ -1,4 +1,4 @@
-//! What a variant's seed decides: numbers that are the same each time (xorshift64*, Vigna 2016).
+//! The random numbers of a variant, which are the same for the same seed (xorshift64*, Vigna 2016).
 
 pub struct Random(u64);
 
@@ -33,7 +33,7 @@ impl Random {
         (self.u64() >> 56) as u8
     }
 
-    /// From 0 to `end`, which is not included.
+    /// Returns a number from 0 to `end`, which is excluded.
     pub fn below(&mut self, end: u64) -> u64 {
         (self.u64() >> 11) % end
     }
@@ -46,7 +46,7 @@ impl Random {
         (0..count).map(|_| self.u8()).collect()
     }
 
-    /// An address near something that a machine has, or anywhere at all.
+    /// Returns an address near something that a machine has, or anywhere at all.
     pub fn address(&mut self) -> u64 {
         use crate::guest::MEMORY;
         use sandbox::vm::layout::*;

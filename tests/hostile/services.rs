@@ -1,4 +1,4 @@
-//! The services that we do in a guest kernel's place, asked for by no kernel (`vm::hypercall`).
+//! Hypercalls that no kernel would make (`vm::hypercall`).
 
 use crate::family::{Behaviour, ENDS, Family, STAYS, turn_of_all, watched};
 use crate::guest::{DATA, Guest, Images, MEMORY, Reg, SHARED, bytes};
@@ -7,10 +7,10 @@ use crate::random::Random;
 use ::guest::hypercall::*;
 use sandbox::vm::layout::*;
 
-/// The size of the buffer that FLUSH is about, of which JOB says where it is; and of its header.
+/// The size of the output buffer, which JOB announces and FLUSH empties, and of its header.
 const BUFFER: u64 = buffer::SIZE as u64;
 const HEADER: u64 = buffer::HEADER as u64;
-/// Those that move memory.
+/// The hypercalls that move memory.
 const MOVES: [u8; 4] = [RANDOM, WRITE, JOB, FILES];
 
 pub const FAMILY: Family = Family {
@@ -102,7 +102,7 @@ fn stream(random: &mut Random) -> u8 {
     random.one_of(&[::guest::stream::STDOUT, ::guest::stream::STDERR])
 }
 
-/// Not its own code, page tables and handlers: it is to go on.
+/// Returns an address outside the guest's own code, page tables and handlers, so that it goes on.
 fn harmless(random: &mut Random) -> u64 {
     match random.address() {
         address if address < DATA => MEMORY - 1 - address % 4096,
@@ -136,7 +136,7 @@ fn unknown(random: &mut Random) -> Images {
     guest.survive()
 }
 
-/// Of which only the first 512 GiB are as they should be.
+/// Uses page tables of which only the first 512 GiB are valid.
 fn page_tables(random: &mut Random) -> Images {
     let tables = DATA + 0x1_0000;
     let mut entries: Vec<_> = (0..4 * 512)
@@ -167,7 +167,7 @@ fn page_tables(random: &mut Random) -> Images {
     guest.survive()
 }
 
-/// None of it is done.
+/// Uses addresses in the runtime image. None of the hypercalls may have an effect.
 fn write_to_the_image(random: &mut Random) -> Images {
     let mut guest = Guest::new();
     for _ in 0..3 {
@@ -183,7 +183,8 @@ fn write_to_the_image(random: &mut Random) -> Images {
     guest.survive()
 }
 
-/// None of it is done: they are no other names for its page tables.
+/// Uses addresses that are not canonical. None of the hypercalls may have an effect: the addresses
+/// are no other names for its page tables.
 fn not_canonical(random: &mut Random) -> Images {
     let mut guest = Guest::new();
     for service in [RANDOM, WRITE] {
@@ -196,7 +197,7 @@ fn not_canonical(random: &mut Random) -> Images {
     guest.survive()
 }
 
-/// What fits is done, and the rest left in RCX.
+/// Goes past the end of memory. As much as fits must be done, and the rest left in RCX.
 fn over_the_end(random: &mut Random) -> Images {
     let mut guest = Guest::new();
     for service in [RANDOM, WRITE] {
@@ -236,13 +237,13 @@ fn streams(random: &mut Random) -> Images {
     guest.survive()
 }
 
-/// Says where its buffer is.
+/// Announces a buffer.
 fn have_buffer(guest: &mut Guest, address: u64) {
     let registers = [(Reg::Rdi, DATA), (Reg::Rsi, address), (Reg::Rcx, 0)];
     guest.service(JOB, 0, registers);
 }
 
-/// What a buffer says of itself: sent, filled, stream.
+/// Writes a buffer's header: sent, filled, stream.
 fn store_header(guest: &mut Guest, address: u64, header: [u32; 3]) {
     for (at, number) in (address..).step_by(4).zip(header) {
         guest.store(at, number);
@@ -284,7 +285,8 @@ fn changing_buffer(random: &mut Random) -> Images {
     guest.images()
 }
 
-/// Of a guest that never asks for it: what lies in its buffer, if all of that lies in its memory.
+/// Checks the buffer of a guest that never flushes it: its bytes are taken if all of them are in
+/// memory.
 pub fn buffer_of_a_stopped_guest() {
     let Some(_turn) = turn_of_all() else {
         return;

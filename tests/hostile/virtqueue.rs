@@ -79,7 +79,8 @@ pub const FAMILY: Family = Family {
     peak: 24 << 20,
 };
 
-/// The agent says that the program exited with status 7: that a device which still works is told.
+/// Returns the agent's report that the program exited with status 7, which shows that the device
+/// still works.
 fn exit_claim() -> Vec<Packet> {
     let mut frames = Vec::new();
     guest::encode(&guest::Frame::Ready, &mut frames);
@@ -87,7 +88,7 @@ fn exit_claim() -> Vec<Packet> {
     vec![Packet::new(REQUEST, &[]), Packet::new(READ_WRITE, &frames)]
 }
 
-/// A multiple of 16, as the table's address must be.
+/// Returns a multiple of 16, as the address of a table must be.
 fn aligned(random: &mut Random) -> u64 {
     random.address() & !0xf
 }
@@ -138,7 +139,7 @@ fn index_jumps(random: &mut Random) -> Images {
     guest.survive()
 }
 
-/// The queue goes on as it was.
+/// Changes a queue in use, which must go on as it was.
 fn changed_in_use(random: &mut Random) -> Images {
     let mut guest = Guest::new();
     let transmit = sending(&mut guest, &exit_claim());
@@ -257,7 +258,7 @@ fn short_receive_buffers(random: &mut Random) -> Images {
     guest.survive()
 }
 
-/// Under an open connection, after some of its packets.
+/// Resets the device under an open connection, after some of its packets.
 fn resets(random: &mut Random) -> Images {
     let mut guest = talking(&exit_claim()[..1]);
     for _ in 0..random.below(4) {

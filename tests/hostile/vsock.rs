@@ -6,7 +6,7 @@ use crate::guest::{Guest, Images};
 use crate::machine::Ends::*;
 use crate::random::Random;
 
-/// What a guest exits with that has a device which still works.
+/// The status with which a guest exits whose device still works.
 const CLAIMED: u8 = 7;
 
 pub const FAMILY: Family = Family {
@@ -98,7 +98,7 @@ fn ready() -> Packet {
     Packet::new(READ_WRITE, &frame(&guest::Frame::Ready))
 }
 
-/// The agent's last word.
+/// Returns the agent's last packet.
 fn claim() -> Packet {
     let exit = guest::Frame::Exit(guest::Exit::Exited(CLAIMED));
     Packet::new(READ_WRITE, &frame(&exit))
@@ -114,7 +114,7 @@ fn frame(frame: &guest::Frame) -> Vec<u8> {
     bytes
 }
 
-/// Packets, and a conversation as it should be.
+/// Sends these packets, and then a valid conversation.
 fn and_claim(mut packets: Vec<Packet>) -> Images {
     packets.extend([request(), ready(), claim()]);
     talking(&packets).survive()
@@ -225,7 +225,8 @@ fn never_sent(random: &mut Random) -> Images {
     talking(&[request(), update]).survive()
 }
 
-/// The host sends the job once it heard that the agent is ready: more than 20 bytes.
+/// Moves credit backwards. The host sends the job, which is more than 20 bytes, once it heard that
+/// the agent is ready.
 fn going_back(random: &mut Random) -> Images {
     let mut packets = vec![request(), ready()];
     for consumed in [20, 20, random.below(20) as u32] {

@@ -1,4 +1,4 @@
-//! What the caller is told of a run: the record, and the same for people.
+//! The answer about a run: its record, and the same for people.
 
 use crate::mcp::admission::Refused;
 use crate::mcp::artifacts::{ArtifactStore, COUNT_MAX, FILES_MAX, MemoryBudget, contents};
@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use std::mem;
 use std::path::Path;
 
-/// Bytes of a stream that are shown at most; the record has all of it.
+/// The most bytes of a stream that are shown; the record has all of it.
 const SHOWN: usize = 32 << 10;
 const IMAGES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
 
-/// What became of a call.
+/// Makes the answer about a run.
 pub fn of(record: &Record, files: Vec<ContentBlock>) -> CallToolResult {
     let mut content = Vec::new();
     content.extend(stream("", &record.stdout, record.stdout_encoding));
@@ -43,7 +43,7 @@ pub fn of(record: &Record, files: Vec<ContentBlock>) -> CallToolResult {
     result
 }
 
-/// Of a call that came to no run.
+/// Makes the answer to a call that came to no run.
 pub fn refusal(refused: Refused) -> CallToolResult {
     let mut record = Record::empty(Status::Error);
     record.error = Some(refused.failure);
@@ -60,7 +60,7 @@ pub fn refusal(refused: Refused) -> CallToolResult {
     result
 }
 
-/// What went wrong, and what the caller can do about it.
+/// Lists what went wrong, and what the caller can do about it.
 fn failures(record: &Record) -> Vec<String> {
     let mut lines = Vec::new();
     lines.extend(ending(record).map(|text| format!("[failed] {text}")));
@@ -75,7 +75,7 @@ fn failures(record: &Record) -> Vec<String> {
     lines
 }
 
-/// How it ended, unless well.
+/// Returns how the run ended, unless it ended well.
 fn ending(record: &Record) -> Option<String> {
     if let Some(Failure { message, remedy }) = &record.error {
         return Some(format!("{message}\nWhat to do: {remedy}"));
@@ -95,7 +95,7 @@ fn ending(record: &Record) -> Option<String> {
     }
 }
 
-/// Which streams are not all there.
+/// Lists the streams that are incomplete.
 fn cuts(record: &Record) -> impl Iterator<Item = String> {
     let streams = [
         ("standard output", record.stdout_bytes),
@@ -121,7 +121,7 @@ fn stream(label: &str, text: &Option<String>, encoding: Encoding) -> Option<Cont
     }))
 }
 
-/// The beginning and the end of a long text.
+/// Returns the beginning and the end of a long text.
 fn shortened(text: &str) -> String {
     if text.len() <= SHOWN {
         return text.into();
@@ -137,12 +137,12 @@ fn shortened(text: &str) -> String {
     )
 }
 
-/// A value: its image if it has one, else its text.
+/// Shows a value: as an image if it has one, and as text otherwise.
 fn forms(label: &str, bundle: &Bundle) -> Vec<ContentBlock> {
     let text = |kind: &str| bundle.get(kind).and_then(Value::as_str);
     for kind in IMAGES {
         if let Some(data) = text(kind) {
-            // In base64 lines may end anywhere.
+            // Base64 may have line breaks anywhere.
             return vec![ContentBlock::image(data.replace('\n', ""), kind)];
         }
     }
@@ -160,7 +160,7 @@ fn forms(label: &str, bundle: &Bundle) -> Vec<ContentBlock> {
     plain.into_iter().chain(rich).collect()
 }
 
-/// Keeps what was fetched, and shows it. The record says then where each file is kept.
+/// Keeps the fetched files and shows them. The record then says where each file is kept.
 pub fn keep(
     mut record: Record,
     kept: &ArtifactStore,

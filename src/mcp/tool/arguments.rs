@@ -1,4 +1,4 @@
-//! What a call asks for, checked.
+//! The arguments of a call, and their checks.
 
 use crate::image::LanguageName;
 use crate::record::Failure;
@@ -12,14 +12,14 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::Duration;
 
-/// Bytes of code at most.
+/// The most bytes of code.
 pub const CODE_MAX: usize = 1 << 20;
-/// Bytes of standard input, arguments, variables and files together at most.
+/// The most bytes of standard input, arguments, variables and files together.
 pub const INPUT_MAX: usize = 16 << 20;
 pub const ITEMS_MAX: usize = 1000;
 pub const FILES_MAX: usize = 64;
 const PATH_MAX: usize = 1024;
-/// Of a variable.
+/// The most bytes of a variable's name.
 const NAME_MAX: usize = 256;
 pub const MEMORY_MIB: (u64, u64) = (64, 16384);
 pub const TIMEOUT_S: (f64, f64) = (0.1, 3600.0);
@@ -57,14 +57,14 @@ pub struct Arguments {
     pub files: Vec<File>,
 }
 
-/// Why a call is none, and the argument that makes it so.
+/// The argument that makes a call invalid, and why.
 #[derive(Debug)]
 pub struct Wrong {
     pub argument: String,
     pub failure: Failure,
 }
 
-/// A file that is put there, or fetched, or both.
+/// A file that is put into the guest, or fetched, or both.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "GivenFile")]
 pub struct File {
@@ -122,12 +122,12 @@ impl Arguments {
         self.timeout_s.map(Duration::from_secs_f64)
     }
 
-    /// Bytes.
+    /// Returns the memory in bytes.
     pub fn memory(&self) -> Option<u64> {
         self.memory_mib.map(|mib| mib << 20)
     }
 
-    /// Bytes beside the code.
+    /// Returns the bytes of all input except the code.
     pub fn input_size(&self) -> usize {
         let args = self.args.iter().map(String::len);
         let env = self
@@ -141,7 +141,7 @@ impl Arguments {
             + files.map(Vec::len).sum::<usize>()
     }
 
-    /// Its variables, `NAME=value` each.
+    /// Returns the environment's variables as `NAME=value`.
     pub fn variables(&self) -> Vec<String> {
         let variables = self.env.iter();
         variables

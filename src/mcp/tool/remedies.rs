@@ -1,4 +1,4 @@
-//! What to do about a failure, in the words of the tool's arguments.
+//! Remedies for failures, in the words of the tool's arguments.
 
 use crate::error::{Destination, Remedy};
 

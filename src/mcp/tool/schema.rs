@@ -7,7 +7,8 @@ use crate::mcp::tool::arguments::{
 use rmcp::model::JsonObject;
 use serde_json::{Value, json};
 
-/// The schema of the arguments (JSON Schema 2020-12), with what callers get here.
+/// Returns the schema of the arguments (JSON Schema 2020-12), with this server's limits and
+/// defaults.
 pub fn schema(governor: &Governor) -> JsonObject {
     let mut schema = schemars::schema_for!(Arguments).to_value();
     let (timeout, timeout_max) = governor.seconds(TIMEOUT_S.1);

@@ -1,4 +1,4 @@
-//! Who calls.
+//! The caller of a request.
 
 use crate::mcp::transport::backpressure::{AnswerKind, Reservation};
 use hyper::http::request::Parts;
@@ -7,17 +7,17 @@ use rmcp::service::RequestContext;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// Who is at the other end of a connection, or of one request's part of it.
+/// The caller at the other end of a connection, or of one request on it.
 #[derive(Debug, Clone)]
 pub struct Client {
     name: Arc<str>,
-    /// Cancelled when nobody waits there any more.
+    /// The token that is cancelled when the caller no longer waits.
     gone: CancellationToken,
     answer: Reservation,
 }
 
 impl Client {
-    /// AnswerKind one message, whose answer takes this share.
+    /// Makes the client of one message, whose answer takes this reservation.
     pub fn new(name: &str, gone: CancellationToken, answer: Reservation) -> Self {
         Self {
             name: name.into(),
@@ -26,7 +26,8 @@ impl Client {
         }
     }
 
-    /// Each door puts it into what it passes on: itself, or into the HTTP request's head.
+    /// Finds the client in a request's context. Each transport puts it there: stdio directly, HTTP
+    /// into the head of the HTTP request.
     pub fn of(context: &RequestContext<RoleServer>) -> Self {
         let extensions = &context.extensions;
         let by_http = || extensions.get::<Parts>()?.extensions.get::<Self>();
@@ -38,8 +39,8 @@ impl Client {
         &self.name
     }
 
-    /// When there is room for an answer of so many bytes, as this client has read others. False: it
-    /// is there no more.
+    /// Waits for room for an answer of so many bytes, until the client has read others. Returns
+    /// false if the client is gone.
     pub async fn has_room(
         &self,
         of: AnswerKind,
@@ -52,7 +53,7 @@ impl Client {
         }
     }
 
-    /// When it cancelled this request or is there no more.
+    /// Waits until the client cancels this request or is gone.
     pub async fn gone(&self, context: &RequestContext<RoleServer>) {
         tokio::select! {
             () = self.gone.cancelled() => {}

@@ -1,4 +1,4 @@
-//! How much there is of something now.
+//! A gauge: the current amount of something, which tasks can wait on.
 
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -6,7 +6,7 @@ use tokio::sync::watch;
 #[derive(Clone)]
 pub struct Gauge(Arc<watch::Sender<usize>>);
 
-/// So much of it, until this is dropped.
+/// An amount that counts until this is dropped.
 pub struct GaugeGuard {
     of: Arc<watch::Sender<usize>>,
     count: usize,
@@ -25,9 +25,9 @@ impl Gauge {
         }
     }
 
-    /// When there is at most so much.
+    /// Waits until the amount is at most this.
     pub async fn at_most(&self, most: usize) {
-        // It cannot fail: a sender is here.
+        // This cannot fail: `self` holds a sender.
         drop(self.0.subscribe().wait_for(|&count| count <= most).await);
     }
 

@@ -1,4 +1,4 @@
-//! The door for clients on the network: streamable HTTP.
+//! The transport for clients on the network: streamable HTTP.
 
 use crate::log::say;
 use crate::mcp::server::Server;
@@ -37,32 +37,32 @@ use tokio_util::sync::DropGuard;
 
 const MIB: usize = 1 << 20;
 const PATH: &str = "/mcp";
-/// Who has no token.
+/// The name of a client without a token.
 const UNKNOWN: &str = "unknown";
 const SESSION: &str = "mcp-session-id";
 const CONNECTIONS_MAX: usize = 1024;
-/// Requests of a client's at once, streams included.
+/// The most requests of a client at once, streams included.
 const REQUESTS_MAX: usize = 64;
-/// MiB of messages of a client's that are being read.
+/// The most MiB of a client's messages that are being read.
 const READING_MAX_MIB: usize = 2 * (message_limits::MESSAGE_MAX >> 20);
-/// For a client to take more of an answer.
+/// The time for a client to take more of an answer.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// For a request's head, and for its body.
+/// The time for a request's head, and for its body.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How it is reached.
+/// The address of the server, and the names by which it may be called.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub address: SocketAddr,
-    /// Names by which clients call this host, beside its address.
+    /// Names by which clients call this host, besides its address.
     pub hosts: Vec<String>,
-    /// Where web pages that may call come from.
+    /// Origins of web pages that may call.
     pub origins: Vec<String>,
 }
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
-/// What all connections have to do with.
+/// The state that all connections share.
 pub struct Door {
     service: StreamableHttpService<Server, LocalSessionManager>,
     sessions: Sessions,
@@ -71,7 +71,7 @@ pub struct Door {
     shared: Arc<Shared>,
 }
 
-/// How much of this server a client may hold.
+/// Bounds on how much of this server a client may hold.
 struct Bounds {
     requests: Arc<Semaphore>,
     reading: Arc<Semaphore>,
@@ -88,7 +88,7 @@ impl Bounds {
     }
 }
 
-/// Serves for ever.
+/// Serves forever.
 pub async fn serve(
     shared: Arc<Shared>,
     options: Options,
@@ -111,7 +111,7 @@ pub async fn serve(
                     drop(place);
                 });
             }
-            // The client has gone already, or descriptors are short for a while.
+            // The client has already gone, or file descriptors are short for a while.
             Err(error) => {
                 say(&format!("a connection was not taken: {error}"));
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -146,7 +146,7 @@ impl Door {
         }
     }
 
-    /// One connection to its end.
+    /// Serves one connection to its end.
     async fn attend(self: &Arc<Self>, stream: TcpStream) {
         let service = service_fn(|request| async {
             if request.uri().path() != PATH {
@@ -168,14 +168,14 @@ impl Door {
         server
             .timer(TokioTimer::new())
             .header_read_timeout(REQUEST_TIMEOUT);
-        // A client that reads nothing of an answer for so long is gone, or as good as that: tcp(7).
+        // A client that reads nothing of an answer for so long is as good as gone (tcp(7)).
         let unread = sockopt::TcpUserTimeout;
         setsockopt(&stream, unread, &(UNREAD_TIMEOUT.as_millis() as u32)).unwrap_or_default();
-        // What goes wrong with a connection is its client's affair.
+        // Errors of a connection concern only its client.
         drop(server.serve_connection(TokioIo::new(stream), service).await);
     }
 
-    /// One request on one screen: whose session → message → answer.
+    /// Answers one request: checks its session, reads the message and passes it to the service.
     async fn answer(
         &self,
         client: &Arc<str>,
@@ -202,7 +202,7 @@ impl Door {
         if parts.method == Method::POST && session.is_none() && begins_a_session(&message) {
             self.sessions.make_room(client).await;
         }
-        // Whoever waits for the answer is there until the answer's body is done with.
+        // Somebody waits for the answer until the answer's body is dropped.
         let gone = self.shared.stop.child_token();
         let attention = gone.clone().drop_guard();
         let share = bounds.answers.share();
@@ -225,7 +225,7 @@ impl Door {
         }))
     }
 
-    /// The client's name. Without tokens, all that can connect are one.
+    /// Returns the client's name. Without tokens, all that can connect count as one client.
     fn authenticate(&self, request: &Request<Incoming>) -> Result<Arc<str>, Box<Answer>> {
         let Some(tokens) = &self.tokens else {
             return Ok("local".into());
@@ -250,7 +250,7 @@ impl Door {
         })
     }
 
-    /// There are only as many as there are tokens.
+    /// Returns the client's bounds. The map has at most as many entries as there are tokens.
     fn bounds(&self, name: &Arc<str>) -> Arc<Bounds> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let bounds = clients
@@ -260,7 +260,7 @@ impl Door {
     }
 }
 
-/// A whole message within its bounds, and its share of what is being read.
+/// Reads a whole message within the bounds; returns it with its share of the memory for reading.
 async fn read(
     mut body: Incoming,
     headers: &HeaderMap,
@@ -287,7 +287,7 @@ async fn read(
             )
         })
     };
-    // All of it at once where its length is told.
+    // If the length is known, all of the room is taken at once.
     let mut share = room(length.unwrap_or_default() + MIB)?;
     let reading = async {
         let mut message = Vec::new();
@@ -335,7 +335,8 @@ fn session_of(header: Option<&HeaderValue>) -> Result<Option<String>, Box<Answer
     }
 }
 
-/// In a word, whether it was: a request that is none is its client's affair.
+/// Returns the reason in a word if the client was turned away. An invalid request concerns only its
+/// client.
 fn turned_away(status: StatusCode) -> Option<&'static str> {
     match status {
         StatusCode::UNAUTHORIZED => Some("token"),
@@ -357,7 +358,7 @@ fn refusal(status: StatusCode, why: &str) -> Box<Answer> {
     Box::new(answer)
 }
 
-/// An answer that somebody waits for until it is dropped.
+/// An answer that counts as awaited until it is dropped.
 struct Attended {
     body: BoxBody<Bytes, Infallible>,
     _attention: DropGuard,

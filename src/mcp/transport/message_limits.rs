@@ -1,14 +1,15 @@
-//! What a message may cost before anything is known of it.
+//! Limits on a message, which are checked before it is parsed.
 
 use rmcp::model::ErrorData;
 
-/// Bytes of a message.
+/// The most bytes of a message.
 pub const MESSAGE_MAX: usize = 32 << 20;
-/// Values in it: a few bytes of JSON can be a hundred in memory.
+/// The most values in a message: a few bytes of JSON can take a hundred in memory.
 const VALUES_MAX: usize = 20_000;
 const DEPTH_MAX: usize = 64;
 
-/// Counts what a parser would have to build. What is no JSON is for that to tell.
+/// Counts the values that a parser would have to build. It leaves it to the parser to reject what
+/// is no JSON.
 pub fn check(message: &[u8]) -> Result<(), ErrorData> {
     let (mut depth, mut values) = (0_usize, 0);
     let mut bytes = message.iter();
@@ -44,7 +45,7 @@ pub fn too_long() -> ErrorData {
     ))
 }
 
-/// To the end of a string whose first quote is passed.
+/// Skips to the end of a string whose first quote was consumed.
 fn skip_string(bytes: &mut std::slice::Iter<u8>) {
     while let Some(byte) = bytes.next() {
         match byte {

@@ -1,4 +1,4 @@
-//! How messages come to the server and leave it: standard input and output, and HTTP.
+//! The transports of messages to and from the server: standard input and output, and HTTP.
 
 pub(crate) mod backpressure;
 pub(crate) mod client;

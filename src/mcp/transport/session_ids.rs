@@ -1,4 +1,4 @@
-//! Whose sessions these are (of protocol versions that have any).
+//! The owners of sessions, for the protocol versions that have sessions.
 
 use rmcp::transport::streamable_http_server::session::local::{LocalSessionManager, SessionConfig};
 use rmcp::transport::streamable_http_server::session::{SessionId, SessionManager};
@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 
-/// Sessions of a client at once; the oldest goes for a new one.
+/// The most sessions of a client at once; a new one replaces the oldest.
 const SESSIONS_MAX: usize = 32;
-/// A session ends when nothing has come or gone for so long: longer than any run.
+/// The time without any message after which a session ends. It is longer than any run.
 const IDLE: Duration = Duration::from_secs(2 * 3600);
 
 pub struct Sessions {
     manager: Arc<LocalSessionManager>,
-    /// The oldest first.
+    /// The sessions with their clients, the oldest first.
     owners: Mutex<VecDeque<(SessionId, Arc<str>)>>,
 }
 
@@ -22,7 +22,7 @@ impl Sessions {
     pub fn new() -> Self {
         let mut config = SessionConfig::default();
         config.keep_alive = Some(IDLE);
-        // Whoever loses a stream loses its run: there is nothing to come back for.
+        // A client that loses a stream loses its run: there is nothing to resume.
         config.sse_retry = None;
         let mut manager = LocalSessionManager::default();
         manager.session_config = config;
@@ -43,7 +43,7 @@ impl Sessions {
             .any(|(its, owner)| **its == *id && **owner == *client)
     }
 
-    /// Before a client begins a session.
+    /// Closes a client's oldest sessions so that it can begin another.
     pub async fn make_room(&self, client: &str) {
         let mut owners = self.owners.lock().await;
         let alive = self.manager.sessions.read().await;
@@ -59,7 +59,7 @@ impl Sessions {
                 return;
             };
             if let Some((id, _)) = owners.remove(oldest) {
-                // It may have ended by itself.
+                // The session may have ended by itself.
                 self.manager.close_session(&id).await.unwrap_or_default();
             }
         }

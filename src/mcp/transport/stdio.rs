@@ -1,4 +1,4 @@
-//! The door for the one client that started this server: a JSON-RPC message on each line.
+//! The transport for the one client that started this server: one JSON-RPC message on each line.
 
 use crate::mcp::server::Server;
 use crate::mcp::state::Shared;
@@ -23,11 +23,12 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio_util::sync::CancellationToken;
 
 const CLIENT: &str = "stdio";
-/// Requests at work at once; more are refused.
+/// The most requests at work at once; further ones are refused.
 const REQUESTS_MAX: usize = 64;
-/// Bytes of answers that the client has not read; with more it is not listened to until it has.
+/// The bytes of unread answers beyond which the server reads no more from the client until it has
+/// read some.
 const UNREAD_MAX: usize = 32 << 20;
-/// What an answer counts at least.
+/// The least that an answer counts, in bytes.
 const UNREAD_MIN: usize = 2 << 20;
 
 /// Serves the client until it goes.
@@ -37,27 +38,27 @@ pub async fn serve(shared: Arc<Shared>) {
     loop {
         match serve_server(server.clone(), door.clone()).await {
             Ok(running) => {
-                // How it ended is of no interest: it has.
+                // It does not matter how the connection ended.
                 drop(running.waiting().await);
                 return;
             }
             Err(ServerInitializeError::ConnectionClosed(_)) => return,
-            // What it said first was no way to begin.
+            // The client's first message did not begin a session.
             Err(_) => {}
         }
     }
 }
 
-/// Both standard streams.
+/// The transport over standard input and output.
 #[derive(Clone)]
 struct Door {
     shared: Arc<Shared>,
     lines: Arc<tokio::sync::Mutex<Lines>>,
     writer: Arc<tokio::sync::Mutex<StdioWriter>>,
-    /// Answers on their way.
+    /// The bytes of answers that the client has not read.
     unread: Gauge,
     room: UnreadBudget,
-    /// With what each one's answer takes.
+    /// The requests at work, with the room that each one's answer takes.
     at_work: Arc<Mutex<HashMap<RequestId, Reservation>>>,
     gone: CancellationToken,
 }
@@ -77,8 +78,8 @@ impl Door {
         }
     }
 
-    /// The next message that is one, with who sent it. None: the client is gone, and its runs are
-    /// to end now.
+    /// Returns the next valid message, with its client. `None` means that the client is gone, so
+    /// its runs must end now.
     async fn next(&self) -> Option<ClientJsonRpcMessage> {
         let mut lines = self.lines.lock().await;
         loop {
@@ -105,7 +106,7 @@ impl Door {
         }
     }
 
-    /// Lets a request in if it can be told from all others and there is room.
+    /// Admits a request if its id is unique and there is room.
     fn admit(
         &self,
         message: ClientJsonRpcMessage,
@@ -132,7 +133,7 @@ impl Door {
                 }
             }
             JsonRpcMessage::Notification(notification) => {
-                // Such a request is not answered.
+                // A cancelled request is not answered.
                 if let ClientNotification::CancelledNotification(cancelled) =
                     &notification.notification
                     && let Some(id) = &cancelled.params.request_id
@@ -145,7 +146,8 @@ impl Door {
         Ok((message, share))
     }
 
-    /// Not before it is polled, but counted from now on.
+    /// Sends a message. It counts as unread from this call on, but is written only when the future
+    /// is polled.
     fn answer(
         &self,
         message: ServerJsonRpcMessage,
@@ -165,7 +167,7 @@ impl Door {
                 Err(error) => Err(error),
             };
             if result.is_err() {
-                // Nobody reads what we say.
+                // Nobody reads the answers.
                 gone.cancel();
             }
             result
@@ -206,13 +208,13 @@ impl Transport<RoleServer> for Door {
     }
 }
 
-/// A line, or why there is none in memory.
+/// A line, or the fact that it was too long to keep.
 enum Line {
     Whole(Vec<u8>),
     TooLong,
 }
 
-/// Lines of bounded length.
+/// A reader of lines of bounded length.
 struct Lines {
     reader: BufReader<StdioReader>,
     line: Vec<u8>,
@@ -228,7 +230,8 @@ impl Lines {
         }
     }
 
-    /// None at the end. If this is dropped half-way, the next call goes on.
+    /// Returns the next line, or `None` at the end. It is cancel-safe: the next call goes on where
+    /// this one stopped.
     async fn next(&mut self) -> io::Result<Option<Line>> {
         loop {
             let available = self.reader.fill_buf().await?;
@@ -256,7 +259,7 @@ impl Lines {
     }
 }
 
-/// The error: the answer to what is no message.
+/// Parses a message. The error is the answer to an invalid one.
 fn parse(line: Line) -> Result<ClientJsonRpcMessage, Box<ServerJsonRpcMessage>> {
     let refuse = |error, id| Err(Box::new(JsonRpcMessage::error(error, id)));
     let line = match line {

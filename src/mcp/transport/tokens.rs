@@ -1,4 +1,4 @@
-//! Who may call over HTTP: a file with a name and the SHA-256 of a token on each line.
+//! The tokens of clients over HTTP: a file with a name and the SHA-256 of a token on each line.
 
 use crate::error::{Error, Kind, Remedy};
 use crate::random;
@@ -13,14 +13,15 @@ use std::path::Path;
 use std::sync::Arc;
 use subtle::{Choice, ConstantTimeEq};
 
-/// Characters of a token at least: those that we make have twice as many.
+/// The fewest characters of a token: generated ones have twice as many.
 const TOKEN_MIN: usize = 32;
-/// Different bytes in a token at least: one of random hexadecimal digits has fewer once in a billion.
+/// The fewest different bytes in a token: random hexadecimal digits have fewer once in a billion
+/// times.
 const DIFFERENT_MIN: usize = 8;
 const NAME_MAX: usize = 64;
-/// Who else the log speaks of.
+/// Names that the log uses for other callers.
 const NAMES_TAKEN: [&str; 4] = ["cli", "local", "stdio", "unknown"];
-/// What stands in examples; a token of at least that length, for the sake of it.
+/// Words that stand for tokens in examples. A file with the hash of one is refused.
 const PLACEHOLDERS: [&str; 6] = [
     "changeme",
     "example",
@@ -32,7 +33,7 @@ const PLACEHOLDERS: [&str; 6] = [
 
 type Hash = [u8; 32];
 
-/// A line for such a file, and its token, which nobody knows yet.
+/// Generates a token. Returns its line for the file, and the token, which is stored nowhere.
 pub fn new_line(name: &str) -> Result<(String, String)> {
     check_name(name).map_err(unusable)?;
     let token = random::unguessable_id()?;
@@ -82,7 +83,7 @@ impl Tokens {
         }
     }
 
-    /// Whose this token is. It takes as long for any that is wrong.
+    /// Returns the owner of a token. It takes the same time for every wrong token.
     pub fn owner(&self, token: &[u8]) -> Option<Arc<str>> {
         let given = hash(token);
         let strong = Choice::from(u8::from(is_strong(token)));
@@ -96,7 +97,7 @@ impl Tokens {
     }
 }
 
-/// Not one that somebody typed.
+/// Checks that a token is long and varied enough not to be one that a person typed.
 fn is_strong(token: &[u8]) -> bool {
     let different: BTreeSet<_> = token.iter().collect();
     token.len() >= TOKEN_MIN && different.len() >= DIFFERENT_MIN

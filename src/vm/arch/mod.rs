@@ -1,3 +1,3 @@
-//! What depends on the processor: a folder for each architecture.
+//! The code that depends on the processor, in a folder for each architecture.
 
 pub mod x86_64;

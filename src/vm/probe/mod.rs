@@ -1,8 +1,8 @@
-//! Finds out by trying in which mode a guest's kernel can run here: on a throw-away machine, with
-//! a program of a few dozen instructions that does what the guest's kernel will.
+//! A probe that finds out in which mode a guest's kernel can run here. It runs a program of a few
+//! dozen instructions, which does what the guest's kernel will, on a throw-away machine.
 //!
-//! It takes nothing for granted: a host without `/sys`, a module that is part of the host's
-//! kernel, one that lacks native mode, refuses it, or means something else by it.
+//! It assumes nothing: the host may have no `/sys`, its KVM may be part of the kernel, and it may
+//! lack native mode, refuse it, or mean something else by it.
 
 mod program;
 
@@ -23,31 +23,32 @@ use std::thread;
 use std::time::Duration;
 use vm_memory::{Bytes, GuestAddress};
 
-/// What a guest's kernel can do here.
+/// The mode in which a guest's kernel can run here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     Hardware,
     Native,
-    /// It must be emulated, since native mode is not what it should be: why, as a clause.
+    /// The kernel must be emulated, since native mode is not as it should be; the reason is a
+    /// clause.
     Emulated(String),
-    /// Native mode is what it should be, and a guest failed in it all the same: how, as a clause. No
-    /// probe finds that.
+    /// Native mode is as it should be, but a guest failed in it all the same, in the way that the
+    /// clause says. No probe finds that.
     Unbootable(String),
 }
 
-/// The program takes a millisecond, if it ends.
+/// The time that the program may take; it takes a millisecond if it ends at all.
 const DEADLINE: Duration = Duration::from_secs(3);
-/// How often a vCPU thread that should stop is told so.
+/// The interval at which a vCPU thread that should stop is kicked.
 const KICK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How the program ended.
+/// The end of the program.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
     Done,
     Overdue,
-    /// An instruction that KVM would have to emulate, and cannot.
+    /// KVM cannot emulate an instruction that it would have to.
     NotEmulated,
-    /// Any other exit of KVM.
+    /// KVM had another exit.
     Other(String),
 }
 
@@ -62,7 +63,7 @@ impl fmt::Display for End {
     }
 }
 
-/// Tries it. An error is one that a run would meet as well.
+/// Probes the host. An error is one that a run would meet as well.
 pub fn probe(kvm: &Kvm) -> Result<Verdict> {
     let runtime = memfd_create(c"probe", MFdFlags::MFD_CLOEXEC).context("making a file")?;
     let runtime = File::from(runtime);
@@ -96,7 +97,8 @@ fn prepare(vcpu: &VcpuFd) -> Result<()> {
     Ok(())
 }
 
-/// In a thread of its own, which a kick ends: what does not work may well be a loop without an exit.
+/// Runs the program in a thread of its own, which a kick ends: a mode that does not work may well
+/// loop without an exit.
 fn run(mut vcpu: VcpuFd) -> Result<Option<End>> {
     let kicked = Arc::new(AtomicBool::new(false));
     let kicker = Kicker::new(&mut vcpu, Arc::clone(&kicked));
@@ -105,9 +107,10 @@ fn run(mut vcpu: VcpuFd) -> Result<Option<End>> {
         let kicker = &kicker;
         let thread = thread::Builder::new().spawn_scoped(scope, move || {
             let end = kicker.enlist().and_then(|()| enter(&mut vcpu, &kicked));
-            // Nobody waits any more if the program was overdue.
+            // If the program was overdue, nobody waits any more.
             sender.send(()).unwrap_or_default();
-            // The kicker's page is mapped as long as the vCPU is.
+            // The thread returns the vCPU, because the kicker's page is mapped only as long as the
+            // vCPU exists.
             (end, vcpu)
         });
         let thread = thread.context("starting a thread")?;
@@ -121,7 +124,8 @@ fn run(mut vcpu: VcpuFd) -> Result<Option<End>> {
     })
 }
 
-/// Nothing: it is a hardware KVM, on which all instructions of the kernel's are native.
+/// Enters the program. `None` means a hardware KVM, on which all instructions of a kernel are
+/// native.
 fn enter(vcpu: &mut VcpuFd, kicked: &AtomicBool) -> Result<Option<End>> {
     match enter_at(vcpu, kicked, program::NOT_EMULATED)? {
         End::Done => Ok(None),
@@ -130,7 +134,7 @@ fn enter(vcpu: &mut VcpuFd, kicked: &AtomicBool) -> Result<Option<End>> {
     }
 }
 
-/// Until the program says that it is done, or a kick comes.
+/// Runs the program from an entry until it says that it is done, or a kick comes.
 fn enter_at(vcpu: &mut VcpuFd, kicked: &AtomicBool, entry: u64) -> Result<End> {
     vcpu.set_regs(&program::regs(entry))
         .context("setting the registers")?;
@@ -139,7 +143,7 @@ fn enter_at(vcpu: &mut VcpuFd, kicked: &AtomicBool, entry: u64) -> Result<End> {
             Ok(VcpuExit::IoOut(program::PORT, _)) => End::Done,
             Ok(VcpuExit::InternalError) => End::NotEmulated,
             Err(_) if kicked.load(Ordering::Acquire) => End::Overdue,
-            // Any signal does that, also one that stops us and goes on.
+            // Any signal does that, even one that only stops and continues us.
             Err(error) if [libc::EINTR, libc::EAGAIN].contains(&error.errno()) => continue,
             other => End::Other(format!("{other:?}")),
         };
@@ -147,7 +151,7 @@ fn enter_at(vcpu: &mut VcpuFd, kicked: &AtomicBool, entry: u64) -> Result<End> {
     }
 }
 
-/// The first word that is not as it should be tells why; else the end that came too early.
+/// Judges the report: the first wrong word is the reason, or else the premature end is.
 fn judge(found: &[u64; program::WORDS], end: &End) -> Verdict {
     let mut words = words().into_iter().zip(found);
     let wrong = words.find(|(word, found)| word.value != **found);

@@ -1,6 +1,6 @@
 //! The program that tries native mode, and the little machine that it needs: kernel pages in the
-//! upper half, which the processor must see as user mode's too; a page table for user mode, one
-//! page further, with nothing of the kernel in it; a segment of each, by GS.
+//! upper half, which the processor must treat as user mode's too; a page table for user mode, in
+//! the next page, with nothing of the kernel in it; and a segment for each, in GS.
 
 use crate::vm::arch::x86_64::boot::flat_segment;
 use crate::vm::native::MSR_VIF;
@@ -9,16 +9,16 @@ use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
 use std::arch::global_asm;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-/// Bytes of RAM.
+/// The bytes of RAM.
 pub const MEMORY: u64 = 2 << 20;
-/// Where the program says that it is done.
+/// The port on which the program says that it is done.
 pub const PORT: u16 = 0xe4;
 
 /// Guest-physical pages, which the kernel sees from `KERNEL` on.
 const GDT: u64 = 0x1000;
 const IDT: u64 = 0x2000;
 const TSS: u64 = 0x3000;
-/// What MSR_VIF names: interrupt flag, interrupt waiting, CR2 in the second word.
+/// The cell that MSR_VIF names: interrupt flag, waiting interrupt, and CR2 in the second word.
 const CELL: u64 = 0x4000;
 const STACK_END: u64 = 0x6000;
 const FAULT_STACK_END: u64 = 0x7000;
@@ -40,9 +40,9 @@ const KERNEL: u64 = 0xffff_ffff_8000_0000;
 const USER: u64 = 0x1000;
 const USER_GS: u64 = USER + 0x1000;
 
-/// Offsets in the kernel's code: of its two beginnings first.
+/// Offsets in the kernel's code, its two entries first.
 pub const START: u64 = 0;
-/// What every processor can do and no KVM emulates.
+/// The entry of an instruction that every processor can do and no KVM emulates.
 pub const NOT_EMULATED: u64 = 0x300;
 const SYSTEM_CALL: u64 = 0x100;
 const USER_FAULT: u64 = 0x200;
@@ -61,30 +61,31 @@ const TASK: u16 = 0x40;
 const MSR_SIGNATURE: u32 = 0x4b56_4d11;
 const MSR_FEATURES: u32 = 0x4b56_4d12;
 const SIGNATURE: u64 = 0x4d_5650;
-/// User mode's own page table, GS that changes with the mode, CR2 in the cell, returns by INT.
+/// The features: user mode's own page table, a GS that changes with the mode, CR2 in the cell,
+/// returns by INT.
 const FLAGS: u32 = 0x7f;
 const NO_HYPERCALL: u32 = 0x1fff;
 const ENOSYS: u64 = (libc::ENOSYS as u64).wrapping_neg();
 const STAR: (u32, u64) = (0xc000_0081, 0x0023_0010 << 32);
 const LSTAR: (u32, u64) = (0xc000_0082, KERNEL + KERNEL_CODE + SYSTEM_CALL);
-/// Flags that a system call clears, as Linux has it.
+/// The flags that a system call clears, as in Linux.
 const SFMASK: (u32, u64) = (0xc000_0084, 0x4_7700);
-/// Of user mode, while the kernel runs.
+/// The GS base of user mode while the kernel runs.
 const KERNEL_GS_BASE: (u32, u64) = (0xc000_0102, USER_GS);
 pub const MSRS: [(u32, u64); 4] = [STAR, LSTAR, SFMASK, KERNEL_GS_BASE];
 
-/// What the two segments hold.
+/// The contents of the two segments.
 const KERNEL_WORD: u64 = 0x6b65_726e;
 const USER_WORD: u64 = 0x7573_6572;
 
-/// One thing that the program reports, and what it must be.
+/// A word of the program's report, and its expected value.
 pub struct Word {
     pub name: &'static str,
     pub value: u64,
 }
 
 pub const WORDS: usize = 10;
-/// A word that the program did not come to.
+/// A word that the program did not reach.
 pub const UNWRITTEN: u64 = u64::from_le_bytes(*b"unwritte");
 
 pub fn words() -> [Word; WORDS] {
@@ -103,8 +104,8 @@ pub fn words() -> [Word; WORDS] {
     ]
 }
 
-// Each `stosq` reports RAX. An exception that is none of the program's doing reports its vector,
-// with all bits of the upper half set, in place of the word that was to come.
+// Each `stosq` reports RAX. An unexpected exception reports its vector, with all bits of the upper
+// half set, in place of the next word.
 global_asm!(
     ".pushsection .rodata.sandbox_probe, \"a\", @progbits",
     "sandbox_probe_kernel:",
@@ -127,7 +128,7 @@ global_asm!(
     "mov eax, {no_hypercall}",
     "int 0x1b",
     "stosq",
-    // To user mode, by a frame of IRET.
+    // This enters user mode, by a frame of IRET.
     "push {user_ds}",
     "push {user}",
     "push 0x202",
@@ -138,7 +139,7 @@ global_asm!(
     "stosq",
     "mov rax, gs:[0]",
     "stosq",
-    // Back to user mode, as SYSRET does.
+    // This returns to user mode, as SYSRET does.
     "int 0x19",
     ".org sandbox_probe_kernel + {user_fault}",
     "pop rax",
@@ -166,7 +167,7 @@ global_asm!(
     "sandbox_probe_user:",
     "mov rax, gs:[0]",
     "syscall",
-    // What user mode can see of the kernel is nothing.
+    // User mode must see nothing of the kernel.
     "mov rax, {kernel}",
     "mov rax, [rax]",
     "sandbox_probe_end:",
@@ -197,7 +198,7 @@ unsafe extern "C" {
     static sandbox_probe_end: u8;
 }
 
-/// The kernel's code, and user mode's.
+/// Returns the kernel's code, and user mode's.
 fn code() -> [&'static [u8]; 2] {
     let [kernel, user, end] = [
         &raw const sandbox_probe_kernel,
@@ -211,7 +212,7 @@ fn code() -> [&'static [u8]; 2] {
     [between(kernel, user), between(user, end)]
 }
 
-/// Puts all of it into fresh memory.
+/// Loads the program, its tables and its data into fresh memory.
 pub fn load(ram: &GuestMemoryMmap) -> Result<()> {
     let [kernel, user] = code();
     let put = |bytes: &[u8], address| ram.write_slice(bytes, GuestAddress(address));
@@ -226,13 +227,14 @@ pub fn load(ram: &GuestMemoryMmap) -> Result<()> {
     for (address, word) in words {
         put(&word.to_le_bytes(), address)?;
     }
-    // RSP0 is where no word is aligned (SDM volume 3, figure 9-11).
+    // RSP0 is not aligned to a word (SDM volume 3, figure 9-11).
     put(&(KERNEL + FAULT_STACK_END).to_le_bytes(), TSS + 4)
 }
 
-/// Entries by their address: the kernel in the upper half only, user mode in the lower only.
+/// Returns the page tables' entries with their addresses: the kernel only in the upper half, user
+/// mode only in the lower.
 fn page_tables() -> [(u64, u64); 8] {
-    /// Accessed and dirty too: nobody need set these.
+    /// The flags, with accessed and dirty set so that nobody needs to set them.
     const ALL: u64 = 0x67;
     const HUGE: u64 = 0x80;
     let entry =
@@ -249,7 +251,7 @@ fn page_tables() -> [(u64, u64); 8] {
     ]
 }
 
-/// Words of GDT and IDT by their address.
+/// Returns the words of the GDT and IDT with their addresses.
 fn descriptors() -> Vec<(u64, u64)> {
     let task = KERNEL + TSS;
     let gdt = [
@@ -267,7 +269,7 @@ fn descriptors() -> Vec<(u64, u64)> {
         .map(|(selector, word)| (GDT + u64::from(selector), word))
         .into();
     for vector in 0..VECTORS {
-        /// Present, for any privilege level, an interrupt gate.
+        /// An interrupt gate, present, for any privilege level.
         const GATE: u64 = 0xee00 << 32;
         let entry = match vector {
             PAGE_FAULT => USER_FAULT,
@@ -306,7 +308,7 @@ pub fn sregs(before: kvm_sregs) -> kvm_sregs {
     sregs
 }
 
-/// At this offset in the kernel's code.
+/// Returns the registers to enter the kernel's code at this offset.
 pub fn regs(entry: u64) -> kvm_regs {
     kvm_regs {
         rip: KERNEL + KERNEL_CODE + entry,

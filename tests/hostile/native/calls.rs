@@ -1,4 +1,4 @@
-//! What it asks of the hypervisor.
+//! The kernel's calls to the hypervisor.
 
 use super::parts::*;
 use crate::guest::*;

@@ -1,4 +1,4 @@
-//! The page with its interrupt flag: anywhere, or gone.
+//! The page with the kernel's interrupt flag: anywhere, or gone.
 
 use super::parts::*;
 use crate::guest::*;
@@ -72,7 +72,7 @@ pub fn in_tables(random: &mut Random) -> Images {
     guest.survive()
 }
 
-/// Here, as far as its own tables go: the hypervisor goes by physical addresses.
+/// Unmaps the cell in the guest's own tables: the hypervisor goes by physical addresses.
 pub fn unmapped(random: &mut Random) -> Images {
     let mut guest = native(random);
     // From the first GiB everything is gone but the first, or second, 2 MiB.
@@ -110,7 +110,7 @@ pub fn back_and_forth(random: &mut Random) -> Images {
     guest.survive()
 }
 
-/// With its timer at work, what an event needs is written to.
+/// Changes memory that an event needs while the timer runs.
 pub fn changing(random: &mut Random) -> Images {
     let mut guest = native(random);
     set_timer(&mut guest, 200_000, PERIODIC);

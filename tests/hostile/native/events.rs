@@ -1,4 +1,4 @@
-//! Interrupts, its timer, and halts.
+//! The kernel's interrupts, its timer, and halts.
 
 use super::parts::*;
 use crate::guest::*;
@@ -21,7 +21,7 @@ pub fn interrupts(random: &mut Random) -> Images {
     guest.survive()
 }
 
-/// As often as it can be had; in user mode, or in the kernel.
+/// Sets the timer to fire as often as possible, in user mode or in the kernel.
 pub fn timer_flood(random: &mut Random) -> Images {
     let mut guest = native(random);
     set_timer(&mut guest, 1 + random.below(1000) as u32, PERIODIC);
@@ -56,7 +56,7 @@ pub fn halting(guest: &mut Guest, random: &mut Random) {
     guest.attempt(random.one_of(&[&[0xf4], HYPERCALL]));
 }
 
-/// Nothing will ever interrupt it.
+/// Halts when nothing will ever interrupt the guest.
 pub fn long_halt(random: &mut Random) -> Images {
     let mut guest = native(random);
     set_cell(&mut guest, 1 + random.below(255) as u8);
@@ -64,7 +64,8 @@ pub fn long_halt(random: &mut Random) -> Images {
     guest.images()
 }
 
-/// Also after more than the second after which we look up.
+/// Halts until an interrupt, which may come after the second at which the host checks a halted
+/// guest.
 pub fn woken(random: &mut Random) -> Images {
     let mut guest = native_as_ours(random);
     let milliseconds = random.one_of(&[0, 1, 10, 1200]);

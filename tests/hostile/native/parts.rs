@@ -1,10 +1,11 @@
-//! What a kernel is made of that runs natively: how it gets there, asks the hypervisor, and has a user mode.
+//! Parts of a kernel that runs natively: how it gets there, calls the hypervisor, and has a user
+//! mode.
 
 use crate::guest::*;
 use crate::random::Random;
 use sandbox::vm::layout::*;
 
-/// What a guest has that wants a user mode.
+/// The structures of a guest that wants a user mode.
 pub const GDT: u64 = 0x23_0000;
 pub const GDT_POINTER: u64 = 0x23_0800;
 pub const TSS: u64 = 0x23_1000;
@@ -15,7 +16,7 @@ pub const USER_CODE: u64 = 0x33;
 pub const USER_DATA: u64 = 0x2b;
 pub const RFLAGS: u64 = 0x202;
 
-/// CR3 follows the mode; events come with GS swapped; CR2 is in the cell; and so on.
+/// All flags: CR3 follows the mode; events come with GS swapped; CR2 is in the cell; and so on.
 pub const ALL_FLAGS: u64 = 0x7f;
 
 pub const IRET: &[u8] = &[0xcd, 0x17];
@@ -30,7 +31,7 @@ pub const LSTAR: u32 = 0xc000_0082;
 pub const SFMASK: u32 = 0xc000_0084;
 pub const EFER: u32 = 0xc000_0080;
 
-/// Numbers of hypercalls.
+/// The numbers of hypercalls.
 pub const FIRST: u64 = 0x1000;
 pub const SET_CR3: u64 = 0x1001;
 pub const SET_MSR: u64 = 0x1003;
@@ -42,22 +43,22 @@ pub const FLUSH_MANY: u64 = 0x100e;
 pub const LAST: u64 = 0x100e;
 pub const UNKNOWN: u64 = (-38_i64) as u64;
 
-/// A guest whose kernel runs natively from here on, with flags of anything. It catches faults, on
-/// a stack of their own or as they come, and has what a user mode needs.
+/// Makes a guest whose kernel runs natively from here on, with any flags. It catches faults, on a
+/// stack of their own or on the current one, and has the structures for a user mode.
 pub fn native(random: &mut Random) -> Guest {
     let mut guest = usual(random);
     switch(&mut guest, CELL | flags(random));
     guest
 }
 
-/// One with all flags.
+/// Makes a guest whose kernel runs natively with all flags.
 pub fn native_as_ours(random: &mut Random) -> Guest {
     let mut guest = usual(random);
     switch(&mut guest, CELL | ALL_FLAGS);
     guest
 }
 
-/// The same before it asks.
+/// Makes such a guest before it asks to run natively.
 pub fn usual(random: &mut Random) -> Guest {
     prepared(random.below(2))
 }
@@ -116,7 +117,7 @@ pub fn hypercall(guest: &mut Guest, number: u64, arguments: [u64; 3]) {
     guest.attempt(HYPERCALL);
 }
 
-/// Any flags, all of them most of the time.
+/// Returns any flags, and often all of them.
 pub fn flags(random: &mut Random) -> u64 {
     match random.below(2) {
         0 => ALL_FLAGS,
@@ -143,7 +144,7 @@ pub fn return_with(guest: &mut Guest, frame: [u64; 5], body: &[u8]) {
     guest.attempt(&[IRET, body, UD2].concat());
 }
 
-/// A page of its memory, or something near to what a machine has.
+/// Returns a page of the guest's memory, or one near something that a machine has.
 pub fn page(random: &mut Random) -> u64 {
     match random.below(2) {
         0 => random.below(MEMORY) & !0xfff,
@@ -156,7 +157,7 @@ pub fn set_cell(guest: &mut Guest, value: u8) {
     guest.raw(&[0xc6, 0x07, value]); // mov byte ptr [rdi], value
 }
 
-/// Uses its flag in all ways that make the hypervisor look at the cell.
+/// Uses the interrupt flag in all ways that make the hypervisor look at the cell.
 pub fn use_cell(guest: &mut Guest, random: &mut Random) {
     for _ in 0..4 {
         match random.below(6) {
@@ -173,10 +174,10 @@ pub fn use_cell(guest: &mut Guest, random: &mut Random) {
     }
 }
 
-/// For [`set_timer`]: again and again.
+/// The mode of [`set_timer`] in which it fires again and again.
 pub const PERIODIC: u32 = 0x2_0000;
 
-/// Has its local APIC interrupt it after so long.
+/// Makes the local APIC interrupt the guest after so many nanoseconds.
 pub fn set_timer(guest: &mut Guest, nanoseconds: u32, mode: u32) {
     const VECTOR: u32 = 0x40;
     guest.enable_apic();

@@ -1,11 +1,11 @@
-//! Its page tables, descriptor tables, stacks and control registers.
+//! The kernel's page tables, descriptor tables, stacks and control registers.
 
 use super::parts::*;
 use crate::guest::*;
 use crate::random::Random;
 use sandbox::vm::layout::*;
 
-/// Which makes it fault for ever.
+/// Uses tables that user mode may not use, which makes the guest fault forever.
 pub fn private_tables(random: &mut Random) -> Images {
     const PRIVATE: u64 = 3;
     let mut guest = native(random);
@@ -156,7 +156,7 @@ pub fn control_registers(random: &mut Random) -> Images {
     guest.survive()
 }
 
-/// Thousands of roots, which lead to the same tables, and user mode under some of them.
+/// Uses thousands of roots that lead to the same tables, with user mode under some of them.
 pub fn table_flood(random: &mut Random) -> Images {
     let mut guest = native_as_ours(random);
     let first = DATA + 0x10_0000;
@@ -182,8 +182,9 @@ pub fn table_flood(random: &mut Random) -> Images {
     guest.images()
 }
 
-/// Where the KVM has its own, and where Linux has its memory, text, stacks and entries
-/// (Documentation/arch/x86/x86_64/mm.rst). The guest maps none of it, so each access is a fault of its own, to it.
+/// Accesses the addresses where the KVM has its own memory, and where Linux has its memory, text,
+/// stacks and entries (Documentation/arch/x86/x86_64/mm.rst). The guest maps none of them, so each
+/// access is a fault in the guest.
 pub fn host_kernel(random: &mut Random) -> Images {
     const PLACES: [(u64, u64); 11] = [
         (0xffff_8000_0000_0000, 1 << 39),

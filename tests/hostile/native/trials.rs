@@ -1,4 +1,4 @@
-//! Whether a host has the mode, and what is tried of it beside the behaviours.
+//! The check whether a host has native mode, and trials of it besides the behaviours.
 
 use super::parts::*;
 use crate::family::{ENDS, STAYS, turn_of_all, watched};
@@ -12,8 +12,8 @@ use sandbox::vm::layout::*;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-/// Whether this host's KVM runs a guest's kernel natively if it asks for it; says if not. A variant
-/// that is to run alone is run whatever the host does.
+/// Checks whether this host's KVM runs a guest's kernel natively if it asks for it, and prints if
+/// not. A variant that must run alone is run whatever the host does.
 pub fn is_available() -> bool {
     static AVAILABLE: LazyLock<bool> = LazyLock::new(|| {
         let available = watched("a look for the mode", 2 * ENDS, asks_and_gets_it);
@@ -25,7 +25,8 @@ pub fn is_available() -> bool {
     turn_of_all().is_none_or(|_turn| *AVAILABLE)
 }
 
-/// In this mode, and in no other, a kernel finds itself in the processor's user mode.
+/// Checks whether a kernel finds itself in the processor's user mode, which is so only in native
+/// mode.
 pub fn asks_and_gets_it() -> bool {
     let mut guest = asking(NATIVE_MSR);
     guest.mov(Reg::Rax, 0);
@@ -35,14 +36,14 @@ pub fn asks_and_gets_it() -> bool {
     Survives.covers(&machine::run(&guest.survive(), ENDS, ENDS).end)
 }
 
-/// The MSR that is not there is refused as any other that is not there.
+/// Checks whether this MSR is refused like one that does not exist.
 pub fn asks_and_is_refused(msr: u32) -> bool {
     let mut guest = asking(msr);
     guest.require(Reg::Rsp, STACK.into());
     Survives.covers(&machine::run(&guest.survive(), ENDS, ENDS).end)
 }
 
-/// One whose stack pointer tells whether asking for the mode was a fault.
+/// Makes a guest whose stack pointer shows whether asking for the mode was a fault.
 pub fn asking(msr: u32) -> Guest {
     let mut guest = Guest::new();
     guest.catch_faults();
@@ -53,7 +54,7 @@ pub fn asking(msr: u32) -> Guest {
     guest
 }
 
-/// A guest that asks gets the mode, or is refused: nothing in between.
+/// Checks that a guest that asks gets the mode or is refused: there is nothing in between.
 pub fn is_given_or_refused() {
     let given = is_available();
     let Some(_turn) = turn_of_all() else {
@@ -64,9 +65,10 @@ pub fn is_given_or_refused() {
     assert!(is_refused(NATIVE_MSR + 0xf), "an MSR that there is not");
 }
 
-/// Each combination of flags, and of those that the hypervisor reports: there and back in each way.
+/// Tries each combination of flags with each state that the hypervisor reports: there and back in
+/// each way.
 pub fn sweep() {
-    /// Of the state that the hypervisor keeps in the same word: valid, in user mode.
+    /// The state that the hypervisor keeps in the same word: valid, in user mode.
     const STATE: [u64; 4] = [0, 0x400, 0x800, 0xc00];
     if !is_available() {
         return;
@@ -105,7 +107,7 @@ pub fn sweep() {
     }
 }
 
-/// The page of the cell goes away under the guest, with the file behind it.
+/// Removes the page of the cell under the guest, with the file behind it.
 pub fn lost_cell() {
     const MEANWHILE: Duration = Duration::from_millis(50);
     if !is_available() {

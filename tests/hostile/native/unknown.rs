@@ -1,4 +1,4 @@
-//! Instructions that neither the processor nor the hypervisor runs for it.
+//! Instructions that neither the processor nor the hypervisor runs for the kernel.
 
 use super::parts::*;
 use crate::family::{Behaviour, ENDS, Family, turn_of_all, watched};
@@ -8,7 +8,7 @@ use crate::machine::{self, End, Machine};
 use crate::random::Random;
 use sandbox::outcome::{Crash, Outcome};
 
-/// Each by itself: what it is must be told from a confined process, too.
+/// The family of such instructions, each alone: it must be reported by a confined process, too.
 pub const FAMILY: Family = Family {
     name: "unknown",
     behaviours: &[Behaviour::ends(
@@ -25,7 +25,7 @@ const INSTRUCTIONS: [&[u8]; 3] = [
     &[0xcd, 0x42],       // int 0x42
 ];
 
-/// A guest that comes to this instruction, and where that is.
+/// Makes a guest that reaches this instruction; returns it with the instruction's address.
 fn meets(instruction: &[u8]) -> (Images, u64) {
     let mut guest = native_as_ours(&mut Random::new("unknown", 0));
     let place = guest.here();
@@ -33,7 +33,7 @@ fn meets(instruction: &[u8]) -> (Images, u64) {
     (guest.survive(), place)
 }
 
-/// Its bytes and its address are told, in either setting of the VMM.
+/// Checks that the instruction's bytes and address are reported, in either setting of the VMM.
 pub fn is_named() {
     if !super::is_available() {
         return;

@@ -1,11 +1,11 @@
-//! Its user mode, the ways there and back, and what either mode may not execute.
+//! User mode: the ways there and back, and the instructions that either mode may not execute.
 
 use super::parts::*;
 use crate::guest::*;
 use crate::random::Random;
 use sandbox::vm::layout::*;
 
-/// Instructions that are not for user mode, or come from there.
+/// Instructions that are not for user mode, or that come from there.
 pub const FAULTS: [&[u8]; 26] = [
     &[0xf4],             // hlt
     &[0xfa],             // cli
@@ -175,7 +175,7 @@ pub fn steps(random: &mut Random) -> Images {
     guest.survive()
 }
 
-/// What user mode may set, so that the host has to mind it.
+/// Sets the state that user mode may set, so that the host has to handle it.
 pub fn odd_processor(random: &mut Random) -> Images {
     const SETS: [&[u8]; 11] = [
         &[0x0f, 0x01, 0xef],             // wrpkru

@@ -1,4 +1,4 @@
-//! Lays out a fresh guest for the kernel's 64-bit entry (Documentation/arch/x86/boot.rst).
+//! Boot: lays out a fresh guest for the kernel's 64-bit entry (Documentation/arch/x86/boot.rst).
 
 use crate::random;
 use crate::vm::arch::x86_64::mp_table;
@@ -18,17 +18,17 @@ use vm_memory::{
     Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
 };
 
-/// What a guest boots from.
+/// The images that a guest boots from.
 #[derive(Debug, Clone, Copy)]
 pub struct BootImages<'a> {
     /// An ELF kernel.
     pub kernel: &'a [u8],
-    /// The agent's executable, PID 1.
+    /// The agent's executable, which is PID 1.
     pub agent: &'a [u8],
 }
 
-/// Fills guest memory and sets the vCPU's registers so that it enters the kernel. `verbose`: its
-/// whole log goes to the console.
+/// Fills guest memory and sets the vCPU's registers so that it enters the kernel. `verbose` means
+/// that the kernel's whole log goes to the console.
 pub fn prepare(
     vcpu: &VcpuFd,
     ram: &GuestMemoryMmap,
@@ -53,24 +53,25 @@ pub fn prepare(
     enter_long_mode(vcpu, ram, kernel.kernel_load.raw_value())
 }
 
-/// Nothing of the user's is in it.
+/// Makes the kernel's command line. Nothing in it comes from the user.
 fn command_line(mode: Mode, verbose: bool) -> Result<Cmdline> {
     let mut line = Cmdline::new(CMDLINE_MAX).context("making a command line")?;
     let mut add = |words: &str| line.insert_str(words).context("adding to the command line");
     // The log goes to the serial port; a panic or reboot pulls the reset line at once.
     add("console=ttyS0 panic=-1 reboot=k")?;
-    // We serve its program, whatever the host.
+    // The host serves the guest's program by hypercall in every mode.
     add(match mode {
         Mode::Hardware | Mode::Native => "host_services=buffered",
-        // There a copy takes longer than an exit.
+        // In this mode a copy takes longer than an exit.
         Mode::Emulated => "host_services",
     })?;
-    // kvm-clock and no other clock: a restored guest's time must go on from its template's.
+    // kvm-clock is the only clock: a restored guest's time must go on from its template's.
     add("clocksource=kvm-clock no-kvmapf no-steal-acc no_timer_check lpj=1000000")?;
-    // Sized for one program, not for a server: each entry is an instruction or more at boot.
+    // The tables are sized for one program, not for a server: each entry costs an instruction or
+    // more at boot.
     add("thash_entries=512 uhash_entries=256 dhash_entries=4096 ihash_entries=2048")?;
     add("mhash_entries=256 mphash_entries=256")?;
-    // One fault for as much anonymous memory as fits: an arena of Python's, a large array.
+    // One fault brings as much anonymous memory as fits, for an arena of Python's or a large array.
     add("thp_anon=16K-1M:always;2M:always")?;
     match mode {
         Mode::Hardware => {}
@@ -85,22 +86,22 @@ fn command_line(mode: Mode, verbose: bool) -> Result<Cmdline> {
     Ok(line)
 }
 
-/// A software KVM does not filter CPUID, so the kernel is told what to leave alone:
-/// what is not emulated (smap, popcnt, cx16), what is emulated once per iteration (erms, fsrm,
-/// rep_good, and 395: FSRS, which has no name), and the XSAVE formats that KVM_SET_XSAVE does
-/// not speak. Remapping its text read-only, freeing the initramfs and making its root a tmpfs is
-/// work that protects nothing here.
+/// Words for an emulated kernel. A software KVM does not filter CPUID, so the kernel is told which
+/// features not to use: those that are not emulated (smap, popcnt, cx16), those that are emulated
+/// once per iteration (erms, fsrm, rep_good, and 395: FSRS, which has no name), and the XSAVE
+/// formats that KVM_SET_XSAVE does not speak. Remapping the kernel's text read-only, freeing the
+/// initramfs and making the root a tmpfs would protect nothing here.
 const EMULATED: &str = "clearcpuid=smap,popcnt,cx16,erms,fsrm,395,rep_good,\
     xsaves,xsavec,xsaveopt rodata=off retain_initrd rootfstype=ramfs";
 
-/// In native mode the processor's own instructions work, and the kernel must leave alone only what
-/// would keep it from its own pages, which are user mode's too (smap, smep); a bit of CR4 that the
-/// mode does not take on AMD (pcid), and what goes with it (invpcid); and XSAVE formats, as above.
-/// The other three words as above.
+/// Words for a native kernel. The processor's own instructions work in native mode, so the kernel
+/// must avoid only the features that would keep it from its own pages, which are user mode's too
+/// (smap, smep); a bit of CR4 that the mode does not take on AMD (pcid), and what goes with it
+/// (invpcid); and XSAVE formats, as above. The other three words are as above.
 const NATIVE: &str = "clearcpuid=smap,smep,pcid,invpcid,xsaves,xsavec,xsaveopt \
     rodata=off retain_initrd rootfstype=ramfs";
 
-/// At the top of low RAM, where the kernel does not look for room of its own.
+/// Loads the initramfs at the top of low RAM, where the kernel does not look for room of its own.
 fn load_initramfs(ram: &GuestMemoryMmap, agent: &[u8]) -> Result<(u64, u64)> {
     let archive = initramfs::with_init(agent);
     let low = ram.iter().next().context("no memory")?;
@@ -114,7 +115,7 @@ fn load_initramfs(ram: &GuestMemoryMmap, agent: &[u8]) -> Result<(u64, u64)> {
     Ok((start, archive.len() as u64))
 }
 
-/// `struct setup_data` with 32 bytes for the guest's random number generator.
+/// Writes a `struct setup_data` with 32 bytes for the guest's random number generator.
 fn write_random_seed(ram: &GuestMemoryMmap) -> Result<()> {
     const SETUP_RNG_SEED: u32 = 9;
     let seed = random::bytes(32)?;
@@ -138,8 +139,9 @@ fn write_boot_params(
     const HEADER: u32 = u32::from_le_bytes(*b"HdrS");
     const UNKNOWN_LOADER: u8 = 0xff;
     const KERNEL_ALIGNMENT: u32 = 16 << 20;
-    /// What needs interrupts, page tables and control registers to be handled in another way
-    /// than a PC's. Ours is not in the document: the signature of the software KVM, "PVM".
+    /// The subarchitecture, which decides how the kernel handles interrupts, page tables and
+    /// control registers. Ours is not in the document: it is the signature of the software KVM,
+    /// "PVM".
     const SUBARCH_PC: u32 = 0;
     const SUBARCH_PVM: u32 = 0x4d_5650;
     let mut params = boot_params::default();
@@ -188,8 +190,8 @@ fn memory_map(ram: &GuestMemoryMmap, runtime_size: u64) -> Vec<boot_e820_entry> 
     map
 }
 
-/// 64-bit entry: paging on with an identity map, flat segments, interrupts off,
-/// RSI at the boot parameters (boot.rst, "64-bit boot protocol").
+/// Sets the vCPU up for the 64-bit entry: paging on with an identity map, flat segments, interrupts
+/// off, RSI at the boot parameters (boot.rst, "64-bit boot protocol").
 fn enter_long_mode(vcpu: &VcpuFd, ram: &GuestMemoryMmap, entry: u64) -> Result<()> {
     const CR0_PE_MP_ET_NE_PG: u64 = 0x8000_0033;
     const CR4_PAE: u64 = 0x20;

@@ -1,4 +1,4 @@
-//! The features that a guest's processor has.
+//! The CPUID of a guest's processor.
 
 use anyhow::{Context, Result};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
@@ -15,7 +15,7 @@ pub fn guest_cpuid(kvm: &Kvm) -> Result<CpuId> {
         match entry.function {
             1 => {
                 entry.ecx |= HYPERVISOR | TSC_DEADLINE;
-                // Initial APIC ID 0, one logical processor.
+                // The initial APIC ID is 0, and there is one logical processor.
                 entry.ebx = entry.ebx & 0x0000_ffff | 1 << 16;
             }
             0xb | 0x1f => entry.edx = 0,

@@ -1,8 +1,8 @@
-//! Completes the instructions that a software KVM cannot emulate in kernel mode. Where that is native,
+//! Completes the instructions that a software KVM cannot emulate in kernel mode. In native mode,
 //! none of them comes before the mode is on.
 //!
-//! A hostile guest can raise these at will: each costs it an exit, and touches nothing but
-//! its own memory and registers.
+//! A hostile guest can raise these at will: each costs it an exit, and touches nothing but the
+//! guest's own memory and registers.
 
 use crate::outcome::Crash;
 use crate::vm::arch::x86_64::exception::Exception;
@@ -20,14 +20,15 @@ const BREAKPOINT: u8 = 3;
 const GENERAL_PROTECTION: u8 = 13;
 const PAGE_FAULT: u8 = 14;
 
-/// Completes the instruction at RIP. One that cannot be completed is a crash.
+/// Completes the instruction at RIP. It is a crash if that cannot be completed.
 pub fn complete(vcpu: &VcpuFd, memory: &Memory) -> Result<(), RunError> {
     let mut regs = vcpu.get_regs().context("reading the registers")?;
     let sregs = vcpu.get_sregs().context("reading the system registers")?;
     let space = AddressSpace::new(memory, sregs.cr3);
     let bytes = fetch(&space, regs.rip);
     let mask = regs.rdx << 32 | regs.rax & 0xffff_ffff;
-    // User mode is native: what fails there is none of ours, and must not write as the kernel.
+    // User mode is native: an instruction that fails there is not for us, and must not write as the
+    // kernel.
     let instruction = match sregs.cs.dpl {
         USER => None,
         _ => decode(&bytes, &regs),
@@ -56,8 +57,8 @@ pub fn complete(vcpu: &VcpuFd, memory: &Memory) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Says what an internal error of KVM's was: as a rule the instruction at RIP, which neither KVM nor we
-/// can run.
+/// Explains an internal error of KVM's: usually it is the instruction at RIP, which neither KVM nor
+/// this module can run.
 pub fn explain(vcpu: &mut VcpuFd, memory: &Memory) -> Result<Crash> {
     let run = vcpu.get_kvm_run();
     // SAFETY: the vCPU came back for an internal error, with which KVM fills this member.
@@ -79,7 +80,8 @@ fn crash(regs: &kvm_regs, instruction: Vec<u8>) -> Crash {
     }
 }
 
-/// The bytes at RIP that can be read, up to the length of an instruction.
+/// Reads the bytes at RIP, up to the greatest length of an instruction or the first unreadable
+/// byte.
 fn fetch(space: &AddressSpace, rip: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     for address in (0..LENGTH_MAX as u64).map(|offset| rip.wrapping_add(offset)) {

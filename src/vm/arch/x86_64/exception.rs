@@ -1,8 +1,8 @@
-//! What an instruction raises instead of completing.
+//! The exceptions that an instruction raises instead of completing.
 
 use crate::vm::arch::x86_64::paging::PageFault;
 
-/// An exception of the processor that the guest is to get.
+/// An exception of the processor that the guest must get.
 pub enum Exception {
     Page(PageFault),
     GeneralProtection,

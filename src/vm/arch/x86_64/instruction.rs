@@ -1,8 +1,8 @@
-//! Decodes the few instructions that a software KVM leaves to us (Intel SDM 2, chapter 2).
+//! A decoder for the few instructions that a software KVM leaves to us (Intel SDM 2, chapter 2).
 
 use kvm_bindings::kvm_regs;
 
-/// Bytes of an instruction at most.
+/// The most bytes of an instruction.
 pub const LENGTH_MAX: usize = 15;
 
 /// An instruction, with its length in bytes.
@@ -12,9 +12,9 @@ pub enum Instruction {
     Breakpoint { length: u64 },
     /// `fwait`
     Wait { length: u64 },
-    /// `xsave64` to the effective address.
+    /// `xsave64` to the effective address
     Xsave { address: u64, length: u64 },
-    /// `xrstor64` from the effective address.
+    /// `xrstor64` from the effective address
     Xrstor { address: u64, length: u64 },
 }
 
@@ -22,7 +22,7 @@ const REX_W: u8 = 0x48;
 const REX_B: u8 = 1;
 const REX_X: u8 = 2;
 
-/// Decodes the instruction at `regs.rip`. `None`: not one of ours.
+/// Decodes the instruction at `regs.rip`. `None` means that this module does not handle it.
 pub fn decode(bytes: &[u8], regs: &kvm_regs) -> Option<Instruction> {
     match *bytes {
         [0xcc, ..] => Some(Instruction::Breakpoint { length: 1 }),
@@ -40,8 +40,8 @@ pub fn decode(bytes: &[u8], regs: &kvm_regs) -> Option<Instruction> {
     }
 }
 
-/// The memory operand in 64-bit mode (tables 2-2 and 2-3), and the bytes of SIB and
-/// displacement. `before` is the length up to and including ModRM.
+/// Returns the address of the memory operand in 64-bit mode (tables 2-2 and 2-3), and the number of
+/// bytes of SIB and displacement. `before` is the length up to and including ModRM.
 fn effective_address(
     rex: u8,
     modrm: u8,
@@ -70,7 +70,7 @@ fn effective_address(
             base = base.wrapping_add(register(regs, index) << (sib >> 6));
         }
     } else if mode == 0 && rm == 5 {
-        // Relative to the next instruction.
+        // The address is relative to the next instruction.
         (base, displacement_size) = (regs.rip.wrapping_add(before + 4), 4);
     }
     let displacement = match displacement_size {
@@ -112,7 +112,7 @@ mod tests {
         }
     }
 
-    /// Encodings as GNU as makes them.
+    /// Checks encodings that GNU as makes.
     #[test]
     fn addresses_are_those_of_the_assembler() {
         let xsave: [(&[u8], u64); 9] = [

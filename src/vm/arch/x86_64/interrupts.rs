@@ -1,4 +1,4 @@
-//! The interrupt controllers, and whether a vCPU takes interrupts.
+//! The interrupt controllers, and the check of a vCPU's interrupt flag.
 
 use crate::devices::ioapic::PINS;
 use crate::vm::host::Family;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use kvm_bindings::{KVM_CAP_SPLIT_IRQCHIP, kvm_enable_cap};
 use kvm_ioctls::{VcpuFd, VmFd};
 
-/// Makes KVM emulate the local APIC, and leave the rest to us: a full irqchip makes memory slots or
+/// Makes KVM emulate the local APIC and leave the rest to us: a full irqchip makes memory slots or
 /// teardown wait for a grace period, milliseconds each.
 pub fn split_irqchip(vm: &VmFd) -> Result<()> {
     let mut capability = kvm_enable_cap {
@@ -20,8 +20,8 @@ pub fn split_irqchip(vm: &VmFd) -> Result<()> {
     vm.enable_cap(&capability).context("making a split irqchip")
 }
 
-/// Whether the guest has interrupts on. On any software KVM it may have switched native mode on, and
-/// has its flag in memory.
+/// Checks whether the guest has interrupts on. On any software KVM it may have switched native mode
+/// on, and then has its flag in memory.
 pub fn are_on(vcpu: &VcpuFd, memory: &Memory, mode: Mode) -> Result<bool> {
     const RFLAGS_IF: u64 = 1 << 9;
     let cell = match mode.family() {

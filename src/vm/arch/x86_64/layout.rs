@@ -1,57 +1,57 @@
-//! Guest-physical addresses, ports and interrupt lines: each in this one place.
+//! Guest-physical addresses, ports and interrupt lines, all in this one place.
 
-/// Where the temporary GDT and the (empty) IDT of the 64-bit entry lie.
+/// The temporary GDT and the (empty) IDT of the 64-bit entry.
 pub const BOOT_GDT: u64 = 0x500;
 pub const BOOT_IDT: u64 = 0x520;
 /// `struct boot_params`, the "zero page" (Documentation/arch/x86/zero-page.rst).
 pub const BOOT_PARAMS: u64 = 0x7000;
-/// Top of the stack at entry.
+/// The top of the stack at entry.
 pub const BOOT_STACK: u64 = 0x8ff0;
-/// Identity map of the first GiB: one page each of PML4, PDPT, PD.
+/// The identity map of the first GiB: one page each of PML4, PDPT, PD.
 pub const BOOT_PML4: u64 = 0x9000;
 pub const BOOT_PDPT: u64 = 0xa000;
 pub const BOOT_PD: u64 = 0xb000;
-/// `struct setup_data` with the random seed.
+/// The `struct setup_data` with the random seed.
 pub const RNG_SEED: u64 = 0xc000;
 /// The kernel command line and its greatest length with the final NUL.
 pub const CMDLINE: u64 = 0x2_0000;
 pub const CMDLINE_MAX: usize = 2048;
 /// The MP table (MultiProcessor Specification 1.4, chapter 4): the last KiB of base memory.
 pub const MP_TABLE: u64 = 0x9_fc00;
-/// End of base memory, and start of memory above it.
+/// The end of base memory, and the start of the memory above it.
 pub const BASE_MEMORY_END: u64 = 0x9_fc00;
 pub const HIGH_MEMORY: u64 = 0x10_0000;
 
-/// RAM below this address is one region, the rest continues at 4 GiB.
+/// The end of the first region of RAM; the rest continues at 4 GiB.
 pub const LOW_RAM_END: u64 = 0xc000_0000;
 pub const HIGH_RAM: u64 = 0x1_0000_0000;
 
-/// Registers of the virtio-mmio vsock device.
+/// The registers of the virtio-mmio vsock device.
 pub const VSOCK_MMIO: u64 = 0xd000_0000;
 pub const VSOCK_MMIO_SIZE: u64 = 0x1000;
 pub const VSOCK_IRQ: u32 = 5;
 /// The guest's vsock address (0 to 2 are reserved: virtio 1.2, 5.10.4).
 pub const GUEST_CID: u64 = 3;
 
-/// I/O APIC registers (82093AA datasheet, 3.0) and the local APIC.
+/// The I/O APIC's registers (82093AA datasheet, 3.0) and the local APIC.
 pub const IOAPIC: u64 = 0xfec0_0000;
 pub const IOAPIC_SIZE: u64 = 0x1000;
 pub const LOCAL_APIC: u64 = crate::devices::ioapic::LOCAL_APIC as u64;
 
-/// Three pages that KVM on Intel uses for real mode (KVM_SET_TSS_ADDR).
+/// The three pages that KVM on Intel uses for real mode (KVM_SET_TSS_ADDR).
 pub const KVM_TSS: usize = 0xfffb_d000;
 
-/// The runtime image: far above any RAM that a guest is given.
+/// The runtime image, far above any RAM that a guest is given.
 pub const RUNTIME: u64 = 0x20_0000_0000;
-/// Persistent memory comes in sections of this size.
+/// The alignment of the runtime image: persistent memory comes in sections of this size.
 pub const RUNTIME_ALIGNMENT: u64 = 2 << 20;
 
-/// Serial port COM1 and its interrupt.
+/// The serial port COM1 and its interrupt.
 pub const SERIAL_PORT: u16 = 0x3f8;
 pub const SERIAL_PORTS: u16 = 8;
 pub const SERIAL_IRQ: u32 = 4;
-/// Keyboard controller command port; 0xfe pulses the reset line.
+/// The keyboard controller's command port; 0xfe pulses the reset line.
 pub const I8042_COMMAND: u16 = 0x64;
 pub const I8042_RESET: u8 = 0xfe;
-/// Where the guest kernel asks for what we do in its place.
+/// The port on which the guest kernel makes hypercalls.
 pub const HYPERCALL_PORT: u16 = guest::hypercall::PORT;

@@ -1,5 +1,5 @@
-//! x86-64: where things are in its memory, how it boots, the state of its processor, and the
-//! instructions that KVM leaves to its user.
+//! x86-64: the memory layout, the boot, the state of the processor, and the instructions that KVM
+//! leaves to its user.
 
 pub(crate) mod boot;
 pub(crate) mod cpuid;

@@ -1,5 +1,5 @@
-//! The MP configuration table (MultiProcessor Specification 1.4, chapter 4): one processor,
-//! one I/O APIC, the ISA interrupts wired to its pins. There is no ACPI to say so.
+//! The MP configuration table (MultiProcessor Specification 1.4, chapter 4): one processor, one I/O
+//! APIC, and the ISA interrupts wired to its pins. There is no ACPI to describe them.
 
 use crate::devices::ioapic::PINS;
 use crate::vm::layout::{IOAPIC, LOCAL_APIC, MP_TABLE};
@@ -46,7 +46,7 @@ fn table() -> Vec<u8> {
     table
 }
 
-/// The entries in the order that the specification wants, and how many.
+/// Returns the entries in the order that the specification requires, and their number.
 fn entries() -> (Vec<u8>, u16) {
     const PROCESSOR: u8 = 0;
     const BUS: u8 = 1;
@@ -85,7 +85,7 @@ fn entries() -> (Vec<u8>, u16) {
     (bytes, count)
 }
 
-/// The byte that makes the sum of all bytes zero.
+/// Returns the byte that makes the sum of all bytes zero.
 fn checksum(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0u8, |sum, &byte| sum.wrapping_sub(byte))
 }

@@ -12,7 +12,7 @@ pub fn entry(index: u32, data: u64) -> kvm_msr_entry {
     }
 }
 
-/// `None`: the vCPU has no such MSR.
+/// Reads an MSR, or returns `None` if the vCPU does not have it.
 pub fn read_msr(vcpu: &VcpuFd, index: u32) -> Result<Option<u64>> {
     let mut msrs = Msrs::from_entries(&[entry(index, 0)]).context("listing MSRs")?;
     let count = vcpu
@@ -21,7 +21,7 @@ pub fn read_msr(vcpu: &VcpuFd, index: u32) -> Result<Option<u64>> {
     Ok((count == 1).then(|| msrs.as_slice()[0].data))
 }
 
-/// Whether all of them could be set.
+/// Sets MSRs; returns whether all of them could be set.
 pub fn set_msrs(vcpu: &VcpuFd, entries: &[kvm_msr_entry]) -> Result<bool> {
     let msrs = Msrs::from_entries(entries).context("listing MSRs")?;
     let count = vcpu.set_msrs(&msrs).context("setting the MSRs")?;

@@ -1,5 +1,6 @@
-//! Guest-virtual addresses: the walk that the processor does (Intel SDM 3A, 4.5), for the
-//! work that we complete in its place. Four levels; what our kernel does not use is a fault.
+//! Guest-virtual addresses: the page walk of the processor (Intel SDM 3A, 4.5), for instructions
+//! that we complete in its place. There are four levels; features that our kernel does not use are
+//! a fault.
 
 use crate::vm::memory::Memory;
 use vm_memory::{Bytes, GuestAddress, VolatileSlice};
@@ -11,7 +12,7 @@ const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
 const HUGE: u64 = 1 << 7;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
-/// Bits that an index has in each level, and the shift of the lowest.
+/// The bits of an index at each level, and the shift of the lowest level.
 const INDEX_BITS: u32 = 9;
 const PAGE_BITS: u32 = 12;
 
@@ -25,7 +26,7 @@ pub enum Access {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageFault {
     pub address: u64,
-    /// As pushed with #PF (SDM 3A, 4.7).
+    /// The error code that is pushed with #PF (SDM 3A, 4.7).
     pub error_code: u32,
 }
 
@@ -43,8 +44,8 @@ impl<'a> AddressSpace<'a> {
         }
     }
 
-    /// Memory at `address`, up to the end of its page and at most `length` bytes.
-    /// Marks the page accessed, or dirty, as the processor would.
+    /// Returns the memory at `address`, up to the end of its page and at most `length` bytes. Marks
+    /// the page accessed, or dirty, as the processor would.
     pub fn slice(
         &self,
         address: u64,
@@ -91,7 +92,7 @@ impl<'a> AddressSpace<'a> {
         Ok(())
     }
 
-    /// The error says whether the page was present.
+    /// Walks the tables to a physical address. The error tells whether the page was present.
     fn walk(&self, address: u64, access: Access) -> Result<u64, bool> {
         if !is_canonical(address) {
             return Err(false);
@@ -127,7 +128,8 @@ impl<'a> AddressSpace<'a> {
     }
 }
 
-/// Whether the bits that no table translates repeat the highest that one does (SDM 1, 3.3.7.1).
+/// Checks that the bits that no table translates repeat the highest translated one (SDM 1,
+/// 3.3.7.1).
 fn is_canonical(address: u64) -> bool {
     const UNUSED_BITS: u32 = 64 - (PAGE_BITS + 4 * INDEX_BITS);
     (address << UNUSED_BITS) as i64 >> UNUSED_BITS == address as i64
@@ -143,8 +145,8 @@ mod tests {
     const PT: u64 = 0x4000;
     const RW: u64 = PRESENT | WRITABLE;
 
-    /// Tables at 0x1000 to 0x4fff: virtual 0 is mapped by 4 KiB pages, to be filled in by a
-    /// test; virtual 2 MiB by one 2 MiB page at physical 4 MiB.
+    /// Makes tables at 0x1000 to 0x4fff. They map virtual 0 by 4 KiB pages, which a test fills in,
+    /// and virtual 2 MiB by one 2 MiB page at physical 4 MiB.
     fn memory() -> Memory {
         let runtime = tempfile::tempfile().unwrap();
         runtime.set_len(2 << 20).unwrap();
@@ -251,7 +253,7 @@ mod tests {
     }
 
     proptest! {
-        /// Tables of any content, anywhere: an answer, and nothing outside guest memory.
+        /// Tables of any content, anywhere, give a result and no access outside guest memory.
         #[test]
         fn any_tables_end_in_a_result(
             entries in proptest::collection::vec((0..0x5000u64 / 8, any::<u64>()), 0..64),

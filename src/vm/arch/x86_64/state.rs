@@ -1,4 +1,4 @@
-//! What a saved machine is beside its memory, and how a vCPU is read and set.
+//! The state of a saved machine beside its memory, and how a vCPU's state is read and set.
 
 use crate::vm::arch::x86_64::msr::{entry, read_msr, set_msrs};
 use crate::vm::bus::BusState;
@@ -15,23 +15,23 @@ use serde::{Deserialize, Serialize};
 
 const MSR_TSC: u32 = 0x10;
 const MSR_TSC_DEADLINE: u32 = 0x6e0;
-/// Writing one of these makes KVM write the time of boot into guest memory.
+/// MSRs that make KVM write the time of boot into guest memory when they are written.
 const MSR_KVM_WALL_CLOCK: [u32; 2] = [0x11, 0x4b56_4d00];
 
-/// A machine at rest.
+/// The state of a machine at rest.
 #[derive(Serialize, Deserialize)]
 pub struct State {
-    /// What the vCPU was told of its processor. Asking KVM again takes half a millisecond where
-    /// the host is itself a guest.
+    /// The CPUID that the vCPU was given. Asking KVM again takes half a millisecond where the host
+    /// is itself a guest.
     cpuid: Vec<kvm_cpuid_entry2>,
     pub vcpu: VcpuState,
     pub bus: BusState,
-    /// What kvm-clock read, in nanoseconds.
+    /// The value of kvm-clock, in nanoseconds.
     clock: u64,
 }
 
 impl State {
-    /// Of a vCPU that is not running and has completed its last exit.
+    /// Reads the state. The vCPU must not be running, and must have completed its last exit.
     pub fn read(kvm: &Kvm, vm: &VmFd, vcpu: &VcpuFd, mode: Mode, bus: BusState) -> Result<Self> {
         Ok(Self {
             cpuid: vcpu
@@ -61,7 +61,7 @@ pub struct VcpuState {
     lapic: kvm_lapic_state,
     msrs: Vec<kvm_msr_entry>,
     tsc: u64,
-    /// Ticks of the TSC until the local APIC's timer fires; nothing if it is not armed.
+    /// The ticks of the TSC until the local APIC's timer fires, if it is armed.
     timer: Option<u64>,
     events: kvm_vcpu_events,
 }
@@ -88,8 +88,8 @@ impl VcpuState {
     }
 }
 
-/// The MSRs that this KVM can both read and set. The TSC and its deadline are apart: they go on
-/// from other values.
+/// Reads the MSRs that this KVM can both read and set. The TSC and its deadline are kept apart:
+/// they go on from other values.
 fn read_msrs(kvm: &Kvm, vcpu: &VcpuFd, mode: Mode) -> Result<Vec<kvm_msr_entry>> {
     let list = kvm
         .get_msr_index_list()
@@ -111,12 +111,12 @@ fn read_msrs(kvm: &Kvm, vcpu: &VcpuFd, mode: Mode) -> Result<Vec<kvm_msr_entry>>
     Ok(msrs)
 }
 
-/// Sets all but the general registers of a fresh vCPU that has its CPUID already.
+/// Sets everything but the general registers of a fresh vCPU that already has its CPUID.
 ///
-/// In this order: the system registers hold the local APIC's mode, which must be set before its
-/// registers; those hold its timer's mode, which must be set before the deadline; XCR0 says
-/// which parts of the FPU state there are; events come last, as the calls above may clear them.
-/// The clock goes on from its saved value when all else is done.
+/// The order matters: the system registers hold the local APIC's mode, which must be set before its
+/// registers; those hold its timer's mode, which must be set before the deadline; XCR0 says which
+/// parts of the FPU state exist; events come last, as the calls above may clear them. The clock
+/// goes on from its saved value when all else is done.
 pub fn restore(vm: &VmFd, vcpu: &VcpuFd, family: Family, state: &State) -> Result<()> {
     let saved = &state.vcpu;
     vcpu.set_mp_state(saved.mp_state)
@@ -145,9 +145,9 @@ pub fn restore(vm: &VmFd, vcpu: &VcpuFd, family: Family, state: &State) -> Resul
     vm.set_clock(&clock).context("setting kvm-clock")
 }
 
-/// The timer fires as long after the restore as it would have after the save.
+/// Restores the timer, which fires as long after the restore as it would have after the save.
 fn restore_timer(vcpu: &VcpuFd, family: Family, saved: &VcpuState) -> Result<()> {
-    // A software KVM's guest reads the host's TSC, whatever we set.
+    // The guest of a software KVM reads the host's TSC, whatever is set.
     if family == Family::Hardware {
         ensure!(
             set_msrs(vcpu, &[entry(MSR_TSC, saved.tsc)])?,

@@ -8,12 +8,12 @@ use kvm_ioctls::VcpuFd;
 use std::arch::x86_64::__cpuid_count;
 use std::ops::Range;
 
-/// Bytes of `struct kvm_xsave`: the area that we handle at most.
+/// The bytes of `struct kvm_xsave`, the largest area that this module handles.
 const AREA: usize = 4096;
 const X87: u64 = 1 << 0;
 const SSE: u64 = 1 << 1;
 const AVX: u64 = 1 << 2;
-/// MXCSR and its mask.
+/// The bytes of MXCSR and its mask.
 const MXCSR: Range<usize> = 24..32;
 const MXCSR_INITIAL: [u8; 4] = 0x1f80_u32.to_le_bytes();
 const HEADER: Range<usize> = 512..576;
@@ -47,8 +47,8 @@ pub fn save(
     Ok(Ok(()))
 }
 
-/// Loads the components in `mask` from `address`; those that the header says are absent get
-/// their initial values.
+/// Loads the components in `mask` from `address`; those that the header marks as absent get their
+/// initial values.
 pub fn restore(
     vcpu: &VcpuFd,
     space: &AddressSpace,
@@ -76,7 +76,7 @@ pub fn restore(
     }
     let mut present = xstate_bv(&state) & !mask | wanted & mask;
     if state[24..28] != MXCSR_INITIAL {
-        // KVM takes MXCSR with the SSE registers only; those that are absent hold zeroes.
+        // KVM takes MXCSR only together with the SSE registers; absent ones hold zeroes.
         present |= SSE;
     }
     state[HEADER].fill(0);
@@ -88,14 +88,15 @@ pub fn restore(
     Ok(Ok(()))
 }
 
-/// Loading reserved bits of MXCSR is a general-protection fault (13.8.1), and KVM refuses it.
+/// Checks the reserved bits of MXCSR: loading them is a general-protection fault (13.8.1), and KVM
+/// refuses it.
 fn has_reserved_mxcsr(state: &[u8; AREA]) -> bool {
     const MXCSR_MASK: u32 = 0xffff;
     let mxcsr = [state[24], state[25], state[26], state[27]];
     u32::from_le_bytes(mxcsr) & !MXCSR_MASK != 0
 }
 
-/// Initial configuration of the legacy components (13.6); KVM knows that of the others.
+/// Sets the initial configuration of the legacy components (13.6); KVM knows that of the others.
 fn initialize(state: &mut [u8; AREA], components: u64) {
     const FCW: u16 = 0x37f;
     for range in regions(components) {
@@ -106,7 +107,7 @@ fn initialize(state: &mut [u8; AREA], components: u64) {
     }
 }
 
-/// Where the components lie: bytes of the area, without the header.
+/// Returns the bytes of the area that the components occupy, without the header.
 fn regions(components: u64) -> Vec<Range<usize>> {
     let mut regions = Vec::new();
     if components & X87 != 0 {
@@ -129,7 +130,7 @@ fn regions(components: u64) -> Vec<Range<usize>> {
     regions
 }
 
-/// XCR0.
+/// Returns XCR0, which has the enabled components.
 fn enabled(vcpu: &VcpuFd) -> Result<u64> {
     let xcrs = vcpu.get_xcrs().context("reading XCR0")?;
     Ok(xcrs.xcrs[0].value)

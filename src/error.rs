@@ -78,6 +78,8 @@ pub enum Remedy {
     ConfineLess,
     /// Verify the log of runs at this path, and move it away.
     VerifyLog(String),
+    /// Leave the log of runs to the policy.
+    LeaveLogToPolicy,
     /// Make a token.
     MakeToken,
     /// Serve with tokens, or to this host alone.

@@ -28,7 +28,7 @@ pub fn open(policy: Option<&Audit>, given: Option<&Path>) -> Result<Option<(Log,
         (Some(audit), Some(path)) if path != audit.file => Err(Error::new(
             Kind::Policy,
             format!("the policy has runs written to {}", audit.file.display()),
-            "name no other log, or that file",
+            Remedy::LeaveLogToPolicy,
         )
         .into()),
         (Some(audit), _) => {

@@ -18,12 +18,12 @@ mod values;
 use crate::doctor;
 use crate::image::store;
 use crate::kvm_mode::{Choice, Device};
-use crate::worker::serve;
+use crate::worker::{Ended, serve};
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
-use exit_code::EXIT_OURS;
+use exit_code::{EXIT_OURS, EXIT_SIGNALED};
 use messages::explain;
 use nix::fcntl::{FcntlArg, fcntl};
 use remedies::words;
@@ -156,7 +156,11 @@ fn worker(socket: RawFd) -> Result<u8> {
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
     fcntl(&socket, FcntlArg::F_GETFD)
         .context("a worker is started by another process of this program, with a socket")?;
-    serve(socket).map(|()| 0)
+    serve(socket, |ended| match ended {
+        Ended::Report(report) => exit_code::of_report(report),
+        Ended::Failed(error) => exit_code::of_kind(error.kind),
+        Ended::Interrupted(signal) => EXIT_SIGNALED + signal,
+    })
 }
 
 /// Prints help, the version or an error in the arguments; returns the exit code. Only the last is a

@@ -48,6 +48,7 @@ pub fn words(remedy: &Remedy) -> String {
                 "see sandbox audit verify {path}, then move it away: a new one begins without it"
             );
         }
+        Remedy::LeaveLogToPolicy => "leave out --audit, or name that file",
         Remedy::MakeToken => "make a token and its line with sandbox mcp token NAME",
         Remedy::GiveTokens => {
             "give --tokens FILE (sandbox mcp token NAME makes one), or listen on 127.0.0.1"
@@ -96,9 +97,10 @@ mod tests {
             Remedy::LeaveModeOut(_) => 14,
             Remedy::ConfineLess => 15,
             Remedy::VerifyLog(_) => 16,
-            Remedy::MakeToken => 17,
-            Remedy::GiveTokens => 18,
-            Remedy::Report => 19,
+            Remedy::LeaveLogToPolicy => 17,
+            Remedy::MakeToken => 18,
+            Remedy::GiveTokens => 19,
+            Remedy::Report => 20,
         }
     }
 
@@ -147,6 +149,7 @@ mod tests {
                 "sandbox audit verify /log",
                 "whoever runs",
             ),
+            (Remedy::LeaveLogToPolicy, "--audit", "whoever runs"),
             (Remedy::MakeToken, "sandbox mcp token", "whoever runs"),
             (Remedy::GiveTokens, "--tokens", "whoever runs"),
             (Remedy::Report, "sandbox doctor", "call again"),

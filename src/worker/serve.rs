@@ -13,8 +13,9 @@ use std::mem::forget;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-/// Does the run that is requested over this socket.
-pub fn serve(socket: OwnedFd) -> Result<()> {
+/// Does the run that is requested over this socket, and tells how it ended. Returns what `seen` makes
+/// of that.
+pub fn serve<T>(socket: OwnedFd, seen: impl FnOnce(&Ended) -> T) -> Result<T> {
     let mut channel = Channel(BufReader::new(File::from(socket)));
     let (ended, signals) = match carry_out(&mut channel) {
         Ok((report, signals)) => (Ended::Report(Box::new(report)), Some(signals)),
@@ -22,7 +23,9 @@ pub fn serve(socket: OwnedFd) -> Result<()> {
     };
     // Signals stay watched: none may end this process once its last message is sent.
     forget(signals);
-    channel.tell(&Event::Ended(ended))
+    let seen = seen(&ended);
+    channel.tell(&Event::Ended(ended))?;
+    Ok(seen)
 }
 
 fn carry_out(channel: &mut Channel) -> Result<(Report, Signals)> {

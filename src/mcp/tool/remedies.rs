@@ -34,6 +34,7 @@ pub fn words(remedy: &Remedy) -> String {
         Remedy::LeaveModeOut(_)
         | Remedy::ConfineLess
         | Remedy::VerifyLog(_)
+        | Remedy::LeaveLogToPolicy
         | Remedy::MakeToken
         | Remedy::GiveTokens => "whoever runs this server must change how it is run",
         Remedy::Report => {

@@ -10,6 +10,15 @@ pub fn escape_control(text: &str) -> String {
         .collect()
 }
 
+/// Returns what is wrong with a TOML text, in one line, and in which line of it.
+pub fn toml_error(text: &str, error: &toml::de::Error) -> String {
+    let place = error.span().map(|span| {
+        let before = text.get(..span.start).unwrap_or(text);
+        format!("line {}: ", before.matches('\n').count() + 1)
+    });
+    format!("{}{}", place.unwrap_or_default(), error.message())
+}
+
 /// Returns the bytes in hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -106,7 +106,7 @@ pub fn request(
         confine: grant.confine,
         capture: args.json,
         record: writer.map(Writer::descriptor),
-        tells: false,
+        tells: args.json || args.json_status_fd.is_some(),
     })
 }
 

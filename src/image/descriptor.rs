@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Kind};
 use crate::image::Language;
+use crate::text::toml_error;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -66,7 +67,7 @@ impl Image {
 
     /// Parses and checks a description. The error says what is wrong, and where.
     fn parse(text: &str) -> Result<Self, String> {
-        let image: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        let image: Self = toml::from_str(text).map_err(|error| toml_error(text, &error))?;
         if image.find(&image.warm.language).is_none() {
             return Err(format!(
                 "its warm interpreter is of {}, which is none of its languages",

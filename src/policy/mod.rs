@@ -10,6 +10,7 @@ pub use values::{Size, Time};
 
 use crate::error::{Error, Kind};
 use crate::record::without_format;
+use crate::text::toml_error;
 use crate::units::MEMORY_MIN;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -86,13 +87,7 @@ impl Policy {
 
     /// Parses and checks a policy. The error says what is wrong, and where.
     fn parse(text: &str) -> Result<Self, String> {
-        let policy: Self = toml::from_str(text).map_err(|error| {
-            let place = error.span().map(|span| {
-                let before = text.get(..span.start).unwrap_or(text);
-                format!("line {}: ", before.matches('\n').count() + 1)
-            });
-            format!("{}{}", place.unwrap_or_default(), error.message())
-        })?;
+        let policy: Self = toml::from_str(text).map_err(|error| toml_error(text, &error))?;
         policy.check()?;
         Ok(policy)
     }

@@ -416,7 +416,7 @@ fn a_script_for_an_interpreter_that_is_not_there_is_not_run() {
     let output = finish(sandbox(&["run"]).arg(&path), b"");
     assert_eq!(exit_code(output.status), 127);
     assert!(
-        text(&output.stderr).contains("is for perl, which is not there"),
+        text(&output.stderr).contains("needs perl, which this image does not have"),
         "{}",
         text(&output.stderr)
     );

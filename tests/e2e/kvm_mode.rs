@@ -103,7 +103,7 @@ fn a_hardware_kvm_refuses_both_modes_of_software() {
     }
     for (option, _) in FORCED {
         let output = Cache::shared().run(&["--kvm-mode", option], "pass");
-        assert_refused(&output, 125, "hardware KVM", "leave it out");
+        assert_refused(&output, 125, "hardware KVM", "leave out --kvm-mode");
     }
 }
 
@@ -115,7 +115,7 @@ fn native_mode_that_is_refused_says_why() {
     let cache = Cache::copied();
     refuse(&cache);
     let output = finish(&mut native(&cache), b"");
-    assert_refused(&output, 125, WHY, "leave it out");
+    assert_refused(&output, 125, WHY, "leave out --kvm-mode");
     // And what needs it not, runs.
     let output = cache.run(
         &["--fresh", "--json", "--kvm-mode", "auto"],
@@ -255,7 +255,7 @@ fn a_guest_that_fails_natively_is_emulated_and_that_is_told_and_kept() {
 
     // Whoever insists is told, and nothing is kept of it.
     let insisted = format!("--kvm-mode native: {HOW}");
-    assert_fails(&["--kvm-mode", "native"], &insisted, "leave it out");
+    assert_fails(&["--kvm-mode", "native"], &insisted, "leave out --kvm-mode");
     // A machine that is booted for its run is not booted twice.
     assert_fails(&["--fresh"], "the guest crashed", "--kvm-mode emulated");
 

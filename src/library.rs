@@ -302,7 +302,7 @@ fn follow(binary: &Path, spec: &Spec) -> anyhow::Result<Ended> {
             Heard::Nothing | Heard::Event(Event::Notice(_) | Event::Inspected(_)) => {}
             Heard::Event(Event::Ended(ended)) => told = Some(ended),
             Heard::End => break,
-            Heard::Broken => {
+            Heard::TooMuch => {
                 worker.child.kill()?;
                 break;
             }

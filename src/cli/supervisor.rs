@@ -156,7 +156,7 @@ impl Supervisor<'_> {
             match heard {
                 Heard::Nothing => {}
                 Heard::End => return Ok(false),
-                Heard::Broken => {
+                Heard::TooMuch => {
                     self.kill();
                     return Ok(false);
                 }
@@ -266,10 +266,10 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_tells_what_no_worker_tells_is_ended() {
+    fn a_process_that_tells_more_than_any_worker_is_ended() {
         let (socket, its) = UnixStream::pair().unwrap();
         let child = Command::new("sh")
-            .args(["-c", "echo nonsense; exec sleep 100"])
+            .args(["-c", "exec yes"])
             .stdout(OwnedFd::from(its))
             .spawn()
             .unwrap();

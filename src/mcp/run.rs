@@ -174,7 +174,7 @@ fn attend(
             Heard::Nothing | Heard::Event(Event::Notice(_) | Event::Inspected(_)) => {}
             Heard::Event(Event::Ended(ended)) => told = Some(ended),
             Heard::End => break,
-            Heard::Broken => {
+            Heard::TooMuch => {
                 kill(child);
                 break;
             }

@@ -48,8 +48,8 @@ pub enum Heard {
     Nothing,
     /// No more messages will come.
     End,
-    /// The worker sent what none of ours sends: too much, or an invalid message.
-    Broken,
+    /// The worker sent more than any of ours sends.
+    TooMuch,
 }
 
 impl Worker {
@@ -126,13 +126,17 @@ impl Channel {
             return Ok(heard);
         }
         let mut piece = [0; 64 << 10];
-        let count = self.socket.read(&mut piece).context("hearing from a run")?;
+        let count = match self.socket.read(&mut piece) {
+            // It ended before it had read all that it was sent.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => 0,
+            result => result.context("hearing from a run")?,
+        };
         if count == 0 {
             return Ok(Heard::End);
         }
         self.total += count as u64;
         if self.total > self.most {
-            return Ok(Heard::Broken);
+            return Ok(Heard::TooMuch);
         }
         self.heard.extend_from_slice(&piece[..count]);
         Ok(self.take().unwrap_or(Heard::Nothing))
@@ -148,10 +152,9 @@ impl Channel {
         let rest = self.heard.split_off(self.seen + end + 1);
         let line = std::mem::replace(&mut self.heard, rest);
         self.seen = 0;
-        Some(match serde_json::from_slice(&line) {
-            Ok(event) => Heard::Event(event),
-            Err(_) => Heard::Broken,
-        })
+        // No worker of ours sends an invalid message: it was taken over, and tells nothing with it.
+        let event = serde_json::from_slice(&line);
+        Some(event.map_or(Heard::Nothing, Heard::Event))
     }
 
     /// Returns the number of bytes received.

@@ -12,8 +12,8 @@ use crate::limits::{BOOT_LIMIT, ConfineLevel, Limits};
 use crate::outcome::Outcome;
 use crate::process;
 use crate::run::{Report, Request};
-use crate::worker::client::{self, Heard, Worker};
-use crate::worker::{Ended, Event, Spec};
+use crate::worker::client::{self, Worker};
+use crate::worker::{Ended, Spec};
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt::{self, Display, Formatter};
@@ -296,17 +296,9 @@ impl std::error::Error for Error {}
 fn follow(binary: &Path, spec: &Spec) -> anyhow::Result<Ended> {
     let streams = [Stdio::null(), Stdio::null(), Stdio::inherit()];
     let mut worker = Worker::start(binary, spec, streams)?;
-    let mut told = None;
-    loop {
-        match worker.channel.hear()? {
-            Heard::Nothing | Heard::Event(Event::Notice(_) | Event::Inspected(_)) => {}
-            Heard::Event(Event::Ended(ended)) => told = Some(ended),
-            Heard::End => break,
-            Heard::TooMuch => {
-                worker.child.kill()?;
-                break;
-            }
-        }
+    let (told, is_well) = worker.channel.follow();
+    if !is_well {
+        worker.child.kill()?;
     }
     let exit = process::ended(worker.pid())?;
     worker.child.wait()?;

@@ -15,8 +15,8 @@ use crate::process::{self, OURS};
 use crate::record::{Failure, Record, Status};
 use crate::run::{Request, record_of};
 use crate::template::builder::Interrupted;
-use crate::worker::client::{self, Channel, Heard, Worker};
-use crate::worker::{self, Event, Spec};
+use crate::worker::client::{self, Channel, Worker};
+use crate::worker::{self, Spec};
 use anyhow::{Context, Result};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
@@ -167,18 +167,9 @@ fn attend(
     workspace: Workspace,
 ) -> Result<Ended> {
     let pid = Pid::from_raw(lock(child).id() as i32);
-    let mut told = None;
-    loop {
-        match channel.hear()? {
-            // A client need not know why a run takes longer: it hears every second that it goes on.
-            Heard::Nothing | Heard::Event(Event::Notice(_) | Event::Inspected(_)) => {}
-            Heard::Event(Event::Ended(ended)) => told = Some(ended),
-            Heard::End => break,
-            Heard::TooMuch => {
-                kill(child);
-                break;
-            }
-        }
+    let (told, is_well) = channel.follow();
+    if !is_well {
+        kill(child);
     }
     // This waits without the lock, which `kill` needs.
     let exit = process::ended(pid)?;

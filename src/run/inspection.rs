@@ -59,7 +59,7 @@ fn read_stdin(code_max: Option<u64>) -> Result<Vec<u8>> {
             "the program on standard input is larger than {} MiB",
             CODE_MAX >> 20
         );
-        return Err(Error::new(Kind::BadProgram, message, Remedy::PutDataIntoFile).into());
+        return Err(Error::new(Kind::Request, message, Remedy::PutDataIntoFile).into());
     }
     let memory = memfd_create(c"code", MFdFlags::MFD_CLOEXEC).context("keeping the program")?;
     let mut file = File::from(memory);

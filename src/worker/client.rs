@@ -73,14 +73,13 @@ impl Worker {
         };
         // SAFETY: between fork and exec the closure only makes a system call.
         unsafe { command.pre_exec(hand_on) };
-        let child = command.spawn().context("starting a process")?;
-        drop(its);
         let mut line = serde_json::to_vec(spec).context("encoding what is to run")?;
         line.push(b'\n');
-        match socket.write_all(&line) {
-            // The process has ended, which the caller learns from the channel.
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
-            result => result.context("handing over what is to run")?,
+        let mut child = command.spawn().context("starting a process")?;
+        drop(its);
+        if socket.write_all(&line).is_err() {
+            // It has ended, or ends now: whoever waits for it learns that as of any other end.
+            child.kill().unwrap_or_default();
         }
         let request = &spec.request;
         let kept = if request.capture {
@@ -127,13 +126,11 @@ impl Channel {
         }
         let mut piece = [0; 64 << 10];
         let count = match self.socket.read(&mut piece) {
+            Ok(0) => return Ok(Heard::End),
             // It ended before it had read all that it was sent.
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => 0,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(Heard::End),
             result => result.context("hearing from a run")?,
         };
-        if count == 0 {
-            return Ok(Heard::End);
-        }
         self.total += count as u64;
         if self.total > self.most {
             return Ok(Heard::TooMuch);
@@ -160,6 +157,21 @@ impl Channel {
     /// Returns the number of bytes received.
     pub fn total(&self) -> u64 {
         self.total
+    }
+
+    /// Receives everything until the worker ends. Returns the end that it told, and whether nothing was
+    /// wrong with what it sent; else it may go on.
+    pub fn follow(&mut self) -> (Option<Ended>, bool) {
+        let mut told = None;
+        loop {
+            match self.hear() {
+                // A run that nobody inspects waits for nothing, and takes as long as it takes.
+                Ok(Heard::Nothing | Heard::Event(Event::Notice(_) | Event::Inspected(_))) => {}
+                Ok(Heard::Event(Event::Ended(ended))) => told = Some(ended),
+                Ok(Heard::End) => return (told, true),
+                Ok(Heard::TooMuch) | Err(_) => return (told, false),
+            }
+        }
     }
 
     /// Lets an inspected run begin.

@@ -254,7 +254,7 @@ fn a_guest_that_fails_natively_is_emulated_and_that_is_told_and_kept() {
     };
 
     // Whoever insists is told, and nothing is kept of it.
-    let insisted = format!("--kvm-mode native: {HOW}");
+    let insisted = format!("native mode was asked for: {HOW}");
     assert_fails(&["--kvm-mode", "native"], &insisted, "leave out --kvm-mode");
     // A machine that is booted for its run is not booted twice.
     assert_fails(&["--fresh"], "the guest crashed", "--kvm-mode emulated");

@@ -21,6 +21,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+/// How long a worker may take to end once it has told how its run went.
+const END_TIMEOUT: Duration = Duration::from_secs(30);
 /// The name of the binary, where it is looked for in PATH.
 const BINARY: &str = "sandbox";
 
@@ -292,12 +294,16 @@ impl Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Follows a worker to its end.
+/// Follows a worker to its end, which it may not put off for ever.
 fn follow(binary: &Path, spec: &Spec) -> anyhow::Result<Ended> {
     let streams = [Stdio::null(), Stdio::null(), Stdio::inherit()];
-    let mut worker = Worker::start(binary, spec, streams)?;
-    let (told, is_well) = worker.channel.follow();
-    if !is_well {
+    let mut worker = Worker::start(binary, streams, spec.capture())?;
+    worker.channel.send(spec)?;
+    let timeout = spec.request.limits.timeout;
+    // Beside its program, it may wait for another that builds the template, and build it itself.
+    let deadline = timeout.map(|timeout| worker.began + timeout + 2 * BOOT_LIMIT);
+    let (told, is_well) = worker.channel.follow(deadline);
+    if !is_well || !process::ends_within(worker.pid(), END_TIMEOUT)? {
         worker.child.kill()?;
     }
     let exit = process::ended(worker.pid())?;

@@ -155,3 +155,8 @@ impl std::fmt::Display for Crash {
         }
     }
 }
+
+/// Returns whether there is a signal with this number (signal(7)).
+pub fn is_signal(number: u8) -> bool {
+    (1..=64).contains(&number)
+}

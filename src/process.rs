@@ -2,12 +2,13 @@
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid, getppid};
 use std::env;
 use std::mem::MaybeUninit;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -105,4 +106,15 @@ pub fn ended(child: Pid) -> Result<Exit> {
         },
         processor_time: time(usage.ru_utime) + time(usage.ru_stime),
     })
+}
+
+/// Waits until a child has ended, for so long at most. Returns whether it has.
+pub fn ends_within(child: Pid, timeout: Duration) -> Result<bool> {
+    let descriptor = descriptor(child)?;
+    let mut fds = [PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)];
+    let count = poll(
+        &mut fds,
+        PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX),
+    );
+    Ok(count.context("waiting for a process")? > 0)
 }

@@ -134,7 +134,7 @@ impl GuestReportBuilder {
         let size = kind.len() + data.len() * if is_json { JSON_FACTOR } else { 1 };
         self.room = self.room.checked_sub(size)?;
         if is_json {
-            return serde_json::from_slice(&data).ok();
+            return serde_json::from_slice(&data).ok().filter(is_shallow);
         }
         let text = String::from_utf8(data)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
@@ -143,6 +143,21 @@ impl GuestReportBuilder {
         }
         Some(text.into())
     }
+}
+
+/// Returns whether a value is nested no deeper than readers of JSON take, with what is around it in a
+/// record and in messages.
+fn is_shallow(value: &Value) -> bool {
+    const DEPTH_MAX: usize = 64;
+    fn depth(value: &Value) -> usize {
+        let inner = match value {
+            Value::Array(values) => values.iter().map(depth).max(),
+            Value::Object(values) => values.values().map(depth).max(),
+            _ => return 0,
+        };
+        1 + inner.unwrap_or_default()
+    }
+    depth(value) <= DEPTH_MAX
 }
 
 fn exception(record: Record) -> Option<Exception> {
@@ -238,7 +253,9 @@ mod tests {
     #[test]
     fn a_form_that_is_not_what_it_says_is_left_out() {
         let nested = "[".repeat(10_000);
+        let deep = format!("{}{}", "[".repeat(65), "]".repeat(65));
         for (kind, data) in [
+            ("application/json", deep.as_str()),
             ("application/json", "{"),
             ("application/json", nested.as_str()),
             ("image/png", "<html>"),

@@ -65,6 +65,14 @@ pub fn request(
     admission: &Admission,
     writer: Option<&Writer>,
 ) -> Result<Request> {
+    if args.image.is_some() && admission.inspects() {
+        return Err(Error::new(
+            Kind::Policy,
+            "--image defines languages, of which neither a policy nor a log of runs knows what they run",
+            "leave out --image, or run without a policy and a log",
+        )
+        .into());
+    }
     let env = environment(&args.env, &args.env_file)?;
     let grant =
         grant(&args, given, &env, &admission.ceiling).map_err(|excess| admission.refuse(excess))?;

@@ -32,33 +32,36 @@ pub fn run_verb(args: RunArgs, matches: &ArgMatches, kvm: Device) -> Result<u8> 
     };
     let Finished {
         admission,
-        result,
+        mut result,
         signals,
         usage,
     } = finished;
-    let mut code = told_of.tell(&result, signals.as_ref())?;
-    if writer.is_none() && usage.is_none() {
-        return Ok(code);
-    }
-    let mut record = told(match result {
-        Ok(report) => record_of::report(report),
-        Err(error) => record_of::failure(&error, memory, began.elapsed()),
-    });
-    let logged = admission.zip(usage);
-    match logged.map_or(Ok(None), |(admission, usage)| admission.end(&record, usage)) {
-        Ok(anchor) => record.audit = anchor,
-        Err(error) => {
-            record = told(record_of::failure(&error, memory, began.elapsed()));
-            code = match writer {
-                Some(_) => code_of(&error),
-                None => explain(&error),
-            };
+    let mut record = None;
+    // The log comes first: who does not read what is told must not keep it waiting.
+    if let Some((admission, usage)) = admission.zip(usage) {
+        let mut made = told(match &result {
+            Ok(report) => record_of::report(report.clone()),
+            Err(error) => record_of::failure(error, memory, began.elapsed()),
+        });
+        match admission.end(&made, usage) {
+            Ok(anchor) => {
+                made.audit = anchor;
+                record = Some(made);
+            }
+            Err(error) => result = Err(error),
         }
     }
-    match writer {
-        Some(writer) => Ok(writer.write(&record, signals.as_ref())?.unwrap_or(code)),
-        None => Ok(code),
-    }
+    let code = told_of.tell(&result, signals.as_ref())?;
+    let Some(writer) = writer else {
+        return Ok(code);
+    };
+    let record = record.unwrap_or_else(|| {
+        told(match result {
+            Ok(report) => record_of::report(report),
+            Err(error) => record_of::failure(&error, memory, began.elapsed()),
+        })
+    });
+    Ok(writer.write(&record, signals.as_ref())?.unwrap_or(code))
 }
 
 /// A run that is over, with what its record and log need.

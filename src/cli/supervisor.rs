@@ -43,6 +43,8 @@ struct Supervisor<'a> {
     /// The reason why the run was refused, if it was.
     refused: Option<anyhow::Error>,
     told: Option<Ended>,
+    /// The run was looked at, and let begin.
+    inspected: bool,
 }
 
 /// Follows a run to its end in a process of its own, with the streams of this one. An error means
@@ -52,14 +54,16 @@ pub fn supervise(spec: &Spec, gate: Gate, progress: Progress) -> Result<Supervis
     let signals = Signals::watch()?;
     let streams = [Stdio::inherit(), Stdio::inherit(), Stdio::inherit()];
     let mut supervisor = Supervisor {
-        worker: Worker::start(Path::new(process::OURS), spec, streams)?,
+        worker: Worker::start(Path::new(process::OURS), streams, spec.capture())?,
         signals,
         asked: BTreeSet::new(),
         gate,
         progress,
         refused: None,
         told: None,
+        inspected: false,
     };
+    supervisor.worker.channel.send(spec)?;
     supervisor.listen()?;
     let exit = process::ended(supervisor.worker.pid())?;
     let usage = client::usage(supervisor.worker.began, &exit);
@@ -160,14 +164,20 @@ impl Supervisor<'_> {
                     self.kill();
                     return Ok(false);
                 }
-                Heard::Event(Event::Inspected(inspection)) => match (self.gate)(inspection) {
-                    Ok(()) => self.worker.channel.admit()?,
-                    Err(refused) => {
+                // A guest that has taken the worker over may not begin another run in the log.
+                Heard::Event(Event::Inspected(_)) if self.inspected => {
+                    self.kill();
+                    return Ok(false);
+                }
+                Heard::Event(Event::Inspected(inspection)) => {
+                    self.inspected = true;
+                    if let Err(refused) = (self.gate)(inspection) {
                         self.refused = Some(refused);
                         self.kill();
                         return Ok(false);
                     }
-                },
+                    self.worker.channel.admit()?;
+                }
                 Heard::Event(Event::Notice(notice)) => self.pass_on(&notice),
                 Heard::Event(Event::Ended(ended)) => self.told = Some(ended),
             }
@@ -227,6 +237,7 @@ mod tests {
             progress: Progress { quiet: true },
             refused: None,
             told: None,
+            inspected: false,
         };
         up.read_exact(&mut [0]).unwrap();
         // The signal goes to this thread, which has blocked it.
@@ -285,6 +296,7 @@ mod tests {
             progress: Progress { quiet: true },
             refused: None,
             told: None,
+            inspected: false,
         };
         supervisor.listen().unwrap();
         let exit = process::ended(supervisor.worker.pid()).unwrap();

@@ -105,11 +105,10 @@ impl Run {
             .name("run".into())
             .spawn(move || {
                 let streams = [stdin.into(), Stdio::null(), Stdio::inherit()];
-                let started = Worker::start(Path::new(OURS), &spec, streams);
-                drop(spec);
+                let started = Worker::start(Path::new(OURS), streams, spec.capture());
                 let Worker {
                     child,
-                    channel,
+                    mut channel,
                     began,
                 } = match started {
                     Ok(worker) => worker,
@@ -123,6 +122,12 @@ impl Run {
                     // The caller no longer waits for it.
                     kill(&child);
                 }
+                // Not before: whoever waits may end it meanwhile.
+                if let Err(error) = channel.send(&spec) {
+                    say(&format!("{error:#}"));
+                    kill(&child);
+                }
+                drop(spec);
                 let ended = attend(&child, channel, began, workspace);
                 // If nobody receives this, the caller no longer waits.
                 tell_ended.send(ended).unwrap_or_default();
@@ -167,7 +172,7 @@ fn attend(
     workspace: Workspace,
 ) -> Result<Ended> {
     let pid = Pid::from_raw(lock(child).id() as i32);
-    let (told, is_well) = channel.follow();
+    let (told, is_well) = channel.follow(None);
     if !is_well {
         kill(child);
     }

@@ -38,7 +38,7 @@ pub fn report(report: Report) -> (Record, Option<Error>) {
         left_out,
         ..
     } = report.fetched;
-    let missing_count = missing.count + left_out.count;
+    let missing_count = missing.count.saturating_add(left_out.count);
     let left_out = left_out.first.into_iter();
     let left_out = left_out.map(|name| format!("{name}: neither file nor directory"));
     let mut kept = report.kept.into_iter();

@@ -5,7 +5,7 @@ use crate::confine::Layer;
 use crate::error::{Error, Kind, Remedy};
 use crate::files::Fetched;
 use crate::limits::Limits;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, is_signal};
 use crate::run::Path;
 use crate::template::Key;
 use crate::vm::Counters;
@@ -45,6 +45,23 @@ pub struct Report {
 }
 
 impl Report {
+    /// Returns whether its parts agree: one from another process may have any value.
+    pub fn is_sound(&self) -> bool {
+        let has_signal = match self.outcome {
+            Outcome::Signaled { signal, .. } | Outcome::Interrupted(signal) => is_signal(signal),
+            _ => true,
+        };
+        let mut kept = self.kept.iter();
+        let output_agrees = self.output.iter().all(|totals| {
+            let kept = kept.next().and_then(Option::as_ref);
+            totals.delivered <= totals.total
+                && kept.is_none_or(|kept| kept.len() as u64 == totals.delivered)
+        });
+        let lists = [&self.fetched.missing, &self.fetched.left_out];
+        let lists_agree = lists.iter().all(|list| list.first.len() <= list.count);
+        has_signal && output_agrees && lists_agree
+    }
+
     /// Returns why the program's own end does not count, if that is so.
     pub fn undelivered(&self) -> Option<Error> {
         let Fetched {

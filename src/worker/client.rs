@@ -6,14 +6,16 @@ use crate::process::{self, Exit};
 use crate::worker::{Ended, Event, Spec};
 use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::signal::SigSet;
 use nix::unistd::Pid;
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The most bytes that a worker may send beside the output that it keeps.
 const TOLD_MAX: u64 = 64 << 20;
@@ -32,9 +34,11 @@ pub struct Worker {
 /// The socket to a worker.
 pub struct Channel {
     socket: UnixStream,
-    /// The bytes received that are not a whole line yet.
+    /// Bytes received.
     heard: Vec<u8>,
-    /// The number of these bytes that were searched and have no end of a line.
+    /// Where the first line begins of which no message was made.
+    start: usize,
+    /// How far the ends of lines were looked for.
     seen: usize,
     /// The number of bytes received so far, and the most that may be.
     total: u64,
@@ -53,10 +57,11 @@ pub enum Heard {
 }
 
 impl Worker {
-    /// Starts a process of this binary with these streams, and hands over the run.
-    pub fn start(binary: &Path, spec: &Spec, streams: [Stdio; 3]) -> Result<Self> {
+    /// Starts a process of this binary with these streams, which waits for what it is to run. `capture`:
+    /// bytes of each output stream that will be in its report.
+    pub fn start(binary: &Path, streams: [Stdio; 3], capture: u64) -> Result<Self> {
         let began = Instant::now();
-        let (mut socket, its) = UnixStream::pair().context("making a socket")?;
+        let (socket, its) = UnixStream::pair().context("making a socket")?;
         let mut command = process::command(binary);
         let [stdin, stdout, stderr] = streams;
         let number = its.as_raw_fd();
@@ -69,30 +74,17 @@ impl Worker {
             // SAFETY: the socket is open until the process has started.
             let its = unsafe { BorrowedFd::borrow_raw(number) };
             fcntl(its, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            // Signals that this process watches are blocked here, and would be there.
+            SigSet::empty().thread_set_mask()?;
             Ok(())
         };
-        // SAFETY: between fork and exec the closure only makes a system call.
+        // SAFETY: between fork and exec the closure only makes system calls.
         unsafe { command.pre_exec(hand_on) };
-        let mut line = serde_json::to_vec(spec).context("encoding what is to run")?;
-        line.push(b'\n');
-        let mut child = command.spawn().context("starting a process")?;
-        drop(its);
-        if socket.write_all(&line).is_err() {
-            // It has ended, or ends now: whoever waits for it learns that as of any other end.
-            child.kill().unwrap_or_default();
-        }
-        let request = &spec.request;
-        let kept = if request.capture {
-            request.limits.max_output
-        } else {
-            0
-        };
+        let child = command.spawn().context("starting a process")?;
+        let most = TOLD_MAX.saturating_add(capture.saturating_mul(2 * ESCAPED));
         Ok(Self {
             child,
-            channel: Channel::new(
-                socket,
-                TOLD_MAX.saturating_add(kept.saturating_mul(2 * ESCAPED)),
-            ),
+            channel: Channel::new(socket, most),
             began,
         })
     }
@@ -113,9 +105,29 @@ impl Channel {
         Self {
             socket,
             heard: Vec::new(),
+            start: 0,
             seen: 0,
             total: 0,
             most,
+        }
+    }
+
+    /// Hands over what is to run. A process that has ended takes nothing: that is learned as its end.
+    pub fn send(&mut self, spec: &Spec) -> Result<()> {
+        let mut line = serde_json::to_vec(spec).context("encoding what is to run")?;
+        line.push(b'\n');
+        self.write(&line).context("handing over what is to run")
+    }
+
+    /// Lets an inspected run begin.
+    pub fn admit(&mut self) -> Result<()> {
+        self.write(b"\n").context("letting a run begin")
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self.socket.write_all(bytes) {
+            Err(error) if matches!(error.kind(), BrokenPipe | ConnectionReset) => Ok(()),
+            result => result,
         }
     }
 
@@ -124,11 +136,14 @@ impl Channel {
         if let Some(heard) = self.take() {
             return Ok(heard);
         }
+        self.heard.drain(..self.start);
+        self.seen -= self.start;
+        self.start = 0;
         let mut piece = [0; 64 << 10];
         let count = match self.socket.read(&mut piece) {
             Ok(0) => return Ok(Heard::End),
             // It ended before it had read all that it was sent.
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(Heard::End),
+            Err(error) if error.kind() == ConnectionReset => return Ok(Heard::End),
             result => result.context("hearing from a run")?,
         };
         self.total += count as u64;
@@ -142,16 +157,19 @@ impl Channel {
     /// Takes a message if a whole one has come.
     pub fn take(&mut self) -> Option<Heard> {
         let unseen = &self.heard[self.seen..];
-        let Some(end) = unseen.iter().position(|&byte| byte == b'\n') else {
+        let Some(length) = unseen.iter().position(|&byte| byte == b'\n') else {
             self.seen = self.heard.len();
             return None;
         };
-        let rest = self.heard.split_off(self.seen + end + 1);
-        let line = std::mem::replace(&mut self.heard, rest);
-        self.seen = 0;
+        let end = self.seen + length;
+        let event = serde_json::from_slice(&self.heard[self.start..end]);
+        (self.start, self.seen) = (end + 1, end + 1);
         // No worker of ours sends an invalid message: it was taken over, and tells nothing with it.
-        let event = serde_json::from_slice(&line);
-        Some(event.map_or(Heard::Nothing, Heard::Event))
+        Some(match event {
+            Ok(Event::Ended(ended)) if !ended.is_sound() => Heard::Nothing,
+            Ok(event) => Heard::Event(event),
+            Err(_) => Heard::Nothing,
+        })
     }
 
     /// Returns the number of bytes received.
@@ -159,11 +177,16 @@ impl Channel {
         self.total
     }
 
-    /// Receives everything until the worker ends. Returns the end that it told, and whether nothing was
-    /// wrong with what it sent; else it may go on.
-    pub fn follow(&mut self) -> (Option<Ended>, bool) {
+    /// Receives everything until the worker ends, or until this time. Returns the end that it told, and
+    /// whether nothing was wrong with what it sent; else it may go on.
+    pub fn follow(&mut self, deadline: Option<Instant>) -> (Option<Ended>, bool) {
         let mut told = None;
         loop {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            // No time at all would be no limit.
+            if left == Some(Duration::ZERO) || self.socket.set_read_timeout(left).is_err() {
+                return (told, false);
+            }
             match self.hear() {
                 // A run that nobody inspects waits for nothing, and takes as long as it takes.
                 Ok(Heard::Nothing | Heard::Event(Event::Notice(_) | Event::Inspected(_))) => {}
@@ -171,14 +194,6 @@ impl Channel {
                 Ok(Heard::End) => return (told, true),
                 Ok(Heard::TooMuch) | Err(_) => return (told, false),
             }
-        }
-    }
-
-    /// Lets an inspected run begin.
-    pub fn admit(&mut self) -> Result<()> {
-        match self.socket.write_all(b"\n") {
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-            result => result.context("letting a run begin"),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The messages between a worker and whoever started it: each is a line of JSON.
 
 use crate::error::Error;
+use crate::outcome::is_signal;
 use crate::run::{Inspection, Report, Request};
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -62,6 +63,27 @@ pub enum Ended {
     Interrupted(u8),
 }
 
+impl Spec {
+    /// Returns how many bytes of each output stream will be in the report.
+    pub fn capture(&self) -> u64 {
+        match self.request.capture {
+            true => self.request.limits.max_output,
+            false => 0,
+        }
+    }
+}
+
+impl Ended {
+    /// Returns whether a worker of ours can have told it: one that was taken over may tell anything.
+    pub fn is_sound(&self) -> bool {
+        match self {
+            Self::Report(report) => report.is_sound(),
+            Self::Failed(_) => true,
+            Self::Interrupted(signal) => is_signal(*signal),
+        }
+    }
+}
+
 /// Returns the schema of a [`Spec`] (JSON Schema 2020-12).
 pub fn schema() -> schemars::Schema {
     SchemaSettings::draft2020_12()
@@ -72,11 +94,16 @@ pub fn schema() -> schemars::Schema {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::{Get, Put, PutContent};
+    use crate::agent::GuestReport;
+    use crate::files::{Fetched, Get, Put, PutContent};
     use crate::image::Image;
     use crate::job::Source;
     use crate::kvm_mode::{Choice, Device};
     use crate::limits::{ConfineLevel, Limits};
+    use crate::outcome::Outcome;
+    use crate::run::Timings;
+    use crate::vm::Counters;
+    use crate::vm::bus::Unknown;
     use serde_json::{Value, json};
     use std::ffi::OsString;
     use std::os::unix::ffi::OsStringExt;
@@ -159,5 +186,51 @@ mod tests {
         }
         let missing: Value = json!({"request": {}, "inspect": null});
         assert!(serde_json::from_value::<Spec>(missing).is_err());
+    }
+
+    fn report() -> Report {
+        serde_json::from_value(json!({
+            "path": "Warm", "template": null, "outcome": {"Exited": 0},
+            "limits": serde_json::to_value(spec().request.limits).unwrap(),
+            "output": [{"delivered": 2, "total": 3}, {"delivered": 0, "total": 0}],
+            "kept": ["ab", ""], "told": GuestReport::default(), "fetched": Fetched::default(),
+            "timings": Timings::default(), "counters": Counters::default(),
+            "unknown": Unknown::default(), "peak": null, "mode": "Native", "confinement": [],
+            "last_words": [],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn an_end_that_no_worker_of_ours_tells_is_not_sound() {
+        let ended = |change: &dyn Fn(&mut Report)| {
+            let mut report = report();
+            change(&mut report);
+            Ended::Report(Box::new(report))
+        };
+        assert!(ended(&|_| {}).is_sound());
+        let unsound: [&dyn Fn(&mut Report); 5] = [
+            &|report| report.outcome = Outcome::Interrupted(200),
+            &|report| {
+                report.outcome = Outcome::Signaled {
+                    signal: 0,
+                    out_of_memory: false,
+                }
+            },
+            &|report| report.output[1].delivered = 1,
+            &|report| report.kept[0] = Some(b"abc".into()),
+            &|report| {
+                report
+                    .fetched
+                    .missing
+                    .first
+                    .push("more than were counted".into())
+            },
+        ];
+        for change in unsound {
+            assert!(!ended(change).is_sound());
+        }
+        assert!(Ended::Interrupted(15).is_sound());
+        assert!(!Ended::Interrupted(200).is_sound());
     }
 }

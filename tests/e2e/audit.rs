@@ -13,7 +13,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -249,6 +249,31 @@ fn a_signal_for_the_process_that_writes_ends_the_run() {
     kill(Pid::from_raw(run.id() as i32), Signal::SIGTERM).unwrap();
     assert_eq!(exit_code(run.wait().unwrap()), 143);
     assert_eq!(log.entries()[1]["status"], "cancelled");
+}
+
+#[test]
+fn a_signal_ends_a_run_whose_program_is_still_being_read() {
+    let log = Log::new();
+    let mut command = Cache::growing().sandbox(&["run", "--audit"]);
+    let mut run = start(command.arg(log.path()).arg("-").stdin(Stdio::piped()));
+    let id = run.id();
+    let children = format!("/proc/{id}/task/{id}/children");
+    while fs::read_to_string(&children).unwrap().is_empty() {
+        assert!(run.try_wait().unwrap().is_none(), "it ended");
+        std::thread::yield_now();
+    }
+    kill(Pid::from_raw(id as i32), Signal::SIGTERM).unwrap();
+    // A process that has to be killed for it would give 137.
+    assert_eq!(exit_code(run.wait().unwrap()), 143);
+}
+
+#[test]
+fn languages_of_a_callers_own_are_refused_where_runs_are_written_down() {
+    let log = Log::new();
+    let output = log.run(&["--image", "image.toml"], "pass");
+    assert_eq!(exit_code(output.status), 125);
+    let said = text(&output.stderr);
+    assert!(said.contains("leave out --image"), "{said}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::image::LanguageName;
 use crate::record::Failure;
+use crate::units::MEMORY_PIECE;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use rmcp::model::JsonObject;
@@ -124,7 +125,8 @@ impl Arguments {
 
     /// Returns the memory in bytes.
     pub fn memory(&self) -> Option<u64> {
-        self.memory_mib.map(|mib| mib << 20)
+        self.memory_mib
+            .map(|mib| (mib << 20).next_multiple_of(MEMORY_PIECE))
     }
 
     /// Returns the bytes of all input except the code.

@@ -373,7 +373,9 @@ fn a_shell_starts_as_in_a_machine_of_its_own() {
         "{}",
         text(&warm.stdout)
     );
-    assert_eq!(text(&warm.stderr), text(&fresh.stderr));
+    // Numbers of processes depend on how many the kernel started meanwhile.
+    let unnumbered = |output: &Output| text(&output.stderr).replace(|c: char| c.is_numeric(), "");
+    assert_eq!(unnumbered(&warm), unnumbered(&fresh));
 }
 
 #[test]

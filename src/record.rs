@@ -6,13 +6,13 @@ use schemars::transform::RecursiveTransform;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// One run, from start to end. What the host saw itself, unless it says that the guest tells it.
+/// The record of one run. The host saw all of it itself, except for fields that say that the guest tells them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Record {
     pub status: Status,
-    /// Of the program, if it exited. The guest tells it.
+    /// The exit code of the program, if it exited. The guest tells it.
     pub exit_code: Option<u8>,
-    /// That ended the program, if one did. The guest tells it.
+    /// The signal that ended the program, if one did. The guest tells it.
     pub signal: Option<u8>,
     /// Captured standard output; null where it was passed through instead.
     pub stdout: Option<String>,
@@ -22,46 +22,45 @@ pub struct Record {
     pub stderr_encoding: Encoding,
     pub stdout_bytes: Bytes,
     pub stderr_bytes: Bytes,
-    /// Why there is no result of the program's own, and what to do.
+    /// The reason why there is no result of the program's own, and what to do about it.
     pub error: Option<Failure>,
     /// The Python exception that ended the program. The guest tells it.
     pub exception: Option<Exception>,
     /// The value of the last expression of code, as in a notebook. The guest tells it.
     pub result: Option<Bundle>,
-    /// What the code gave to `display()`, in order. The guest tells it.
+    /// The values that the code gave to `display()`, in their order. The guest tells them.
     pub displays: Vec<Bundle>,
     pub limits_hit: Vec<Limit>,
-    /// Files that were fetched: the first thousand.
+    /// The files that were fetched; at most 1,000 entries.
     pub files: Vec<File>,
-    /// How many were.
+    /// The number of files that were fetched.
     pub files_count: u64,
-    /// What was wanted and is missing, with why: of what is neither file nor directory, and of all
-    /// else, the first thousand.
+    /// Requested files that were not delivered, with the reason; at most 1,000 entries per cause.
     pub files_missing: Vec<String>,
-    /// How many are.
+    /// The number of requested files that were not delivered.
     pub files_missing_count: u64,
     pub timings_ms: Timings,
-    /// How the program got its machine; null if it never had one.
+    /// The way in which the program got its machine; null if it never had one.
     pub path: Option<Path>,
     /// The name of the template that it started from.
     pub template: Option<String>,
     /// The family of the host's KVM.
     pub host: Option<Host>,
-    /// How the guest's kernel ran: what the host's KVM can do, or what `--kvm-mode` forced.
+    /// The mode in which the guest's kernel ran: the best that the host's KVM has, or the one that `--kvm-mode` forced.
     pub kvm_mode: Option<KvmMode>,
-    /// What the process that ran the guest had given up before.
+    /// The rights that the process that ran the guest had given up before.
     pub confinement: Vec<String>,
     pub memory: Memory,
-    /// What no guest of ours does unless its kernel was changed.
+    /// Counts of things that a guest of ours does only if its kernel was changed.
     pub unusual: Unusual,
-    /// What the guest's kernel says that its processes did: advice, since who owns that kernel can hide it.
+    /// The events that the guest's kernel tells of its processes. They are advice: whoever owns that kernel can hide them.
     pub events: Vec<Event>,
-    /// Where the audit log stood when this run's end was written to it.
+    /// The position of the audit log after this run's end was written to it.
     pub audit: Option<Anchor>,
 }
 
 impl Record {
-    /// Of a run of which nothing else is known.
+    /// Returns the record of a run of which nothing else is known.
     pub fn empty(status: Status) -> Self {
         Self {
             status,
@@ -96,7 +95,7 @@ impl Record {
     }
 }
 
-/// How a run ended.
+/// The way in which a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
@@ -108,7 +107,7 @@ pub enum Status {
     Timeout,
     /// It ran out of memory.
     Oom,
-    /// The guest did what no working guest does.
+    /// The guest did something that no working guest does.
     Crashed,
     /// We were asked to stop.
     Cancelled,
@@ -125,18 +124,18 @@ pub enum Encoding {
     Base64,
 }
 
-/// Bytes of a stream.
+/// The byte counts of a stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Bytes {
-    /// Captured or passed through.
+    /// Bytes that were captured or passed through.
     pub captured: u64,
-    /// That the program wrote.
+    /// Bytes that the program wrote.
     pub total: u64,
-    /// Over the limit, and dropped.
+    /// Bytes over the limit, which were dropped.
     pub omitted: u64,
 }
 
-/// What went wrong, and what to do about it.
+/// A failure, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
     pub message: String,
@@ -149,11 +148,11 @@ pub struct Exception {
     #[serde(rename = "type")]
     pub kind: String,
     pub message: String,
-    /// As Python prints it.
+    /// The traceback as Python prints it.
     pub traceback: String,
 }
 
-/// Forms of one value by MIME type: text as it is, `application/json` as JSON, images but SVG in base64.
+/// The forms of one value by MIME type: text as it is, `application/json` as JSON, images but SVG in base64.
 /// There is always `text/plain`.
 pub type Bundle = BTreeMap<String, serde_json::Value>;
 
@@ -164,11 +163,11 @@ pub type Bundle = BTreeMap<String, serde_json::Value>;
 pub enum Limit {
     Timeout,
     Memory,
-    /// Of what it was given; only a policy limits that.
+    /// The limit of standard input, which only a policy sets.
     Stdin,
     Stdout,
     Stderr,
-    /// Of results, displays and exceptions.
+    /// The limit of results, displays and exceptions.
     Report,
     Files,
 }
@@ -178,24 +177,24 @@ pub enum Limit {
 pub struct File {
     /// Absolute path in the guest.
     pub path: String,
-    /// Where it is now.
+    /// Its path on the host.
     pub host: String,
     pub size: u64,
 }
 
-/// Each from the end of the one before; null where it never came to that.
+/// The phases of a run in milliseconds, each from the end of the one before; null if it was not reached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Timings {
     pub total: f64,
-    /// Until the guest's first instruction.
+    /// The time until the guest's first instruction.
     pub setup: f64,
-    /// Until the guest's first process ran; null with a restored machine.
+    /// The time until the guest's first process ran; null with a restored machine.
     pub kernel: Option<f64>,
-    /// Until the program was handed over.
+    /// The time until the program was handed over.
     pub agent: Option<f64>,
-    /// From there until the first output.
+    /// The time from then until the first output.
     pub first_output: Option<f64>,
-    /// From the hand-over until the program's end.
+    /// The time from the hand-over until the program's end.
     pub guest: Option<f64>,
     pub teardown: f64,
 }
@@ -203,9 +202,9 @@ pub struct Timings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Path {
-    /// Restored from a template.
+    /// The machine was restored from a template.
     Warm,
-    /// Booted for this run.
+    /// The machine was booted for this run.
     Cold,
 }
 
@@ -219,24 +218,24 @@ pub enum Host {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KvmMode {
-    /// Natively, on VT-x or AMD-V.
+    /// The kernel ran natively, on VT-x or AMD-V.
     Hardware,
-    /// Natively, on a software KVM.
+    /// The kernel ran natively, on a software KVM.
     Native,
-    /// An instruction at a time, on a software KVM.
+    /// The kernel was emulated, an instruction at a time, on a software KVM.
     Emulated,
 }
 
-/// Bytes of the guest's memory.
+/// The bytes of the guest's memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Memory {
     pub limit: u64,
-    /// That the guest had ever used at its end; where the host has huge pages behind it, in pieces of
-    /// 2 MiB, a whole one for its first byte.
+    /// Bytes that the guest had used by its end. Where the host backs them with huge pages, each 2 MiB
+    /// counts as a whole from its first byte on.
     pub peak: Option<u64>,
 }
 
-/// How often; all of it is nothing with a guest kernel that is still ours.
+/// Counts that are 0 as long as the guest's kernel is ours, except for `assists`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Unusual {
     /// Accesses to I/O ports where there is nothing.
@@ -247,11 +246,11 @@ pub struct Unusual {
     pub unknown_services: u64,
     /// Instructions that were done for it because a software KVM cannot (ordinary in small numbers).
     pub assists: u64,
-    /// What it did to a device or said to the host that broke the rules and so ended it.
+    /// Violations of the rules of a device or of the protocol. One ends the machine.
     pub violations: u64,
 }
 
-/// What a process in the guest did.
+/// A thing that a process in the guest did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     pub kind: EventKind,

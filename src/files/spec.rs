@@ -19,17 +19,17 @@ pub struct Put {
     pub guest: Option<OsString>,
 }
 
-/// What goes into the guest.
+/// The source of something that goes into the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PutContent {
-    /// What is at this path of the host.
+    /// A path of the host.
     Host(
         #[serde(with = "crate::wire")]
         #[schemars(with = "Bytes")]
         PathBuf,
     ),
-    /// A file with this in it.
+    /// The content of a file.
     Given(
         #[serde(with = "crate::wire")]
         #[schemars(with = "Bytes")]

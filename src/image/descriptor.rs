@@ -33,7 +33,7 @@ pub struct Warm {
     pub language: String,
     /// The library that stops it before its code.
     pub library: String,
-    /// What its first clone runs.
+    /// The program that its first clone runs.
     pub rehearsal: String,
 }
 

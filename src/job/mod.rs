@@ -20,7 +20,7 @@ const PRELOAD: &[u8] = b"LD_PRELOAD=";
 
 const SCRIPT_MODE: u32 = kind::FILE | 0o644;
 
-/// Where a program comes from.
+/// The source of a program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {

@@ -23,7 +23,7 @@ pub struct Device {
     pub choice: Choice,
 }
 
-/// What the user wants of a software KVM.
+/// The mode that the user wants of a software KVM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Choice {
     /// The fastest that works here.

@@ -23,26 +23,26 @@ use std::{fs, io};
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
-    /// What one run may use.
+    /// The limits of one run.
     pub run: Ceiling,
-    /// What each client of a server may use, and all of them together.
+    /// The limits of each client of a server, and of all of them together.
     pub server: Server,
-    /// Where runs are written down; a caller can neither turn that off nor change it.
+    /// The log of runs, which a caller can neither turn off nor change.
     pub audit: Option<Audit>,
 }
 
-/// Of a server. Who runs `sandbox run` is not counted.
+/// The limits of a server. Runs of `sandbox run` are not counted.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
     /// Runs at once, of all clients; absent: as many as there are processors.
     #[schemars(range(min = 1))]
     pub concurrency: Option<u32>,
-    /// For each client.
+    /// The limits of each client.
     pub client: Client,
 }
 
-/// What one client of a server may use.
+/// The limits of one client of a server.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Client {
@@ -57,7 +57,7 @@ pub struct Client {
     pub cpu_seconds_per_hour: Option<u32>,
 }
 
-/// Of the log of runs.
+/// The log of runs.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Audit {

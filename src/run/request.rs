@@ -15,7 +15,7 @@ use std::ffi::OsString;
 use std::io::{stderr, stdout};
 use std::os::fd::RawFd;
 
-/// What the user asked for.
+/// The run that a user asked for.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
@@ -39,7 +39,7 @@ pub struct Request {
     #[schemars(with = "Bytes")]
     pub workdir: Vec<u8>,
     pub limits: Limits,
-    /// As the guest's root.
+    /// Whether the program runs as the guest's root.
     pub root: bool,
     pub kvm: Device,
     pub show_console: bool,
@@ -47,7 +47,7 @@ pub struct Request {
     pub fresh: bool,
     /// Check all of the template's memory.
     pub verify: bool,
-    /// What this process is to give up before the guest runs.
+    /// How much this process gives up before the guest runs.
     pub confine: ConfineLevel,
     /// Keep the program's output, instead of passing it on.
     pub capture: bool,

@@ -13,11 +13,11 @@ use std::time::Duration;
 #[serde(deny_unknown_fields)]
 pub struct Spec {
     pub request: Request,
-    /// Whether the run is looked at before it begins. It then waits for a line, of whatever kind.
+    /// Whether the run is looked at before it begins. It then waits for one more line, with anything in it.
     pub inspect: Option<Inspect>,
 }
 
-/// What is wanted of a run before it begins.
+/// The inspection of a run before it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Inspect {

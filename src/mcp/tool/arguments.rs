@@ -32,7 +32,7 @@ pub struct Arguments {
     /// The program. In Python the value of a last expression is given back, as in a notebook, and
     /// `display(value)` shows a value with its rich forms.
     pub code: String,
-    /// Of the code.
+    /// The language of the code.
     #[serde(default = "LanguageName::default_name")]
     pub language: LanguageName,
     /// Seconds of wall-clock time that it may take.
@@ -43,13 +43,13 @@ pub struct Arguments {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u64")]
     pub memory_mib: Option<u64>,
-    /// Its standard input.
+    /// The program's standard input.
     #[serde(default)]
     pub stdin: String,
-    /// Its arguments: sys.argv[1:] in Python, $1 and so on in bash.
+    /// The program's arguments: sys.argv[1:] in Python, $1 and so on in bash.
     #[serde(default)]
     pub args: Vec<String>,
-    /// Variables of its environment.
+    /// Variables of the program's environment.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
     /// Files to put there before it runs, and files to fetch when it has ended.
@@ -78,13 +78,13 @@ pub struct File {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "File")]
 struct GivenFile {
-    /// Its path in the machine; a relative one starts in the working directory, /work.
+    /// The path of the file in the machine; a relative one starts in the working directory, /work.
     path: String,
-    /// What it holds before the program runs. Without it, the file is fetched.
+    /// The content that the file has before the program runs. Without it, the file is fetched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     content: Option<String>,
-    /// Of content.
+    /// The encoding of content.
     #[serde(default)]
     encoding: Encoding,
     /// Whether it is fetched when the program has ended.

@@ -29,13 +29,13 @@ pub struct Ceiling {
     /// Processes and threads at once.
     #[schemars(range(min = 1))]
     pub pids: Option<u32>,
-    /// What code may be in.
+    /// Languages that code may be in.
     pub languages: Option<Vec<LanguageName>>,
     /// Names of variables that may be set; a * at the end stands for anything.
     pub environment: Option<Vec<String>>,
     /// Whether a program may be the guest's root.
     pub root: Option<bool>,
-    /// How far the process that runs the guest must confine itself at least.
+    /// The least confinement of the process that runs the guest.
     pub confine: Option<Confinement>,
 }
 
@@ -43,7 +43,7 @@ pub struct Ceiling {
 #[serde(deny_unknown_fields, default)]
 pub struct Files {
     pub count: Option<u64>,
-    /// Of all together.
+    /// The bytes of all of them together.
     pub size: Option<Size>,
 }
 
@@ -51,9 +51,9 @@ pub struct Files {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Confinement {
-    /// As far as the kernel lets it.
+    /// The process confines itself as far as the kernel lets it.
     Auto,
-    /// Fully, or there is no run.
+    /// The process confines itself fully, or there is no run.
     Require,
 }
 

@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_the_limit_is_left_out_but_not_what_fits_after_it_nor_an_exception() {
+    fn what_is_over_the_limit_is_left_out_but_what_fits_after_it_is_not() {
         let display = |length| stream(report::DISPLAY, &[b"text/plain", &vec![b'a'; length]]);
         let exception = stream(report::EXCEPTION, &[b"ValueError", b"m", &[b't'; 500]]);
         let report = reported(100, &[display(10), display(200), display(20), exception]);
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn displays_and_forms_beyond_their_number_are_left_out_however_small_they_are() {
+    fn displays_and_forms_beyond_their_number_are_left_out() {
         let empty = stream(report::DISPLAY, &[b"text/plain", b""]);
         let report = reported(1 << 20, &vec![empty; DISPLAYS_MAX + 1]);
         assert_eq!(report.displays.len(), DISPLAYS_MAX);

@@ -235,7 +235,7 @@ fn a_cut_at_any_byte_is_told_by_the_next_entry() {
 }
 
 #[test]
-fn writers_that_were_killed_one_after_the_other_are_told_by_the_next_entry() {
+fn writers_that_were_killed_in_turn_are_told_by_the_next_entry() {
     let line = lines()[0];
     for length in (1..line.len() - 1).step_by(61) {
         let place = Place::with(&line[..length]);

@@ -44,7 +44,7 @@ mod tests {
     use vm_memory::GuestAddress;
 
     #[test]
-    fn the_flag_is_looked_for_wherever_the_guest_says_and_is_off_where_nothing_is() {
+    fn the_flag_is_read_where_the_guest_says_and_is_off_where_nothing_is() {
         const SIZE: u64 = 2 << 20;
         let runtime = tempfile::tempfile().unwrap();
         runtime.set_len(RUNTIME_ALIGNMENT).unwrap();

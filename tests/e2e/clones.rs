@@ -193,7 +193,7 @@ print('child', subprocess.check_output([sys.executable, '-c', 'print(hash("x"))'
 }
 
 #[test]
-fn the_layout_and_the_start_up_secrets_of_the_interpreter_are_shared_but_not_by_fresh_machines() {
+fn clones_share_layout_and_start_up_secrets_and_fresh_machines_do_not() {
     let clones = repeated(ALIKE, || values(&[], SECRETS));
     for (name, values) in different(&clones) {
         assert_eq!(values.len(), 1, "{name}: {values:?}");

@@ -211,7 +211,7 @@ for directory, _, names in os.walk('tree'):
 }
 
 #[test]
-fn links_in_a_tree_stay_links_in_the_guest_and_are_left_out_on_the_way_back() {
+fn links_in_a_tree_stay_links_and_are_left_out_on_the_way_back() {
     let here = Here::new();
     fs::create_dir(here.path("tree")).unwrap();
     here.write("tree/file", b"content");

@@ -190,7 +190,7 @@ fn what_a_program_registers_with_the_c_library_is_done_at_its_end() {
 
 /// exit(3) flushes such a stream without its lock; it would wait for the lock forever.
 #[test]
-fn a_thread_that_waits_for_input_in_c_does_not_keep_the_program_from_its_end() {
+fn a_thread_that_waits_for_input_in_c_does_not_keep_a_program_alive() {
     let code = r#"
 import ctypes, os, threading, time
 libc = ctypes.CDLL(None)

@@ -121,7 +121,7 @@ fn runs_and_refusals_are_in_the_log_and_the_record_says_where() {
 }
 
 #[test]
-fn calls_that_are_no_programs_are_in_the_log_by_what_is_wrong_and_not_by_what_they_hold() {
+fn invalid_calls_are_logged_by_their_fault_and_not_by_their_content() {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("audit.jsonl");
     let mut agent = Agent::start(&["--audit", log.to_str().unwrap()]);

@@ -217,7 +217,7 @@ fn a_policy_that_is_wrong_or_missing_lets_nothing_run() {
 }
 
 #[test]
-fn the_policy_of_the_environment_holds_whatever_is_said_on_the_command_line() {
+fn the_policy_of_the_environment_holds_whatever_options_say() {
     let directory = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
         let path = directory.path().join(name);

@@ -79,7 +79,7 @@ fn a_program_that_exits_is_told_with_its_output_and_where_the_time_went() {
 }
 
 #[test]
-fn a_machine_that_is_booted_has_no_template_and_a_kernel_that_took_its_time() {
+fn a_booted_machine_has_no_template_and_a_kernel_that_took_its_time() {
     let (record, _) = recorded(&["--fresh"], "print('hello')");
     assert_eq!((record.path, record.template), (Some(Path::Cold), None));
     assert_eq!(record.stdout.as_deref(), Some("hello\n"));

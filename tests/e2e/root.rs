@@ -252,7 +252,7 @@ while True: pass
 }
 
 #[test]
-fn scratch_file_systems_that_are_filled_are_full_and_without_a_bound_are_its_own_memory() {
+fn scratch_file_systems_are_full_when_filled_or_are_its_own_memory() {
     let fill = "
 with open('/tmp/fill', 'wb') as file:
     while True: file.write(b'x' * (1 << 20))";

@@ -246,7 +246,7 @@ fn linked_device(directory: &Path) -> String {
 }
 
 #[test]
-fn a_device_that_vanishes_under_a_run_does_not_matter_to_it_but_to_the_next() {
+fn a_device_that_vanishes_matters_to_the_next_run_alone() {
     let directory = tempfile::tempdir().unwrap();
     let device = linked_device(directory.path());
     let code = "import sys; print('up', flush=True); sys.stdin.read(); import json; print('well')";

@@ -92,7 +92,7 @@ fn assert_in_order(cache: &Cache) {
 }
 
 #[test]
-fn of_two_runs_that_need_the_same_template_one_builds_it_and_the_other_waits() {
+fn of_two_runs_that_need_a_template_one_builds_it_and_the_other_waits() {
     let cache = Cache::empty();
     let mut children = [starts(&cache, "print(0)"), starts(&cache, "print(1)")];
     let mut first = None;
@@ -155,7 +155,7 @@ fn a_builder_killed_at_any_moment_leaves_what_the_next_one_repairs() {
 }
 
 #[test]
-fn an_image_that_a_killed_process_left_half_unpacked_is_removed_by_the_next() {
+fn an_image_that_a_killed_process_left_half_unpacked_is_removed() {
     let cache = Cache::empty();
     let mut child = starts(&cache, "print('never')");
     wait_until(&mut child, || holds(&cache, "runtime"));

@@ -186,7 +186,7 @@ fn resize(path: &Path, change_by: impl FnOnce(u64) -> u64) {
 }
 
 #[test]
-fn a_template_that_is_not_as_it_was_published_is_refused_and_the_list_says_why() {
+fn a_template_that_was_changed_is_refused_and_the_list_says_why() {
     let cache = Cache::copied();
     let path = cache.template();
     let good = cache.0.path().join("good");
@@ -403,7 +403,7 @@ exit $code";
 
 /// On such a file system, reading a page where the file has a hole allocates the page for good.
 #[test]
-fn a_template_on_a_disk_in_memory_does_not_grow_with_what_its_programs_use() {
+fn a_template_in_memory_does_not_grow_with_what_its_programs_use() {
     let cache = Cache::empty();
     let script = "\"$0\" template build || exit
 disk() { du --summarize --block-size=1K \"$XDG_CACHE_HOME/sandbox\" | cut -f 1; }

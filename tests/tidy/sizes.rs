@@ -1,4 +1,4 @@
-//! The lengths of functions and files.
+//! The lengths of functions, of their names, and of files.
 
 use crate::{File, Finding};
 use syn::spanned::Spanned;
@@ -7,20 +7,15 @@ use syn::{Block, ImplItemFn, ItemFn, Signature, TraitItemFn};
 
 const FUNCTION_MAX: usize = 70;
 const FILE_MAX: usize = 450;
+/// Characters of a name, which for a test is a sentence.
+const NAME_MAX: usize = 70;
 
 /// A function's name, and its first and its last line.
 type Function = (String, usize, usize);
 
 pub fn long_functions(file: &File) -> Vec<Finding> {
-    let functions = if file.ends_with("rs") {
-        rust(&file.text)
-    } else if file.is_python() {
-        python(&file.text)
-    } else {
-        braces(&file.text)
-    };
     let mut findings = Vec::new();
-    for (name, first, last) in functions {
+    for (name, first, last) in functions(file) {
         let length = last + 1 - first;
         if length > FUNCTION_MAX {
             let what = format!(
@@ -29,8 +24,25 @@ pub fn long_functions(file: &File) -> Vec<Finding> {
             );
             findings.push(Finding::new(&file.path, first, what));
         }
+        if name.len() > NAME_MAX {
+            let what = format!(
+                "the name {name} has {} characters: say it in {NAME_MAX} at most",
+                name.len()
+            );
+            findings.push(Finding::new(&file.path, first, what));
+        }
     }
     findings
+}
+
+fn functions(file: &File) -> Vec<Function> {
+    if file.ends_with("rs") {
+        rust(&file.text)
+    } else if file.is_python() {
+        python(&file.text)
+    } else {
+        braces(&file.text)
+    }
 }
 
 pub fn long_file(file: &File) -> Option<Finding> {
@@ -155,6 +167,17 @@ mod tests {
             )]
         );
         assert!(found(path, head, line, tail, 70).is_empty());
+    }
+
+    #[test]
+    fn a_long_name_is_found() {
+        let name = "a".repeat(71);
+        let file = |name: &str| File {
+            path: "a.rs".into(),
+            text: format!("fn {name}() {{}}\n"),
+        };
+        assert_eq!(long_functions(&file(&name)).len(), 1);
+        assert!(long_functions(&file(&name[1..])).is_empty());
     }
 
     #[test]

@@ -239,7 +239,7 @@ fn a_name_is_taken_once() {
 }
 
 #[test]
-fn force_replaces_files_and_links_and_adds_to_directories_but_removes_none() {
+fn force_replaces_files_and_links_and_removes_no_directory() {
     let host = Host::new();
     fs::create_dir_all(host.join("first/full")).unwrap();
     fs::write(host.join("first/full/kept"), "kept").unwrap();

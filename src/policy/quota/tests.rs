@@ -83,7 +83,7 @@ fn a_flood_of_one_client_does_not_hold_up_another() {
 }
 
 #[test]
-fn a_client_alone_leaves_half_of_the_places_to_others_unless_told_otherwise() {
+fn a_client_alone_leaves_half_of_the_places_to_others() {
     let (quota, now) = (quota(4, Client::default()), Instant::now());
     let mut flood: Vec<_> = (0..10)
         .map(|_| quota.admit("flood", now).unwrap())

@@ -29,6 +29,10 @@ pub struct Limits {
 /// under load; one that takes this long never comes up.
 pub const BOOT_LIMIT: Duration = Duration::from_secs(300);
 
+/// The most processes and threads that a limit can allow: the guest's kernel counts no more
+/// (PID_MAX_LIMIT).
+pub const PIDS_MAX: i64 = 4 << 20;
+
 /// How much a process gives up before it reads what a guest sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ConfineLevel {

@@ -34,8 +34,11 @@ fn command(mut whole: Command, verbs: &[String]) -> Result<Command, Error> {
     whole.build();
     let mut command = &whole;
     for verb in verbs {
-        command = command.find_subcommand(verb).ok_or_else(|| {
-            let others = command.get_subcommands().map(Command::get_name);
+        let shown = |command: &&Command| !command.is_hide_set();
+        let found = command.find_subcommand(verb).filter(shown);
+        command = found.ok_or_else(|| {
+            let others = command.get_subcommands().filter(shown);
+            let others = others.map(Command::get_name);
             Error::new(
                 Kind::Request,
                 format!("there is no command {}", verbs.join(" ")),

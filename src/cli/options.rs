@@ -1,7 +1,7 @@
 //! The options of `sandbox run`.
 
 use crate::files::{Get, Put};
-use crate::limits::ConfineLevel;
+use crate::limits::{ConfineLevel, PIDS_MAX};
 use crate::units::{Timeout, parse_memory, parse_size, parse_timeout};
 use clap::Args;
 use clap::builder::{BoolishValueParser, OsStringValueParser, TypedValueParser};
@@ -41,7 +41,7 @@ pub struct RunArgs {
     #[arg(long, env = "SANDBOX_MAX_OUTPUT", value_name = "SIZE", value_parser = parse_size, help_heading = LIMITS)]
     pub max_output: Option<u64>,
     /// Most processes and threads at once
-    #[arg(long, env = "SANDBOX_PIDS_LIMIT", value_name = "N", default_value = "256", value_parser = clap::value_parser!(u32).range(1..), help_heading = LIMITS)]
+    #[arg(long, env = "SANDBOX_PIDS_LIMIT", value_name = "N", default_value = "256", value_parser = clap::value_parser!(u32).range(1..=PIDS_MAX), help_heading = LIMITS)]
     pub pids_limit: u32,
     /// Set a variable of the program's environment, or pass on the one with this name
     #[arg(short, long, value_name = "NAME[=VALUE]", help_heading = PROGRAM)]

@@ -14,7 +14,7 @@ pub fn words(remedy: &Remedy) -> String {
         }
         Remedy::NameLanguage(known) => {
             return format!(
-                "there are {}; say with --lang if it is one of them",
+                "there are {}, of which --lang names one",
                 known.join(" and ")
             );
         }
@@ -106,14 +106,14 @@ mod tests {
 
     #[test]
     fn each_remedy_names_what_whoever_asked_can_change() {
-        let languages = || vec!["Python".to_owned(), "Bash".to_owned()];
+        let languages = || vec!["python".to_owned(), "bash".to_owned()];
         let table = [
             (Remedy::from("do this"), "do this", "do this"),
             (Remedy::GiveProgram, "after -c", "as code"),
             (Remedy::CheckProgramPath, "sandbox run -", "as code"),
             (
                 Remedy::NameLanguage(languages()),
-                "Python and Bash; say with --lang",
+                "python and bash, of which --lang",
                 "as language",
             ),
             (Remedy::PutDataIntoFile, "--put", "files"),

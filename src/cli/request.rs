@@ -163,7 +163,7 @@ fn environment(given: &[OsString], files: &[PathBuf]) -> Result<Vec<Vec<u8>>, Er
     };
     let mut words = Vec::new();
     for file in files {
-        words.extend(read_variables(file).map_err(unusable)?);
+        words.extend(read_variables(file)?);
     }
     words.extend_from_slice(given);
     let variables: Result<Vec<_>, _> = words.iter().map(|word| parse_variable(word)).collect();

@@ -3,6 +3,7 @@
 use crate::cli::messages::{Progress, say};
 use crate::image::{Image, store};
 use crate::kvm_mode::{self, Device};
+use crate::limits::PIDS_MAX;
 use crate::template::Store;
 use crate::template::TemplateSpec;
 use crate::template::builder;
@@ -21,7 +22,7 @@ pub enum Verb {
         #[arg(short, long, env = "SANDBOX_MEMORY", value_name = "SIZE", default_value = "256M", value_parser = parse_memory)]
         memory: u64,
         /// Most processes and threads at once, as for run
-        #[arg(long, env = "SANDBOX_PIDS_LIMIT", value_name = "N", default_value = "256", value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(long, env = "SANDBOX_PIDS_LIMIT", value_name = "N", default_value = "256", value_parser = clap::value_parser!(u32).range(1..=PIDS_MAX))]
         pids_limit: u32,
         /// For programs that run as the guest's root
         #[arg(long)]

@@ -62,11 +62,15 @@ pub fn parse_variable(word: &OsStr) -> Result<Option<Vec<u8>>, String> {
 /// Reads a file with a variable on each line, as `parse_variable` takes it; lines that are empty or
 /// begin with # are left out. If there is a NUL in the file, each variable ends with a NUL instead,
 /// and is taken as it is, so that values may have many lines.
-pub fn read_variables(path: &Path) -> Result<Vec<OsString>, String> {
+pub fn read_variables(path: &Path) -> Result<Vec<OsString>, Error> {
     let content = fs::read(path).map_err(|error| {
-        format!(
-            "the file of variables {} cannot be read: {error}",
-            path.display()
+        Error::new(
+            Kind::File,
+            format!(
+                "the file of variables {} cannot be read: {error}",
+                path.display()
+            ),
+            "check the path and its permissions",
         )
     })?;
     if content.contains(&0) {

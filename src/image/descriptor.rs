@@ -5,6 +5,7 @@ use crate::image::Language;
 use crate::text::toml_error;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
@@ -75,6 +76,10 @@ impl Image {
             ));
         }
         image.languages.iter().try_for_each(Language::check)?;
+        let mut names = BTreeSet::new();
+        if let Some(twice) = image.languages.iter().find(|its| !names.insert(&its.name)) {
+            return Err(format!("it has the language {} twice", twice.name));
+        }
         Ok(image)
     }
 
@@ -95,10 +100,10 @@ impl Image {
         self.languages.iter().find(|language| language.name == name)
     }
 
-    /// Returns the titles of its languages.
-    pub fn titles(&self) -> Vec<String> {
-        let titles = self.languages.iter().map(|language| language.title.clone());
-        titles.collect()
+    /// Returns the names of its languages.
+    pub fn names(&self) -> Vec<String> {
+        let names = self.languages.iter().map(|language| language.name.clone());
+        names.collect()
     }
 }
 
@@ -109,7 +114,7 @@ mod tests {
     #[test]
     fn the_image_that_is_built_in_has_the_languages_of_the_manual() {
         let image = Image::built_in();
-        assert_eq!(image.titles(), ["Python", "Bash"]);
+        assert_eq!(image.names(), ["python", "bash"]);
         assert_eq!(image.default_language().name, "python");
         assert_eq!(image.warm_language().name, "python");
     }
@@ -122,6 +127,7 @@ mod tests {
             ("name = \"bash\"", "name = \"\"", "name"),
             ("{file}", "{path}", "{path}"),
             ("stdin = [\"python3\", \"-\"]", "stdin = []", "stdin"),
+            ("name = \"bash\"", "name = \"python\"", "twice"),
             ("title = \"Bash\"", "titel = \"Bash\"", "titel"),
         ] {
             assert!(text.contains(from), "{from}");

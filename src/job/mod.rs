@@ -228,7 +228,7 @@ fn known<'a>(image: &'a Image, name: &str) -> Result<&'a Language, Error> {
         Error::new(
             Kind::Request,
             format!("the image {} has no language {name}", image.name),
-            Remedy::NameLanguage(image.titles()),
+            Remedy::NameLanguage(image.names()),
         )
     })
 }
@@ -359,7 +359,7 @@ mod tests {
         };
         let error = make(parts).unwrap_err();
         assert!(error.message.contains("no language cobol"), "{error}");
-        let known = vec!["Python".into(), "Bash".into()];
+        let known = vec!["python".into(), "bash".into()];
         assert_eq!(error.remedy, Remedy::NameLanguage(known));
     }
 

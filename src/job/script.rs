@@ -98,7 +98,7 @@ fn unknown(image: &Image, path: &Path, shebang: &Shebang) -> Error {
             path.display(),
             String::from_utf8_lossy(shebang.name).escape_debug()
         ),
-        Remedy::NameLanguage(image.titles()),
+        Remedy::NameLanguage(image.names()),
     )
 }
 

@@ -53,7 +53,7 @@ fn a_language_that_no_image_has_is_told_with_those_that_there_are() {
         &output,
         125,
         "no language cobol",
-        "Python and Bash and Shout",
+        "python and bash and shout",
     );
     here.write("a", b"#!/usr/bin/cobol\n");
     let output = run_shouting(&here, &["a"], b"");

@@ -76,5 +76,5 @@ fn a_run_that_cannot_be_says_what_to_do() {
     assert!(error.to_string().contains("not a KVM device"), "{error}");
     let cobol = builder().language("cobol").build().unwrap();
     let remedy = cobol.run("pass").unwrap_err().remedy();
-    assert!(remedy.contains("Python, Bash"), "{remedy}");
+    assert!(remedy.contains("python, bash"), "{remedy}");
 }

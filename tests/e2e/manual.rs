@@ -107,7 +107,12 @@ fn a_manual_page_names_every_variable_that_stands_for_an_option() {
 fn a_manual_page_of_nothing_is_refused_with_what_there_is() {
     let output = finish(&mut sandbox(&["man", "nothing"]), b"");
     assert_eq!(exit_code(output.status), 125);
-    assert!(text(&output.stderr).contains("run, template"), "{output:?}");
+    let said = text(&output.stderr);
+    assert!(said.contains("run, template"), "{said}");
+    // A worker is started by this program alone.
+    assert!(!said.contains("worker"), "{said}");
+    let output = finish(&mut sandbox(&["man", "worker"]), b"");
+    assert_eq!(exit_code(output.status), 125);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Options from the environment: each is obeyed, and the command line takes precedence.
 
-use crate::common::{Cache, PYTHON, binary, finish, text};
+use crate::common::{Cache, PYTHON, binary, finish, sandbox, text};
 use sandbox::record::Record;
 
 /// Returns the record of a run of this code, with this variable and these options.
@@ -65,6 +65,12 @@ os._exit(0)
     };
     assert!(children(&[]) < 8);
     assert_eq!(children(&["--pids-limit", "256"]), 12);
+    // The guest's kernel counts no more than 4 Mi of them.
+    for (limit, is_refused) in [("4194304", false), ("4194305", true), ("0", true)] {
+        let refused = finish(&mut sandbox(&["run", "--pids-limit", limit]), b"");
+        let said = text(&refused.stderr);
+        assert_eq!(said.contains("invalid value"), is_refused, "{said}");
+    }
 }
 
 #[test]

@@ -97,6 +97,8 @@ pub enum Destination {
     Taken,
     /// There is a directory.
     Directory,
+    /// There is a device, a pipe or a socket.
+    Special,
     /// The destination has no name.
     Nameless,
     /// The destination cannot be written to.

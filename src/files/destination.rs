@@ -5,6 +5,7 @@ use crate::files::{Get, unusable};
 use crate::job::resolve;
 use nix::unistd::{AccessFlags, access};
 use std::ffi::{OsStr, OsString};
+use std::fs::FileType;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -51,15 +52,30 @@ pub fn destinations(gets: &[Get], workdir: &[u8], force: bool) -> Result<Vec<Des
                 Remedy::ChooseDestination(Fault::Shared),
             ));
         }
-        if !force && destination.path().symlink_metadata().is_ok() {
-            return Err(unusable(
-                format!("{shown} is there already"),
-                Remedy::ChooseDestination(Fault::Taken),
-            ));
+        if let Ok(there) = destination.path().symlink_metadata() {
+            check_taken(&shown.to_string(), there.file_type(), force)?;
         }
         found.push(destination);
     }
     Ok(found)
+}
+
+/// Checks whether a file that is there may be replaced: with force, but never what is no file, such as
+/// /dev/null.
+fn check_taken(shown: &str, there: FileType, force: bool) -> Result<(), Error> {
+    if !(there.is_file() || there.is_dir() || there.is_symlink()) {
+        return Err(unusable(
+            format!("{shown} is a device, a pipe or a socket, which is never replaced"),
+            Remedy::ChooseDestination(Fault::Special),
+        ));
+    }
+    match force {
+        true => Ok(()),
+        false => Err(unusable(
+            format!("{shown} is there already"),
+            Remedy::ChooseDestination(Fault::Taken),
+        )),
+    }
 }
 
 /// Returns the place where cp(1) would put it: into a directory that exists, under its own name.

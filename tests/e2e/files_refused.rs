@@ -55,6 +55,22 @@ fn files_that_the_guest_cannot_make_are_an_error_with_a_remedy() {
 }
 
 #[test]
+fn no_force_replaces_a_device_a_pipe_or_a_socket() {
+    let here = Here::new();
+    mkfifo(&here.path("fifo"), Mode::S_IRWXU).unwrap();
+    for path in ["fifo", "/dev/null"] {
+        let get = format!("a:{path}");
+        let mut command = here.command(&["--force", "--get", &get], "open('a', 'w')");
+        let output = finish(&mut command, b"");
+        let stderr = text(&output.stderr);
+        assert_eq!(exit_code(output.status), 125, "{stderr}");
+        assert!(stderr.contains("which is never replaced"), "{stderr}");
+        let there = fs::symlink_metadata(here.path(path)).unwrap();
+        assert!(!there.is_file(), "{path}");
+    }
+}
+
+#[test]
 fn what_is_on_the_host_is_not_replaced_without_force() {
     let here = Here::new();
     here.write("out", b"old");

@@ -7,6 +7,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -58,7 +59,8 @@ fn files_that_the_guest_cannot_make_are_an_error_with_a_remedy() {
 fn no_force_replaces_a_device_a_pipe_or_a_socket() {
     let here = Here::new();
     mkfifo(&here.path("fifo"), Mode::S_IRWXU).unwrap();
-    for path in ["fifo", "/dev/null"] {
+    let _listener = UnixListener::bind(here.path("socket")).unwrap();
+    for path in ["fifo", "socket"] {
         let get = format!("a:{path}");
         let mut command = here.command(&["--force", "--get", &get], "open('a', 'w')");
         let output = finish(&mut command, b"");

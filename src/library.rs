@@ -5,10 +5,9 @@
 
 use crate::error::{self, Kind, Remedy};
 use crate::files::{Put, PutContent};
-use crate::image::Image;
 use crate::job::Source;
 use crate::kvm_mode::{Choice, Device};
-use crate::limits::{BOOT_LIMIT, ConfineLevel, Limits};
+use crate::limits::{BOOT_LIMIT, Limits};
 use crate::outcome::Outcome;
 use crate::process;
 use crate::run::{Report, Request};
@@ -55,9 +54,7 @@ pub struct Builder {
 
 #[derive(Debug, Clone)]
 struct Settings {
-    memory: u64,
-    timeout: Option<Duration>,
-    max_output: u64,
+    limits: Limits,
     language: Option<String>,
     files: Vec<Put>,
     env: Vec<Vec<u8>>,
@@ -99,9 +96,11 @@ impl Sandbox {
         Builder {
             binary: None,
             settings: Settings {
-                memory: 256 << 20,
-                timeout: Some(Duration::from_secs(60)),
-                max_output: 8 << 20,
+                limits: Limits {
+                    // There is none to give.
+                    input: 0,
+                    ..Limits::default()
+                },
                 language: None,
                 files: Vec::new(),
                 env: Vec::new(),
@@ -143,37 +142,15 @@ impl Sandbox {
     fn request(&self, source: Source) -> Request {
         let settings = &self.settings;
         Request {
-            source,
-            image: Image::built_in().clone(),
             language: settings.language.clone(),
-            arguments: Vec::new(),
             env: settings.env.clone(),
             puts: settings.files.clone(),
-            gets: Vec::new(),
-            force: false,
-            workdir: guest::WORKDIR.into(),
-            limits: Limits {
-                memory: settings.memory,
-                boot: BOOT_LIMIT,
-                timeout: settings.timeout,
-                max_output: settings.max_output,
-                input: 0,
-                fetch_count: 0,
-                fetch_size: 0,
-                pids: 256,
-            },
-            root: false,
+            limits: settings.limits.clone(),
             kvm: Device {
                 path: settings.kvm.clone(),
                 choice: Choice::Auto,
             },
-            show_console: false,
-            fresh: false,
-            verify: false,
-            confine: ConfineLevel::Auto,
-            capture: true,
-            record: None,
-            tells: false,
+            ..Request::of(source)
         }
     }
 }
@@ -187,19 +164,19 @@ impl Builder {
 
     /// Sets the size of each machine's memory in bytes, a multiple of 2 MiB.
     pub fn memory(mut self, bytes: u64) -> Self {
-        self.settings.memory = bytes;
+        self.settings.limits.memory = bytes;
         self
     }
 
     /// Sets the limit on the wall-clock time of a program.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.settings.timeout = Some(timeout);
+        self.settings.limits.timeout = Some(timeout);
         self
     }
 
     /// Sets how many bytes are kept of each output stream.
     pub fn max_output(mut self, bytes: u64) -> Self {
-        self.settings.max_output = bytes;
+        self.settings.limits.max_output = bytes;
         self
     }
 
@@ -237,7 +214,7 @@ impl Builder {
         let wrong = |message: &str, remedy: &str| {
             Err(Error(error::Error::new(Kind::Request, message, remedy)))
         };
-        let memory = self.settings.memory;
+        let memory = self.settings.limits.memory;
         if memory < 64 << 20 || !memory.is_multiple_of(2 << 20) {
             return wrong(
                 "a machine cannot have that much memory",

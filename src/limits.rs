@@ -29,6 +29,29 @@ pub struct Limits {
 /// under load; one that takes this long never comes up.
 pub const BOOT_LIMIT: Duration = Duration::from_secs(300);
 
+/// The limits of a run for which none are given.
+pub const DEFAULT_MEMORY: u64 = 256 << 20;
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+pub const DEFAULT_PIDS: u32 = 256;
+/// The limit of each output stream for a reader that holds all of it at once.
+pub const DEFAULT_CAPTURE: u64 = 8 << 20;
+
+impl Default for Limits {
+    /// Returns the limits of a run for which none are given, whose output is kept. No files are fetched.
+    fn default() -> Self {
+        Self {
+            memory: DEFAULT_MEMORY,
+            boot: BOOT_LIMIT,
+            timeout: Some(DEFAULT_TIMEOUT),
+            max_output: DEFAULT_CAPTURE,
+            input: u64::MAX,
+            fetch_count: 0,
+            fetch_size: 0,
+            pids: DEFAULT_PIDS,
+        }
+    }
+}
+
 /// The most processes and threads that a limit can allow: the guest's kernel counts no more
 /// (PID_MAX_LIMIT).
 pub const PIDS_MAX: i64 = 4 << 20;

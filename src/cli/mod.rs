@@ -27,7 +27,7 @@ use exit_code::{EXIT_OURS, EXIT_SIGNALED};
 use messages::explain;
 use nix::fcntl::{FcntlArg, fcntl};
 use remedies::words;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 /// The text after all options of `sandbox run`. Paragraphs are wrapped where they are printed.
@@ -152,10 +152,12 @@ pub fn main() -> u8 {
 
 /// Runs what is asked for over the socket with this number.
 fn worker(socket: RawFd) -> Result<u8> {
+    // SAFETY: nothing has been opened or closed since this process began, so it stays as it is until it
+    // is taken, below.
+    fcntl(unsafe { BorrowedFd::borrow_raw(socket) }, FcntlArg::F_GETFD)
+        .context("a worker is started by another process of this program, with a socket")?;
     // SAFETY: whoever starts a worker leaves the socket open for it, and nothing else has it.
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-    fcntl(&socket, FcntlArg::F_GETFD)
-        .context("a worker is started by another process of this program, with a socket")?;
     serve(socket, |ended| match ended {
         Ended::Report(report) => exit_code::of_report(report),
         Ended::Failed(error) => exit_code::of_kind(error.kind),
@@ -177,10 +179,23 @@ fn refuse(error: &clap::Error) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::Limits;
 
     #[test]
     fn every_option_is_well_formed() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn limits_that_are_not_given_are_those_of_all_doors() {
+        let cli = Cli::parse_from(["sandbox", "run", "a.py"]);
+        let Verb::Run(args) = cli.command else {
+            panic!("it is another verb");
+        };
+        let limits = Limits::default();
+        assert_eq!(args.memory, limits.memory);
+        assert_eq!(args.timeout.0, limits.timeout);
+        assert_eq!(args.pids_limit, limits.pids);
     }
 }

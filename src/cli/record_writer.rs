@@ -121,7 +121,7 @@ fn writable(number: RawFd) -> Result<BorrowedFd<'static>, Error> {
 }
 
 /// Puts the error into the record, with the remedy in the words of the command line.
-pub fn told((mut record, error): (Record, Option<Error>)) -> Record {
+pub fn in_words((mut record, error): (Record, Option<Error>)) -> Record {
     record.error = error.map(|error| Failure {
         remedy: words(&error.remedy),
         message: error.message,

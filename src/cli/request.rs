@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Remedy};
 use crate::image::Image;
 use crate::job::{Source, name, read_code, resolve, source_named};
 use crate::kvm_mode::Device;
-use crate::limits::{BOOT_LIMIT, Limits};
+use crate::limits::{BOOT_LIMIT, DEFAULT_CAPTURE, Limits};
 use crate::policy::{Ceiling, Grant, LimitExceeded, Requested, ResourceRequest};
 use crate::run::Request;
 use anyhow::Result;
@@ -19,9 +19,6 @@ use std::path::PathBuf;
 
 /// The default limit on the bytes of an output stream that are passed on.
 const PASSED_ON: u64 = 1 << 30;
-/// The default limit on the bytes of an output stream that are kept for a record, whose reader holds
-/// all of it at once.
-pub const CAPTURED: u64 = 8 << 20;
 
 /// Options of `sandbox run` that somebody gave, on the command line or in the environment.
 pub struct Given<'a>(pub Option<&'a ArgMatches>);
@@ -43,7 +40,11 @@ fn grant(
     env: &[Vec<u8>],
     ceiling: &Ceiling,
 ) -> Result<Grant, LimitExceeded> {
-    let default_output = if args.json { CAPTURED } else { PASSED_ON };
+    let default_output = if args.json {
+        DEFAULT_CAPTURE
+    } else {
+        PASSED_ON
+    };
     ceiling.grant(&ResourceRequest {
         memory: given.ask("memory", args.memory),
         timeout: given.ask("timeout", args.timeout.0),

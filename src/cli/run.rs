@@ -5,7 +5,7 @@ use crate::cli::admission::Admission;
 use crate::cli::exit_code;
 use crate::cli::messages::{Progress, code_of, describe, explain, say, tell};
 use crate::cli::options::RunArgs;
-use crate::cli::record_writer::{Writer, told};
+use crate::cli::record_writer::{Writer, in_words};
 use crate::cli::request::{Given, request};
 use crate::cli::supervisor::{Supervised, supervise};
 use crate::kvm_mode::Device;
@@ -22,7 +22,7 @@ use std::time::Instant;
 /// Runs a program as the options say; returns the exit code.
 pub fn run_verb(args: RunArgs, matches: &ArgMatches, kvm: Device) -> Result<u8> {
     let began = Instant::now();
-    let told_of = Told::of(&args);
+    let verbosity = Verbosity::of(&args);
     let memory = args.memory;
     let writer = Writer::open(args.json, args.json_status_fd)?;
     let given = Given(matches.subcommand_matches("run"));
@@ -39,7 +39,7 @@ pub fn run_verb(args: RunArgs, matches: &ArgMatches, kvm: Device) -> Result<u8> 
     let mut record = None;
     // The log comes first: who does not read what is told must not keep it waiting.
     if let Some((admission, usage)) = admission.zip(usage) {
-        let mut made = told(match &result {
+        let mut made = in_words(match &result {
             Ok(report) => record_of::report(report.clone()),
             Err(error) => record_of::failure(error, memory, began.elapsed()),
         });
@@ -51,12 +51,12 @@ pub fn run_verb(args: RunArgs, matches: &ArgMatches, kvm: Device) -> Result<u8> 
             Err(error) => result = Err(error),
         }
     }
-    let code = told_of.tell(&result, signals.as_ref())?;
+    let code = verbosity.tell(&result, signals.as_ref())?;
     let Some(writer) = writer else {
         return Ok(code);
     };
     let record = record.unwrap_or_else(|| {
-        told(match result {
+        in_words(match result {
             Ok(report) => record_of::report(report),
             Err(error) => record_of::failure(&error, memory, began.elapsed()),
         })
@@ -159,13 +159,13 @@ fn run_elsewhere(request: Request, mut admission: Admission, progress: Progress)
 
 /// The options that decide what is told on standard error.
 #[derive(Clone, Copy)]
-struct Told {
+struct Verbosity {
     json: bool,
     quiet: bool,
     verbose: bool,
 }
 
-impl Told {
+impl Verbosity {
     fn of(args: &RunArgs) -> Self {
         Self {
             json: args.json,

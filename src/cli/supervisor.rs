@@ -215,17 +215,16 @@ mod tests {
 
     const TOLD: &str = r#"echo '{"Ended":{"Interrupted":15}}'"#;
 
-    /// Runs a script in place of a worker, asks it to stop once it is up, and returns how it ended.
-    fn stopped(script: &str) -> Exit {
+    /// Returns a supervisor of a script, which is run in place of a worker.
+    fn supervisor_of(script: &str, stderr: Stdio) -> Supervisor<'static> {
         let (socket, its) = UnixStream::pair().unwrap();
-        let (mut up, its_up) = pipe().unwrap();
         let child = Command::new("sh")
             .args(["-c", script])
             .stdout(OwnedFd::from(its))
-            .stderr(its_up)
+            .stderr(stderr)
             .spawn()
             .unwrap();
-        let mut supervisor = Supervisor {
+        Supervisor {
             worker: Worker {
                 child,
                 channel: Channel::new(socket, 100),
@@ -233,12 +232,18 @@ mod tests {
             },
             signals: Signals::watch().unwrap(),
             asked: BTreeSet::new(),
-            gate: &mut |_| unreachable!("it asks nothing"),
+            gate: Box::leak(Box::new(|_| unreachable!("it asks nothing"))),
             progress: Progress { quiet: true },
             refused: None,
             told: None,
             inspected: false,
-        };
+        }
+    }
+
+    /// Runs a script in place of a worker, asks it to stop once it is up, and returns how it ended.
+    fn stopped(script: &str) -> Exit {
+        let (mut up, its_up) = pipe().unwrap();
+        let mut supervisor = supervisor_of(script, its_up.into());
         up.read_exact(&mut [0]).unwrap();
         // The signal goes to this thread, which has blocked it.
         raise(Signal::SIGTERM).unwrap();
@@ -278,26 +283,7 @@ mod tests {
 
     #[test]
     fn a_process_that_tells_more_than_any_worker_is_ended() {
-        let (socket, its) = UnixStream::pair().unwrap();
-        let child = Command::new("sh")
-            .args(["-c", "exec yes"])
-            .stdout(OwnedFd::from(its))
-            .spawn()
-            .unwrap();
-        let mut supervisor = Supervisor {
-            worker: Worker {
-                child,
-                channel: Channel::new(socket, 100),
-                began: Instant::now(),
-            },
-            signals: Signals::watch().unwrap(),
-            asked: BTreeSet::new(),
-            gate: &mut |_| unreachable!("it asks nothing"),
-            progress: Progress { quiet: true },
-            refused: None,
-            told: None,
-            inspected: false,
-        };
+        let mut supervisor = supervisor_of("exec yes", Stdio::null());
         supervisor.listen().unwrap();
         let exit = process::ended(supervisor.worker.pid()).unwrap();
         assert_eq!(exit.status, Err(Signal::SIGKILL as i32));

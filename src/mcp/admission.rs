@@ -2,7 +2,7 @@
 //! it.
 
 use crate::audit::{self, Code, Event, Files, Limits, Log, Refusal, Start, Usage, shortened};
-use crate::limits::ConfineLevel;
+use crate::limits::{ConfineLevel, DEFAULT_MEMORY, DEFAULT_PIDS, DEFAULT_TIMEOUT};
 use crate::log::say;
 use crate::mcp::tool::arguments::{Arguments, Wrong};
 use crate::policy::{
@@ -17,9 +17,6 @@ use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 
-const TIMEOUT: Duration = Duration::from_secs(60);
-const MEMORY: u64 = 256 << 20;
-const PIDS: u32 = 256;
 /// The most bytes of each output stream that are kept.
 const OUTPUT_MAX: u64 = 1 << 20;
 
@@ -92,13 +89,13 @@ impl Governor {
             .run
             .timeout
             .map_or(most, |time| time.0.as_secs_f64().min(most));
-        (TIMEOUT.as_secs_f64().min(most), most)
+        (DEFAULT_TIMEOUT.as_secs_f64().min(most), most)
     }
 
     pub fn mebibytes(&self, most: u64) -> (u64, u64) {
         let allowed = self.policy.run.memory_max();
         let most = allowed.map_or(most, |size| (size >> 20).min(most));
-        ((MEMORY >> 20).min(most), most)
+        ((DEFAULT_MEMORY >> 20).min(most), most)
     }
 
     /// Grants the run its limits and queues it for a place.
@@ -167,13 +164,13 @@ impl Governor {
         run.grant(&ResourceRequest {
             memory: arguments
                 .memory()
-                .map_or(Requested::Default(MEMORY), Requested::Given),
+                .map_or(Requested::Default(DEFAULT_MEMORY), Requested::Given),
             timeout: match arguments.timeout() {
                 Some(timeout) => Requested::Given(Some(timeout)),
-                None => Requested::Default(Some(TIMEOUT)),
+                None => Requested::Default(Some(DEFAULT_TIMEOUT)),
             },
             output: Requested::Default(OUTPUT_MAX),
-            pids: Requested::Default(PIDS),
+            pids: Requested::Default(DEFAULT_PIDS),
             confine: Requested::Default(ConfineLevel::Auto),
             root: false,
             language: Some(arguments.language.as_str()),

@@ -3,10 +3,9 @@
 use crate::audit::Usage;
 use crate::error::Error;
 use crate::files::{Get, Put, PutContent};
-use crate::image::Image;
 use crate::job::Source;
 use crate::kvm_mode::Device;
-use crate::limits::{BOOT_LIMIT, Limits};
+use crate::limits::Limits;
 use crate::log::say;
 use crate::mcp::tool::arguments::Arguments;
 use crate::mcp::tool::remedies::words;
@@ -127,8 +126,9 @@ impl Run {
                     say(&format!("{error:#}"));
                     kill(&child);
                 }
+                let memory = spec.request.limits.memory;
                 drop(spec);
-                let ended = attend(&child, channel, began, workspace);
+                let ended = attend(&child, channel, began, memory, workspace);
                 // If nobody receives this, the caller no longer waits.
                 tell_ended.send(ended).unwrap_or_default();
             })
@@ -164,11 +164,12 @@ fn kill(child: &Mutex<Child>) {
     lock(child).kill().unwrap_or_default();
 }
 
-/// Follows a worker to its end.
+/// Follows a worker, whose guest has so many bytes of memory, to its end.
 fn attend(
     child: &Mutex<Child>,
     mut channel: Channel,
     began: Instant,
+    memory: u64,
     workspace: Workspace,
 ) -> Result<Ended> {
     let pid = Pid::from_raw(lock(child).id() as i32);
@@ -180,7 +181,6 @@ fn attend(
     let exit = process::ended(pid)?;
     lock(child).wait().context("waiting for a process")?;
     let is_told = told.is_some() && exit.status.is_ok();
-    let memory = workspace.memory;
     let (mut record, error) = match client::ended(told, &exit) {
         worker::Ended::Report(report) => record_of::report(*report),
         worker::Ended::Failed(error) => record_of::failure(&error.into(), memory, began.elapsed()),
@@ -212,8 +212,6 @@ fn lock(child: &Mutex<Child>) -> std::sync::MutexGuard<'_, Child> {
 /// A private directory for the files that a run leaves; removed when this is dropped.
 pub struct Workspace {
     path: PathBuf,
-    /// The bytes of memory that the run's guest may have.
-    memory: u64,
 }
 
 impl Workspace {
@@ -221,12 +219,12 @@ impl Workspace {
         &self.path
     }
 
-    pub fn create(path: PathBuf, memory: u64) -> Result<Self> {
+    pub fn create(path: PathBuf) -> Result<Self> {
         DirBuilder::new()
             .mode(0o700)
             .create(&path)
             .with_context(|| format!("making {}", path.display()))?;
-        Ok(Self { path, memory })
+        Ok(Self { path })
     }
 
     /// Returns the request for a run whose files are left in here.
@@ -244,34 +242,24 @@ impl Workspace {
             host: Some(self.path.join(format!("get-{number}"))),
         });
         Request {
-            source: Source::Code(arguments.code.clone().into()),
-            image: Image::built_in().clone(),
             language: Some(arguments.language.to_string()),
             arguments: arguments.args.iter().map(Into::into).collect(),
             env: arguments.variables().into_iter().map(Vec::from).collect(),
             puts: puts.collect(),
             gets: gets.collect(),
-            force: false,
-            workdir: guest::WORKDIR.into(),
             limits: Limits {
                 memory: grant.memory,
-                boot: BOOT_LIMIT,
                 timeout: grant.timeout,
                 max_output: grant.output,
-                input: u64::MAX,
                 fetch_count: grant.files.count.unwrap_or(u64::MAX),
                 fetch_size: grant.files.size.map_or(u64::MAX, |size| size.0),
                 pids: grant.pids,
+                ..Limits::default()
             },
-            root: false,
             kvm: kvm.clone(),
-            show_console: false,
-            fresh: false,
-            verify: false,
             confine: grant.confine,
-            capture: true,
-            record: None,
             tells: true,
+            ..Request::of(Source::Code(arguments.code.clone().into()))
         }
     }
 }

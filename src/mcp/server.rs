@@ -125,7 +125,7 @@ impl Server {
     ) -> Ended {
         let execution = async {
             let directory = self.shared.directory.join(random::unguessable_id()?);
-            let workspace = Workspace::create(directory, grant.memory)?;
+            let workspace = Workspace::create(directory)?;
             let mut run = Run::start(workspace, arguments, grant, &self.shared.kvm).await?;
             tokio::select! {
                 ended = run.ended() => ended,

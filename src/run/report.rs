@@ -59,7 +59,8 @@ impl Report {
         });
         let lists = [&self.fetched.missing, &self.fetched.left_out];
         let lists_agree = lists.iter().all(|list| list.first.len() <= list.count);
-        has_signal && output_agrees && lists_agree
+        let files = &self.fetched.files;
+        has_signal && output_agrees && lists_agree && files.first.len() <= files.count
     }
 
     /// Returns why the program's own end does not count, if that is so.

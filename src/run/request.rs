@@ -4,7 +4,7 @@ use crate::agent::Sink;
 use crate::files::{Get, Put};
 use crate::image::Image;
 use crate::job::{Job, Source};
-use crate::kvm_mode::Device;
+use crate::kvm_mode::{Choice, Device};
 use crate::limits::{ConfineLevel, Limits};
 use crate::template::TemplateSpec;
 use crate::wire::Bytes;
@@ -59,6 +59,35 @@ pub struct Request {
 }
 
 impl Request {
+    /// Returns the request for a run of this program and nothing else, on `/dev/kvm`, with its output
+    /// kept.
+    pub fn of(source: Source) -> Self {
+        Self {
+            source,
+            image: Image::built_in().clone(),
+            language: None,
+            arguments: Vec::new(),
+            env: Vec::new(),
+            puts: Vec::new(),
+            gets: Vec::new(),
+            force: false,
+            workdir: guest::WORKDIR.into(),
+            limits: Limits::default(),
+            root: false,
+            kvm: Device {
+                path: "/dev/kvm".into(),
+                choice: Choice::Auto,
+            },
+            show_console: false,
+            fresh: false,
+            verify: false,
+            confine: ConfineLevel::Auto,
+            capture: true,
+            record: None,
+            tells: false,
+        }
+    }
+
     /// Chooses how the program gets its machine. A restored machine has no boot to show on the
     /// console.
     pub(crate) fn path(&self, job: &Job) -> Path {

@@ -3,11 +3,9 @@
 
 use crate::agent::until;
 use crate::common::{Cache, exit_code, start, text};
-use sandbox::image::Image;
 use sandbox::job::Source;
-use sandbox::kvm_mode::{Choice, Device};
 use sandbox::limits::ConfineLevel;
-use sandbox::limits::{BOOT_LIMIT, Limits};
+use sandbox::limits::Limits;
 use sandbox::outcome::Outcome;
 use sandbox::run::{Request, prepare, run};
 use sandbox::template::builder::Listener;
@@ -113,38 +111,14 @@ fn many_runs_in_one_process() {
         return;
     };
     let request = Request {
-        source: Source::Code("pass".into()),
-        image: Image::built_in().clone(),
-        language: None,
-        arguments: Vec::new(),
-        env: Vec::new(),
-        puts: Vec::new(),
-        gets: Vec::new(),
-        force: false,
-        workdir: guest::WORKDIR.into(),
         limits: Limits {
-            memory: 256 << 20,
-            boot: BOOT_LIMIT,
             timeout: Some(Duration::from_secs(300)),
-            max_output: 1 << 20,
-            input: u64::MAX,
-            fetch_count: 0,
-            fetch_size: 0,
-            pids: 256,
+            ..Limits::default()
         },
-        root: false,
-        kvm: Device {
-            path: "/dev/kvm".into(),
-            choice: Choice::Auto,
-        },
-        show_console: false,
-        fresh: false,
-        verify: false,
-        // Of which nothing could be taken back.
+        // In a process that lives on, nothing of it could be taken back.
         confine: ConfineLevel::Off,
         capture: false,
-        record: None,
-        tells: false,
+        ..Request::of(Source::Code("pass".into()))
     };
     let run = || {
         let (report, _) = run(&request, prepare(&request).unwrap(), &mut Nobody).unwrap();

@@ -345,9 +345,9 @@ fn a_machine_that_is_booted_for_it_tells_the_same() {
     assert_eq!(records[0][2]["type"], "ZeroDivisionError");
 }
 
-/// Prints all that a shell can know of how it was started. No pipeline lists its descriptors: for a
-/// moment, the shell would have those of the pipe.
-const STATE: &str = "echo $0 $# $1 $- $PWD $BASH; trap; ulimit -a; umask; env; set -o; shopt; ls -l /proc/$$/fd >/tmp/fd; sed 's/.* //' /tmp/fd; grep Sig[BIC] /proc/$$/status; tr '\\0' ' ' </proc/$$/cmdline";
+/// Prints all that a shell can know of how it was started. No pipeline lists its descriptors, and no
+/// child its signals: for a moment, the shell would have those of the pipe, and block some.
+const STATE: &str = "echo $0 $# $1 $- $PWD $BASH; trap; ulimit -a; umask; env; set -o; shopt; ls -l /proc/$$/fd >/tmp/fd; sed 's/.* //' /tmp/fd; while read -r line; do case $line in Sig[BIC]*) echo \"$line\";; esac; done </proc/$$/status; tr '\\0' ' ' </proc/$$/cmdline";
 
 #[test]
 fn a_shell_starts_as_in_a_machine_of_its_own() {

@@ -1,5 +1,5 @@
 //! The entry point, and the only place that exits.
 
 fn main() -> std::process::ExitCode {
-    sandbox::cli::main().into()
+    sandbox::main().into()
 }

@@ -1,6 +1,8 @@
 //! What the documents claim: each test that they name is there. For `…` in a name, anything may be.
 
-use sandbox::cli::exit_code::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_OURS, EXIT_TIMEOUT};
+use sandbox::internals::cli::exit_code::{
+    EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_OURS, EXIT_TIMEOUT,
+};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -67,13 +69,13 @@ fn generated(document: &str, content: &str) {
 
 #[test]
 fn the_published_schema_is_that_of_the_records() {
-    let schema = serde_json::to_string_pretty(&sandbox::record::schema()).unwrap();
+    let schema = serde_json::to_string_pretty(&sandbox::internals::record::schema()).unwrap();
     generated("docs/record.schema.json", &(schema + "\n"));
 }
 
 #[test]
 fn the_published_schema_is_that_of_policies_and_the_example_holds_to_it() {
-    let schema = serde_json::to_value(sandbox::policy::schema()).unwrap();
+    let schema = serde_json::to_value(sandbox::internals::policy::schema()).unwrap();
     let text = serde_json::to_string_pretty(&schema).unwrap();
     generated("docs/policy.schema.json", &(text + "\n"));
     let example: serde_json::Value = toml::from_str(&document("examples/policy.toml")).unwrap();
@@ -88,7 +90,7 @@ fn the_published_schema_is_that_of_policies_and_the_example_holds_to_it() {
 #[test]
 fn each_key_of_a_policy_is_explained() {
     let text = document("docs/policy.md");
-    let schema = serde_json::to_value(sandbox::policy::schema()).unwrap();
+    let schema = serde_json::to_value(sandbox::internals::policy::schema()).unwrap();
     for definition in ["Ceiling", "Files", "Server", "Client", "Audit"] {
         let properties = schema["$defs"][definition]["properties"].as_object();
         for key in properties.unwrap().keys() {
@@ -118,7 +120,7 @@ fn document(name: &str) -> String {
 
 /// The values of an enum in the schema of records.
 fn values(name: &str) -> Vec<String> {
-    let schema = serde_json::to_value(sandbox::record::schema()).unwrap();
+    let schema = serde_json::to_value(sandbox::internals::record::schema()).unwrap();
     let variants = schema["$defs"][name]["oneOf"].as_array().unwrap().clone();
     let values = variants
         .iter()
@@ -143,7 +145,7 @@ fn each_status_and_exit_code_has_a_remedy() {
 #[test]
 fn each_field_of_a_record_is_explained() {
     let text = document("docs/record.md");
-    let schema = serde_json::to_value(sandbox::record::schema()).unwrap();
+    let schema = serde_json::to_value(sandbox::internals::record::schema()).unwrap();
     for field in schema["properties"].as_object().unwrap().keys() {
         assert!(text.contains(&format!("`{field}`")), "{field}");
     }

@@ -1,7 +1,8 @@
 //! Tests of logs that are written, cut, changed and verified.
 
 use crate::audit::log::ROTATE;
-use crate::audit::{Code, Event, Fault, Files, Limits, Log, Sound, Start, verify};
+use crate::audit::verify::Fault;
+use crate::audit::{Code, Event, Files, Limits, Log, Sound, Start, verify};
 use crate::record::{Anchor, Limit};
 use proptest::prelude::*;
 use std::fs::{self, Permissions};

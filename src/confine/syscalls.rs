@@ -89,15 +89,18 @@ const WRITER: &[c_long] = &[
 type Call = (c_long, Vec<SeccompRule>);
 
 /// Returns the numbers of the calls that the main thread and the vCPU thread may make.
+#[cfg(any(test, feature = "internals"))]
 pub fn allowed(mode: Mode) -> Result<[Vec<c_long>; 2]> {
     Ok([numbers(main_calls()?), numbers(vcpu_calls(mode)?)])
 }
 
 /// Returns the numbers of the calls that the process that writes files may make.
+#[cfg(any(test, feature = "internals"))]
 pub fn of_writer() -> Result<Vec<c_long>> {
     Ok(numbers(writer_calls()?))
 }
 
+#[cfg(any(test, feature = "internals"))]
 fn numbers(calls: Vec<Call>) -> Vec<c_long> {
     calls.into_iter().map(|(number, _)| number).collect()
 }

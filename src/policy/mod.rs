@@ -4,17 +4,14 @@ mod ceiling;
 mod quota;
 mod values;
 
-pub use ceiling::{Ceiling, Confinement, Files, Grant, LimitExceeded, Requested, ResourceRequest};
+pub use ceiling::{Ceiling, Grant, LimitExceeded, Requested, ResourceRequest};
 pub use quota::{Admission, Admitting, Quota, QuotaKind, Throttled};
 pub use values::{Size, Time};
 
 use crate::error::{Error, Kind};
-use crate::record::without_format;
 use crate::text::toml_error;
 use crate::units::MEMORY_MIN;
 use schemars::JsonSchema;
-use schemars::generate::SchemaSettings;
-use schemars::transform::RecursiveTransform;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -130,7 +127,12 @@ fn unreadable(path: &Path, error: &io::Error) -> Error {
 }
 
 /// Returns the schema of a [`Policy`] (JSON Schema 2020-12).
+#[cfg(any(test, feature = "internals"))]
 pub fn schema() -> schemars::Schema {
+    use crate::record::without_format;
+    use schemars::generate::SchemaSettings;
+    use schemars::transform::RecursiveTransform;
+
     let settings = SchemaSettings::draft2020_12();
     let generator = settings.with_transform(RecursiveTransform(without_format));
     generator.into_generator().into_root_schema_for::<Policy>()

@@ -16,7 +16,6 @@ mod store;
 mod writer;
 
 pub use crate::key::Key;
-pub use listing::{About, Entry};
 pub use lock::Lock;
 pub use spec::TemplateSpec;
 pub use store::{Found, Store, Template};

@@ -52,6 +52,7 @@ impl Store {
     }
 
     /// Returns the store in a directory, which must exist and be private.
+    #[cfg(any(test, feature = "internals"))]
     pub fn at(directory: &Path) -> Self {
         Self(directory.into())
     }

@@ -7,4 +7,4 @@ mod spec;
 pub mod temp_dir;
 
 pub use serve::serve;
-pub use spec::{Ended, Event, Inspect, Notice, Spec, schema};
+pub use spec::{Ended, Event, Inspect, Notice, Spec};

@@ -4,7 +4,6 @@ use crate::error::Error;
 use crate::outcome::is_signal;
 use crate::run::{Inspection, Report, Request};
 use schemars::JsonSchema;
-use schemars::generate::SchemaSettings;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -84,13 +83,6 @@ impl Ended {
     }
 }
 
-/// Returns the schema of a [`Spec`] (JSON Schema 2020-12).
-pub fn schema() -> schemars::Schema {
-    SchemaSettings::draft2020_12()
-        .into_generator()
-        .into_root_schema_for::<Spec>()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,6 +146,13 @@ mod tests {
                 code_max: Some(1),
             }),
         }
+    }
+
+    /// Returns the schema of a [`Spec`] (JSON Schema 2020-12).
+    fn schema() -> schemars::Schema {
+        schemars::generate::SchemaSettings::draft2020_12()
+            .into_generator()
+            .into_root_schema_for::<Spec>()
     }
 
     #[test]

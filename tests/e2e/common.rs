@@ -1,7 +1,7 @@
 //! Helpers that the end-to-end tests share: the real binary on the real KVM, and Debian's python3.
 
-use sandbox::kvm_mode::verdicts;
-use sandbox::vm::mode::Mode;
+use sandbox::internals::kvm_mode::verdicts;
+use sandbox::internals::vm::mode::Mode;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;

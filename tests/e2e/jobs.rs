@@ -3,10 +3,10 @@
 use crate::common::{Cache, mode};
 use crate::machine::run_to_its_end;
 use guest::{Decoder, Exit, FileStream, Frame, JobFrame, encode, stream};
-use sandbox::devices::Violation;
-use sandbox::devices::vsock::Peer;
-use sandbox::image::store;
-use sandbox::vm::{BootImages, Config, End, HypercallHandler, Vm, allow_kicks, host};
+use sandbox::internals::devices::Violation;
+use sandbox::internals::devices::vsock::Peer;
+use sandbox::internals::image::store;
+use sandbox::internals::vm::{BootImages, Config, End, HypercallHandler, Vm, allow_kicks, host};
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::path::Path;

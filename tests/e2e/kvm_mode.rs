@@ -2,10 +2,10 @@
 
 use crate::common::{Cache, binary, exit_code, finish, mode, mode_with, text};
 use crate::failures::assert_refused;
-use sandbox::kvm_mode::verdicts::VerdictFile;
-use sandbox::vm::Verdict;
-use sandbox::vm::host::Family;
-use sandbox::vm::mode::Mode;
+use sandbox::internals::kvm_mode::verdicts::VerdictFile;
+use sandbox::internals::vm::Verdict;
+use sandbox::internals::vm::host::Family;
+use sandbox::internals::vm::mode::Mode;
 use serde_json::Value;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

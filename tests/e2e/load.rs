@@ -3,12 +3,12 @@
 
 use crate::agent::until;
 use crate::common::{Cache, exit_code, start, text};
-use sandbox::job::Source;
-use sandbox::limits::ConfineLevel;
-use sandbox::limits::Limits;
-use sandbox::outcome::Outcome;
-use sandbox::run::{Request, prepare, run};
-use sandbox::template::builder::Listener;
+use sandbox::internals::job::Source;
+use sandbox::internals::limits::ConfineLevel;
+use sandbox::internals::limits::Limits;
+use sandbox::internals::outcome::Outcome;
+use sandbox::internals::run::{Request, prepare, run};
+use sandbox::internals::template::builder::Listener;
 use std::fs;
 use std::io::Write;
 use std::process::Command;

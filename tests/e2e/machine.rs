@@ -1,11 +1,11 @@
 //! Guests of a few instructions and no kernel, in the real VM: each way to end has its name.
 
 use crate::common::mode;
-use sandbox::devices::Violation;
-use sandbox::devices::vsock::Peer;
-use sandbox::outcome::Crash;
-use sandbox::vm::host;
-use sandbox::vm::{BootImages, Config, End, HypercallHandler, Vm, allow_kicks};
+use sandbox::internals::devices::Violation;
+use sandbox::internals::devices::vsock::Peer;
+use sandbox::internals::outcome::Crash;
+use sandbox::internals::vm::host;
+use sandbox::internals::vm::{BootImages, Config, End, HypercallHandler, Vm, allow_kicks};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;

@@ -26,7 +26,7 @@ fn the_tool_says_what_it_takes_and_what_it_gives() {
     assert_eq!(input["properties"]["timeout_s"]["maximum"], 3600.0);
     let file = &input["$defs"]["File"];
     assert_eq!(file["required"], json!(["path"]));
-    let record = sandbox::record::schema().to_value();
+    let record = sandbox::internals::record::schema().to_value();
     assert_eq!(tool["outputSchema"], record);
     assert_eq!(tool["outputSchema"]["type"], "object");
     for (hint, value) in [
@@ -45,7 +45,7 @@ fn a_result_is_the_record_and_the_same_as_text() {
     let code = "import sys\nprint('out')\nprint('err', file=sys.stderr)\n6 * 7";
     let result = agent.call(json!({"code": code}));
     assert_eq!(result["isError"], false, "{result}");
-    let record: sandbox::record::Record =
+    let record: sandbox::internals::record::Record =
         serde_json::from_value(result["structuredContent"].clone()).unwrap();
     assert_eq!(record.stdout.as_deref(), Some("out\n"));
     assert_eq!(record.stderr.as_deref(), Some("err\n"));

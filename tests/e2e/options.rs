@@ -1,7 +1,7 @@
 //! Options from the environment: each is obeyed, and the command line takes precedence.
 
 use crate::common::{Cache, PYTHON, binary, finish, sandbox, text};
-use sandbox::record::Record;
+use sandbox::internals::record::Record;
 
 /// Returns the record of a run of this code, with this variable and these options.
 #[track_caller]

@@ -2,7 +2,7 @@
 //! that it does.
 
 use crate::common::{exit_code, mode, run, sandbox, start, text};
-use sandbox::vm::mode::Mode;
+use sandbox::internals::vm::mode::Mode;
 use std::io::{BufRead, BufReader, Read};
 use std::time::{Duration, Instant};
 

@@ -3,7 +3,7 @@
 use crate::agent::{Agent, call, text_of};
 use crate::common::{Cache, exit_code, finish, sandbox, text};
 use crate::web::{Web, tokens};
-use sandbox::record::{Limit, Record, Status};
+use sandbox::internals::record::{Limit, Record, Status};
 use serde_json::{Value, json};
 use std::fs;
 use std::process::Output;

@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sandbox::record::{Encoding, KvmMode, Limit, Path, Record, Status, Unusual};
+use sandbox::internals::record::{Encoding, KvmMode, Limit, Path, Record, Status, Unusual};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader};

@@ -3,7 +3,7 @@
 
 use crate::common::{exit_code, finish, sandbox, text};
 use crate::record::{read, with_status};
-use sandbox::record::Status;
+use sandbox::internals::record::Status;
 use std::fs;
 use std::io::Read;
 use std::process::Stdio;

@@ -4,7 +4,7 @@
 
 use crate::common::{Cache, PYTHON, exit_code, finish, mode, start, text, with_ports};
 use crate::lab::complaints;
-use sandbox::vm::mode::Mode;
+use sandbox::internals::vm::mode::Mode;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -3,9 +3,9 @@
 //! and in the page of guest memory from which the guest computes its clock.
 
 use crate::common::{exit_code, finish, sandbox, text};
-use sandbox::template::builder::Content;
-use sandbox::template::{Found, Store};
-use sandbox::units::PAGE;
+use sandbox::internals::template::builder::Content;
+use sandbox::internals::template::{Found, Store};
+use sandbox::internals::units::PAGE;
 use serde_json::{Value, json};
 use std::os::unix::fs::FileExt;
 use std::path::Path;

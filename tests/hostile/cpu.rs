@@ -4,7 +4,7 @@ use crate::family::{Behaviour, Family, STAYS};
 use crate::guest::{CONTROL_MOVES, DEBUG_MOVE, Guest, Images, LEAVES, RECEIVERS, Reg};
 use crate::machine::Ends::*;
 use crate::random::Random;
-use sandbox::vm::layout::*;
+use sandbox::internals::vm::layout::*;
 
 pub const FAMILY: Family = Family {
     name: "cpu",

@@ -2,7 +2,7 @@
 //! asks.
 
 use crate::guest::{DATA, Guest};
-use sandbox::vm::layout::*;
+use sandbox::internals::vm::layout::*;
 
 pub const RECEIVE: u32 = 0;
 pub const TRANSMIT: u32 = 1;

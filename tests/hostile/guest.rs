@@ -4,7 +4,7 @@
 //! convention R14 is the address where it goes on after a fault, and R15 counts a loop.
 
 use ::guest::hypercall::EXIT;
-use sandbox::vm::layout::*;
+use sandbox::internals::vm::layout::*;
 
 /// The bytes of RAM of every guest.
 pub const MEMORY: u64 = 64 << 20;

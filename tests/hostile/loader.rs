@@ -4,7 +4,7 @@ use crate::family::{Behaviour, Family, STAYS};
 use crate::guest::{CODE, Guest, Images, MEMORY, bytes, elf};
 use crate::machine::Ends::*;
 use crate::random::Random;
-use sandbox::image::store;
+use sandbox::internals::image::store;
 use std::sync::LazyLock;
 
 pub const FAMILY: Family = Family {
@@ -93,8 +93,8 @@ fn misplaced(random: &mut Random) -> Images {
     let address = random.one_of(&[
         MEMORY,
         MEMORY - 10,
-        sandbox::vm::layout::LOW_RAM_END,
-        sandbox::vm::layout::RUNTIME,
+        sandbox::internals::vm::layout::LOW_RAM_END,
+        sandbox::internals::vm::layout::RUNTIME,
         u64::MAX - 10,
         1 << 52,
     ]);

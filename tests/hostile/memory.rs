@@ -4,7 +4,7 @@ use crate::family::{Behaviour, ENDS, Family, STAYS};
 use crate::guest::{DATA, Guest, Images, MEMORY, Reg, bytes};
 use crate::machine::{Ends::*, RUNTIME_CONTENT};
 use crate::random::Random;
-use sandbox::vm::layout::*;
+use sandbox::internals::vm::layout::*;
 
 pub const FAMILY: Family = Family {
     name: "memory",

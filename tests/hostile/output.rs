@@ -8,7 +8,7 @@ use crate::process::Footprint;
 use crate::random::Random;
 use ::guest::hypercall::WRITE;
 use ::guest::{Exit, Frame, encode, stream};
-use sandbox::vm::layout::SERIAL_PORT;
+use sandbox::internals::vm::layout::SERIAL_PORT;
 
 /// The bytes by which the process may grow for any amount of output.
 const PEAK: u64 = 8 << 20;

@@ -6,9 +6,9 @@ use crate::machine::{self, Ends::*, Machine};
 use crate::native::is_available;
 use crate::random::Random;
 use ::guest::hypercall::JOB;
-use sandbox::agent::Session;
-use sandbox::vm::bus::Unknown;
-use sandbox::vm::layout::*;
+use sandbox::internals::agent::Session;
+use sandbox::internals::vm::bus::Unknown;
+use sandbox::internals::vm::layout::*;
 
 pub const FAMILY: Family = Family {
     name: "io",

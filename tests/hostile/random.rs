@@ -49,7 +49,7 @@ impl Random {
     /// Returns an address near something that a machine has, or anywhere at all.
     pub fn address(&mut self) -> u64 {
         use crate::guest::MEMORY;
-        use sandbox::vm::layout::*;
+        use sandbox::internals::vm::layout::*;
         let places = [
             0,
             BOOT_PML4,

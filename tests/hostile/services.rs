@@ -5,7 +5,7 @@ use crate::guest::{DATA, Guest, Images, MEMORY, Reg, SHARED, bytes};
 use crate::machine::{self, Ends::*};
 use crate::random::Random;
 use ::guest::hypercall::*;
-use sandbox::vm::layout::*;
+use sandbox::internals::vm::layout::*;
 
 /// The size of the output buffer, which JOB announces and FLUSH empties, and of its header.
 const BUFFER: u64 = buffer::SIZE as u64;

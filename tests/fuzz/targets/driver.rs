@@ -1,7 +1,7 @@
 //! How a driver brings up the vsock device, and its queues in guest memory.
 
-use sandbox::devices::vsock::QUEUES;
-use sandbox::vm::layout::GUEST_CID;
+use sandbox::internals::devices::vsock::QUEUES;
+use sandbox::internals::vm::layout::GUEST_CID;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 pub const RECEIVE: usize = 0;

@@ -1,7 +1,7 @@
 //! A peer of the vsock device that counts what is asked of it.
 
-use sandbox::devices::Violation;
-use sandbox::devices::vsock::Peer;
+use sandbox::internals::devices::Violation;
+use sandbox::internals::devices::vsock::Peer;
 use std::sync::LazyLock;
 
 /// Remembers what it received; sends a counter's bytes, as many as it is told.

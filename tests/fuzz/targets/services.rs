@@ -5,11 +5,11 @@ use super::steps;
 use arbitrary::Arbitrary;
 use guest::hypercall::buffer;
 use kvm_bindings::{kvm_regs, kvm_sregs};
-use sandbox::devices::Violation;
-use sandbox::vm::buffer::Buffer;
-use sandbox::vm::hypercall::serve;
-use sandbox::vm::memory::Memory;
-use sandbox::vm::{HypercallHandler, RunError};
+use sandbox::internals::devices::Violation;
+use sandbox::internals::vm::buffer::Buffer;
+use sandbox::internals::vm::hypercall::serve;
+use sandbox::internals::vm::memory::Memory;
+use sandbox::internals::vm::{HypercallHandler, RunError};
 use std::fs::File;
 use std::sync::LazyLock;
 

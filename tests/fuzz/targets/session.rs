@@ -3,12 +3,12 @@
 use super::steps;
 use arbitrary::Arbitrary;
 use guest::{File, JobFrame};
-use sandbox::agent::{Session, Shared, Sink};
-use sandbox::devices::Violation;
-use sandbox::devices::vsock::Peer;
-use sandbox::image::Image;
-use sandbox::job::{Job, rehearsal};
-use sandbox::vm::HypercallHandler;
+use sandbox::internals::agent::{Session, Shared, Sink};
+use sandbox::internals::devices::Violation;
+use sandbox::internals::devices::vsock::Peer;
+use sandbox::internals::image::Image;
+use sandbox::internals::job::{Job, rehearsal};
+use sandbox::internals::vm::HypercallHandler;
 use std::sync::Arc;
 
 const OUTPUT_LIMIT: u64 = 1000;

@@ -1,6 +1,6 @@
 //! The header of a template file, under a seal that fits.
 
-use sandbox::template::format::{HEADER_SIZE, Header, state_length};
+use sandbox::internals::template::format::{HEADER_SIZE, Header, state_length};
 use sha2::{Digest, Sha256};
 
 const MAGIC_AND_VERSION: &[u8] = b"sandbox\x1a\x01\0\0\0";

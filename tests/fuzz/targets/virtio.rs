@@ -4,9 +4,9 @@ use super::driver::{Rings, describe, header, initialization, poke};
 use super::peer::Recorder;
 use super::steps;
 use arbitrary::Arbitrary;
-use sandbox::devices::Violation;
-use sandbox::vm::bus::Bus;
-use sandbox::vm::layout::{IOAPIC, SERIAL_PORT, VSOCK_MMIO};
+use sandbox::internals::devices::Violation;
+use sandbox::internals::vm::bus::Bus;
+use sandbox::internals::vm::layout::{IOAPIC, SERIAL_PORT, VSOCK_MMIO};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 /// Two regions of RAM, and a hole between them.

@@ -7,10 +7,10 @@ use super::driver::{
 use super::peer::{Recorder, sent_bytes};
 use super::steps;
 use arbitrary::Arbitrary;
-use sandbox::devices::irq::IrqLines;
-use sandbox::devices::virtio_mmio::VirtioMmio;
-use sandbox::devices::vsock::{QUEUES, Vsock};
-use sandbox::vm::layout::GUEST_CID;
+use sandbox::internals::devices::irq::IrqLines;
+use sandbox::internals::devices::virtio_mmio::VirtioMmio;
+use sandbox::internals::devices::vsock::{QUEUES, Vsock};
+use sandbox::internals::vm::layout::GUEST_CID;
 use std::ops::ControlFlow;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 

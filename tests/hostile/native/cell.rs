@@ -3,7 +3,7 @@
 use super::parts::*;
 use crate::guest::*;
 use crate::random::Random;
-use sandbox::vm::layout::*;
+use sandbox::internals::vm::layout::*;
 
 pub fn any_mode(random: &mut Random) -> Images {
     let mut guest = usual(random);

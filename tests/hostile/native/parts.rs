@@ -3,7 +3,7 @@
 
 use crate::guest::*;
 use crate::random::Random;
-use sandbox::vm::layout::*;
+use sandbox::internals::vm::layout::*;
 
 /// The structures of a guest that wants a user mode.
 pub const GDT: u64 = 0x23_0000;

@@ -3,7 +3,7 @@
 use super::parts::*;
 use crate::guest::*;
 use crate::random::Random;
-use sandbox::vm::layout::*;
+use sandbox::internals::vm::layout::*;
 
 /// Uses tables that user mode may not use, which makes the guest fault forever.
 pub fn private_tables(random: &mut Random) -> Images {

@@ -7,8 +7,8 @@ use crate::kernel_log::KernelLog;
 use crate::machine::Ends::Survives;
 use crate::machine::{self, End, Machine};
 use crate::random::Random;
-use sandbox::outcome::{Crash, Outcome};
-use sandbox::vm::layout::*;
+use sandbox::internals::outcome::{Crash, Outcome};
+use sandbox::internals::vm::layout::*;
 use std::sync::LazyLock;
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use crate::guest::*;
 use crate::machine::Ends::Unsupported;
 use crate::machine::{self, End, Machine};
 use crate::random::Random;
-use sandbox::outcome::{Crash, Outcome};
+use sandbox::internals::outcome::{Crash, Outcome};
 
 /// The family of such instructions, each alone: it must be reported by a confined process, too.
 pub const FAMILY: Family = Family {

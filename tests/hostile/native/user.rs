@@ -3,7 +3,7 @@
 use super::parts::*;
 use crate::guest::*;
 use crate::random::Random;
-use sandbox::vm::layout::*;
+use sandbox::internals::vm::layout::*;
 
 /// Instructions that are not for user mode, or that come from there.
 pub const FAULTS: [&[u8]; 26] = [

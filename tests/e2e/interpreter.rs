@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::process::Output;
 
 /// Does a `sandbox run --json` with these options and words; returns the record.
-fn record(words: &[&str], stdin: &[u8]) -> Value {
+pub(crate) fn record(words: &[&str], stdin: &[u8]) -> Value {
     let mut command = sandbox(&["run", "--json"]);
     let output = finish(command.args(words), stdin);
     let record = serde_json::from_slice(&output.stdout);
@@ -14,21 +14,26 @@ fn record(words: &[&str], stdin: &[u8]) -> Value {
 }
 
 /// Returns the record of a run of this code.
-fn code(code: &str) -> Value {
+pub(crate) fn code(code: &str) -> Value {
     record(&["-c", code], b"")
 }
 
-/// Runs Debian's python3 on the code.
-fn plain(code: &str) -> Output {
-    finish(reference().args(["-c", code]), b"")
+/// Runs Debian's python3 on the code, in a file; returns standard output, and standard error as if
+/// the file had this name.
+pub(crate) fn plain(code: &str, name: &str) -> (String, String) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), code).unwrap();
+    let output = finish(reference().arg(file.path()), b"");
+    let stderr = text(&output.stderr).replace(file.path().to_str().unwrap(), name);
+    (text(&output.stdout), stderr)
 }
 
 /// Checks that the output, and the reported exception, are those of Python.
 fn assert_told(program: &str, kind: &str, message: &str) {
-    let (record, plain) = (code(program), plain(program));
-    assert_eq!(record["stdout"], text(&plain.stdout), "{program}");
-    assert_eq!(record["stderr"], text(&plain.stderr), "{program}");
-    let expected = json!({"type": kind, "message": message, "traceback": text(&plain.stderr)});
+    let (record, (stdout, stderr)) = (code(program), plain(program, "<code>"));
+    assert_eq!(record["stdout"], stdout, "{program}");
+    assert_eq!(record["stderr"], stderr, "{program}");
+    let expected = json!({"type": kind, "message": message, "traceback": stderr});
     assert_eq!(record["exception"], expected, "{program}");
 }
 
@@ -60,7 +65,7 @@ fn an_exception_is_told_as_python_prints_it() {
         "ExceptionGroup",
         "a (1 sub-exception)",
     );
-    assert_told("if", "SyntaxError", "invalid syntax (<string>, line 1)");
+    assert_told("if", "SyntaxError", "invalid syntax (<code>, line 1)");
 }
 
 #[test]
@@ -210,7 +215,7 @@ fn what_is_displayed_is_told_in_its_order() {
 fn what_a_display_is_ended_by_shows_no_frame_of_ours() {
     let program = "class A:\n def __repr__(self): raise KeyboardInterrupt\ndisplay(A())";
     let record = code(program);
-    let expected = "Traceback (most recent call last):\n  File \"<string>\", line 3, in <module>\nKeyboardInterrupt\n";
+    let expected = "Traceback (most recent call last):\n  File \"<code>\", line 3, in <module>\n    display(A())\nKeyboardInterrupt\n";
     assert_eq!(record["stderr"], expected);
     assert_eq!(record["exception"]["traceback"], expected);
 }

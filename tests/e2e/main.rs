@@ -5,6 +5,7 @@
 
 mod agent;
 mod audit;
+mod cells;
 mod clones;
 mod common;
 mod confine;

@@ -2,7 +2,6 @@
  * Where the interpreter would run its command: it is made ready, and gets a job instead.
  */
 #include "warm.h"
-#include <internal/pycore_runtime.h>
 
 #include <unistd.h>
 
@@ -24,14 +23,14 @@ static int on_audit(const char *event, PyObject *arguments, void *data)
     if (strcmp(event, "cpython.run_command") != 0)
         return 0;
     started = 1;
-    _Py_AuditHookEntry *hook = _PyRuntime.audit_hook_head;
-    _PyRuntime.audit_hook_head = NULL;
     prepare_reports();
+    prepare_source();
+    prepare_cells();
     if (is_to_be_saved(arguments))
         warm_up();
     struct job job = receive_job();
     if (job.flags & REPORT)
-        _PyRuntime.audit_hook_head = hook;
+        hear_exceptions(1);
     exit_process(run_job(&job));
     return 0;
 }

@@ -1,6 +1,7 @@
 """The forms in which a notebook can show a value.
 
-Runs in the interpreter before it is saved. What it imports does not stay in sys.modules.
+Runs in the interpreter before it is saved, with one name given: `display`. What it imports does
+not stay in sys.modules.
 """
 
 from _frozen_importlib import ModuleSpec
@@ -20,8 +21,7 @@ def extension(name):
     return module
 
 
-_ast, binascii, _json = builtin('_ast'), builtin('binascii'), extension('_json')
-Expression, Expr = _ast.Expression, _ast.Expr
+binascii, _json = builtin('binascii'), extension('_json')
 
 JSON = 'application/json'
 # As IPython knows them.
@@ -36,16 +36,19 @@ METHODS = {
 }
 
 
-def forms(value):
-    """MIME type, data, MIME type, data and so on: what the value offers, as it is told."""
+def forms(value, raw):
+    """MIME type, data, MIME type, data and so on: what the value offers, or holds, as it is told."""
     # First: there is room for so many forms only.
     bundle = {'text/plain': None}
-    if not is_a(value, type) and offered(value, '_ipython_canary_method_should_not_exist_') is None:
+    if raw and is_a(value, dict):
+        bundle.update((kind, data) for kind, data in dict.items(value) if is_a(kind, str))
+    elif not is_a(value, type) and offered(value, '_ipython_canary_method_should_not_exist_') is None:
         bundle.update((kind, offered(value, method)) for method, kind in METHODS.items())
         whole = offered(value, '_repr_mimebundle_', include=None, exclude=None)
         if is_a(whole, dict):
             bundle.update((kind, data) for kind, data in dict.items(whole) if is_a(kind, str))
-    bundle['text/plain'] = plain(value)
+    if not raw or bundle['text/plain'] is None:
+        bundle['text/plain'] = plain(value)
     fields = []
     for kind, data in bundle.items():
         try:
@@ -91,3 +94,15 @@ def refuse(value):
 
 
 quote = _json.encode_basestring_ascii
+
+
+class DisplayHandle:
+    """What display() returns for a display_id: nothing that was displayed changes, so an update is displayed too."""
+
+    def __init__(self, display_id):
+        self.display_id = display_id
+
+    def display(self, value, **options):
+        display(value, **options)
+
+    update = display

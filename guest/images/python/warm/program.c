@@ -67,11 +67,31 @@ static int status_of(PyObject *result)
     return status;
 }
 
+/* As PyRun_StringFlags does, but that a traceback will have the lines of the text. */
+static PyObject *run_text(PyObject *text, const char *utf8, PyObject *globals)
+{
+    static const char name[] = "<string>";
+    PyCompilerFlags flags = _PyCompilerFlags_INIT;
+    flags.cf_flags |= PyCF_IGNORE_COOKIE;
+    PyObject *code = Py_CompileStringExFlags(utf8, name, Py_file_input, &flags, -1);
+    PyObject *value = code == NULL ? NULL : PyEval_EvalCode(code, globals, globals);
+    if (code == NULL)
+        explain_error(text, 0);
+    else if (value == NULL) {
+        PyObject *type, *error, *traceback;
+        PyErr_Fetch(&type, &error, &traceback);
+        know_source(text, must(Py_BuildValue("[O]", code)), name);
+        PyErr_Restore(type, error, traceback);
+        hear_exceptions(0);
+    }
+    Py_XDECREF(code);
+    _Py_UnhandledKeyboardInterrupt |= PyErr_Occurred() == PyExc_KeyboardInterrupt;
+    return value;
+}
+
 /* As pymain_run_command does. */
 static int run_command(struct bytes code, int notebook)
 {
-    PyCompilerFlags flags = _PyCompilerFlags_INIT;
-    flags.cf_flags |= PyCF_IGNORE_COOKIE;
     PyObject *text = PyUnicode_FromFormat("%U\n", decode(code));
     PyObject *utf8 = text == NULL ? NULL : PyUnicode_AsUTF8String(text);
     if (utf8 == NULL) {
@@ -79,10 +99,9 @@ static int run_command(struct bytes code, int notebook)
         PyErr_Print();
         return 1;
     }
-    PyObject *globals = PyModule_GetDict(must(PyImport_AddModule("__main__")));
-    if (notebook)
-        return status_of(run_cell(PyBytes_AS_STRING(utf8), globals, &flags));
-    return status_of(PyRun_StringFlags(PyBytes_AS_STRING(utf8), Py_file_input, globals, globals, &flags));
+    /* Kept: the program may throw its module away. */
+    PyObject *globals = Py_NewRef(PyModule_GetDict(must(PyImport_AddModule("__main__"))));
+    return status_of(notebook ? run_cell(text, globals) : run_text(text, PyBytes_AS_STRING(utf8), globals));
 }
 
 /* As PyRun_SimpleFileExFlags does, closing the file. */

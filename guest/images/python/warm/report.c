@@ -1,28 +1,26 @@
 /*
  * What is told of the program beside its output, by a prctl(2) of our kernel's ("host services"):
- * the exception that ended it, and, as in a notebook, what it displays and its last value.
+ * the exception that ended it, and what cell.c tells.
  */
 #include "warm.h"
 #include <internal/pycore_namespace.h>
 #include <internal/pycore_pyerrors.h>
 #include <internal/pycore_pylifecycle.h>
+#include <internal/pycore_runtime.h>
 
 #include <sys/prctl.h>
 
 #define PR_HOST_TELL 0x484f5304
 
-/* Kinds of records: guest/src/report.rs. */
-enum {
-    EXCEPTION = 1, /* type, message, traceback */
-    RESULT = 2,    /* MIME type, data, and so on */
-    DISPLAY = 3,
-};
-
 /* Bytes of a text: more of it is of no use to anybody. */
 #define TEXT_MAX (60 << 10)
 
 /* Of the interpreter, whatever the program makes of it. */
-static PyObject *usual_hook, *compile, *expression, *statement, *forms;
+static PyObject *usual_hook;
+
+/* The audit hook, which is taken out until it is wanted, and whether the exceptions that it hears of are told. */
+static _Py_AuditHookEntry *hook;
+static int is_told;
 
 static char *put(char *at, const void *data, uint32_t length)
 {
@@ -30,8 +28,7 @@ static char *put(char *at, const void *data, uint32_t length)
     return mempcpy(at + sizeof length, data, length);
 }
 
-/* A record of these byte strings. */
-static void tell(char kind, PyObject *fields)
+void tell(char kind, PyObject *fields)
 {
     size_t length = 0;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(fields); i++)
@@ -50,8 +47,7 @@ static void tell(char kind, PyObject *fields)
     free(record);
 }
 
-/* Consumes the text; of a long one, the start and the end. */
-static PyObject *encoded(PyObject *text)
+PyObject *encoded(PyObject *text)
 {
     PyObject *bytes = text == NULL ? NULL : PyUnicode_AsEncodedString(text, "utf-8", "backslashreplace");
     Py_XDECREF(text);
@@ -96,17 +92,20 @@ static PyObject *message(PyObject *value)
  */
 static PyObject *stream, *console, *text, *exception;
 
-static PyObject *write_text(PyObject *self, PyObject *piece)
+static PyObject *write_text(PyObject *self, PyObject *written)
 {
-    if (PyUnicode_Check(piece) && PyList_Append(text, piece) < 0)
+    PyObject *piece = PyUnicode_Check(written) ? with_name_of_source(written) : NULL, *result = Py_None;
+    if (piece == NULL || PyList_Append(text, piece) < 0)
         PyErr_Clear();
-    if (console == NULL || console == Py_None)
-        Py_RETURN_NONE;
-    return PyObject_CallMethod(console, "write", "O", piece);
+    if (piece != NULL && console != NULL && console != Py_None)
+        result = PyObject_CallMethod(console, "write", "O", piece);
+    Py_XDECREF(piece);
+    return Py_XNewRef(result);
 }
 
 static PyObject *end_text(PyObject *self, PyObject *arguments)
 {
+    close_source();
     if (console != NULL && PySys_GetObject("stderr") == stream)
         PySys_SetObject("stderr", console);
     if (exception != NULL) {
@@ -140,106 +139,41 @@ void report_exception(PyObject *arguments)
         PyErr_Clear();
         return;
     }
-    exception = Py_BuildValue("[NN]", encoded(type_name((PyObject *)Py_TYPE(value))), encoded(message(value)));
+    if (is_told)
+        exception = Py_BuildValue("[NN]", encoded(type_name((PyObject *)Py_TYPE(value))), encoded(message(value)));
     text = PyList_New(0);
     stream = make_stream();
-    if (exception == NULL || text == NULL || stream == NULL) {
+    if ((is_told && exception == NULL) || text == NULL || stream == NULL) {
         PyErr_Clear();
         return;
     }
+    open_source();
     if (hook == usual_hook) {
         console = Py_XNewRef(PySys_GetObject("stderr"));
         PySys_SetObject("stderr", stream);
-    } else {
+    } else if (is_told) {
         _PyErr_Display(stream, type, value, traceback);
     }
     PyErr_Clear();
 }
 
-/* Without a frame of ours in what a tracer or a traceback sees. */
-static int show(char kind, PyObject *value)
+void drop_traceback(void)
 {
-    PyThreadState *thread = PyThreadState_Get();
-    PyThreadState_EnterTracing(thread);
-    PyObject *fields = PyObject_CallOneArg(forms, value);
-    PyThreadState_LeaveTracing(thread);
-    if (fields != NULL) {
-        tell(kind, fields);
-        Py_DECREF(fields);
-        return 0;
-    }
     PyObject *type, *error, *traceback;
     PyErr_Fetch(&type, &error, &traceback);
     Py_XDECREF(traceback);
     PyErr_Restore(type, error, NULL);
-    return -1;
 }
 
-static PyObject *display(PyObject *self, PyObject *objects)
-{
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(objects); i++) {
-        if (show(DISPLAY, PyTuple_GET_ITEM(objects, i)) < 0)
-            return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-/* The last statement, taken out of a syntax tree, if it is an expression. */
-static PyObject *take_last(PyObject *tree)
-{
-    PyObject *body = PyObject_GetAttrString(tree, "body");
-    Py_ssize_t last = PyList_Size(body) - 1;
-    if (last < 0 || (PyObject *)Py_TYPE(PyList_GET_ITEM(body, last)) != statement)
-        return NULL;
-    PyObject *value = PyObject_GetAttrString(PyList_GET_ITEM(body, last), "value");
-    if (PyList_SetSlice(body, last, last + 1, NULL) < 0)
-        return NULL;
-    return PyObject_CallOneArg(expression, value);
-}
-
-static PyObject *run(PyObject *tree, const char *mode, PyObject *globals)
-{
-    PyObject *code = PyObject_CallFunction(compile, "Ossii", tree, "<string>", mode, 0, 1);
-    PyObject *value = code == NULL ? NULL : PyEval_EvalCode(code, globals, globals);
-    Py_XDECREF(code);
-    return value;
-}
-
-/* As PyRun_StringFlags does, but for the value of the last expression. */
-PyObject *run_cell(const char *code, PyObject *globals, PyCompilerFlags *flags)
-{
-    static PyMethodDef definition = {"display", display, METH_VARARGS, NULL};
-    PyObject *builtins = PyEval_GetBuiltins();
-    must_set(builtins, "display", PyCFunction_New(&definition, NULL));
-    PyCompilerFlags only_tree = *flags;
-    only_tree.cf_flags |= PyCF_ONLY_AST;
-    PyObject *tree = Py_CompileStringExFlags(code, "<string>", Py_file_input, &only_tree, -1);
-    PyObject *last = tree == NULL ? NULL : take_last(tree);
-    if (last == NULL) {
-        /* Whatever is wrong with it shows again. */
-        PyErr_Clear();
-        return PyRun_StringFlags(code, Py_file_input, globals, globals, flags);
-    }
-    PyObject *value = run(tree, "exec", globals);
-    if (value != NULL)
-        value = run(last, "eval", globals);
-    if (value != NULL && value != Py_None) {
-        must_set(builtins, "_", value);
-        if (show(RESULT, value) < 0)
-            value = NULL;
-    }
-    _Py_UnhandledKeyboardInterrupt |= PyErr_Occurred() == PyExc_KeyboardInterrupt;
-    return value;
-}
-
-/* What the interpreter has of its own, and notebook.py. */
 void prepare_reports(void)
 {
-    PyObject *globals = must(PyDict_New());
     usual_hook = Py_NewRef(must(PySys_GetObject("excepthook")));
-    compile = Py_NewRef(must(PyDict_GetItemString(PyEval_GetBuiltins(), "compile")));
-    run_hidden("/usr/lib/sandbox/notebook.py", "<notebook>", globals);
-    forms = must(PyDict_GetItemString(globals, "forms"));
-    expression = must(PyDict_GetItemString(globals, "Expression"));
-    statement = must(PyDict_GetItemString(globals, "Expr"));
+    hook = _PyRuntime.audit_hook_head;
+    _PyRuntime.audit_hook_head = NULL;
+}
+
+void hear_exceptions(int are_told)
+{
+    is_told |= are_told;
+    _PyRuntime.audit_hook_head = hook;
 }

@@ -54,10 +54,36 @@ char *string(struct bytes bytes);
 /* program.c: gives its exit status. */
 int run_job(const struct job *job);
 
-/* report.c: what is told of the program, beside its output. */
+/* Kinds of records: guest/src/report.rs. */
+enum {
+    EXCEPTION = 1, /* type, message, traceback */
+    RESULT = 2,    /* MIME type, data, and so on */
+    DISPLAY = 3,
+};
+
+/*
+ * report.c: what is told of the program, beside its output. Once they are heard, an exception that
+ * nobody catches is reported before it is printed. tell() makes a record of these byte strings;
+ * encoded() consumes a text, and takes of a long one the start and the end.
+ */
 void prepare_reports(void);
+void hear_exceptions(int are_told);
 void report_exception(PyObject *arguments);
-PyObject *run_cell(const char *code, PyObject *globals, PyCompilerFlags *flags);
+void tell(char kind, PyObject *fields);
+PyObject *encoded(PyObject *text);
+void drop_traceback(void);
+
+/* source.c: a list of code objects, what they were made of, and the file name that they have. */
+void prepare_source(void);
+void know_source(PyObject *text, PyObject *code, const char *named);
+void open_source(void);
+PyObject *with_name_of_source(PyObject *text);
+void close_source(void);
+
+/* cell.c */
+void prepare_cells(void);
+void explain_error(PyObject *text, int is_cell);
+PyObject *run_cell(PyObject *text, PyObject *globals);
 
 /* warmup.c: where it was saved, `hidden` is a list for the name of the module that a script is. */
 extern PyObject *hidden;

@@ -26,12 +26,15 @@ static PyObject *map(const char *path)
     return must(PyMemoryView_FromMemory(memory, status.st_size, PyBUF_READ));
 }
 
-/* Code in a file of ours; in tracebacks, the file has this name. */
+/*
+ * Code in a file of ours; in tracebacks, the file has this name. Its builtins are its own, whatever the
+ * program does to those that there are for all.
+ */
 void run_hidden(const char *path, const char *name, PyObject *globals)
 {
     Py_buffer *text = PyMemoryView_GET_BUFFER(map(path));
     char *source = string((struct bytes){text->buf, text->len});
-    must_set(globals, "__builtins__", PyEval_GetBuiltins());
+    must_set(globals, "__builtins__", PyDict_Copy(PyEval_GetBuiltins()));
     must(PyEval_EvalCode(must(Py_CompileString(source, name, Py_file_input)), globals, globals));
     free(source);
 }

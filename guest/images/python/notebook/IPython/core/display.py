@@ -1,0 +1,3 @@
+"""What IPython.display has, under its old name."""
+
+from IPython.display import *

@@ -1,0 +1,142 @@
+/*
+ * Code as a cell of a notebook: what it displays is told, and the value of its last expression.
+ */
+#include "warm.h"
+#include <internal/pycore_pylifecycle.h>
+
+/* Of cell.py and notebook.py, whatever the program makes of them. */
+static PyObject *forms, *handle, *compiled, *explain, *run_in_loop, *begin, *builtin_display;
+
+/* What a value offers; if that cannot be found out, its repr() alone. */
+static PyObject *fields_of(PyObject *value, int raw)
+{
+    PyObject *fields = PyObject_CallFunction(forms, "Oi", value, raw);
+    if (fields != NULL || !PyErr_ExceptionMatches(PyExc_Exception))
+        return fields;
+    PyErr_Clear();
+    PyObject *plain = PyObject_Repr(value);
+    PyErr_Clear();
+    return Py_BuildValue("[yN]", "text/plain", encoded(plain));
+}
+
+/* Without a frame of ours in what a tracer or a traceback sees. */
+static int show(char kind, PyObject *value, int raw)
+{
+    PyThreadState *thread = PyThreadState_Get();
+    PyThreadState_EnterTracing(thread);
+    PyObject *fields = fields_of(value, raw);
+    PyThreadState_LeaveTracing(thread);
+    if (fields == NULL) {
+        drop_traceback();
+        return -1;
+    }
+    tell(kind, fields);
+    Py_DECREF(fields);
+    return 0;
+}
+
+static int is_option(PyObject *options, const char *name)
+{
+    PyObject *value = options == NULL ? NULL : PyDict_GetItemString(options, name);
+    return value != NULL && PyObject_IsTrue(value) > 0;
+}
+
+/* As IPython's, whose other options have no meaning here. */
+static PyObject *display(PyObject *self, PyObject *objects, PyObject *options)
+{
+    int raw = is_option(options, "raw"), kept = is_option(options, "display_id");
+    PyErr_Clear();
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(objects); i++) {
+        if (show(DISPLAY, PyTuple_GET_ITEM(objects, i), raw) < 0)
+            return NULL;
+    }
+    if (!kept)
+        Py_RETURN_NONE;
+    return PyObject_CallOneArg(handle, PyDict_GetItemString(options, "display_id"));
+}
+
+/* The frames before the first one of the cell are the event loop's. */
+static void drop_frames_of_loop(PyObject *pieces)
+{
+    PyObject *type, *value, *traceback, *at;
+    PyErr_Fetch(&type, &value, &traceback);
+    for (at = traceback; at != NULL; at = (PyObject *)((PyTracebackObject *)at)->tb_next) {
+        PyObject *code = (PyObject *)PyFrame_GetCode(((PyTracebackObject *)at)->tb_frame);
+        int found = PySequence_Contains(pieces, code);
+        Py_DECREF(code);
+        if (found > 0)
+            break;
+    }
+    if (at != NULL && value != NULL && PyExceptionInstance_Check(value))
+        PyException_SetTraceback(value, at);
+    PyErr_Restore(type, value, at == NULL ? traceback : Py_NewRef(at));
+}
+
+static PyObject *run_pieces(PyObject *pieces, int awaits, PyObject *globals)
+{
+    PyObject *value = NULL;
+    if (awaits) {
+        value = PyObject_CallFunctionObjArgs(run_in_loop, pieces, globals, NULL);
+        if (value == NULL)
+            drop_frames_of_loop(pieces);
+        return value;
+    }
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(pieces); i++) {
+        Py_XDECREF(value);
+        value = PyEval_EvalCode(PyList_GET_ITEM(pieces, i), globals, globals);
+        if (value == NULL)
+            break;
+    }
+    return value;
+}
+
+void explain_error(PyObject *text, int is_cell)
+{
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    PyObject *result = error == NULL ? NULL : PyObject_CallFunction(explain, "OOi", error, text, is_cell);
+    Py_XDECREF(result);
+    PyErr_Clear();
+    Py_XDECREF(traceback);
+    PyErr_Restore(type, error, NULL);
+}
+
+PyObject *run_cell(PyObject *text, PyObject *globals)
+{
+    PyObject *builtins = PyEval_GetBuiltins(), *pieces, *cell = PyObject_CallOneArg(compiled, text);
+    int awaits;
+    if (cell == NULL || !PyArg_ParseTuple(cell, "UOp", &text, &pieces, &awaits)) {
+        explain_error(text, 1);
+        return NULL;
+    }
+    know_source(text, pieces, "<code>");
+    must(PyObject_CallOneArg(begin, text));
+    must_set(builtins, "display", builtin_display);
+    PyObject *value = run_pieces(pieces, awaits, globals);
+    if (value != NULL && value != Py_None) {
+        must_set(builtins, "_", value);
+        if (show(RESULT, value, 0) < 0)
+            value = NULL;
+    }
+    _Py_UnhandledKeyboardInterrupt |= PyErr_Occurred() == PyExc_KeyboardInterrupt;
+    return value;
+}
+
+void prepare_cells(void)
+{
+    static PyMethodDef definition = {"display", (PyCFunction)(void (*)(void))display, METH_VARARGS | METH_KEYWORDS, NULL};
+    PyObject *globals = must(PyDict_New());
+    builtin_display = must(PyCFunction_New(&definition, NULL));
+    must_set(globals, "display", builtin_display);
+    run_hidden("/usr/lib/sandbox/notebook.py", "<notebook>", globals);
+    forms = must(PyDict_GetItemString(globals, "forms"));
+    handle = must(PyDict_GetItemString(globals, "DisplayHandle"));
+    /* Named as the import system, whose frames no traceback shows: modules are imported through it. */
+    globals = must(PyDict_New());
+    run_hidden("/usr/lib/sandbox/cell.py", "<frozen importlib._bootstrap_external>", globals);
+    compiled = must(PyDict_GetItemString(globals, "compiled"));
+    explain = must(PyDict_GetItemString(globals, "explain"));
+    run_in_loop = must(PyDict_GetItemString(globals, "run_in_loop"));
+    begin = must(PyDict_GetItemString(globals, "begin"));
+}

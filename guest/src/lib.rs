@@ -31,7 +31,7 @@ pub use file::{File, FileStream, Header, kind};
 pub use frame::{Decoder, Exit, Frame, encode};
 pub use hypercall::{event, handover, stream};
 pub use job::JobFrame;
-pub use report::{Record, Records};
+pub use report::{Field, Record, Records};
 
 /// The program's working directory, unless the job names another.
 pub const WORKDIR: &str = "/work";

@@ -6,7 +6,7 @@ use crate::job::Job;
 use crate::record::{Bundle, Event, EventKind, Exception};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use guest::{Record, Records, event, report};
+use guest::{Field, Record, Records, event, report};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -15,6 +15,8 @@ use serde_json::Value;
 const BUNDLES_MAX: u64 = 16 << 20;
 const DISPLAYS_MAX: usize = 1000;
 const FORMS_MAX: usize = 16;
+/// The form that each bundle has. Its beginning is kept where there is no room for the whole.
+const PLAIN: &str = "text/plain";
 /// Upper bound on the bytes of an exception, whose texts the guest has cut already.
 const EXCEPTION_MAX: usize = 256 << 10;
 /// Upper bound on the bytes of an event, which holds a path.
@@ -120,16 +122,23 @@ impl GuestReportBuilder {
                 self.report.omitted = true;
                 break;
             }
-            let form = mime_type(kind).and_then(|kind| Some((self.form(&kind, data)?, kind)));
+            let kind = kind.is_whole().then(|| mime_type(kind.bytes)).flatten();
+            let form = kind.and_then(|kind| Some((self.form(&kind, data)?, kind)));
             match form {
                 Some((value, kind)) => drop(bundle.insert(kind, value)),
                 None => self.report.omitted = true,
             }
         }
-        bundle.contains_key("text/plain").then_some(bundle)
+        bundle.contains_key(PLAIN).then_some(bundle)
     }
 
-    fn form(&mut self, kind: &str, data: Vec<u8>) -> Option<Value> {
+    fn form(&mut self, kind: &str, data: Field) -> Option<Value> {
+        if !data.is_whole() {
+            self.report.omitted = true;
+            self.room = self.room.saturating_sub(data.bytes.len());
+            return (kind == PLAIN).then(|| beginning(&data).into());
+        }
+        let data = data.bytes;
         let is_json = kind == "application/json" || kind.ends_with("+json");
         let size = kind.len() + data.len() * if is_json { JSON_FACTOR } else { 1 };
         self.room = self.room.checked_sub(size)?;
@@ -143,6 +152,17 @@ impl GuestReportBuilder {
         }
         Some(text.into())
     }
+}
+
+/// Returns the text that there was room for, and how much is missing.
+fn beginning(field: &Field) -> String {
+    let whole = match str::from_utf8(&field.bytes) {
+        Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        _ => field.bytes.len(),
+    };
+    let omitted = field.omitted + field.bytes.len() - whole;
+    let text = text(&field.bytes[..whole]);
+    format!("{text}\n[… {omitted} more bytes are left out …]")
 }
 
 /// Returns whether a value is nested no deeper than readers of JSON take, with what is around it in a
@@ -163,9 +183,9 @@ fn is_shallow(value: &Value) -> bool {
 fn exception(record: Record) -> Option<Exception> {
     let [kind, message, traceback] = <[_; 3]>::try_from(record.fields).ok()?;
     Some(Exception {
-        kind: text(&kind),
-        message: text(&message),
-        traceback: text(&traceback),
+        kind: text(&kind.bytes),
+        message: text(&message.bytes),
+        traceback: text(&traceback.bytes),
     })
 }
 
@@ -178,8 +198,8 @@ fn event_of(record: Record) -> Option<Event> {
             event::CONNECTED => EventKind::Connect,
             _ => return None,
         },
-        what: text(&what),
-        errno: i32::from_le_bytes(errno.try_into().ok()?),
+        what: what.is_whole().then(|| text(&what.bytes))?,
+        errno: i32::from_le_bytes(errno.bytes.try_into().ok()?),
     })
 }
 
@@ -208,7 +228,7 @@ mod tests {
 
     fn stream(kind: u8, fields: &[&[u8]]) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let fields = fields.iter().map(|field| field.to_vec()).collect();
+        let fields = fields.iter().map(|&field| field.into()).collect();
         Record { kind, fields }.encode(&mut bytes);
         bytes
     }
@@ -280,14 +300,32 @@ mod tests {
     fn what_is_over_the_limit_is_left_out_but_what_fits_after_it_is_not() {
         let display = |length| stream(report::DISPLAY, &[b"text/plain", &vec![b'a'; length]]);
         let exception = stream(report::EXCEPTION, &[b"ValueError", b"m", &[b't'; 500]]);
-        let report = reported(100, &[display(10), display(200), display(20), exception]);
-        let lengths = report
-            .displays
-            .iter()
-            .map(|bundle| bundle["text/plain"].as_str());
-        assert!(lengths.map(|text| text.unwrap().len()).eq([10, 20]));
+        let report = reported(200, &[display(10), display(500), display(20), exception]);
+        let texts = report.displays.iter();
+        let texts = texts.map(|bundle| bundle[PLAIN].as_str().unwrap());
+        let cut = format!("{}\n[… 415 more bytes are left out …]", "a".repeat(85));
+        assert!(texts.eq(["a".repeat(10), cut, "a".repeat(20)]));
         assert_eq!(report.exception.unwrap().traceback.len(), 500);
         assert!(report.omitted);
+    }
+
+    #[test]
+    fn small_forms_stay_beside_those_that_there_is_no_room_for() {
+        let long = "ü".repeat(1000);
+        let fields: &[&[u8]] = &[
+            b"text/plain",
+            long.as_bytes(),
+            b"image/svg+xml",
+            long.as_bytes(),
+            b"text/html",
+            b"<b>",
+        ];
+        let report = reported(301, &[stream(report::RESULT, fields)]);
+        let result = report.result.unwrap();
+        assert_eq!(result.keys().collect::<Vec<_>>(), ["text/html", PLAIN]);
+        let plain = result[PLAIN].as_str().unwrap();
+        assert!(plain.starts_with("üü") && plain.ends_with("bytes are left out …]"));
+        assert!(!plain.contains('\u{fffd}') && report.omitted);
     }
 
     #[test]
@@ -332,6 +370,7 @@ mod tests {
             let mut builder = GuestReportBuilder::new(LIMIT, false);
             for (kind, fields, noise) in records {
                 let mut bytes = Vec::new();
+                let fields = fields.iter().map(|field| Field::from(&field[..])).collect();
                 Record { kind, fields }.encode(&mut bytes);
                 bytes.extend(noise);
                 builder.add_reports(&bytes);
@@ -340,7 +379,8 @@ mod tests {
             let report = builder.finish();
             let forms = report.displays.iter().flatten().map(|(_, value)| value.to_string().len());
             // A byte that is not UTF-8 becomes a character of three bytes, and an escaped one takes six.
-            prop_assert!(forms.sum::<usize>() <= 6 * LIMIT as usize + 2 * report.displays.len());
+            const NOTE: usize = 60;
+            prop_assert!(forms.sum::<usize>() <= 6 * LIMIT as usize + NOTE * report.displays.len());
         }
     }
 }

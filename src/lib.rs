@@ -7,7 +7,7 @@
 //
 // | floor | modules | knows |
 // |---|---|---|
-// | 0 words | `error`, `outcome`, `record`, `limits`, `units`, `clock`, `cache`, `fs`, `log`, `text`, `random`, `process`, `signals`, `key`, `wire` | plain data and plain helpers |
+// | 0 words | `error`, `outcome`, `record`, `limits`, `units`, `clock`, `cache`, `fs`, `log`, `text`, `random`, `process`, `signals`, `key`, `wire`, `json` | plain data and plain helpers |
 // | 1 image | `image` | what is in a guest |
 // | 2 requests | `job`, `policy`, `audit` | what is to run, and who may ask for what |
 // | 2 devices | `devices` | an interrupt line and a byte sink each; never KVM |
@@ -35,6 +35,7 @@ mod image;
 #[cfg(feature = "internals")]
 pub mod internals;
 mod job;
+mod json;
 mod key;
 mod kvm_mode;
 mod library;

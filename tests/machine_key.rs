@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 /// What no saved machine depends on: what asks for runs and tells of them, what this process gives
 /// up, and helpers that know nothing of machines.
-const NOT_COUNTED: [&str; 23] = [
+const NOT_COUNTED: [&str; 24] = [
     "audit",
     "cache.rs",
     "cli",
@@ -21,6 +21,7 @@ const NOT_COUNTED: [&str; 23] = [
     "files",
     "fs.rs",
     "internals.rs",
+    "json.rs",
     "lib.rs",
     "library.rs",
     "log.rs",

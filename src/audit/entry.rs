@@ -3,6 +3,7 @@
 //! The last member of the object is its hash: the SHA-256 of all of the line that comes before
 //! `,"hash"`. A check needs no canonical form of the JSON.
 
+use crate::json::to_line;
 use crate::policy::LimitExceeded;
 use crate::record::{
     Bytes, Event as GuestEvent, Host, KvmMode, Limit, Memory, Path, Record, Status, Timings,
@@ -258,7 +259,7 @@ pub fn line(link: &Link, client: &str, event: &Event, now: SystemTime) -> (Vec<u
         client,
         event,
     };
-    let mut line = serde_json::to_vec(&entry).expect("no map in it has keys but text");
+    let mut line = to_line(&entry).expect("no map in it has keys but text");
     line.pop();
     let hash = hex(&Sha256::digest(&line));
     for piece in [BEFORE_HASH, hash.as_bytes(), AFTER_HASH, b"\n"] {

@@ -8,9 +8,12 @@ use crate::log::say;
 use crate::mcp::{self, HttpOptions, Options};
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use nix::sys::signal::Signal;
 use std::io::{Write, stdout};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+
+const SIGTERM: u8 = Signal::SIGTERM as u8;
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -71,5 +74,9 @@ pub fn mcp_verb(args: McpArgs, kvm: Device) -> Result<u8> {
         policy: args.policy,
         audit: args.audit,
     })?;
-    Ok(signal.map_or(0, |signal| EXIT_SIGNALED + signal))
+    Ok(match signal {
+        // Whoever runs a service asks it to stop in this way, and it did.
+        None | Some(SIGTERM) => 0,
+        Some(signal) => EXIT_SIGNALED + signal,
+    })
 }

@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Remedy};
 use crate::kvm_mode::Device;
 use crate::mcp::transport::gauge::Gauge;
 pub use crate::mcp::transport::http::Options as HttpOptions;
-use crate::mcp::transport::tokens::Tokens;
+use crate::mcp::transport::token_file::TokenFile;
 pub use crate::mcp::transport::tokens::new_line as new_token;
 use crate::worker::temp_dir::TempDir;
 use admission::Governor;
@@ -48,7 +48,7 @@ pub struct Options {
 
 /// Serves until the client goes or a signal comes; returns the signal's number if one came.
 pub fn serve(options: Options) -> Result<Option<u8>> {
-    let tokens = options.tokens.as_deref().map(Tokens::read).transpose()?;
+    let tokens = options.tokens.as_deref().map(TokenFile::read).transpose()?;
     if let Some(http) = &options.http
         && tokens.is_none()
         && !http.address.ip().is_loopback()
@@ -73,7 +73,7 @@ pub fn serve(options: Options) -> Result<Option<u8>> {
 
 async fn serve_until_the_end(
     options: Options,
-    tokens: Option<Tokens>,
+    tokens: Option<TokenFile>,
     governor: Governor,
 ) -> Result<Option<u8>> {
     let directory = TempDir::create()?;

@@ -302,3 +302,46 @@ fn a_client_has_so_many_sessions_and_the_oldest_goes_for_a_new_one() {
     assert_eq!(status(&sessions[32]), 200);
     assert_eq!(status(&other), 200);
 }
+
+#[test]
+fn whoever_asks_hears_that_the_server_answers() {
+    let (web, _) = web(&["one"]);
+    let mut stream = TcpStream::connect(&web.address).unwrap();
+    stream
+        .write_all(b"GET /health HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let answer = Answer::read(stream);
+    assert_eq!((answer.status, answer.text().as_str()), (200, "ok\n"));
+}
+
+#[test]
+fn a_token_that_is_taken_out_of_the_file_ends_what_its_client_has() {
+    let (file, tokens) = tokens(&["stays", "goes"]);
+    let lines = fs::read_to_string(file.path()).unwrap();
+    let web = Web::start(&["--tokens", file.path().to_str().unwrap()]);
+    let [stays, goes] = [0, 1].map(|number| web.session(&tokens[number]));
+    let list = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
+    let status = |session: &Vec<(String, String)>| web.post(&borrowed(session), &list).status;
+    assert_eq!((status(&stays), status(&goes)), (200, 200));
+    let running = web.post(&borrowed(&goes), &calls(2, FOREVER));
+    let guest = web.server.guest();
+    fs::write(file.path(), lines.lines().next().unwrap()).unwrap();
+    gone(guest);
+    drop(running);
+    assert_eq!((status(&stays), status(&goes)), (200, 401));
+    // And one that is put into it is known; its old sessions are not.
+    fs::write(file.path(), lines).unwrap();
+    until(|| (status(&goes) != 401).then_some(()));
+    assert_eq!(status(&goes), 404);
+    assert_eq!(web.ask(&tokens[1], "tools/list", json!({})).status, 200);
+}
+
+#[test]
+fn an_event_over_http_is_one_line_for_every_reader() {
+    let (web, tokens) = web(&["one"]);
+    let code = "print('a\\u2028b\\u0085c')";
+    let answer = web.ask(&tokens[0], "tools/call", call(json!({"code": code})));
+    let body = answer.text();
+    assert!(!body.contains(['\u{85}', '\u{2028}', '\u{2029}']), "{body}");
+    assert!(body.contains("a\\u2028b\\u0085c"), "{body}");
+}

@@ -1,5 +1,6 @@
 //! The transport for clients on the network: streamable HTTP.
 
+use crate::json::escape_breaks;
 use crate::log::say;
 use crate::mcp::server::Server;
 use crate::mcp::state::Shared;
@@ -7,11 +8,11 @@ use crate::mcp::transport::backpressure::{Reservation, UnreadBudget};
 use crate::mcp::transport::client::Client;
 use crate::mcp::transport::message_limits;
 use crate::mcp::transport::session_ids::Sessions;
-use crate::mcp::transport::tokens::Tokens;
+use crate::mcp::transport::token_file::TokenFile;
 use anyhow::{Context as _, Result};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::header::{
     AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
@@ -23,20 +24,23 @@ use nix::sys::socket::{setsockopt, sockopt};
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use serde::Deserialize;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
-use tokio_util::sync::DropGuard;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 const MIB: usize = 1 << 20;
 const PATH: &str = "/mcp";
+/// Where anybody may ask whether the server answers.
+const HEALTH: &str = "/health";
 /// The name of a client without a token.
 const UNKNOWN: &str = "unknown";
 const SESSION: &str = "mcp-session-id";
@@ -47,6 +51,8 @@ const REQUESTS_MAX: usize = 64;
 const READING_MAX_MIB: usize = 2 * (message_limits::MESSAGE_MAX >> 20);
 /// The time for a client to take more of an answer.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// The time after which a change of the file of tokens is seen.
+const REREAD: Duration = Duration::from_secs(1);
 /// The time for a request's head, and for its body.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -66,7 +72,7 @@ type Answer = Response<BoxBody<Bytes, Infallible>>;
 pub struct Door {
     service: StreamableHttpService<Server, LocalSessionManager>,
     sessions: Sessions,
-    tokens: Option<Tokens>,
+    tokens: Option<TokenFile>,
     clients: Mutex<HashMap<Arc<str>, Arc<Bounds>>>,
     shared: Arc<Shared>,
 }
@@ -76,11 +82,14 @@ struct Bounds {
     requests: Arc<Semaphore>,
     reading: Arc<Semaphore>,
     answers: UnreadBudget,
+    /// The token that is cancelled when it is a client no longer.
+    gone: CancellationToken,
 }
 
 impl Bounds {
-    fn new() -> Self {
+    fn new(gone: CancellationToken) -> Self {
         Self {
+            gone,
             requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
             reading: Arc::new(Semaphore::new(READING_MAX_MIB)),
             answers: UnreadBudget::new(),
@@ -92,7 +101,7 @@ impl Bounds {
 pub async fn serve(
     shared: Arc<Shared>,
     options: Options,
-    tokens: Option<Tokens>,
+    tokens: Option<TokenFile>,
 ) -> Result<Infallible> {
     let listener = TcpListener::bind(options.address)
         .await
@@ -100,6 +109,7 @@ pub async fn serve(
     let address = listener.local_addr().context("asking for the address")?;
     say(&format!("listening on http://{address}{PATH}"));
     let door = Arc::new(Door::new(shared, options, tokens));
+    tokio::spawn(Arc::clone(&door).watch_tokens());
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let place = Arc::clone(&connections).acquire_owned().await?;
@@ -114,14 +124,14 @@ pub async fn serve(
             // The client has already gone, or file descriptors are short for a while.
             Err(error) => {
                 say(&format!("a connection was not taken: {error}"));
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                sleep(Duration::from_millis(10)).await;
             }
         }
     }
 }
 
 impl Door {
-    fn new(shared: Arc<Shared>, options: Options, tokens: Option<Tokens>) -> Self {
+    fn new(shared: Arc<Shared>, options: Options, tokens: Option<TokenFile>) -> Self {
         let sessions = Sessions::new();
         let mut config = StreamableHttpServerConfig::default()
             .with_max_request_body_bytes(message_limits::MESSAGE_MAX)
@@ -149,8 +159,10 @@ impl Door {
     /// Serves one connection to its end.
     async fn attend(self: &Arc<Self>, stream: TcpStream) {
         let service = service_fn(|request| async {
-            if request.uri().path() != PATH {
-                return Ok(*refusal(StatusCode::NOT_FOUND, "the endpoint is /mcp"));
+            match request.uri().path() {
+                PATH => {}
+                HEALTH => return Ok(*plain(StatusCode::OK, "ok")),
+                _ => return Ok(*refusal(StatusCode::NOT_FOUND, "the endpoint is /mcp")),
             }
             let client = self.authenticate(&request);
             let name = client.as_ref().map_or(UNKNOWN.into(), Arc::clone);
@@ -203,7 +215,7 @@ impl Door {
             self.sessions.make_room(client).await;
         }
         // Somebody waits for the answer until the answer's body is dropped.
-        let gone = self.shared.stop.child_token();
+        let gone = bounds.gone.child_token();
         let attention = gone.clone().drop_guard();
         let share = bounds.answers.share();
         let mut request = Request::from_parts(parts, Full::new(message));
@@ -250,13 +262,33 @@ impl Door {
         })
     }
 
+    /// Ends what clients have here once their tokens are no longer in the file.
+    async fn watch_tokens(self: Arc<Self>) {
+        let Some(tokens) = &self.tokens else {
+            return;
+        };
+        loop {
+            sleep(REREAD).await;
+            for client in tokens.refresh() {
+                if let Some(bounds) = self.clients().remove(&client) {
+                    bounds.gone.cancel();
+                }
+                self.sessions.close(&client).await;
+            }
+        }
+    }
+
     /// Returns the client's bounds. The map has at most as many entries as there are tokens.
     fn bounds(&self, name: &Arc<str>) -> Arc<Bounds> {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = self.clients();
         let bounds = clients
             .entry(Arc::clone(name))
-            .or_insert_with(|| Arc::new(Bounds::new()));
+            .or_insert_with(|| Arc::new(Bounds::new(self.shared.stop.child_token())));
         Arc::clone(bounds)
+    }
+
+    fn clients(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Bounds>>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -348,13 +380,18 @@ fn turned_away(status: StatusCode) -> Option<&'static str> {
 }
 
 fn refusal(status: StatusCode, why: &str) -> Box<Answer> {
-    let mut answer = Response::new(Full::new(format!("{why}\n").into()).boxed());
-    *answer.status_mut() = status;
+    let mut answer = plain(status, why);
     if status == StatusCode::TOO_MANY_REQUESTS {
         answer
             .headers_mut()
             .insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
+    answer
+}
+
+fn plain(status: StatusCode, text: &str) -> Box<Answer> {
+    let mut answer = Response::new(Full::new(format!("{text}\n").into()).boxed());
+    *answer.status_mut() = status;
     Box::new(answer)
 }
 
@@ -374,14 +411,20 @@ impl Body for Attended {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        Poll::Ready(frame.map(|frame| frame.map(in_one_line)))
     }
 
     fn is_end_stream(&self) -> bool {
         self.body.is_end_stream()
     }
+}
 
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+/// Takes out of JSON, of which there is a whole message in a frame, what some readers of event
+/// streams take for the end of a line.
+fn in_one_line(frame: Frame<Bytes>) -> Frame<Bytes> {
+    frame.map_data(|data| match escape_breaks(&data) {
+        Cow::Borrowed(_) => data,
+        Cow::Owned(escaped) => escaped.into(),
+    })
 }

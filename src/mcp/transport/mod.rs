@@ -5,6 +5,8 @@ pub(crate) mod client;
 pub(crate) mod gauge;
 pub(crate) mod http;
 pub(crate) mod message_limits;
+pub(crate) mod parse;
 pub(crate) mod session_ids;
 pub(crate) mod stdio;
+pub(crate) mod token_file;
 pub(crate) mod tokens;

@@ -65,6 +65,16 @@ impl Sessions {
         }
     }
 
+    /// Closes all sessions of a client.
+    pub async fn close(&self, client: &str) {
+        let mut owners = self.owners.lock().await;
+        for (id, _) in owners.iter().filter(|(_, owner)| **owner == *client) {
+            // The session may have ended by itself.
+            self.manager.close_session(id).await.unwrap_or_default();
+        }
+        owners.retain(|(_, owner)| **owner != *client);
+    }
+
     pub async fn add(&self, id: &str, client: &Arc<str>) {
         self.owners
             .lock()

@@ -1,11 +1,14 @@
 //! The transport for the one client that started this server: one JSON-RPC message on each line.
 
+use crate::json::to_line;
 use crate::mcp::server::Server;
 use crate::mcp::state::Shared;
 use crate::mcp::transport::backpressure::{Reservation, UnreadBudget};
 use crate::mcp::transport::client::Client;
-use crate::mcp::transport::gauge::Gauge;
+use crate::mcp::transport::gauge::{Gauge, GaugeGuard};
 use crate::mcp::transport::message_limits;
+use crate::mcp::transport::parse::parse;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rmcp::RoleServer;
 use rmcp::model::{
     ClientJsonRpcMessage, ClientNotification, ErrorData, JsonRpcMessage, RequestId,
@@ -14,11 +17,12 @@ use rmcp::model::{
 use rmcp::service::{ServerInitializeError, serve_server};
 use rmcp::transport::Transport;
 use rmcp::transport::io::{StdioReader, StdioWriter, stdio_pipes};
-use serde_json::Value;
 use std::collections::HashMap;
 use std::io;
 use std::mem;
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio_util::sync::CancellationToken;
 
@@ -31,7 +35,15 @@ const UNREAD_MAX: usize = 32 << 20;
 /// The least that an answer counts, in bytes.
 const UNREAD_MIN: usize = 2 << 20;
 
-/// Serves the client until it goes.
+/// A request at work.
+struct AtWork {
+    /// The room that its answer takes.
+    _share: Reservation,
+    /// What counts it as not answered.
+    _unanswered: GaugeGuard,
+}
+
+/// Serves the client until it has sent its last message and got all answers, or until it goes.
 pub async fn serve(shared: Arc<Shared>) {
     let door = Door::open(Arc::clone(&shared));
     let server = Server::new(shared);
@@ -58,8 +70,9 @@ struct Door {
     /// The bytes of answers that the client has not read.
     unread: Gauge,
     room: UnreadBudget,
-    /// The requests at work, with the room that each one's answer takes.
-    at_work: Arc<Mutex<HashMap<RequestId, Reservation>>>,
+    at_work: Arc<Mutex<HashMap<RequestId, AtWork>>>,
+    /// The number of requests whose answers are not written.
+    unanswered: Gauge,
     gone: CancellationToken,
 }
 
@@ -67,6 +80,7 @@ impl Door {
     fn open(shared: Arc<Shared>) -> Self {
         let gone = shared.stop.child_token();
         let (reader, writer) = stdio_pipes();
+        watch_output(gone.clone());
         Self {
             shared,
             lines: Arc::new(tokio::sync::Mutex::new(Lines::new(reader))),
@@ -74,24 +88,30 @@ impl Door {
             unread: Gauge::new(),
             room: UnreadBudget::new(),
             at_work: Arc::default(),
+            unanswered: Gauge::new(),
             gone,
         }
     }
 
-    /// Returns the next valid message, with its client. `None` means that the client is gone, so
-    /// its runs must end now.
+    /// Returns the next valid message, with its client. `None` means that nobody waits for anything
+    /// any more: the client has sent all and has all answers, or it is gone.
     async fn next(&self) -> Option<ClientJsonRpcMessage> {
         let mut lines = self.lines.lock().await;
         loop {
             self.unread.at_most(UNREAD_MAX).await;
             let message = tokio::select! {
-                line = lines.next() => {
-                    let line = line.ok().flatten()?;
-                    if matches!(line, Line::TooLong) {
+                line = lines.next() => match line.ok().flatten() {
+                    Some(Line::Whole(line)) => parse(&line),
+                    Some(Line::TooLong) => {
                         self.shared.turn_away(CLIENT, "length");
+                        let error = message_limits::too_long();
+                        Err(Box::new(JsonRpcMessage::error(error, None)))
                     }
-                    parse(line)
-                }
+                    None => {
+                        self.answered().await;
+                        return None;
+                    }
+                },
                 () = self.gone.cancelled() => return None,
             };
             match message.and_then(|message| self.admit(message)) {
@@ -103,6 +123,18 @@ impl Door {
                     tokio::spawn(self.answer(*answer, None));
                 }
             }
+        }
+    }
+
+    /// Waits until all answers are written, or nobody reads them any more.
+    async fn answered(&self) {
+        let written = async {
+            self.unanswered.none().await;
+            self.unread.none().await;
+        };
+        tokio::select! {
+            () = written => {}
+            () = self.gone.cancelled() => {}
         }
     }
 
@@ -120,7 +152,11 @@ impl Door {
                 } else if at_work.len() >= REQUESTS_MAX {
                     Some("too many requests are at work; call again when one of them is answered")
                 } else {
-                    at_work.insert(request.id.clone(), share.clone());
+                    let counted = AtWork {
+                        _share: share.clone(),
+                        _unanswered: self.unanswered.more(1),
+                    };
+                    at_work.insert(request.id.clone(), counted);
                     None
                 };
                 if let Some(why) = refused {
@@ -151,14 +187,14 @@ impl Door {
     fn answer(
         &self,
         message: ServerJsonRpcMessage,
-        share: Option<Reservation>,
+        at_work: Option<AtWork>,
     ) -> impl Future<Output = io::Result<()>> + Send + 'static {
         let (writer, gone) = (Arc::clone(&self.writer), self.gone.clone());
-        let line = serde_json::to_vec(&message);
+        let line = to_line(&message);
         let length = line.as_ref().map_or(0, Vec::len);
         let unread = self.unread.more(length.max(UNREAD_MIN));
         async move {
-            let _until_it_is_read = (unread, share);
+            let _until_it_is_read = (unread, at_work);
             let mut line = line?;
             line.push(b'\n');
             let mut writer = writer.lock().await;
@@ -174,7 +210,7 @@ impl Door {
         }
     }
 
-    fn at_work(&self) -> std::sync::MutexGuard<'_, HashMap<RequestId, Reservation>> {
+    fn at_work(&self) -> std::sync::MutexGuard<'_, HashMap<RequestId, AtWork>> {
         self.at_work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -191,8 +227,8 @@ impl Transport<RoleServer> for Door {
             JsonRpcMessage::Error(error) => error.id.as_ref(),
             _ => None,
         };
-        let share = answered.and_then(|id| self.at_work().remove(id));
-        self.answer(message, share)
+        let at_work = answered.and_then(|id| self.at_work().remove(id));
+        self.answer(message, at_work)
     }
 
     async fn receive(&mut self) -> Option<ClientJsonRpcMessage> {
@@ -206,6 +242,20 @@ impl Transport<RoleServer> for Door {
     async fn close(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Cancels the token once nobody can read standard output any more. A client that is gone need not
+/// have anything written to it for that.
+fn watch_output(gone: CancellationToken) {
+    let watch = move || {
+        let output = io::stdout();
+        // Its end is always told; EINTR is none.
+        let mut fds = [PollFd::new(output.as_fd(), PollFlags::empty())];
+        while poll(&mut fds, PollTimeout::NONE).is_err() {}
+        gone.cancel();
+    };
+    // Without the thread, the next answer that cannot be written tells the same.
+    drop(thread::Builder::new().name("output".into()).spawn(watch));
 }
 
 /// A line, or the fact that it was too long to keep.
@@ -256,34 +306,5 @@ impl Lines {
                 }));
             }
         }
-    }
-}
-
-/// Parses a message. The error is the answer to an invalid one.
-fn parse(line: Line) -> Result<ClientJsonRpcMessage, Box<ServerJsonRpcMessage>> {
-    let refuse = |error, id| Err(Box::new(JsonRpcMessage::error(error, id)));
-    let line = match line {
-        Line::Whole(line) => line,
-        Line::TooLong => return refuse(message_limits::too_long(), None),
-    };
-    if let Err(error) = message_limits::check(&line) {
-        return refuse(error, None);
-    }
-    let error = match serde_json::from_slice(&line) {
-        Ok(message) => return Ok(message),
-        Err(error) => error,
-    };
-    match serde_json::from_slice::<Value>(&line) {
-        Ok(value) => {
-            let id = value
-                .get("id")
-                .and_then(|id| serde_json::from_value(id.clone()).ok());
-            let told = format!("this is no message of the protocol: {error}");
-            refuse(ErrorData::invalid_request(told, None), id)
-        }
-        Err(error) => refuse(
-            ErrorData::parse_error(format!("this is no JSON: {error}"), None),
-            None,
-        ),
     }
 }

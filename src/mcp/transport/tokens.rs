@@ -95,6 +95,12 @@ impl Tokens {
         }
         owner
     }
+
+    /// Returns the names whose tokens these others do not have.
+    pub fn without(&self, others: &Self) -> Vec<Arc<str>> {
+        let missing = self.0.iter().filter(|token| !others.0.contains(token));
+        missing.map(|(name, _)| Arc::clone(name)).collect()
+    }
 }
 
 /// Checks that a token is long and varied enough not to be one that a person typed.

@@ -46,6 +46,10 @@ pub enum Kind {
 pub enum Remedy {
     /// Do what these words say. They suit every caller.
     Do(String),
+    /// Bring the module with this name, or do without it.
+    BringModule(String),
+    /// Bring what would come from a network.
+    DoWithoutNetwork,
     /// Name something to run.
     GiveProgram,
     /// Name a script that exists, or give code in another way.
@@ -123,7 +127,10 @@ impl Remedy {
     /// Changes each text of the remedy that may come from elsewhere.
     pub fn each_text(&mut self, mut change: impl FnMut(&mut String)) {
         match self {
-            Self::Do(text) | Self::LeaveModeOut(text) | Self::VerifyLog(text) => change(text),
+            Self::Do(text)
+            | Self::BringModule(text)
+            | Self::LeaveModeOut(text)
+            | Self::VerifyLog(text) => change(text),
             Self::NameLanguage(texts) => texts.iter_mut().for_each(change),
             _ => {}
         }

@@ -26,6 +26,8 @@ pub struct Record {
     pub error: Option<Failure>,
     /// The Python exception that ended the program. The guest tells it.
     pub exception: Option<Exception>,
+    /// What the program lacked here, and what to do about it.
+    pub advice: Vec<String>,
     /// The value of the last expression of code, as in a notebook. The guest tells it.
     pub result: Option<Bundle>,
     /// The values that the code gave to `display()`, in their order. The guest tells them.
@@ -74,6 +76,7 @@ impl Record {
             stderr_bytes: Bytes::default(),
             error: None,
             exception: None,
+            advice: Vec::new(),
             result: None,
             displays: Vec::new(),
             limits_hit: Vec::new(),

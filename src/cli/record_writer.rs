@@ -3,8 +3,10 @@
 use crate::cli::exit_code;
 use crate::cli::remedies::words;
 use crate::error::{Error, Kind};
+use crate::json::write_line;
 use crate::outcome::Outcome;
 use crate::record::{Failure, Record};
+use crate::run::advice::advice;
 use crate::signals::Signals;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -47,7 +49,7 @@ impl Writer {
         };
         // The record is never one string, since it may hold a lot of output.
         let mut writer = BufWriter::new(pieces);
-        let written = serde_json::to_writer(&mut writer, record)
+        let written = write_line(&mut writer, record)
             .map_err(io::Error::from)
             .and_then(|()| writer.write_all(b"\n"))
             .and_then(|()| writer.flush());
@@ -120,11 +122,12 @@ fn writable(number: RawFd) -> Result<BorrowedFd<'static>, Error> {
     }
 }
 
-/// Puts the error into the record, with the remedy in the words of the command line.
+/// Puts the error and the advice into the record, in the words of the command line.
 pub fn in_words((mut record, error): (Record, Option<Error>)) -> Record {
     record.error = error.map(|error| Failure {
         remedy: words(&error.remedy),
         message: error.message,
     });
+    record.advice = advice(&record).iter().map(words).collect();
     record
 }

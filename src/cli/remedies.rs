@@ -6,6 +6,15 @@ use crate::error::{Destination, Remedy};
 pub fn words(remedy: &Remedy) -> String {
     let text = match remedy {
         Remedy::Do(words) => words,
+        Remedy::BringModule(name) => {
+            return format!(
+                "there is no module {name} here, only Python's standard library and what is put there: \
+                 write it without {name}, or bring it with --put"
+            );
+        }
+        Remedy::DoWithoutNetwork => {
+            "there is no network here, and no option for one: bring what the program needs with --put"
+        }
         Remedy::GiveProgram => {
             "name a script, or give code after -c, or - to read it from standard input"
         }
@@ -102,6 +111,8 @@ mod tests {
             Remedy::MakeToken => 18,
             Remedy::GiveTokens => 19,
             Remedy::Report => 20,
+            Remedy::BringModule(_) => 21,
+            Remedy::DoWithoutNetwork => 22,
         }
     }
 
@@ -154,6 +165,12 @@ mod tests {
             (Remedy::MakeToken, "sandbox mcp token", "whoever runs"),
             (Remedy::GiveTokens, "--tokens", "whoever runs"),
             (Remedy::Report, "sandbox doctor", "call again"),
+            (
+                Remedy::BringModule("numpy".into()),
+                "numpy, or bring it with --put",
+                "numpy, or give its source in files",
+            ),
+            (Remedy::DoWithoutNetwork, "--put", "in files"),
         ];
         for (number, (remedy, here, there)) in table.into_iter().enumerate() {
             assert_eq!(place(&remedy), number);

@@ -12,6 +12,7 @@ use crate::mcp::tool::remedies::words;
 use crate::policy::Grant;
 use crate::process::{self, OURS};
 use crate::record::{Failure, Record, Status};
+use crate::run::advice::advice;
 use crate::run::{Request, record_of};
 use crate::template::builder::Interrupted;
 use crate::worker::client::{self, Channel, Worker};
@@ -189,6 +190,7 @@ fn attend(
         }
     };
     record.error = error.map(in_words);
+    record.advice = advice(&record).iter().map(words).collect();
     Ok(Ended {
         is_told,
         record,

@@ -1,5 +1,6 @@
 //! One run on one screen.
 
+pub mod advice;
 mod inspection;
 pub mod record_of;
 mod report;

@@ -3,7 +3,7 @@
 use crate::mcp::admission::Refused;
 use crate::mcp::artifacts::{ArtifactStore, COUNT_MAX, FILES_MAX, MemoryBudget, contents};
 use crate::mcp::run::Workspace;
-use crate::record::{Bundle, Encoding, Failure, Record, Status};
+use crate::record::{Bundle, Encoding, Failure, Limit, Record, Status};
 use crate::text::escape_control;
 use rmcp::model::{CallToolResult, ContentBlock, MetaObject};
 use serde_json::{Value, json};
@@ -28,7 +28,12 @@ pub fn of(record: &Record, files: Vec<ContentBlock>) -> CallToolResult {
     content.extend(files);
     let failures = failures(record);
     let failed = !failures.is_empty();
-    let notes: Vec<_> = failures.into_iter().chain(cuts(record)).collect();
+    let advice = record
+        .advice
+        .iter()
+        .map(|text| format!("What to do: {text}"));
+    let notes = failures.into_iter().chain(advice).chain(cuts(record));
+    let notes: Vec<_> = notes.collect();
     if !notes.is_empty() {
         content.push(ContentBlock::text(escape_control(&notes.join("\n"))));
     }
@@ -95,8 +100,13 @@ fn ending(record: &Record) -> Option<String> {
     }
 }
 
-/// Lists the streams that are incomplete.
+/// Lists what is incomplete.
 fn cuts(record: &Record) -> impl Iterator<Item = String> {
+    let report = record.limits_hit.contains(&Limit::Report).then(|| {
+        "[cut] what the program displayed, its last value or its events were too long or too many to be \
+         given whole: print or display less, or leave it in a file and fetch that"
+            .into()
+    });
     let streams = [
         ("standard output", record.stdout_bytes),
         ("standard error", record.stderr_bytes),
@@ -110,6 +120,7 @@ fn cuts(record: &Record) -> impl Iterator<Item = String> {
                 bytes.captured, bytes.total
             )
         })
+        .chain(report)
 }
 
 fn stream(label: &str, text: &Option<String>, encoding: Encoding) -> Option<ContentBlock> {

@@ -7,8 +7,8 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use rmcp::model::JsonObject;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::{Number, Value};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::Duration;
@@ -40,7 +40,11 @@ pub struct Arguments {
     #[schemars(with = "f64")]
     pub timeout_s: Option<f64>,
     /// Memory of the machine, files in it included, in MiB.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "whole_number"
+    )]
     #[schemars(with = "u64")]
     pub memory_mib: Option<u64>,
     /// The program's standard input.
@@ -212,6 +216,19 @@ impl TryFrom<GivenFile> for File {
             is_fetched,
         })
     }
+}
+
+/// Reads a whole number, which JSON Schema also takes with a fraction of zero.
+fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let number = Number::deserialize(deserializer)?;
+    let whole = number.as_u64().or_else(|| {
+        let float = number.as_f64()?;
+        // The fractions of greater numbers are not exact.
+        let is_whole = float.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&float);
+        is_whole.then_some(float as u64)
+    });
+    let wrong = || de::Error::custom(format!("{number} is no whole number that is not negative"));
+    whole.map(Some).ok_or_else(wrong)
 }
 
 fn check_path(path: String) -> Result<String, String> {

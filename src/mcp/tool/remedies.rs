@@ -6,6 +6,15 @@ use crate::error::{Destination, Remedy};
 pub fn words(remedy: &Remedy) -> String {
     let text = match remedy {
         Remedy::Do(words) => words,
+        Remedy::BringModule(name) => {
+            return format!(
+                "there is no module {name} here, only Python's standard library and the modules among \
+                 files: write it without {name}, or give its source in files"
+            );
+        }
+        Remedy::DoWithoutNetwork => {
+            "there is no network here: give what the program needs in files"
+        }
         Remedy::GiveProgram | Remedy::CheckProgramPath => "give the program as code",
         Remedy::NameLanguage(known) => {
             return format!(

@@ -82,6 +82,7 @@ void close_source(void);
 
 /* cell.c */
 void prepare_cells(void);
+void rehearse_cells(void);
 void explain_error(PyObject *text, int is_cell);
 PyObject *run_cell(PyObject *text, PyObject *globals);
 

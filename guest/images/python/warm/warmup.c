@@ -152,6 +152,7 @@ void warm_up(void)
     prefault();
     speed_imports();
     rehearse();
+    rehearse_cells();
     prepare_the_end();
     freeze();
     touch_pages();

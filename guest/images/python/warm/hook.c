@@ -26,8 +26,10 @@ static int on_audit(const char *event, PyObject *arguments, void *data)
     prepare_reports();
     prepare_source();
     prepare_cells();
-    if (is_to_be_saved(arguments))
+    if (is_to_be_saved(arguments)) {
+        rehearse_cells();
         warm_up();
+    }
     struct job job = receive_job();
     if (job.flags & REPORT)
         hear_exceptions(1);

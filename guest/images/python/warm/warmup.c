@@ -152,7 +152,6 @@ void warm_up(void)
     prefault();
     speed_imports();
     rehearse();
-    rehearse_cells();
     prepare_the_end();
     freeze();
     touch_pages();

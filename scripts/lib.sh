@@ -24,21 +24,56 @@ one_of_each_mechanism=(
     failures::doctor_names_the_host_and_the_guest
 )
 
-say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
+# When the first of these scripts began that call each other.
+export SCRIPTS_BEGAN=${SCRIPTS_BEGAN:-$(date +%s)}
+
+# say TEXT...: with the name of the script, and how long it and those that called it have run.
+say() { printf '%s, after %s s: %s\n' "$(basename "$0")" $(($(date +%s) - SCRIPTS_BEGAN)) "$*" >&2; }
 fail() { say "$*"; exit 1; }
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-# install_packages NAME...: Debian packages that are missing, by apt.
+# has_package NAME: what this Debian package brings is there, wherever it came from.
+has_package() {
+    case $1 in
+        libc6-dev) has_header stdlib.h ;;
+        libelf-dev) has_header libelf.h ;;
+        python3-venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
+        debian-archive-keyring) compgen -G '/usr/share/keyrings/debian-archive-keyring.*' >/dev/null ;;
+        *) command -v "$(tool_of "$1")" >/dev/null ;;
+    esac
+}
+
+# tool_of PACKAGE: the command that is wanted of it.
+tool_of() {
+    case $1 in
+        bubblewrap) echo bwrap ;;
+        cargo-web) echo cargo ;;
+        dpkg) echo dpkg-deb ;;
+        erofs-utils) echo mkfs.erofs ;;
+        procps) echo pgrep ;;
+        qemu-system-x86) echo qemu-system-x86_64 ;;
+        rust-web-clippy) echo cargo-clippy ;;
+        rustc-web) echo rustc ;;
+        rustfmt-web) echo rustfmt ;;
+        xz-utils) echo xz ;;
+        *) echo "$1" ;;
+    esac
+}
+
+has_header() { echo "#include <$1>" | cc -E - >/dev/null 2>&1; }
+
+# install_packages NAME...: what is missing of what these Debian packages bring, by apt.
 install_packages() {
     local missing=() name
     for name in "$@"; do
-        dpkg-query -W -f '${Status}' "$name" 2>/dev/null | grep -q 'ok installed' || missing+=("$name")
+        has_package "$name" || missing+=("$name")
     done
     [ ${#missing[@]} = 0 ] && return
-    command -v apt-get >/dev/null || fail "these Debian packages are needed: ${missing[*]}"
+    command -v apt-get >/dev/null ||
+        fail "what these Debian packages bring is missing, and there is no apt-get to install them: ${missing[*]}"
     say "installing ${missing[*]}"
     as_root apt-get update -qq
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

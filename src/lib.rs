@@ -12,7 +12,7 @@
 // | 2 requests | `job`, `policy`, `audit` | what is to run, and who may ask for what |
 // | 2 devices | `devices` | an interrupt line and a byte sink each; never KVM |
 // | 3 vm | `vm` | KVM; the only place that does |
-// | 4 host | `confine`, `kvm_mode`, `doctor` | what this process gives up before the guest runs, and what the host can do |
+// | 4 host | `confine`, `kvm_mode`, `doctor`, `terminal` | what this process gives up before the guest runs, what the host can do, and the terminal |
 // | 5 agent | `agent`, `files`, `watchdog` | the conversation with the guest's first process, and the files that it sends |
 // | 6 template | `template` | saved machines |
 // | 7 run | `run` | one run on one screen |
@@ -50,6 +50,7 @@ mod record;
 mod run;
 mod signals;
 mod template;
+mod terminal;
 mod text;
 mod units;
 mod vm;

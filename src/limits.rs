@@ -14,6 +14,8 @@ pub struct Limits {
     pub boot: Duration,
     /// Wall clock, from handing the program to a guest that is up; `None`: no limit.
     pub timeout: Option<Duration>,
+    /// Wall clock, from a signal that asks the program to stop to its end.
+    pub grace: Duration,
     /// Bytes delivered of each output stream; what is over it is dropped and counted.
     pub max_output: u64,
     /// Bytes of standard input that the program may take.
@@ -32,6 +34,7 @@ pub const BOOT_LIMIT: Duration = Duration::from_secs(300);
 /// The limits of a run for which none are given.
 pub const DEFAULT_MEMORY: u64 = 256 << 20;
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(2);
 pub const DEFAULT_PIDS: u32 = 256;
 /// The limit of each output stream for a reader that holds all of it at once.
 pub const DEFAULT_CAPTURE: u64 = 8 << 20;
@@ -43,6 +46,7 @@ impl Default for Limits {
             memory: DEFAULT_MEMORY,
             boot: BOOT_LIMIT,
             timeout: Some(DEFAULT_TIMEOUT),
+            grace: DEFAULT_GRACE,
             max_output: DEFAULT_CAPTURE,
             input: u64::MAX,
             fetch_count: 0,

@@ -22,6 +22,8 @@ pub enum Outcome {
     Interrupted(u8),
     /// There was more standard input than the limit allows.
     InputLimit,
+    /// Standard input could not be read; this is the errno.
+    InputFailed(i32),
     /// Nobody reads the output any more (EPIPE).
     OutputClosed,
     /// The output could not be written; this is the errno.
@@ -62,14 +64,7 @@ impl Outcome {
             Self::Signaled {
                 out_of_memory: true,
                 ..
-            } => Error::new(
-                Kind::Limit,
-                format!(
-                    "the program ran out of the {} MiB of memory it was given",
-                    limits.memory >> 20
-                ),
-                Remedy::RaiseMemory(Some(limits.memory >> 19)),
-            ),
+            } => out_of_memory(limits),
             Self::TimedOut => {
                 let limit = limits.timeout?.as_secs_f64();
                 Error::new(
@@ -102,6 +97,11 @@ impl Outcome {
                 ),
                 "give it less, or ask whoever wrote the policy to raise run.stdin",
             ),
+            Self::InputFailed(errno) => Error::new(
+                Kind::Request,
+                format!("standard input could not be read: {}", system(*errno)),
+                "give it something that can be read to its end, or /dev/null",
+            ),
             Self::OutputFailed(errno) => Error::new(
                 Kind::Delivery,
                 format!(
@@ -125,6 +125,15 @@ impl Outcome {
             }
         })
     }
+}
+
+fn out_of_memory(limits: &Limits) -> Error {
+    let mib = limits.memory >> 20;
+    Error::new(
+        Kind::Limit,
+        format!("the program ran out of the {mib} MiB of memory it was given"),
+        Remedy::RaiseMemory(Some(2 * mib)),
+    )
 }
 
 fn no_files_remedy(errno: Errno) -> Remedy {

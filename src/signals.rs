@@ -1,4 +1,4 @@
-//! Signals that ask this process to stop.
+//! Signals to this process: those that ask it to stop, and those that only a program gives a meaning.
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -7,8 +7,33 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// A descriptor for the signals that ask this process to stop. They are watched until it is
-/// dropped.
+/// The signals that ask a process to stop.
+const STOPPING: [Signal; 4] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+];
+
+/// The signals that mean what a program makes of them.
+const OTHERS: [Signal; 3] = [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGWINCH];
+
+/// A signal that has come.
+#[derive(Debug, Clone, Copy)]
+pub struct Received {
+    pub signal: Signal,
+    /// Whether a process sent it. A signal from the terminal has reached all of its processes.
+    pub is_sent: bool,
+}
+
+impl Received {
+    /// Returns whether it asks this process to stop.
+    pub fn asks_to_stop(self) -> bool {
+        STOPPING.contains(&self.signal)
+    }
+}
+
+/// A descriptor for signals to this process. They are watched until it is dropped.
 pub struct Signals {
     fd: SignalFd,
     mask: SigSet,
@@ -19,7 +44,7 @@ impl Signals {
     /// them to this descriptor. A signal that our parent ignores, as nohup(1) does, stays ignored.
     pub fn watch() -> Result<Self> {
         let mut mask = SigSet::empty();
-        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        for signal in STOPPING.into_iter().chain(OTHERS) {
             if !is_ignored(signal)? {
                 mask.add(signal);
             }
@@ -31,18 +56,15 @@ impl Signals {
     }
 
     /// Returns the signal that came, if one did.
-    pub fn take(&self) -> Result<Option<u8>> {
-        Ok(self.read()?.map(|signal| signal.ssi_signo as u8))
-    }
-
-    /// Returns the signal that came, if one did, and whether a process sent it: a signal from the
-    /// terminal has reached all of its processes.
-    pub fn take_with_sender(&self) -> Result<Option<(Signal, bool)>> {
-        let signal = self.read()?.and_then(|info| {
+    pub fn take(&self) -> Result<Option<Received>> {
+        let received = self.read()?.and_then(|info| {
             let signal = Signal::try_from(info.ssi_signo as i32).ok()?;
-            Some((signal, info.ssi_code <= 0))
+            Some(Received {
+                signal,
+                is_sent: info.ssi_code <= 0,
+            })
         });
-        Ok(signal)
+        Ok(received)
     }
 
     /// Waits until the descriptor can be written to. Signals that are waiting if it is writable at

@@ -84,6 +84,11 @@ pub fn parse_timeout(text: &str) -> Result<Timeout, String> {
     Ok(Timeout((!is_zero).then(|| limit.max(LEAST))))
 }
 
+/// Parses a span of time by the same grammar; it may be 0.
+pub fn parse_grace(text: &str) -> Result<Duration, String> {
+    Ok(parse_timeout(text)?.0.unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

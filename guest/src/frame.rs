@@ -1,7 +1,7 @@
 //! Frames: their encoding, and their decoding from a stream that arrives in pieces.
 
 use crate::bytes::{Malformed, put_list, take_list};
-use crate::{JobFrame, MAX_PAYLOAD, MAX_START};
+use crate::{JobFrame, MAX_PAYLOAD, MAX_START, WindowSize};
 
 /// A message between host and guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +14,13 @@ pub enum Frame {
     Stdin(Vec<u8>),
     /// From the host: there is no more standard input.
     StdinEnd,
-    /// From the guest: the agent has passed on so many bytes of standard input.
+    /// From the host: bytes that were typed at the program's terminal.
+    Typed(Vec<u8>),
+    /// From the host: the window of the program's terminal has this size now.
+    Resize(WindowSize),
+    /// From the host: a signal for the program.
+    Signal(Signal),
+    /// From the guest: the agent has passed on so many bytes of standard input, or of what was typed.
     StdinTaken(u32),
     /// From the guest: how the program ended. This is the guest's claim, not a host fact.
     Exit(Exit),
@@ -23,6 +29,14 @@ pub enum Frame {
     Collect(Vec<Vec<u8>>),
     /// From the guest: all files were sent.
     Collected,
+}
+
+/// A signal for the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signal {
+    pub number: u8,
+    /// Whether all processes of the program's group get it, as from a terminal.
+    pub is_for_group: bool,
 }
 
 /// The end of a program, as in wait(2).
@@ -48,6 +62,9 @@ const STDIN_TAKEN: u8 = 5;
 const EXIT: u8 = 6;
 const COLLECT: u8 = 7;
 const COLLECTED: u8 = 8;
+const SIGNAL: u8 = 9;
+const TYPED: u8 = 10;
+const RESIZE: u8 = 11;
 
 const HEADER: usize = 5;
 
@@ -66,6 +83,18 @@ pub fn encode(frame: &Frame, out: &mut Vec<u8>) {
             STDIN
         }
         Frame::StdinEnd => STDIN_END,
+        Frame::Typed(bytes) => {
+            out.extend(bytes);
+            TYPED
+        }
+        Frame::Resize(size) => {
+            out.extend(size.number().to_le_bytes());
+            RESIZE
+        }
+        Frame::Signal(signal) => {
+            out.extend([signal.number, signal.is_for_group.into()]);
+            SIGNAL
+        }
         Frame::StdinTaken(count) => {
             out.extend(count.to_le_bytes());
             STDIN_TAKEN
@@ -146,9 +175,10 @@ impl Decoder {
 fn limit(kind: u8) -> Result<usize, Malformed> {
     match kind {
         READY | STDIN_END | COLLECTED => Ok(0),
-        STDIN_TAKEN => Ok(4),
+        SIGNAL => Ok(2),
+        STDIN_TAKEN | RESIZE => Ok(4),
         EXIT => Ok(3),
-        STDIN => Ok(MAX_PAYLOAD),
+        STDIN | TYPED => Ok(MAX_PAYLOAD),
         START | COLLECT => Ok(MAX_START),
         _ => Err(Malformed("unknown kind")),
     }
@@ -160,9 +190,16 @@ fn decode(kind: u8, payload: &[u8]) -> Result<Frame, Malformed> {
         START => Frame::Start(JobFrame::decode(payload)?),
         STDIN => Frame::Stdin(payload.to_vec()),
         STDIN_END => Frame::StdinEnd,
-        STDIN_TAKEN => Frame::StdinTaken(u32::from_le_bytes(
-            payload.try_into().map_err(|_| Malformed("too short"))?,
-        )),
+        STDIN_TAKEN => Frame::StdinTaken(number(payload)?),
+        TYPED => Frame::Typed(payload.to_vec()),
+        RESIZE => Frame::Resize(WindowSize::of(number(payload)?)),
+        SIGNAL => match *payload {
+            [number @ 1..=64, flag @ 0..=1] => Frame::Signal(Signal {
+                number,
+                is_for_group: flag == 1,
+            }),
+            _ => return Err(Malformed("no such signal")),
+        },
         EXIT => Frame::Exit(match *payload {
             [0, status, 0] => Exit::Exited(status),
             [1, signal @ 1..=64, flag @ 0..=1] => Exit::Signaled {
@@ -178,6 +215,11 @@ fn decode(kind: u8, payload: &[u8]) -> Result<Frame, Malformed> {
     })
 }
 
+fn number(payload: &[u8]) -> Result<u32, Malformed> {
+    let bytes = payload.try_into().map_err(|_| Malformed("too short"))?;
+    Ok(u32::from_le_bytes(bytes))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,7 +233,13 @@ mod tests {
             Just(Frame::Collected),
             proptest::collection::vec(bytes(), 0..4).prop_map(Frame::Collect),
             bytes().prop_map(Frame::Stdin),
+            bytes().prop_map(Frame::Typed),
+            any::<u32>().prop_map(|size| Frame::Resize(WindowSize::of(size))),
             any::<u32>().prop_map(Frame::StdinTaken),
+            (1..=64u8, any::<bool>()).prop_map(|(number, is_for_group)| Frame::Signal(Signal {
+                number,
+                is_for_group
+            })),
             any::<u8>().prop_map(|status| Frame::Exit(Exit::Exited(status))),
             any::<u8>().prop_map(|errno| Frame::Exit(Exit::NotStarted(errno))),
             (1..=64u8, any::<bool>()).prop_map(|(signal, out_of_memory)| Frame::Exit(
@@ -235,7 +283,7 @@ mod tests {
         #[test]
         fn what_is_held_is_bounded(
             pieces in proptest::collection::vec(
-                (1..7u8, any::<u32>(), 0..2 * MAX_PAYLOAD as u32), 1..8,
+                (1..12u8, any::<u32>(), 0..2 * MAX_PAYLOAD as u32), 1..8,
             ),
         ) {
             let mut decoder = Decoder::with_limit(MAX_PAYLOAD);

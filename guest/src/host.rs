@@ -33,8 +33,12 @@ pub fn receive_request(host: &mut File, decoder: &mut Decoder) -> Result<Request
         match receive(host, decoder)? {
             Frame::Start(job) => return Ok(Request::Run(job)),
             Frame::Collect(paths) => return Ok(Request::Collect(paths)),
-            // This input was on its way when its program ended.
-            Frame::Stdin(_) | Frame::StdinEnd => {}
+            // These were on their way when their program ended.
+            Frame::Stdin(_)
+            | Frame::StdinEnd
+            | Frame::Typed(_)
+            | Frame::Resize(_)
+            | Frame::Signal(_) => {}
             other => bail!("expected Start or Collect, got {other:?}"),
         }
     }

@@ -82,6 +82,8 @@ pub mod handover {
     pub const NOTEBOOK: u32 = 4;
     /// Execute the program, which is not for this interpreter.
     pub const EXECUTE: u32 = 8;
+    /// Give out each line of output when it is written.
+    pub const LINES: u32 = 16;
 }
 
 /// Kinds of the interpreter's records ([`stream::REPORTS`]), with their fields.

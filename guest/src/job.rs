@@ -1,7 +1,7 @@
 //! A job: the program that the guest runs, as plain data.
 
-use crate::File;
 use crate::bytes::{Malformed, put_bytes, put_list, put_u32, take_bytes, take_list, take_u32};
+use crate::{File, Terminal};
 
 /// A program to run once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,6 +16,7 @@ pub struct JobFrame {
     pub root: bool,
     /// The working directory, as an absolute path.
     pub workdir: Vec<u8>,
+    pub terminal: Option<Terminal>,
 }
 
 impl JobFrame {
@@ -40,6 +41,7 @@ impl JobFrame {
         put_u32(out, self.pids_limit);
         put_u32(out, self.root.into());
         put_bytes(out, &self.workdir);
+        Terminal::encode(self.terminal, out);
     }
 
     pub(crate) fn decode(payload: &[u8]) -> Result<Self, Malformed> {
@@ -49,6 +51,7 @@ impl JobFrame {
         let pids_limit = take_u32(&mut rest)?;
         let root = take_u32(&mut rest)? != 0;
         let workdir = take_bytes(&mut rest)?;
+        let terminal = Terminal::decode(&mut rest)?;
         if !rest.is_empty() {
             return Err(Malformed("bytes left over"));
         }
@@ -58,6 +61,7 @@ impl JobFrame {
             pids_limit,
             root,
             workdir,
+            terminal,
         })
     }
 }
@@ -65,6 +69,7 @@ impl JobFrame {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::WindowSize;
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -76,14 +81,21 @@ pub(crate) mod tests {
             any::<u32>(),
             any::<bool>(),
             bytes(),
+            proptest::option::of((1..8u32, any::<u32>())),
         )
-            .prop_map(|(argv, env, pids_limit, root, workdir)| JobFrame {
-                argv,
-                env,
-                pids_limit,
-                root,
-                workdir,
-            })
+            .prop_map(
+                |(argv, env, pids_limit, root, workdir, terminal)| JobFrame {
+                    argv,
+                    env,
+                    pids_limit,
+                    root,
+                    workdir,
+                    terminal: terminal.map(|(streams, size)| Terminal {
+                        streams,
+                        size: WindowSize::of(size),
+                    }),
+                },
+            )
     }
 
     #[test]

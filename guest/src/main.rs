@@ -5,6 +5,7 @@ mod collect;
 mod host;
 mod machine;
 mod program;
+mod pty;
 mod relay;
 
 use anyhow::{Context, Result};

@@ -1,11 +1,12 @@
 //! The start of a program: its limits, its identity and its standard streams.
 
 use crate::machine::{CGROUP, USER};
+use crate::pty::{self, Pty};
 use anyhow::{Context, Result, bail};
 use guest::hypercall::prctl;
-use guest::{JobFrame, stream};
+use guest::{JobFrame, STDIN_WINDOW, Terminal, stream};
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{Gid, Pid, Uid, chdir, fchown, pipe2, setgid, setgroups, setsid, setuid};
 use std::ffi::{CString, OsStr};
@@ -19,9 +20,10 @@ use std::process::{Command, Stdio};
 pub struct Program {
     pub pid: Pid,
     pub stdin: OwnedFd,
+    pub pty: Pty,
     /// The read ends of its output. Nobody reads them, since the kernel gives the host what is
     /// written, but a pipe without a reader takes nothing.
-    _outputs: [OwnedFd; 2],
+    pub outputs: [OwnedFd; 2],
 }
 
 /// Starts the job's program; the kernel makes its files. The inner error is the errno of execve(2).
@@ -29,6 +31,8 @@ pub fn start(job: &JobFrame) -> Result<Result<Program, Errno>> {
     fs::write(format!("{CGROUP}/pids.max"), job.pids_limit.to_string())
         .context("limiting processes")?;
     let (child_stdin, stdin) = pipe()?;
+    // It holds as much as the host sends ahead.
+    fcntl(&stdin, FcntlArg::F_SETPIPE_SZ(STDIN_WINDOW as i32)).context("enlarging a pipe")?;
     let (stdout, child_stdout) = pipe()?;
     let (stderr, child_stderr) = pipe()?;
     for (pipe, number) in [
@@ -39,16 +43,27 @@ pub fn start(job: &JobFrame) -> Result<Result<Program, Errno>> {
         host_services(prctl::STREAM, pipe.as_raw_fd() as u32, number)
             .context("making a standard stream the host's")?;
     }
+    let shown = child_stdout.try_clone().context("duplicating a pipe")?;
+    let pty = Pty::open(shown)?;
     let mut command = command(job)?;
+    let on_terminal = |stream: u8| job.terminal.is_some_and(|terminal| terminal.has(stream));
+    let place = |pipe: OwnedFd, stream: u8| match on_terminal(stream) {
+        true => pty.slave().try_clone().context("duplicating a terminal"),
+        false => Ok(pipe),
+    };
     command
-        .stdin(child_stdin)
-        .stdout(child_stdout)
-        .stderr(child_stderr);
+        .stdin(place(child_stdin, stream::STDIN)?)
+        .stdout(place(child_stdout, stream::STDOUT)?)
+        .stderr(place(child_stderr, stream::STDERR)?);
+    if let Some(terminal) = job.terminal {
+        pty.prepare(terminal)?;
+    }
     match command.spawn() {
         Ok(child) => Ok(Ok(Program {
             pid: Pid::from_raw(child.id() as i32),
             stdin,
-            _outputs: [stdout, stderr],
+            pty,
+            outputs: [stdout, stderr],
         })),
         Err(error) => match error.raw_os_error() {
             Some(errno) => Ok(Err(Errno::from_raw(errno))),
@@ -94,18 +109,25 @@ fn command(job: &JobFrame) -> Result<Command> {
     let workdir = CString::new(job.workdir.clone()).context("naming the working directory")?;
     // SAFETY: the closure runs between fork and exec in a single-threaded process
     // and makes only system calls.
-    unsafe { command.pre_exec(become_the_program(job.root, workdir)) };
+    unsafe { command.pre_exec(become_the_program(job.root, workdir, job.terminal)) };
     Ok(command)
 }
 
 /// Returns the steps of the child: it enters the cgroup, then becomes an unprivileged user in a
 /// session of its own. Leaving uid 0 drops all capabilities (capabilities(7)).
-fn become_the_program(root: bool, workdir: CString) -> impl FnMut() -> std::io::Result<()> {
+fn become_the_program(
+    root: bool,
+    workdir: CString,
+    terminal: Option<Terminal>,
+) -> impl FnMut() -> std::io::Result<()> {
     move || {
         fs::write(format!("{CGROUP}/cgroup.procs"), "0")?;
         fs::write("/proc/self/oom_score_adj", "1000")?;
         SigSet::empty().thread_set_mask()?;
         setsid()?;
+        if let Some(terminal) = terminal {
+            pty::take_control(terminal)?;
+        }
         let owner = if root { 0 } else { USER };
         host_services(prctl::PROGRAM, owner, 0)?;
         if !root {

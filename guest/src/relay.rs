@@ -1,10 +1,11 @@
-//! The relay of standard input from the host to the program until it ends. The program's output
-//! goes to the host without the agent.
+//! The relay of standard input and signals from the host to the program until it ends, and of what is
+//! typed and shown at its terminal. Other output of the program goes to the host without the agent.
 
 use crate::host::send;
 use crate::program::Program;
+use crate::pty::Pty;
 use anyhow::{Context, Result, bail};
-use guest::{Decoder, Exit, Frame, MAX_PAYLOAD, STDIN_WINDOW};
+use guest::{Decoder, Exit, Frame, MAX_PAYLOAD, STDIN_WINDOW, Signal};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -24,23 +25,28 @@ pub fn relay(
     children: &SignalFd,
     memory_kills: u64,
 ) -> Result<Decoder> {
-    let mut input = Input::new(program.stdin, decoder)?;
+    let pid = program.pid;
+    let mut streams = Streams::new(program, decoder)?;
     // Standard input may have come with the job.
-    input.accept(host)?;
+    streams.accept(host)?;
     loop {
-        let ready = wait(host, children, &input)?;
+        let ready = streams.wait(host, children)?;
+        if ready.terminal {
+            streams.pty.show()?;
+        }
         if ready.input {
-            input.flush(host)?;
+            streams.flush(host)?;
         }
         if ready.host {
-            input.receive(host)?;
+            streams.receive(host)?;
         }
         if ready.children
-            && let Some(status) = reap(program.pid, children)?
+            && let Some(status) = reap(pid, children)?
         {
             let exit = exit_of(status, memory_kills)?;
+            streams.pty.show()?;
             send(host, &Frame::Exit(exit))?;
-            return Ok(input.decoder);
+            return Ok(streams.decoder);
         }
     }
 }
@@ -48,53 +54,69 @@ pub fn relay(
 struct Ready {
     host: bool,
     children: bool,
+    /// The terminal shows something.
+    terminal: bool,
+    /// The pipe or the terminal takes input.
     input: bool,
 }
 
-fn wait(host: &File, children: &SignalFd, input: &Input) -> Result<Ready> {
-    let mut fds = vec![
-        PollFd::new(host.as_fd(), PollFlags::POLLIN),
-        PollFd::new(children.as_fd(), PollFlags::POLLIN),
-    ];
-    if let Some(pipe) = &input.pipe
-        && !input.pending.is_empty()
-    {
-        fds.push(PollFd::new(pipe.as_fd(), PollFlags::POLLOUT));
-    }
-    match poll(&mut fds, PollTimeout::NONE) {
-        Ok(_) | Err(Errno::EINTR) => {}
-        Err(errno) => return Err(errno).context("waiting for the program"),
-    }
-    let ready = |index: usize| {
-        fds.get(index)
-            .and_then(PollFd::revents)
-            .is_some_and(|events| !events.is_empty())
-    };
-    Ok(Ready {
-        host: ready(0),
-        children: ready(1),
-        input: ready(2),
-    })
-}
-
-/// The program's standard input.
-struct Input {
+/// The program's standard input and its terminal.
+struct Streams {
+    program: Pid,
     /// The pipe to the program, or `None` once either end closed it.
     pipe: Option<OwnedFd>,
-    /// The bytes that have arrived and are not in the pipe yet; at most [`STDIN_WINDOW`].
+    pty: Pty,
+    /// Kept open as long as the program writes.
+    _outputs: [OwnedFd; 2],
+    /// The bytes that have arrived and are not in the pipe yet, and those that are not typed yet:
+    /// together at most [`STDIN_WINDOW`].
     pending: VecDeque<u8>,
+    typed: VecDeque<u8>,
     ended: bool,
     decoder: Decoder,
 }
 
-impl Input {
-    fn new(pipe: OwnedFd, decoder: Decoder) -> Result<Self> {
-        set_nonblocking(&pipe)?;
+impl Streams {
+    fn new(program: Program, decoder: Decoder) -> Result<Self> {
+        set_nonblocking(&program.stdin)?;
         Ok(Self {
-            pipe: Some(pipe),
+            program: program.pid,
+            pipe: Some(program.stdin),
+            pty: program.pty,
+            _outputs: program.outputs,
             pending: VecDeque::new(),
+            typed: VecDeque::new(),
             ended: false,
             decoder,
+        })
+    }
+
+    fn wait(&self, host: &File, children: &SignalFd) -> Result<Ready> {
+        let mut terminal = PollFlags::POLLIN;
+        terminal.set(PollFlags::POLLOUT, !self.typed.is_empty());
+        let mut fds = vec![
+            PollFd::new(host.as_fd(), PollFlags::POLLIN),
+            PollFd::new(children.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.pty.as_fd(), terminal),
+        ];
+        if let Some(pipe) = &self.pipe
+            && !self.pending.is_empty()
+        {
+            fds.push(PollFd::new(pipe.as_fd(), PollFlags::POLLOUT));
+        }
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).context("waiting for the program"),
+        }
+        let events = |index: usize| {
+            let events = fds.get(index).and_then(PollFd::revents);
+            events.unwrap_or(PollFlags::empty())
+        };
+        Ok(Ready {
+            host: !events(0).is_empty(),
+            children: !events(1).is_empty(),
+            terminal: events(2).contains(PollFlags::POLLIN),
+            input: events(2).contains(PollFlags::POLLOUT) || !events(3).is_empty(),
         })
     }
 
@@ -114,27 +136,29 @@ impl Input {
             match frame {
                 Frame::Stdin(bytes) => self.pending.extend(bytes),
                 Frame::StdinEnd => self.ended = true,
+                Frame::Typed(bytes) => self.typed.extend(bytes),
+                Frame::Resize(size) => self.pty.resize(size)?,
+                Frame::Signal(signal) => pass_on(signal, self.program)?,
                 other => bail!("unexpected {other:?}"),
             }
         }
-        if self.pending.len() > STDIN_WINDOW {
+        if self.held() > STDIN_WINDOW {
             bail!("more standard input than the window holds");
         }
         self.flush(host)
     }
 
-    /// Moves as many bytes as the pipe takes, and tells the host how many.
+    fn held(&self) -> usize {
+        self.pending.len() + self.typed.len()
+    }
+
+    /// Moves as many bytes as the pipe and the terminal take, and tells the host how many.
     fn flush(&mut self, host: &mut File) -> Result<()> {
-        let before = self.pending.len();
-        while let Some(pipe) = &self.pipe
-            && !self.pending.is_empty()
+        let before = self.held();
+        if let Some(pipe) = &self.pipe
+            && !drain(&mut self.pending, |bytes| write(pipe, bytes))?
         {
-            match write(pipe, self.pending.make_contiguous()) {
-                Ok(count) => drop(self.pending.drain(..count)),
-                Err(Errno::EAGAIN | Errno::EINTR) => break,
-                Err(Errno::EPIPE) => self.pipe = None,
-                Err(errno) => return Err(errno).context("writing the program's input"),
-            }
+            self.pipe = None;
         }
         if self.pipe.is_none() {
             // Nobody will read it; the host need not hold it back.
@@ -143,10 +167,39 @@ impl Input {
         if self.ended && self.pending.is_empty() {
             self.pipe = None;
         }
-        match before - self.pending.len() {
+        drain(&mut self.typed, |bytes| self.pty.type_in(bytes))?;
+        match before - self.held() {
             0 => Ok(()),
             taken => send(host, &Frame::StdinTaken(taken as u32)),
         }
+    }
+}
+
+/// Writes as many of the bytes as are taken at once. Returns whether there still is a reader.
+fn drain(bytes: &mut VecDeque<u8>, write: impl Fn(&[u8]) -> nix::Result<usize>) -> Result<bool> {
+    while !bytes.is_empty() {
+        match write(bytes.make_contiguous()) {
+            Ok(count) => drop(bytes.drain(..count)),
+            Err(Errno::EAGAIN | Errno::EINTR) => break,
+            Err(Errno::EPIPE) => return Ok(false),
+            Err(errno) => return Err(errno).context("writing the program's input"),
+        }
+    }
+    Ok(true)
+}
+
+/// Sends a signal to the program, or to its process group, which it leads. It is not reaped yet, so its
+/// number is still its own.
+fn pass_on(signal: Signal, program: Pid) -> Result<()> {
+    let target = match signal.is_for_group {
+        true => -program.as_raw(),
+        false => program.as_raw(),
+    };
+    // nix's kill knows no real-time signals.
+    // SAFETY: kill(2) takes numbers only.
+    match Errno::result(unsafe { libc::kill(target, signal.number.into()) }) {
+        Ok(_) | Err(Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(errno).context("sending a signal to the program"),
     }
 }
 

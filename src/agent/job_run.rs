@@ -9,6 +9,7 @@ use crate::agent::output_sink::{Sink, Totals};
 use crate::devices::Violation;
 use crate::job::Job;
 use crate::outcome::{Crash, Outcome};
+use crate::terminal::Modes;
 use crate::vm::HypercallHandler;
 use guest::{Exit, FileStream, Frame, JobFrame, stream};
 use nix::errno::Errno;
@@ -26,6 +27,8 @@ pub struct JobRun {
     collection: Option<Collection>,
     /// Standard output and standard error.
     sinks: [Sink; 2],
+    /// The modes of the terminal that the output goes to, if it goes to one.
+    modes: Option<Modes>,
     /// The guest's reports, if a record of the run is wanted.
     report: Option<GuestReportBuilder>,
     outcome: Option<Outcome>,
@@ -90,6 +93,12 @@ impl JobRun {
         self.collection = collection;
     }
 
+    /// Makes the output that of a terminal. The agent passes on what it shows, so only the agent knows when
+    /// that was all.
+    pub fn show_on(&mut self, modes: Option<Modes>) {
+        self.modes = modes;
+    }
+
     fn new(
         state: StartState,
         files: FileStream,
@@ -103,6 +112,7 @@ impl JobRun {
             files,
             collection: None,
             sinks,
+            modes: None,
             report,
             outcome: None,
             started: None,
@@ -155,9 +165,9 @@ impl JobRun {
         self.has_ended() || self.shared.is_stopped() || self.is_warm()
     }
 
-    /// Takes the standard input that waits for the guest.
-    pub fn take_stdin(&self) -> Vec<Frame> {
-        self.shared.take_stdin()
+    /// Takes the standard input and signals that wait for the guest.
+    pub fn take_input(&self) -> Vec<Frame> {
+        self.shared.take_input()
     }
 
     /// Notes that the guest has left the connection, which is a crash unless the job has ended.
@@ -193,8 +203,12 @@ impl JobRun {
     }
 
     /// Notes that the program has ended with this outcome. The guest goes on for a while if files
-    /// are to be fetched.
+    /// are to be fetched, unless the program was stopped.
     fn ended(&mut self, outcome: Outcome) {
+        if self.shared.is_late() {
+            self.outcome.get_or_insert(Outcome::TimedOut);
+            return;
+        }
         match (&mut self.collection, &outcome) {
             (Some(collection), Outcome::Exited(_) | Outcome::Signaled { .. }) => {
                 collection.await_files(outcome);
@@ -270,6 +284,9 @@ impl HypercallHandler for JobRun {
         if self.outcome.is_some() || ended {
             return Ok(());
         }
+        if let Some(modes) = self.modes.as_mut().filter(|_| stream == stream::STDOUT) {
+            modes.read(bytes);
+        }
         match sink.deliver(bytes, || self.shared.is_stopped()) {
             Ok(()) => {}
             Err(Errno::EPIPE) => self.outcome = Some(Outcome::OutputClosed),
@@ -306,6 +323,9 @@ impl HypercallHandler for JobRun {
     }
 
     fn exited(&mut self, status: u8) {
+        if self.modes.is_some() {
+            return;
+        }
         self.ended(Outcome::Exited(status));
     }
 

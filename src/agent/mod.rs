@@ -10,6 +10,7 @@ mod console;
 mod guest_report;
 mod input;
 mod job_run;
+mod output_event;
 mod output_sink;
 pub use collection::Collection;
 pub use console::Console;
@@ -21,6 +22,7 @@ use crate::devices::Violation;
 use crate::devices::vsock::Peer;
 use crate::job::Job;
 use crate::outcome::Outcome;
+use crate::terminal::Modes;
 use crate::vm::HypercallHandler;
 use connection::Connection;
 use guest::JobFrame;
@@ -73,6 +75,12 @@ impl Session {
         self
     }
 
+    /// Makes the output that of a terminal with these modes.
+    pub fn shown_on(mut self, modes: Option<Modes>) -> Self {
+        self.job.show_on(modes);
+        self
+    }
+
     /// Returns how the program ended, if it did, with the byte counts of its output and the
     /// milestones.
     pub fn into_result(self) -> (Option<Outcome>, [Totals; 2], Milestones) {
@@ -122,7 +130,7 @@ impl Peer for Session {
 
     fn transmit(&mut self, room: usize) -> Vec<u8> {
         if self.connection.has_sent_all() {
-            for frame in self.job.take_stdin() {
+            for frame in self.job.take_input() {
                 self.connection.send(&frame);
             }
         }

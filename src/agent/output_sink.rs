@@ -1,5 +1,6 @@
 //! The destination of an output stream, up to its limit.
 
+use crate::agent::output_event::events;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -17,6 +18,8 @@ pub struct Sink {
 enum Target {
     Descriptor(OwnedFd),
     Memory(Vec<u8>),
+    /// A descriptor that gets events; the name of the stream is in them.
+    Events(OwnedFd, &'static str),
 }
 
 /// The byte counts of one stream.
@@ -34,6 +37,13 @@ impl Sink {
         let fd = stream.as_fd().try_clone_to_owned();
         let fd = fd.context("duplicating a standard stream")?;
         Ok(Self::of(Target::Descriptor(fd), limit))
+    }
+
+    /// Makes a sink that tells at most `limit` bytes in events, to `target`.
+    pub fn events(target: impl AsFd, stream: &'static str, limit: u64) -> Result<Self> {
+        let fd = target.as_fd().try_clone_to_owned();
+        let fd = fd.context("duplicating a standard stream")?;
+        Ok(Self::of(Target::Events(fd, stream), limit))
     }
 
     /// Makes a sink that keeps at most `limit` bytes in memory.
@@ -56,7 +66,7 @@ impl Sink {
     /// Returns the descriptor, unless the target is memory.
     pub fn descriptor(&self) -> Option<RawFd> {
         match &self.target {
-            Target::Descriptor(fd) => Some(fd.as_raw_fd()),
+            Target::Descriptor(fd) | Target::Events(fd, _) => Some(fd.as_raw_fd()),
             Target::Memory(_) => None,
         }
     }
@@ -64,7 +74,7 @@ impl Sink {
     /// Takes the bytes that were kept, if the target is memory.
     pub fn take_kept(&mut self) -> Option<Vec<u8>> {
         match &mut self.target {
-            Target::Descriptor(_) => None,
+            Target::Descriptor(_) | Target::Events(..) => None,
             Target::Memory(kept) => Some(std::mem::take(kept)),
         }
     }
@@ -79,7 +89,21 @@ impl Sink {
     pub fn deliver(&mut self, bytes: &[u8], stopped: impl Fn() -> bool) -> Result<(), Errno> {
         self.totals.total += bytes.len() as u64;
         let allowed = self.limit - self.totals.delivered;
-        let mut rest = &bytes[..bytes.len().min(allowed.try_into().unwrap_or(usize::MAX))];
+        let piece = &bytes[..bytes.len().min(allowed.try_into().unwrap_or(usize::MAX))];
+        let Target::Events(_, stream) = self.target else {
+            self.totals.delivered += self.write(piece, stopped)? as u64;
+            return Ok(());
+        };
+        let lines = events(stream, piece);
+        if self.write(&lines, stopped)? == lines.len() {
+            self.totals.delivered += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Writes bytes to the target; returns how many.
+    fn write(&mut self, bytes: &[u8], stopped: impl Fn() -> bool) -> Result<usize, Errno> {
+        let mut rest = bytes;
         while !rest.is_empty() {
             let is_late = stopped();
             if is_late && !self.target.is_ready() {
@@ -89,10 +113,9 @@ impl Sink {
             if is_late && count == 0 {
                 break;
             }
-            self.totals.delivered += count as u64;
             rest = &rest[count..];
         }
-        Ok(())
+        Ok(bytes.len() - rest.len())
     }
 }
 
@@ -102,7 +125,7 @@ impl Target {
     fn is_ready(&self) -> bool {
         match self {
             Self::Memory(_) => true,
-            Self::Descriptor(fd) => {
+            Self::Descriptor(fd) | Self::Events(fd, _) => {
                 let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)];
                 poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
             }
@@ -118,7 +141,7 @@ impl Target {
                 kept.extend_from_slice(bytes);
                 Ok(bytes.len())
             }
-            Self::Descriptor(fd) => match write(&*fd, bytes) {
+            Self::Descriptor(fd) | Self::Events(fd, _) => match write(&*fd, bytes) {
                 Err(Errno::EINTR) => Ok(0),
                 Err(Errno::EAGAIN) => wait(fd.as_fd()).map(|()| 0),
                 result => result,

@@ -34,6 +34,7 @@ pub fn of_outcome(outcome: &Outcome) -> u8 {
         Outcome::OutputClosed => EXIT_SIGNALED + SIGPIPE,
         Outcome::NoFiles(_)
         | Outcome::InputLimit
+        | Outcome::InputFailed(_)
         | Outcome::OutputFailed(_)
         | Outcome::Crashed(_) => EXIT_OURS,
     }

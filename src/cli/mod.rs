@@ -196,6 +196,7 @@ mod tests {
         let limits = Limits::default();
         assert_eq!(args.memory, limits.memory);
         assert_eq!(args.timeout.0, limits.timeout);
+        assert_eq!(args.grace, limits.grace);
         assert_eq!(args.pids_limit, limits.pids);
     }
 }

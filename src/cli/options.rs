@@ -2,12 +2,13 @@
 
 use crate::files::{Get, Put};
 use crate::limits::{ConfineLevel, PIDS_MAX};
-use crate::units::{Timeout, parse_memory, parse_size, parse_timeout};
+use crate::units::{Timeout, parse_grace, parse_memory, parse_size, parse_timeout};
 use clap::Args;
 use clap::builder::{BoolishValueParser, OsStringValueParser, TypedValueParser};
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The headings of the groups of options.
 const PROGRAM: &str = "The program";
@@ -24,6 +25,12 @@ pub struct RunArgs {
     /// The same, from a file
     #[arg(long, value_name = "FILE", conflicts_with = "code", help_heading = PROGRAM)]
     pub code_file: Option<PathBuf>,
+    /// Give a prompt after the program, or alone, for which there is no time limit unless one is given
+    #[arg(short, long, help_heading = PROGRAM)]
+    pub interactive: bool,
+    /// Give the program no terminal, even where there is one
+    #[arg(short = 'T', long, help_heading = PROGRAM)]
+    pub no_tty: bool,
     /// The program's language, python or bash; else a script's name or #! line tells, and it is Python
     #[arg(short, long, value_name = "LANGUAGE", help_heading = PROGRAM)]
     pub lang: Option<String>,
@@ -36,6 +43,10 @@ pub struct RunArgs {
     /// Wall-clock limit of the program: seconds, or with a unit (30s, 2m, 1h); 0 for none
     #[arg(short, long, env = "SANDBOX_TIMEOUT", value_name = "DURATION", default_value = "60", value_parser = parse_timeout, help_heading = LIMITS)]
     pub timeout: Timeout,
+    /// How long the program may go on once a signal asks it to stop (2s, 500ms); the signal comes to the
+    /// program first, and a second one ends it at once
+    #[arg(long, env = "SANDBOX_GRACE", value_name = "DURATION", default_value = "2s", value_parser = parse_grace, help_heading = LIMITS)]
+    pub grace: Duration,
     /// Most bytes delivered of each output stream; the rest is dropped and counted [default: 1G,
     /// or 8M with --json]
     #[arg(long, env = "SANDBOX_MAX_OUTPUT", value_name = "SIZE", value_parser = parse_size, help_heading = LIMITS)]
@@ -89,6 +100,9 @@ pub struct RunArgs {
     /// Print one JSON object that tells how the run went, with the program's output in it
     #[arg(long, conflicts_with = "json_status_fd", help_heading = TOLD)]
     pub json: bool,
+    /// Print a line of JSON for each piece of output as it comes, then such an object without the output
+    #[arg(long, conflicts_with_all = ["json", "json_status_fd"], help_heading = TOLD)]
+    pub json_events: bool,
     /// Write such an object, without the output, to this descriptor at the end
     #[arg(long, value_name = "N", help_heading = TOLD)]
     pub json_status_fd: Option<RawFd>,

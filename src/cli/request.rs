@@ -15,6 +15,7 @@ use anyhow::Result;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use std::ffi::OsString;
+use std::io::{IsTerminal, stdin, stdout};
 use std::path::PathBuf;
 
 /// The default limit on the bytes of an output stream that are passed on.
@@ -47,7 +48,11 @@ fn grant(
     };
     ceiling.grant(&ResourceRequest {
         memory: given.ask("memory", args.memory),
-        timeout: given.ask("timeout", args.timeout.0),
+        timeout: match given.ask("timeout", args.timeout.0) {
+            // Nobody knows how long somebody will sit there.
+            Requested::Default(_) if prompts(args) => Requested::Default(None),
+            asked => asked,
+        },
         output: given.ask("max_output", args.max_output.unwrap_or(default_output)),
         pids: given.ask("pids_limit", args.pids_limit),
         confine: given.ask("confine", args.confine),
@@ -84,6 +89,7 @@ pub fn request(
         Source::Stdin => u64::MAX,
         _ => grant.stdin,
     };
+    let terminal = may_have_terminal(&args);
     Ok(Request {
         source,
         image: match &args.image {
@@ -101,6 +107,7 @@ pub fn request(
             memory: grant.memory,
             boot: BOOT_LIMIT,
             timeout: grant.timeout,
+            grace: args.grace,
             max_output: grant.output,
             input,
             fetch_count: files.count.unwrap_or(u64::MAX),
@@ -114,8 +121,11 @@ pub fn request(
         verify: args.verify,
         confine: grant.confine,
         capture: args.json,
+        events: args.json_events,
+        terminal,
+        prompt: args.interactive,
         record: writer.map(Writer::descriptor),
-        tells: args.json || args.json_status_fd.is_some(),
+        tells: args.json || args.json_events || args.json_status_fd.is_some(),
     })
 }
 
@@ -141,6 +151,10 @@ fn source(args: &RunArgs) -> Result<(Source, Vec<OsString>)> {
             }
             source_named(&name)
         }
+        (None, None) if prompts(args) => {
+            arguments = Vec::new();
+            Source::Prompt
+        }
         (None, None) => {
             return Err(Error::new(
                 Kind::Request,
@@ -154,6 +168,20 @@ fn source(args: &RunArgs) -> Result<(Source, Vec<OsString>)> {
         arguments.extend(read_arguments(file)?);
     }
     Ok((source, arguments))
+}
+
+/// Returns whether somebody sits at a prompt: it was asked for, or there is nothing to run and both ends are
+/// a terminal's.
+fn prompts(args: &RunArgs) -> bool {
+    let is_alone = args.words.is_empty() && args.code.is_none() && args.code_file.is_none();
+    let has_both_ends =
+        || may_have_terminal(args) && stdin().is_terminal() && stdout().is_terminal();
+    args.interactive || (is_alone && has_both_ends())
+}
+
+/// Returns whether the program may have a terminal.
+fn may_have_terminal(args: &RunArgs) -> bool {
+    !args.no_tty && !args.json && !args.json_events
 }
 
 /// Returns the variables that were given, those from files first.

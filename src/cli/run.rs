@@ -24,7 +24,7 @@ pub fn run_verb(args: RunArgs, matches: &ArgMatches, kvm: Device) -> Result<u8> 
     let began = Instant::now();
     let verbosity = Verbosity::of(&args);
     let memory = args.memory;
-    let writer = Writer::open(args.json, args.json_status_fd)?;
+    let writer = Writer::open(args.json || args.json_events, args.json_status_fd)?;
     let given = Given(matches.subcommand_matches("run"));
     let finished = match Admission::prepare(&args) {
         Ok(admission) => carry_out(args, &given, kvm, admission, writer.as_ref()),
@@ -168,7 +168,7 @@ struct Verbosity {
 impl Verbosity {
     fn of(args: &RunArgs) -> Self {
         Self {
-            json: args.json,
+            json: args.json || args.json_events,
             quiet: args.quiet,
             verbose: args.verbose,
         }

@@ -126,12 +126,14 @@ impl Supervisor<'_> {
             let is_ready = |fd: &PollFd| fd.revents().is_some_and(|events| !events.is_empty());
             let has_ended = fds.first().is_some_and(is_ready);
             let speaks = fds.get(2).is_some_and(is_ready);
-            if let Some((signal, sent)) = self.signals.take_with_sender()? {
-                self.asked.insert(signal);
-                deadline.get_or_insert_with(|| Instant::now() + OBEY_TIMEOUT);
-                if sent {
+            if let Some(received) = self.signals.take()? {
+                self.asked.insert(received.signal);
+                if received.asks_to_stop() {
+                    deadline.get_or_insert_with(|| Instant::now() + OBEY_TIMEOUT);
+                }
+                if received.is_sent {
                     // If the worker has ended, it is not reaped yet, so its number is still its own.
-                    kill(self.worker.pid(), signal).unwrap_or_default();
+                    kill(self.worker.pid(), received.signal).unwrap_or_default();
                 }
             }
             if speaks {

@@ -91,7 +91,7 @@ fn share_one_heap() {
 }
 
 /// Closes all descriptors but the standard streams and these.
-fn close_all_but(mut kept: Vec<RawFd>) -> Result<()> {
+pub fn close_all_but(mut kept: Vec<RawFd>) -> Result<()> {
     kept.sort_unstable();
     let mut first = libc::STDERR_FILENO + 1;
     for fd in kept.into_iter().chain([RawFd::MAX]) {

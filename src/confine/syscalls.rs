@@ -136,6 +136,8 @@ fn main_calls() -> Result<Vec<Call>> {
     let mut calls = any_arguments(BOTH, MAIN);
     calls.push(new_memory()?);
     calls.push((SYS_tgkill, vec![kick]));
+    // The new size of a terminal whose window was resized.
+    calls.push((SYS_ioctl, vec![rule(&[(1, Eq, TIOCGWINSZ)])?]));
     Ok(calls)
 }
 

@@ -22,6 +22,12 @@ pub struct Language {
     pub file: Vec<String>,
     pub code: Vec<String>,
     pub stdin: Vec<String>,
+    /// Words that start an interpreter that asks for its program, if there is one; and the option that
+    /// gives a prompt after one.
+    #[serde(default)]
+    pub prompt: Vec<String>,
+    #[serde(default)]
+    pub prompt_after: Option<String>,
     /// Variables that are read when an interpreter starts.
     #[serde(default)]
     pub read_at_start: Vec<String>,

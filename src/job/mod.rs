@@ -9,7 +9,7 @@ pub use script::read_code;
 use crate::error::{Error, Kind, Remedy};
 use crate::image::{Image, Language, Words, expand};
 use crate::wire::Bytes;
-use guest::{File, JobFrame, WORKDIR, handover, kind};
+use guest::{File, JobFrame, Terminal, WORKDIR, handover, kind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
@@ -38,6 +38,8 @@ pub enum Source {
     ),
     /// Standard input.
     Stdin,
+    /// None: the interpreter asks for it.
+    Prompt,
 }
 
 /// A program to run once, with its files.
@@ -52,8 +54,12 @@ pub struct Job {
     pub script: Option<File>,
     /// All other files, with absolute paths.
     pub files: Vec<File>,
+    /// Whether the interpreter gives a prompt, for which it is one of its own.
+    pub prompts: bool,
     /// Whether a record of the run is wanted.
     pub record: bool,
+    /// Whether somebody waits for each line of its output.
+    pub lines: bool,
 }
 
 impl Job {
@@ -66,6 +72,7 @@ impl Job {
             (handover::REPORT, self.record),
             (handover::NOTEBOOK, self.record && is_code),
             (handover::EXECUTE, !self.is_warm()),
+            (handover::LINES, self.lines),
         ];
         let flags = flags.iter().filter(|(_, wanted)| *wanted);
         let flags = flags.fold(0, |flags, (flag, _)| flags | flag);
@@ -81,9 +88,9 @@ impl Job {
         }
     }
 
-    /// Returns whether the interpreter that was started ahead is of its language.
+    /// Returns whether the interpreter that was started ahead can run it.
     pub fn is_warm(&self) -> bool {
-        self.language.name == self.image.warm.language
+        self.language.name == self.image.warm.language && !self.prompts
     }
 
     /// Returns whether an interpreter that is up already can run it as a fresh one would.
@@ -164,6 +171,9 @@ pub struct Parts<'a> {
     pub workdir: &'a [u8],
     pub pids: u32,
     pub root: bool,
+    pub terminal: Option<Terminal>,
+    /// Whether there is a prompt after the program.
+    pub prompt: bool,
 }
 
 /// Makes the job; reads the script.
@@ -174,6 +184,7 @@ pub fn make(parts: Parts) -> Result<Job, Error> {
     let mut script = None;
     let (language, mut argv) = match parts.source {
         Source::Stdin => (or_default, expand(&or_default.stdin, Words::default())),
+        Source::Prompt => (or_default, expand(&or_default.prompt, Words::default())),
         Source::Code(code) => {
             let words = Words {
                 code: code.as_bytes(),
@@ -199,6 +210,14 @@ pub fn make(parts: Parts) -> Result<Job, Error> {
             (language, argv)
         }
     };
+    let prompts = parts.prompt || *parts.source == Source::Prompt;
+    if prompts && language.prompt.is_empty() {
+        return Err(no_prompt(language));
+    }
+    if prompts && *parts.source != Source::Prompt {
+        let option = language.prompt_after.as_ref();
+        argv.insert(1, option.ok_or_else(|| no_prompt(language))?.clone().into());
+    }
     let arguments = parts.arguments.iter();
     argv.extend(arguments.map(|argument| argument.as_bytes().to_vec()));
     let mut env = environment();
@@ -213,14 +232,25 @@ pub fn make(parts: Parts) -> Result<Job, Error> {
             pids_limit: parts.pids,
             root: parts.root,
             workdir: parts.workdir.into(),
+            terminal: parts.terminal,
         },
         language: language.clone(),
         source: parts.source.clone(),
         image: parts.image.clone(),
         script,
         files: Vec::new(),
+        prompts,
         record: false,
+        lines: false,
     })
+}
+
+fn no_prompt(language: &Language) -> Error {
+    Error::new(
+        Kind::Request,
+        format!("{} gives no prompt after a program", language.title),
+        "run the program without a prompt after it",
+    )
 }
 
 fn known<'a>(image: &'a Image, name: &str) -> Result<&'a Language, Error> {
@@ -248,6 +278,7 @@ pub fn warm_interpreter(image: &Image, pids: u32, root: bool) -> JobFrame {
         pids_limit: pids,
         root,
         workdir: WORKDIR.into(),
+        terminal: None,
     };
     interpreter(image, frame, b"")
 }
@@ -260,6 +291,8 @@ fn interpreter(image: &Image, mut frame: JobFrame, code: &[u8]) -> JobFrame {
         ..Words::default()
     };
     frame.argv = expand(&image.warm_language().code, words);
+    // It gets a terminal with its program.
+    frame.terminal = None;
     let (preloads, mut env): (Vec<_>, Vec<_>) = frame
         .env
         .into_iter()
@@ -290,6 +323,7 @@ pub fn rehearsal(image: &Image, pids: u32, root: bool) -> Job {
             pids_limit: pids,
             root,
             workdir: WORKDIR.into(),
+            terminal: None,
         },
         language: language.clone(),
         source: Source::File(name.clone().into()),
@@ -300,7 +334,9 @@ pub fn rehearsal(image: &Image, pids: u32, root: bool) -> Job {
             content: image.warm.rehearsal.clone().into(),
         }),
         files: Vec::new(),
+        prompts: false,
         record: false,
+        lines: false,
     }
 }
 
@@ -328,98 +364,4 @@ pub fn source_named(name: &OsStr) -> Source {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn code(language: Option<&str>, variables: &[Vec<u8>]) -> Job {
-        let parts = Parts {
-            image: Image::built_in(),
-            source: &Source::Code("pass".into()),
-            language,
-            arguments: &[],
-            variables,
-            workdir: b"/work",
-            pids: 1,
-            root: false,
-        };
-        make(parts).unwrap()
-    }
-
-    #[test]
-    fn a_language_that_the_image_lacks_is_told_with_those_that_it_has() {
-        let parts = Parts {
-            image: Image::built_in(),
-            source: &Source::Stdin,
-            language: Some("cobol"),
-            arguments: &[],
-            variables: &[],
-            workdir: b"/work",
-            pids: 1,
-            root: false,
-        };
-        let error = make(parts).unwrap_err();
-        assert!(error.message.contains("no language cobol"), "{error}");
-        let known = vec!["python".into(), "bash".into()];
-        assert_eq!(error.remedy, Remedy::NameLanguage(known));
-    }
-
-    #[test]
-    fn a_library_of_the_users_is_loaded_beside_ours() {
-        let mut job = code(None, &[b"LD_PRELOAD=/a.so".to_vec()]);
-        assert_eq!(job.interpreter(), None);
-        job.record = true;
-        let env = job.interpreter().unwrap().env;
-        let expected: &[u8] = b"LD_PRELOAD=/usr/lib/sandbox/warm.so:/a.so";
-        assert_eq!(env.last().unwrap(), expected);
-        assert_eq!(env.len(), job.frame.env.len());
-    }
-
-    #[test]
-    fn nothing_of_the_hosts_environment_is_in_a_job() {
-        let job = code(None, &[]);
-        let frame = &job.frame;
-        let host = std::env::var("CARGO_MANIFEST_DIR").unwrap();
-        assert!(
-            frame
-                .env
-                .iter()
-                .all(|variable| !variable.ends_with(host.as_bytes()))
-        );
-        assert_eq!(frame.env.len(), 6);
-        assert!(job.suits_a_warm_interpreter());
-    }
-
-    #[test]
-    fn a_variable_that_is_read_at_start_wants_an_interpreter_of_its_own() {
-        for (variable, suits) in [
-            ("A=b", true),
-            ("USER=other", true),
-            ("LANG=C.UTF-8", true),
-            ("LANG=C", false),
-            ("PYTHONHASHSEED=0", false),
-            ("TZ=Asia/Tokyo", false),
-            ("LC_ALL=C", false),
-        ] {
-            let job = code(None, &[variable.into()]);
-            assert_eq!(job.suits_a_warm_interpreter(), suits, "{variable}");
-            let job = code(Some("bash"), &[variable.into()]);
-            assert!(job.suits_a_warm_interpreter(), "{variable}");
-        }
-    }
-
-    #[test]
-    fn the_script_is_the_one_file_at_its_path() {
-        let file = |path: &str, content: &str| File {
-            path: path.into(),
-            mode: SCRIPT_MODE,
-            content: content.into(),
-        };
-        let mut job = rehearsal(Image::built_in(), 1, false);
-        job.frame.workdir = b"/tmp/x".into();
-        job.files = vec![file("/tmp/x/rehearsal.py", "other"), file("/tmp/x/b", "b")];
-        let files = job.into_files();
-        let paths: Vec<_> = files.iter().map(|file| &file.path[..]).collect();
-        assert_eq!(paths, [&b"/tmp/x"[..], b"/tmp/x/b", b"/tmp/x/rehearsal.py"]);
-        assert_eq!(files[2].content, b"print('hello')\n");
-    }
-}
+mod tests;

@@ -18,6 +18,7 @@ use crate::job::{self, Job, Parts};
 use crate::kvm_mode;
 use crate::signals::Signals;
 use crate::template::builder::{self, Listener, Original};
+use crate::terminal::{self, Keeper};
 use crate::vm::host;
 use crate::vm::mode::Mode;
 use crate::vm::{BootImages, Config, Usage, Vm, allow_kicks};
@@ -26,6 +27,7 @@ use anyhow::{Context, Result};
 use kvm_ioctls::Kvm;
 use std::io::{Write, stderr};
 use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -42,17 +44,30 @@ pub fn prepare(request: &Request) -> Result<Prepared> {
     let began = Instant::now();
     store::require_guest()?;
     let (collection, unpacker) = collection(request)?.unzip();
+    let terminal = match request.terminal {
+        true => terminal::of_this_process()?,
+        false => None,
+    };
+    let name = terminal.and_then(|_| std::env::var_os("TERM"));
+    let name = name.map(|name| [b"TERM=", name.as_bytes()].concat());
+    let variables: Vec<_> = name
+        .into_iter()
+        .chain(request.env.iter().cloned())
+        .collect();
     let mut job = job::make(Parts {
         image: &request.image,
         source: &request.source,
         language: request.language.as_deref(),
         arguments: &request.arguments,
-        variables: &request.env,
+        variables: &variables,
         workdir: &request.workdir,
         pids: request.limits.pids,
         root: request.root,
+        terminal,
+        prompt: request.prompt,
     })?;
     job.record = request.tells;
+    job.lines = request.events;
     job.files = files::read(&request.puts, &request.workdir, request.limits.memory)?;
     Ok(Prepared {
         began,
@@ -87,13 +102,12 @@ pub fn run(
         Some(original) => (original.mode, Some(original.saved), Some(original.key)),
         None => (chosen, None, None),
     };
+    let keeper = job.frame.terminal.map(Keeper::start).transpose()?;
     let signals = Signals::watch()?;
     let shared = Arc::new(Shared::new().context("making an eventfd")?);
-    let begin = match path {
-        Path::Warm => Session::warm,
-        Path::Cold => Session::cold,
-    };
-    let session = begin(job, request.sinks()?, Arc::clone(&shared)).collecting(collection);
+    let session = session(request, job, path, &shared)?
+        .collecting(collection)
+        .shown_on(keeper.as_ref().map(Keeper::modes));
     let vm = match saved {
         Some(saved) => Vm::restore(&kvm, mode, &saved, session)?,
         None => boot(&kvm, mode, request, session, &shared)?,
@@ -106,6 +120,7 @@ pub fn run(
     let watchdog = Watchdog::start(vm, Arc::clone(&shared), seal)?;
     let (vm, verdict) = watchdog.watch(&request.limits, &signals, &mut || {})?;
     let ended = Instant::now();
+    drop(keeper);
     let (counters, unknown) = (vm.counters(), vm.unknown());
     let peak = usage.map(Usage::count).transpose()?;
     let last_words = last_words(&vm.console());
@@ -132,6 +147,18 @@ pub fn run(
         last_words,
     };
     Ok((report, signals))
+}
+
+/// Makes the conversation with a guest that gets its machine in this way.
+fn session(request: &Request, job: Job, path: Path, shared: &Arc<Shared>) -> Result<Session> {
+    if let Some(terminal) = job.frame.terminal {
+        shared.set_terminal(terminal);
+    }
+    let begin = match path {
+        Path::Warm => Session::warm,
+        Path::Cold => Session::cold,
+    };
+    Ok(begin(job, request.sinks()?, Arc::clone(shared)))
 }
 
 /// Prepares the fetching of files, if any are requested: the session's part of it, and the process

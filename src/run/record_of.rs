@@ -156,6 +156,7 @@ fn status(outcome: &Outcome) -> Status {
         Outcome::NotStarted(_)
         | Outcome::NoFiles(_)
         | Outcome::InputLimit
+        | Outcome::InputFailed(_)
         | Outcome::OutputClosed
         | Outcome::OutputFailed(_) => Status::Error,
     }

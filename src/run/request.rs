@@ -51,6 +51,12 @@ pub struct Request {
     pub confine: ConfineLevel,
     /// Keep the program's output, instead of passing it on.
     pub capture: bool,
+    /// Tell the output as it comes, in events on standard output, instead of passing it on.
+    pub events: bool,
+    /// Give the program a terminal where this process has one.
+    pub terminal: bool,
+    /// Give a prompt after the program.
+    pub prompt: bool,
     /// The descriptor that the run will be told to, if a record is wanted: open, and to stay so.
     #[serde(skip)]
     pub record: Option<RawFd>,
@@ -83,6 +89,9 @@ impl Request {
             verify: false,
             confine: ConfineLevel::Auto,
             capture: true,
+            events: false,
+            terminal: false,
+            prompt: false,
             record: None,
             tells: false,
         }
@@ -110,9 +119,13 @@ impl Request {
     /// Returns the sinks of standard output and standard error.
     pub(crate) fn sinks(&self) -> Result<[Sink; 2]> {
         let limit = self.limits.max_output;
-        Ok(match self.capture {
-            true => [Sink::memory(limit), Sink::memory(limit)],
-            false => [Sink::new(stdout(), limit)?, Sink::new(stderr(), limit)?],
+        Ok(match (self.capture, self.events) {
+            (true, _) => [Sink::memory(limit), Sink::memory(limit)],
+            (false, true) => [
+                Sink::events(stdout(), "stdout", limit)?,
+                Sink::events(stdout(), "stderr", limit)?,
+            ],
+            (false, false) => [Sink::new(stdout(), limit)?, Sink::new(stderr(), limit)?],
         })
     }
 

@@ -50,6 +50,7 @@ impl TemplateSpec {
             memory: self.memory,
             boot: limit,
             timeout: Some(limit),
+            grace: Duration::ZERO,
             max_output: u64::MAX,
             input: 0,
             fetch_count: 0,

@@ -1,14 +1,16 @@
 //! Kicks: they make the vCPU thread return to its loop, from another thread and without a race.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use kvm_ioctls::VcpuFd;
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::time::{ClockId, clock_gettime};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-/// The signal that a kick sends.
-pub const KICK: Signal = Signal::SIGUSR1;
+/// The signal that a kick sends: one that no other process has a reason to send.
+pub const KICK: Signal = Signal::SIGURG;
 
 /// Lets kicks interrupt system calls of this process. It must be called once, before any thread
 /// starts.
@@ -21,7 +23,8 @@ pub fn allow_kicks() -> Result<()> {
     );
     // SAFETY: the handler does nothing, which is async-signal-safe.
     unsafe { sigaction(KICK, &action) }.context("installing a signal handler")?;
-    Ok(())
+    // Only the vCPU thread takes them.
+    SigSet::from(KICK).thread_block().context("blocking kicks")
 }
 
 /// Interrupts KVM_RUN and blocking writes of the vCPU thread.
@@ -56,6 +59,18 @@ impl Kicker {
             .context("unblocking kicks")?;
         self.thread.get_or_init(pthread_self);
         Ok(())
+    }
+
+    /// Returns the processor time that the vCPU's thread has had, the guest's included.
+    pub fn processor_time(&self) -> Result<Duration> {
+        let mut clock = 0;
+        let thread = *self.thread.get().context("the vCPU thread has not begun")?;
+        // SAFETY: the call writes one number, which outlives it; the thread is not joined yet.
+        let failed = unsafe { libc::pthread_getcpuclockid(thread, &mut clock) };
+        ensure!(failed == 0, "finding the clock of a thread");
+        let time =
+            clock_gettime(ClockId::from_raw(clock)).context("reading the clock of a thread")?;
+        Ok(time.into())
     }
 
     /// Makes KVM_RUN return EINTR: at once if it is running, otherwise when it is entered next

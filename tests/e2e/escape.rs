@@ -279,8 +279,9 @@ fn signal(child: &Child, name: &str) {
 
 /// Calls that no run here needs, but another may: `src/confine/syscalls.rs` says when.
 const JUSTIFIED: [&[i64]; 3] = [
-    // Allocations of 128 KiB or more; a clock that is not in the vDSO.
-    &[SYS_mmap, SYS_mremap, SYS_clock_gettime],
+    // Allocations of 128 KiB or more; a clock that is not in the vDSO; a terminal whose window is
+    // resized (tests/e2e/terminal.rs).
+    &[SYS_mmap, SYS_mremap, SYS_clock_gettime, SYS_ioctl],
     // A lock that the other thread holds just then; the same clock; a stop while a reader is slow.
     &[SYS_futex, SYS_clock_gettime, SYS_restart_syscall],
     // Memory for more, or longer, names; file systems that cannot rename without

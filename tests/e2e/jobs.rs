@@ -192,6 +192,7 @@ fn order(argv: &[&str]) -> Order {
         pids_limit: 10,
         root: false,
         workdir: guest::WORKDIR.into(),
+        terminal: None,
     };
     Order { job, wanted: None }
 }

@@ -323,8 +323,9 @@ state.update({
     'sys.std*': [facts(stream) for stream in (sys.stdin, sys.stdout, sys.stderr, sys.__stdin__, sys.__stdout__, sys.__stderr__)],
     'builtins': vars(builtins),
     'frames': [sys._getframe().f_back, len(traceback.extract_stack()), len(inspect.stack()), inspect.stack()[0].filename],
-    'signals': {number: signal.getsignal(number) for number in sorted(signal.valid_signals())},
-    'signals of the process': [status[name] for name in ('SigBlk', 'SigIgn', 'SigCgt', 'SigPnd', 'ShdPnd')],
+    'signals': {number: signal.getsignal(number) for number in sorted(signal.valid_signals()) if number != signal.SIGRTMAX},
+    'SIGRTMAX': signal.getsignal(signal.SIGRTMAX),
+    'signals of the process': [int(status[name], 16) & ~(1 << 63) for name in ('SigBlk', 'SigIgn', 'SigCgt', 'SigPnd', 'ShdPnd')],
     'signal mask': signal.pthread_sigmask(signal.SIG_BLOCK, []), 'wakeup': signal.set_wakeup_fd(-1),
     'timers': [signal.getitimer(number) for number in range(3)],
     'descriptors': {name: link('/proc/self/fd/' + name).split(':')[0] for name in sorted(os.listdir('/proc/self/fd'))},
@@ -371,9 +372,10 @@ show('sys.path_importer_cache', sorted(sys.path_importer_cache))
 "#;
 
 // What docs/clones.md says a program finds different.
-const STATE_DIFFERENT: [&str; 6] = [
+const STATE_DIFFERENT: [&str; 7] = [
     "/proc/self/cmdline",
     "/proc/self/environ",
+    "SIGRTMAX",
     "atexit",
     "extra mappings",
     "gc, frozen",

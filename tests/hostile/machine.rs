@@ -209,6 +209,7 @@ pub fn run_on(machine: &Machine, images: &Images, silence: Duration, patience: D
         Err(error) => return Report::of(End::Refused(format!("{error:#}"))),
     };
     let limits = Limits {
+        grace: Duration::ZERO,
         memory: MEMORY,
         boot: silence,
         timeout: Some(patience),

@@ -60,14 +60,19 @@ static void end_process(void)
     exit(exit_status);
 }
 
+static void flush_own_streams(void)
+{
+    for (int i = 0; i < 2; i++) {
+        if (streams[i] != NULL && PyObject_CallMethod(streams[i], "flush", NULL) == NULL)
+            PyErr_Clear();
+    }
+}
+
 /* The last of the interpreter's objects that a program could know is gone: the rest goes with the machine. */
 static void end_early(PyObject *capsule)
 {
-    for (int i = 0; i < 2; i++) {
-        /* Its own end would have done that. */
-        if (PyObject_CallMethod(streams[i], "flush", NULL) == NULL)
-            PyErr_Clear();
-    }
+    /* Its own end would have done that. */
+    flush_own_streams();
     while (_PyRuntime.nexitfuncs > 0)
         _PyRuntime.exitfuncs[--_PyRuntime.nexitfuncs]();
     fflush(stdout);
@@ -85,6 +90,15 @@ static int flush(const char *stream)
     PyObject *file = PySys_GetObject(stream);
     PyObject *result = file == NULL || file == Py_None ? Py_None : PyObject_CallMethod(file, "flush", NULL);
     return result == NULL ? -1 : 0;
+}
+
+void flush_streams(void)
+{
+    if (flush("stdout") < 0)
+        PyErr_Clear();
+    if (flush("stderr") < 0)
+        PyErr_Clear();
+    flush_own_streams();
 }
 
 /*

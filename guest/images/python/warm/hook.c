@@ -26,6 +26,7 @@ static int on_audit(const char *event, PyObject *arguments, void *data)
     prepare_reports();
     prepare_source();
     prepare_cells();
+    prepare_rest();
     if (is_to_be_saved(arguments)) {
         rehearse_cells();
         warm_up();

@@ -89,6 +89,8 @@ struct job receive_job(void)
     job.env = take_list();
     take_u32(), take_u32(); /* Limits, which are set already. */
     job.directory = take_bytes();
+    job.on_terminal = take_u32();
+    job.window = take_u32();
     job.flags = take_u32();
     job.path = take_bytes();
     job.source = take_bytes();

@@ -8,6 +8,14 @@
 #include <signal.h>
 #include <unistd.h>
 
+/* The C library and the time module read the variable when they start. */
+static void set_zone(void)
+{
+    PyObject *time = must(PyImport_ImportModule("time"));
+    Py_DECREF(must(PyObject_CallMethod(time, "tzset", NULL)));
+    Py_DECREF(time);
+}
+
 /* The environment that the template was made with is in place; what differs is set. */
 static void set_environment(const struct list *env)
 {
@@ -24,6 +32,8 @@ static void set_environment(const struct list *env)
             if (PyObject_SetItem(environ, key, item) < 0)
                 must(NULL);
             Py_DECREF(key), Py_DECREF(item), Py_DECREF(environ), Py_DECREF(os);
+            if (strcmp(name, "TZ") == 0)
+                set_zone();
         }
         free(name);
     }
@@ -223,8 +233,12 @@ int run_job(const struct job *job)
 {
     if (job->flags & ENTER)
         enter(job->directory);
+    if (job->on_terminal != 0)
+        enter_terminal(job);
     if (job->flags & EXECUTE)
         execute(job);
+    if (job->flags & LINES || job->on_terminal & 1 << STDOUT_FILENO)
+        buffer_lines();
     PyObject *orig_argv = must(PyList_New(0));
     for (uint32_t i = 0; i < job->argv.count; i++) {
         if (PyList_Append(orig_argv, decode(job->argv.items[i])) < 0)

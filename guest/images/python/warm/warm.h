@@ -30,6 +30,8 @@ struct list {
 struct job {
     struct list argv, env;
     struct bytes directory, path, source;
+    /* Which standard streams are on a terminal, a bit each; and its window: rows, and columns << 16. */
+    uint32_t on_terminal, window;
     uint32_t flags;
 };
 
@@ -38,6 +40,7 @@ enum {
     REPORT = 2,   /* the exception that ends the program is told */
     NOTEBOOK = 4, /* so are what code displays, and the value of its last expression */
     EXECUTE = 8,  /* it is no Python, and gets the process */
+    LINES = 16,   /* each line of output is given out when it is written */
 };
 
 /* util.c: the working directory; a failure, or a Python error, that is a mistake of ours. */
@@ -50,6 +53,10 @@ PyObject *decode(struct bytes bytes);
 /* job.c */
 struct job receive_job(void);
 char *string(struct bytes bytes);
+
+/* terminal.c */
+void enter_terminal(const struct job *job);
+void buffer_lines(void);
 
 /* program.c: gives its exit status. */
 int run_job(const struct job *job);
@@ -95,8 +102,12 @@ void run_hidden(const char *path, const char *name, PyObject *globals);
 void prefault(void);
 void keep_all_memory(void);
 
+/* rest.c */
+void prepare_rest(void);
+
 /* exit.c */
 void prepare_the_end(void);
+void flush_streams(void);
 void exit_process(int status);
 
 #endif

@@ -1,0 +1,100 @@
+//! Tests of jobs as they are made and handed over.
+
+use super::*;
+
+fn code(language: Option<&str>, variables: &[Vec<u8>]) -> Job {
+    let parts = Parts {
+        image: Image::built_in(),
+        source: &Source::Code("pass".into()),
+        language,
+        arguments: &[],
+        variables,
+        workdir: b"/work",
+        pids: 1,
+        root: false,
+        terminal: None,
+        prompt: false,
+    };
+    make(parts).unwrap()
+}
+
+#[test]
+fn a_language_that_the_image_lacks_is_told_with_those_that_it_has() {
+    let parts = Parts {
+        image: Image::built_in(),
+        source: &Source::Stdin,
+        language: Some("cobol"),
+        arguments: &[],
+        variables: &[],
+        workdir: b"/work",
+        pids: 1,
+        root: false,
+        terminal: None,
+        prompt: false,
+    };
+    let error = make(parts).unwrap_err();
+    assert!(error.message.contains("no language cobol"), "{error}");
+    let known = vec!["python".into(), "bash".into()];
+    assert_eq!(error.remedy, Remedy::NameLanguage(known));
+}
+
+#[test]
+fn a_library_of_the_users_is_loaded_beside_ours() {
+    let mut job = code(None, &[b"LD_PRELOAD=/a.so".to_vec()]);
+    assert_eq!(job.interpreter(), None);
+    job.record = true;
+    let env = job.interpreter().unwrap().env;
+    let expected: &[u8] = b"LD_PRELOAD=/usr/lib/sandbox/warm.so:/a.so";
+    assert_eq!(env.last().unwrap(), expected);
+    assert_eq!(env.len(), job.frame.env.len());
+}
+
+#[test]
+fn nothing_of_the_hosts_environment_is_in_a_job() {
+    let job = code(None, &[]);
+    let frame = &job.frame;
+    let host = std::env::var("CARGO_MANIFEST_DIR").unwrap();
+    assert!(
+        frame
+            .env
+            .iter()
+            .all(|variable| !variable.ends_with(host.as_bytes()))
+    );
+    assert_eq!(frame.env.len(), 6);
+    assert!(job.suits_a_warm_interpreter());
+}
+
+#[test]
+fn a_variable_that_is_read_at_start_wants_an_interpreter_of_its_own() {
+    for (variable, suits) in [
+        ("A=b", true),
+        ("USER=other", true),
+        ("LANG=C.UTF-8", true),
+        ("LANG=C", false),
+        ("PYTHONHASHSEED=0", false),
+        ("TZ=Asia/Tokyo", true),
+        ("TZDIR=/work", false),
+        ("LC_ALL=C", false),
+    ] {
+        let job = code(None, &[variable.into()]);
+        assert_eq!(job.suits_a_warm_interpreter(), suits, "{variable}");
+        let job = code(Some("bash"), &[variable.into()]);
+        assert!(job.suits_a_warm_interpreter(), "{variable}");
+    }
+}
+
+#[test]
+fn the_script_is_the_one_file_at_its_path() {
+    let file = |path: &str, content: &str| File {
+        path: path.into(),
+        mode: SCRIPT_MODE,
+        content: content.into(),
+    };
+    let mut job = rehearsal(Image::built_in(), 1, false);
+    job.frame.workdir = b"/tmp/x".into();
+    job.files = vec![file("/tmp/x/rehearsal.py", "other"), file("/tmp/x/b", "b")];
+    let files = job.into_files();
+    let paths: Vec<_> = files.iter().map(|file| &file.path[..]).collect();
+    assert_eq!(paths, [&b"/tmp/x"[..], b"/tmp/x/b", b"/tmp/x/rehearsal.py"]);
+    assert_eq!(files[2].content, b"print('hello')\n");
+}

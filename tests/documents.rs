@@ -100,15 +100,15 @@ fn each_key_of_a_policy_is_explained() {
 }
 
 #[test]
-fn each_variable_that_stands_for_an_option_is_in_the_readme() {
-    let readme = document("README.md");
+fn each_variable_that_stands_for_an_option_is_explained() {
+    let options = document("docs/options.md");
     let mut command = Command::new(env!("CARGO_BIN_EXE_sandbox"));
     let output = command.args(["run", "--help"]).output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
     let mut count = 0;
     for variable in help.split("[env:").skip(1) {
         let (name, _) = variable.trim_start().split_once('=').unwrap();
-        assert!(readme.contains(&format!("`{name}`")), "{name}");
+        assert!(options.contains(&format!("`{name}`")), "{name}");
         count += 1;
     }
     assert!(count > 8, "{count}");

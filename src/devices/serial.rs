@@ -66,6 +66,8 @@ struct UartState {
 struct Console {
     kept: VecDeque<u8>,
     copy: Option<Box<dyn Write + Send>>,
+    /// Nobody reads the copy any more. It stays open: a confined thread closes nothing.
+    is_unread: bool,
 }
 
 impl Console {
@@ -73,6 +75,7 @@ impl Console {
         Self {
             kept: VecDeque::new(),
             copy,
+            is_unread: false,
         }
     }
 }
@@ -83,10 +86,10 @@ impl Write for Console {
         let surplus = self.kept.len().saturating_sub(KEPT);
         self.kept.drain(..surplus);
         if let Some(copy) = &mut self.copy
-            && copy.write_all(bytes).is_err()
+            && !self.is_unread
         {
-            // Nobody reads the copy any more, which is not the guest's fault.
-            self.copy = None;
+            // It is not the guest's fault.
+            self.is_unread = copy.write_all(bytes).is_err();
         }
         Ok(bytes.len())
     }

@@ -195,3 +195,16 @@ fn eight_thousand_writes_take_a_few_hundred_exits() {
     let exits = exits.unwrap_or_else(|| panic!("no number of exits in {stderr}"));
     assert!((128..600).contains(&exits), "{exits}");
 }
+
+#[test]
+fn a_console_that_nobody_reads_any_more_does_not_end_the_run() {
+    let mut child = start(&mut sandbox(&["run", "--console", "-c", "print(42)"]));
+    let mut line = String::new();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    stderr.read_line(&mut line).unwrap();
+    drop(stderr);
+    assert!(line.starts_with("Linux version 6.12"), "{line}");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(text(&output.stdout), "42\n");
+    assert_eq!(exit_code(output.status), 0);
+}

@@ -1,11 +1,13 @@
 //! Child processes that run this same binary.
 
+use crate::error::{Error, Kind};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use nix::unistd::{Pid, getpid, getppid};
+use nix::unistd::{Pid, getpid, getppid, pipe2, write};
 use std::env;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
@@ -13,6 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 /// The path of this binary, whatever has become of its file.
@@ -44,9 +47,39 @@ pub fn command(binary: &Path) -> Command {
 pub fn descriptor(child: Pid) -> Result<OwnedFd> {
     // SAFETY: pidfd_open(2) takes numbers only.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.as_raw(), 0) };
-    let fd = Errno::result(fd).context("watching a process")?;
-    // SAFETY: the descriptor is new, and nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    match Errno::result(fd) {
+        // SAFETY: the descriptor is new, and nobody else's.
+        Ok(fd) => Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }),
+        // Linux before 5.3, or a container runtime before it.
+        Err(Errno::ENOSYS | Errno::EPERM) => watched(child),
+        Err(errno) => Err(errno).context("watching a process"),
+    }
+}
+
+/// Returns the end of a pipe in which a thread puts a byte once the child has ended.
+fn watched(child: Pid) -> Result<OwnedFd> {
+    let doing = "watching a process";
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC).context(doing)?;
+    let wait = move || {
+        // A child that was reaped has ended too. Nobody may read any more.
+        ended(child).map(drop).unwrap_or_default();
+        write(&writer, b"!").map(drop).unwrap_or_default();
+    };
+    let thread = thread::Builder::new().name("watch".into());
+    thread.spawn(wait).context(doing)?;
+    Ok(reader)
+}
+
+/// Checks that there is a /proc, which names this binary and the host's processor.
+pub fn require_proc() -> Result<(), Error> {
+    if Path::new(OURS).exists() {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Host,
+        "/proc is not mounted here",
+        "mount it: mount -t proc proc /proc",
+    ))
 }
 
 /// The end of a process.
@@ -117,4 +150,24 @@ pub fn ends_within(child: Pid, timeout: Duration) -> Result<bool> {
         PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX),
     );
     Ok(count.context("waiting for a process")? > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Stdio;
+
+    #[test]
+    fn a_child_is_watched_by_a_thread_where_there_is_no_pidfd() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let watched = watched(Pid::from_raw(child.id() as i32)).unwrap();
+        let ends = |timeout: PollTimeout| {
+            let mut fds = [PollFd::new(watched.as_fd(), PollFlags::POLLIN)];
+            poll(&mut fds, timeout).unwrap() > 0
+        };
+        assert!(!ends(PollTimeout::ZERO));
+        drop(child.stdin.take());
+        assert!(ends(PollTimeout::NONE));
+        assert!(child.wait().unwrap().success());
+    }
 }

@@ -15,6 +15,7 @@ mod supervisor;
 mod template;
 mod values;
 
+use crate::confine::adapt;
 use crate::doctor;
 use crate::image::store;
 use crate::kvm_mode::{Choice, Device};
@@ -134,6 +135,9 @@ pub fn main() -> u8 {
         path: cli.kvm,
         choice: cli.kvm_mode,
     };
+    if let Err(error) = adapt() {
+        return explain(&error.into());
+    }
     let result = match cli.command {
         Verb::Run(args) => run::run_verb(*args, &matches, kvm),
         Verb::Template(verb) => template::template_verb(verb, &kvm),

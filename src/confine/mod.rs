@@ -4,7 +4,10 @@
 //!
 //! All layers work without privileges, and none of them can be undone.
 
+mod old_runtimes;
 pub mod syscalls;
+
+pub use old_runtimes::adapt;
 
 use crate::limits::ConfineLevel;
 use crate::vm::mode::Mode;
@@ -99,8 +102,9 @@ pub fn close_all_but(mut kept: Vec<RawFd>) -> Result<()> {
             // SAFETY: by the contract of the callers, nobody uses the others any more.
             let result = unsafe { libc::close_range(first as u32, fd as u32 - 1, 0) };
             match Errno::result(result) {
-                // Linux before 5.9: they stay, but are useless without calls that could use them.
-                Ok(_) | Err(Errno::ENOSYS) => {}
+                // Linux before 5.9, or a container runtime before it: they stay, but are useless
+                // without calls that could use them.
+                Ok(_) | Err(Errno::ENOSYS | Errno::EPERM) => {}
                 Err(errno) => return Err(errno).context("closing inherited descriptors"),
             }
         }

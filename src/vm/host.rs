@@ -3,6 +3,7 @@
 //! `doctor` and `run` share the sentences and remedies here.
 
 use crate::error::Remedy;
+use crate::process::require_proc;
 use anyhow::Context;
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use nix::errno::Errno;
@@ -126,9 +127,12 @@ fn read_fingerprint() -> anyhow::Result<Vec<u8>> {
     // stands for all.
     const ENOUGH: u64 = 8192;
     let mut processor = Vec::with_capacity(ENOUGH as usize);
-    File::open("/proc/cpuinfo")
-        .and_then(|file| file.take(ENOUGH).read_to_end(&mut processor))
-        .context("reading /proc/cpuinfo")?;
+    let read =
+        File::open("/proc/cpuinfo").and_then(|file| file.take(ENOUGH).read_to_end(&mut processor));
+    if let Err(error) = read {
+        require_proc()?;
+        return Err(error).context("reading /proc/cpuinfo");
+    }
     for line in processor.split(|&byte| byte == b'\n') {
         const WHAT_IT_IS: [&[u8]; 8] = [
             b"vendor_id",

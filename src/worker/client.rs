@@ -2,6 +2,7 @@
 
 use crate::audit::Usage;
 use crate::error::{Error, Kind};
+use crate::process::require_proc;
 use crate::process::{self, Exit};
 use crate::worker::{Ended, Event, Spec};
 use anyhow::{Context, Result};
@@ -80,7 +81,13 @@ impl Worker {
         };
         // SAFETY: between fork and exec the closure only makes system calls.
         unsafe { command.pre_exec(hand_on) };
-        let child = command.spawn().context("starting a process")?;
+        let child = match command.spawn() {
+            Ok(child) => child,
+            Err(error) => {
+                require_proc()?;
+                return Err(error).context("starting a process");
+            }
+        };
         let most = TOLD_MAX.saturating_add(capture.saturating_mul(2 * ESCAPED));
         Ok(Self {
             child,

@@ -42,6 +42,7 @@ mod mcp_http;
 mod mcp_messages;
 mod mcp_policy;
 mod mcp_unread;
+mod old_runtimes;
 mod options;
 mod output;
 mod output_events;

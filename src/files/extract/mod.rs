@@ -13,7 +13,7 @@ use crate::files::report::{Fetched, Written, visible};
 use crate::units::format_size;
 use guest::{Header, kind};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat2};
+use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
 use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use std::ffi::{OsStr, OsString};
@@ -269,13 +269,19 @@ impl<R: Read> Unpack<R> {
     /// (EISDIR).
     fn publish(&self, directory: &OwnedFd, name: &OsStr) -> nix::Result<()> {
         let from = self.temporary.as_os_str();
-        let rename = |flags| renameat2(directory, from, directory, name, flags);
         if self.rules.force {
-            return rename(RenameFlags::empty());
+            return renameat(directory, from, directory, name);
         }
-        match rename(RenameFlags::RENAME_NOREPLACE) {
-            // This file system cannot do that (NFS); a link replaces nothing on any of them.
-            Err(Errno::EINVAL) => {
+        match renameat2(
+            directory,
+            from,
+            directory,
+            name,
+            RenameFlags::RENAME_NOREPLACE,
+        ) {
+            // This file system cannot do that (NFS), or a container runtime does not let us; a link
+            // replaces nothing on any of them.
+            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EPERM) => {
                 linkat(directory, from, directory, name, AtFlags::empty())?;
                 remove(directory, from)
             }

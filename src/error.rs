@@ -25,6 +25,8 @@ pub enum Kind {
     BadProgram,
     /// A file of the user's, other than the program, cannot be used.
     File,
+    /// Nothing can be kept in the user's cache.
+    Cache,
     /// The policy does not allow the run.
     Policy,
     /// The log of runs cannot be written.

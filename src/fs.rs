@@ -6,6 +6,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+/// The bytes of a block in which a file's size on disk is counted, whatever the file system's block
+/// size (stat(2)).
+pub const BLOCK: u64 = 512;
+
 /// Checks whether an open file is still the one at this path.
 pub fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let ours = file.metadata()?;
@@ -37,8 +41,7 @@ pub fn remove(path: &Path) -> Result<Option<u64>> {
 /// Returns the bytes that a file takes on disk, or `None` if it does not exist.
 pub fn size_on_disk(path: &Path) -> Result<Option<u64>> {
     match path.symlink_metadata() {
-        // A block is 512 bytes, whatever the file system's block size (stat(2)).
-        Ok(metadata) => Ok(Some(metadata.blocks() * 512)),
+        Ok(metadata) => Ok(Some(metadata.blocks() * BLOCK)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("looking at {}", path.display())),
     }

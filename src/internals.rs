@@ -6,6 +6,9 @@ pub mod agent {
 pub mod audit {
     pub use crate::audit::*;
 }
+pub mod cache {
+    pub use crate::cache::*;
+}
 pub mod cli {
     pub use crate::cli::*;
 }
@@ -14,6 +17,9 @@ pub mod confine {
 }
 pub mod devices {
     pub use crate::devices::*;
+}
+pub mod error {
+    pub use crate::error::*;
 }
 pub mod image {
     pub use crate::image::*;

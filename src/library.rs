@@ -11,6 +11,7 @@ use crate::limits::{BOOT_LIMIT, Limits};
 use crate::outcome::Outcome;
 use crate::process;
 use crate::run::{Report, Request};
+use crate::units::memory_step;
 use crate::worker::client::{self, Worker};
 use crate::worker::{Ended, Spec};
 use std::env;
@@ -165,6 +166,7 @@ impl Builder {
     /// Sets the size of each machine's memory in bytes, a multiple of 2 MiB.
     pub fn memory(mut self, bytes: u64) -> Self {
         self.settings.limits.memory = bytes;
+        self.settings.limits.machine_memory = memory_step(bytes);
         self
     }
 

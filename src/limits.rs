@@ -4,12 +4,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Limits of one run, all enforced by the host but `pids`, which the guest kernel enforces.
+/// Limits of one run. The host enforces all but `pids` and, of a saved machine with more, `memory`: these
+/// the guest's kernel enforces.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    /// Guest memory in bytes, a multiple of 2 MiB.
+    /// The program's memory in bytes, a multiple of 2 MiB.
     pub memory: u64,
+    /// The memory of a saved machine for it, in bytes: what is over `memory`, its kernel withholds.
+    pub machine_memory: u64,
     /// Wall clock, from the guest's first instruction to the agent's Ready.
     pub boot: Duration,
     /// Wall clock, from handing the program to a guest that is up; `None`: no limit.
@@ -44,6 +47,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             memory: DEFAULT_MEMORY,
+            machine_memory: DEFAULT_MEMORY,
             boot: BOOT_LIMIT,
             timeout: Some(DEFAULT_TIMEOUT),
             grace: DEFAULT_GRACE,

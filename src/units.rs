@@ -61,6 +61,17 @@ pub fn parse_memory(text: &str) -> Result<u64, String> {
     Ok(size.next_multiple_of(MEMORY_PIECE))
 }
 
+/// Returns the memory of the saved machine that a guest with this much starts from: the least power
+/// of two that is enough, or three quarters of it. So there are few machines, whatever users ask for.
+pub fn memory_step(size: u64) -> u64 {
+    let size = size.max(MEMORY_MIN);
+    let Some(most) = size.checked_next_power_of_two() else {
+        return size;
+    };
+    let less = most / 4 * 3;
+    if less >= size { less } else { most }
+}
+
 /// Parses a time by timeout(1)'s grammar: a number, with an optional unit s, m, h or d. Anything
 /// above 0 is a limit, however small.
 pub fn parse_timeout(text: &str) -> Result<Timeout, String> {
@@ -87,6 +98,16 @@ pub fn parse_timeout(text: &str) -> Result<Timeout, String> {
 /// Parses a span of time by the same grammar; it may be 0.
 pub fn parse_grace(text: &str) -> Result<Duration, String> {
     Ok(parse_timeout(text)?.0.unwrap_or_default())
+}
+
+/// Formats a duration in the largest unit of which it has at least two.
+pub fn rough(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86400),
+    }
 }
 
 #[cfg(test)]
@@ -116,6 +137,34 @@ mod tests {
         for wrong in ["", "s", "-1", "1w", "1 s", "NaN", "inf", "1e400", "ü"] {
             assert!(parse_timeout(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn memory_comes_in_few_steps_none_of_which_is_half_too_much() {
+        for (asked, step) in [
+            (1, 64),
+            (64, 64),
+            (66, 96),
+            (96, 96),
+            (98, 128),
+            (256, 256),
+            (258, 384),
+            (700, 768),
+            (50_000, 65_536),
+            (65_536, 65_536),
+        ] {
+            assert_eq!(memory_step(asked << 20), step << 20, "{asked}");
+        }
+        let sizes = (MEMORY_MIN..=1 << 33).step_by(MEMORY_PIECE as usize);
+        let steps: std::collections::BTreeSet<_> = sizes
+            .map(|size| {
+                let step = memory_step(size);
+                assert!((size..size + size / 2).contains(&step), "{size}: {step}");
+                assert!(step.is_multiple_of(MEMORY_PIECE));
+                step
+            })
+            .collect();
+        assert_eq!(steps.len(), 15);
     }
 
     #[test]

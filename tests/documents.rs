@@ -7,9 +7,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-const DOCUMENTS: [&str; 6] = [
+const DOCUMENTS: [&str; 7] = [
     "README.md",
     "SECURITY.md",
+    "docs/cache.md",
     "docs/clones.md",
     "docs/record.md",
     "docs/threat-model.md",

@@ -19,7 +19,8 @@ pub const RANDOM: u8 = 2;
 /// Takes RCX bytes at RSI for the stream AH ([`stream`]).
 pub const WRITE: u8 = 3;
 /// Puts up to RCX bytes of the job at RDI; RAX becomes the nanoseconds since 1970. RSI is the
-/// guest-physical address of the kernel's [`buffer`], or 0.
+/// guest-physical address of the kernel's [`buffer`], or 0. RDI becomes the bytes of memory that the
+/// program may not have, and RSI the most processes that it may have.
 pub const JOB: u8 = 4;
 /// Tells that the program exits with status AH.
 pub const EXIT: u8 = 5;

@@ -10,7 +10,7 @@ use crate::devices::Violation;
 use crate::job::Job;
 use crate::outcome::{Crash, Outcome};
 use crate::terminal::Modes;
-use crate::vm::HypercallHandler;
+use crate::vm::{HypercallHandler, JobLimits};
 use guest::{Exit, FileStream, Frame, JobFrame, stream};
 use nix::errno::Errno;
 use std::collections::VecDeque;
@@ -21,6 +21,7 @@ use std::time::Instant;
 pub struct JobRun {
     shared: Arc<Shared>,
     state: StartState,
+    limits: JobLimits,
     /// The program's files, which the guest takes piece by piece.
     files: FileStream,
     /// The files that the guest is to send once its program has ended, if any are wanted.
@@ -62,30 +63,29 @@ impl JobRun {
             None => (job.frame.clone(), StartState::Started),
         };
         let next = Box::new(next);
+        let state = StartState::Agent { job: frame, next };
         let report = GuestReportBuilder::of(&job, &sinks, false);
-        let files = FileStream::new(job.into_files());
-        Self::new(
-            StartState::Agent { job: frame, next },
-            files,
-            sinks,
-            report,
-            shared,
-        )
+        let (limits, files) = (limits(&job), FileStream::new(job.into_files()));
+        Self::new(state, limits, files, sinks, report, shared)
     }
 
     /// Makes a run for a guest that boots and then starts this interpreter, to be saved.
     pub fn warming(job: JobFrame, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
         let next = Box::new(StartState::Warming);
+        let limits = JobLimits {
+            withheld: 0,
+            pids: job.pids_limit,
+        };
         let state = StartState::Agent { job, next };
-        Self::new(state, FileStream::default(), sinks, None, shared)
+        Self::new(state, limits, FileStream::default(), sinks, None, shared)
     }
 
     /// Makes a run for a guest that was saved while its interpreter asked for a job.
     pub fn warm(job: Job, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
         let state = StartState::Handover(job.handover().into());
         let report = GuestReportBuilder::of(&job, &sinks, !job.is_warm());
-        let files = FileStream::new(job.into_files());
-        Self::new(state, files, sinks, report, shared)
+        let (limits, files) = (limits(&job), FileStream::new(job.into_files()));
+        Self::new(state, limits, files, sinks, report, shared)
     }
 
     /// Sets the files to fetch once the program has ended.
@@ -101,6 +101,7 @@ impl JobRun {
 
     fn new(
         state: StartState,
+        limits: JobLimits,
         files: FileStream,
         sinks: [Sink; 2],
         report: Option<GuestReportBuilder>,
@@ -109,6 +110,7 @@ impl JobRun {
         Self {
             shared,
             state,
+            limits,
             files,
             collection: None,
             sinks,
@@ -236,6 +238,13 @@ impl JobRun {
     }
 }
 
+fn limits(job: &Job) -> JobLimits {
+    JobLimits {
+        withheld: job.withheld,
+        pids: job.frame.pids_limit,
+    }
+}
+
 fn out_of_turn(frame: &Frame) -> Violation {
     let name = format!("{frame:?}");
     let name: String = name.chars().take_while(|c| c.is_alphanumeric()).collect();
@@ -309,6 +318,10 @@ impl HypercallHandler for JobRun {
             self.mark_start();
         }
         Some(piece)
+    }
+
+    fn limits(&self) -> JobLimits {
+        self.limits
     }
 
     fn files(&mut self, room: usize) -> Vec<u8> {

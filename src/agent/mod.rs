@@ -23,7 +23,7 @@ use crate::devices::vsock::Peer;
 use crate::job::Job;
 use crate::outcome::Outcome;
 use crate::terminal::Modes;
-use crate::vm::HypercallHandler;
+use crate::vm::{HypercallHandler, JobLimits};
 use connection::Connection;
 use guest::JobFrame;
 use job_run::JobRun;
@@ -149,6 +149,10 @@ impl HypercallHandler for Session {
 
     fn job(&mut self, room: usize) -> Option<Vec<u8>> {
         self.job.job(room)
+    }
+
+    fn limits(&self) -> JobLimits {
+        self.job.limits()
     }
 
     fn files(&mut self, room: usize) -> Vec<u8> {

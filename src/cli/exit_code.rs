@@ -47,6 +47,7 @@ pub fn of_kind(kind: Kind) -> u8 {
         Kind::BadProgram => EXIT_NOT_EXECUTABLE,
         Kind::Request
         | Kind::File
+        | Kind::Cache
         | Kind::Policy
         | Kind::AuditLog
         | Kind::Host
@@ -69,6 +70,7 @@ mod tests {
             (Kind::NoProgram, 127),
             (Kind::BadProgram, 126),
             (Kind::File, 125),
+            (Kind::Cache, 125),
             (Kind::Policy, 125),
             (Kind::AuditLog, 125),
             (Kind::Host, 125),

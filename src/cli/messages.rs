@@ -8,8 +8,8 @@ use crate::files::Fetched;
 use crate::outcome::Outcome;
 use crate::run::Report;
 use crate::run::record_of::explained;
-use crate::template::builder::{Interrupted, Listener};
-use std::io::{IsTerminal, Write, stderr};
+use crate::template::builder::Interrupted;
+use std::io::{Write, stderr};
 use std::time::Duration;
 
 /// Tells the user what they must know beyond the program's own output.
@@ -84,54 +84,6 @@ pub fn describe(report: &Report) {
         [] => "not confined".into(),
         layers => format!("confined: {}", layers.join(", ")),
     });
-}
-
-/// A listener that tells the user why a run takes longer this time.
-pub struct Progress {
-    pub quiet: bool,
-}
-
-impl Listener for Progress {
-    fn refused(&mut self, why: &str) {
-        if !self.quiet {
-            say(&format!("the template is built again: {why}"));
-        }
-    }
-
-    fn waiting(&mut self) {
-        if !self.quiet {
-            say("waiting for another process that builds the template");
-        }
-    }
-
-    fn building(&mut self, stage: &str, elapsed: Duration, last: Option<Duration>) {
-        if self.quiet || !stderr().is_terminal() {
-            return;
-        }
-        let last = last.map_or(String::new(), |last| {
-            format!(" (last time {:.0} s)", last.as_secs_f64())
-        });
-        let seconds = elapsed.as_secs_f64();
-        write!(
-            stderr(),
-            "\r\x1b[Ksandbox: building a template, once: {stage}, {seconds:.0} s{last}"
-        )
-        .unwrap_or_default();
-    }
-
-    fn built(&mut self, _elapsed: Duration) {
-        if !self.quiet && stderr().is_terminal() {
-            write!(stderr(), "\r\x1b[K").unwrap_or_default();
-        }
-    }
-
-    fn emulating(&mut self, how: &str) {
-        if !self.quiet {
-            say(&format!(
-                "the guest's kernel is emulated for a while, which is slower: natively, {how}"
-            ));
-        }
-    }
 }
 
 /// Prints what failed and what to do about it. Returns the exit code.

@@ -2,11 +2,13 @@
 
 mod admission;
 mod audit;
+mod cache;
 pub mod exit_code;
 mod man;
 mod mcp;
 mod messages;
 mod options;
+mod progress;
 mod record_writer;
 mod remedies;
 mod request;
@@ -91,6 +93,9 @@ enum Verb {
     /// The saved machines that runs start from
     #[command(subcommand)]
     Template(template::Verb),
+    /// What is kept for later runs: saved machines and the guest's programs
+    #[command(subcommand)]
+    Cache(cache::Verb),
     /// Serve agents: a tool that runs code, over the Model Context Protocol
     Mcp(mcp::McpArgs),
     /// The log of runs
@@ -141,6 +146,7 @@ pub fn main() -> u8 {
     let result = match cli.command {
         Verb::Run(args) => run::run_verb(*args, &matches, kvm),
         Verb::Template(verb) => template::template_verb(verb, &kvm),
+        Verb::Cache(verb) => cache::cache_verb(verb),
         Verb::Mcp(args) => mcp::mcp_verb(args, kvm),
         Verb::Audit(verb) => audit::audit_verb(verb),
         Verb::Doctor { json } => doctor::doctor(&kvm, json, &words).map(|well| match well {

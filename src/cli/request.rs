@@ -105,6 +105,7 @@ pub fn request(
         workdir: resolve(guest::WORKDIR.as_bytes(), &args.workdir)?,
         limits: Limits {
             memory: grant.memory,
+            machine_memory: grant.machine_memory,
             boot: BOOT_LIMIT,
             timeout: grant.timeout,
             grace: args.grace,

@@ -3,8 +3,9 @@
 use crate::audit::Usage;
 use crate::cli::admission::Admission;
 use crate::cli::exit_code;
-use crate::cli::messages::{Progress, code_of, describe, explain, say, tell};
+use crate::cli::messages::{code_of, describe, explain, say, tell};
 use crate::cli::options::RunArgs;
+use crate::cli::progress::Progress;
 use crate::cli::record_writer::{Writer, in_words};
 use crate::cli::request::{Given, request};
 use crate::cli::supervisor::{Supervised, supervise};
@@ -94,7 +95,7 @@ fn carry_out(
     admission: Admission,
     writer: Option<&Writer>,
 ) -> Finished {
-    let progress = Progress { quiet: args.quiet };
+    let progress = Progress::new(args.quiet);
     let request = match request(args, given, kvm, &admission, writer) {
         Ok(request) => request,
         Err(error) => return Finished::without_run(error),

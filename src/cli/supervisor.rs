@@ -2,7 +2,7 @@
 //! process that a guest may take over has no access to the log, and ends with this one.
 
 use crate::audit::Usage;
-use crate::cli::messages::Progress;
+use crate::cli::progress::Progress;
 use crate::process::{self, Exit};
 use crate::run::{Inspection, Report};
 use crate::signals::Signals;
@@ -200,6 +200,7 @@ impl Supervisor<'_> {
                 last,
             } => self.progress.building(stage, *elapsed, *last),
             Notice::Built(elapsed) => self.progress.built(*elapsed),
+            Notice::Unsaved(why) => self.progress.unsaved(why),
             Notice::Emulating(how) => self.progress.emulating(how),
         }
     }
@@ -235,7 +236,7 @@ mod tests {
             signals: Signals::watch().unwrap(),
             asked: BTreeSet::new(),
             gate: Box::leak(Box::new(|_| unreachable!("it asks nothing"))),
-            progress: Progress { quiet: true },
+            progress: Progress::new(true),
             refused: None,
             told: None,
             inspected: false,

@@ -3,8 +3,10 @@
 mod descriptor;
 mod language;
 mod language_name;
+mod shelf;
 pub mod store;
 
 pub use descriptor::Image;
 pub use language::{Language, Words, expand};
 pub use language_name::LanguageName;
+pub use shelf::Images;

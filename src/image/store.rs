@@ -1,16 +1,18 @@
 //! The parts of the guest that the binary carries: kernel, agent, and the runtime image, which is
 //! unpacked once into the user's cache so that all VMs share its pages.
 
-use crate::cache::{self, Opened};
+use crate::cache::{self, Opened, Removed, check_writable, mark_used};
 use crate::error::{Error, Kind};
+use crate::fs::remove;
 use crate::units::HUGE_PAGE;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 macro_rules! asset {
     ($name:literal) => {
@@ -58,12 +60,13 @@ pub fn runtime() -> Result<File> {
     if let Some(file) = open_runtime(&path, size)? {
         return Ok(file);
     }
+    check_writable(&directory)?;
     let _lock = lock(&directory)?;
     // The process that held the lock may have unpacked the image.
     if let Some(file) = open_runtime(&path, size)? {
         return Ok(file);
     }
-    remove_leftovers(&directory, |name| name.starts_with(UNFINISHED))?;
+    remove_unfinished(&directory)?;
     unpack_runtime(&directory, &path, digest).with_context(|| {
         format!(
             "unpacking the runtime image ({} MiB) into {}",
@@ -74,25 +77,11 @@ pub fn runtime() -> Result<File> {
     open_runtime(&path, size)?.context("the runtime image was changed while it was unpacked")
 }
 
-/// Removes the images of other builds, and what killed processes left. Returns how many files these
-/// were, and their bytes.
-pub fn prune() -> Result<(usize, u64)> {
-    let directory = cache::directory()?;
-    // A build without a guest has no image.
-    let ours = identity().ok().map(|(digest, _)| runtime_name(digest));
-    let _lock = lock(&directory)?;
-    remove_leftovers(&directory, |name| {
-        let is_image = name.starts_with("runtime-") && name.ends_with(".erofs");
-        let is_others = is_image && Some(name) != ours.as_deref();
-        is_others || name.starts_with(UNFINISHED)
-    })
-}
-
 /// The beginning of a file's name until it is a whole image.
 const UNFINISHED: &str = ".runtime-";
 
 /// Returns the SHA-256 and the size of the runtime image.
-fn identity() -> Result<(&'static str, u64)> {
+pub(super) fn identity() -> Result<(&'static str, u64)> {
     require_guest()?;
     let (digest, size) = RUNTIME_IDENTITY
         .trim()
@@ -102,31 +91,49 @@ fn identity() -> Result<(&'static str, u64)> {
     Ok((digest, size))
 }
 
-fn runtime_name(digest: &str) -> String {
+pub(super) fn runtime_name(digest: &str) -> String {
     format!("runtime-{}.erofs", &digest[..16])
 }
 
+/// Checks whether a file with this name is an image.
+pub(super) fn is_image(name: &str) -> bool {
+    name.starts_with("runtime-") && name.ends_with(".erofs")
+}
+
+/// Lists the files in the cache whose names are like this, with their paths.
+pub(super) fn files(
+    directory: &Path,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Vec<(String, PathBuf)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if let Some(name) = entry.file_name().to_str().filter(|name| wanted(name)) {
+            files.push((name.to_owned(), entry.path()));
+        }
+    }
+    Ok(files)
+}
+
+/// Removes the images that killed processes did not finish. Only the holder of the lock may call it.
+pub(super) fn remove_unfinished(directory: &Path) -> Result<Removed> {
+    let mut removed = Removed::default();
+    for (_, path) in files(directory, |name| name.starts_with(UNFINISHED))? {
+        if let Some(size) = remove(&path)? {
+            removed.count += 1;
+            removed.size += size;
+        }
+    }
+    Ok(removed)
+}
+
 /// Takes the right to unpack images, which lasts until the lock is dropped.
-fn lock(directory: &Path) -> Result<Flock<File>> {
+pub(super) fn lock(directory: &Path) -> Result<Flock<File>> {
     let file = File::open(directory)
         .with_context(|| format!("opening the cache {}", directory.display()))?;
     Flock::lock(file, FlockArg::LockExclusive)
         .map_err(|(_, errno)| errno)
         .with_context(|| format!("locking the cache {}", directory.display()))
-}
-
-fn remove_leftovers(directory: &Path, unwanted: impl Fn(&str) -> bool) -> Result<(usize, u64)> {
-    let (mut files, mut bytes) = (0, 0);
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_name().to_str().is_some_and(&unwanted) {
-            bytes += entry.metadata()?.len();
-            fs::remove_file(entry.path())
-                .with_context(|| format!("removing {}", entry.path().display()))?;
-            files += 1;
-        }
-    }
-    Ok((files, bytes))
 }
 
 /// Opens the file, if nobody else can have written it and it is of the right size. Its content was
@@ -135,9 +142,22 @@ fn open_runtime(path: &Path, size: u64) -> Result<Option<File>> {
     let opened = cache::open_trusted(path)
         .with_context(|| format!("opening the runtime image {}", path.display()))?;
     Ok(match opened {
-        Opened::Trusted(file, length) if length == size => Some(file),
+        Opened::Trusted(file, metadata) if metadata.len() == size => {
+            mark_used(&file, metadata.mtime());
+            Some(file)
+        }
         _ => None,
     })
+}
+
+/// Unpacks the runtime image into memory, for a machine that cannot have it from the cache.
+pub fn runtime_in_memory() -> Result<File> {
+    let (digest, _) = identity()?;
+    let doing = "unpacking the runtime image into memory";
+    let memory = memfd_create(c"runtime", MFdFlags::MFD_CLOEXEC).context(doing)?;
+    let mut file = File::from(memory);
+    unpack_into(&mut file, digest).context(doing)?;
+    Ok(file)
 }
 
 /// Unpacks the image to a temporary file, then renames that, so that no half-written image has the
@@ -158,6 +178,12 @@ fn write_runtime(path: &Path, digest: &str) -> Result<()> {
         .create_new(true)
         .mode(0o400)
         .open(path)?;
+    unpack_into(&mut file, digest)?;
+    file.sync_all()?;
+    Ok(())
+}
+
+fn unpack_into(file: &mut File, digest: &str) -> Result<()> {
     let mut unpacked = zstd::Decoder::new(RUNTIME)?;
     let (mut hash, mut piece) = (Sha256::new(), Vec::with_capacity(HUGE_PAGE));
     // A file system that can do so keeps a piece that is written at once in one huge page, and guests
@@ -177,6 +203,5 @@ fn write_runtime(path: &Path, digest: &str) -> Result<()> {
     if format!("{:x}", hash.finalize()) != digest {
         bail!("the image in this binary is damaged: get the binary again");
     }
-    file.sync_all()?;
     Ok(())
 }

@@ -8,6 +8,7 @@ pub use script::read_code;
 
 use crate::error::{Error, Kind, Remedy};
 use crate::image::{Image, Language, Words, expand};
+use crate::limits::DEFAULT_PIDS;
 use crate::wire::Bytes;
 use guest::{File, JobFrame, Terminal, WORKDIR, handover, kind};
 use schemars::JsonSchema;
@@ -60,6 +61,8 @@ pub struct Job {
     pub record: bool,
     /// Whether somebody waits for each line of its output.
     pub lines: bool,
+    /// The bytes of its machine's memory that it may not have.
+    pub withheld: u64,
 }
 
 impl Job {
@@ -242,6 +245,7 @@ pub fn make(parts: Parts) -> Result<Job, Error> {
         prompts,
         record: false,
         lines: false,
+        withheld: 0,
     })
 }
 
@@ -271,11 +275,12 @@ pub fn name(variable: &[u8]) -> &[u8] {
 
 /// Returns the interpreter to be saved before it has a program. It must start as one for a program
 /// does.
-pub fn warm_interpreter(image: &Image, pids: u32, root: bool) -> JobFrame {
+pub fn warm_interpreter(image: &Image, root: bool) -> JobFrame {
     let frame = JobFrame {
         argv: Vec::new(),
         env: environment(),
-        pids_limit: pids,
+        // The program's own limit comes with its job.
+        pids_limit: DEFAULT_PIDS,
         root,
         workdir: WORKDIR.into(),
         terminal: None,
@@ -308,7 +313,7 @@ fn interpreter(image: &Image, mut frame: JobFrame, code: &[u8]) -> JobFrame {
 }
 
 /// Returns a minimal program for the interpreter that is started ahead.
-pub fn rehearsal(image: &Image, pids: u32, root: bool) -> Job {
+pub fn rehearsal(image: &Image, root: bool) -> Job {
     let language = image.warm_language();
     let extension = language.extensions.first().map_or("", String::as_str);
     let name = format!("rehearsal.{extension}");
@@ -320,7 +325,7 @@ pub fn rehearsal(image: &Image, pids: u32, root: bool) -> Job {
         frame: JobFrame {
             argv: expand(&language.file, words),
             env: environment(),
-            pids_limit: pids,
+            pids_limit: DEFAULT_PIDS,
             root,
             workdir: WORKDIR.into(),
             terminal: None,
@@ -337,6 +342,7 @@ pub fn rehearsal(image: &Image, pids: u32, root: bool) -> Job {
         prompts: false,
         record: false,
         lines: false,
+        withheld: 0,
     }
 }
 

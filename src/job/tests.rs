@@ -90,7 +90,7 @@ fn the_script_is_the_one_file_at_its_path() {
         mode: SCRIPT_MODE,
         content: content.into(),
     };
-    let mut job = rehearsal(Image::built_in(), 1, false);
+    let mut job = rehearsal(Image::built_in(), false);
     job.frame.workdir = b"/tmp/x".into();
     job.files = vec![file("/tmp/x/rehearsal.py", "other"), file("/tmp/x/b", "b")];
     let files = job.into_files();

@@ -44,10 +44,10 @@ impl VerdictFile {
     /// Reads the verdict, if it still counts.
     pub fn read(&self) -> Option<Verdict> {
         let path = cache::directory().ok()?.join(NAME);
-        let Ok(Opened::Trusted(file, length)) = cache::open_trusted(&path) else {
+        let Ok(Opened::Trusted(file, metadata)) = cache::open_trusted(&path) else {
             return None;
         };
-        if length > LENGTH_MAX {
+        if metadata.len() > LENGTH_MAX {
             return None;
         }
         let verdict = self.decode(&content(&file)?)?;

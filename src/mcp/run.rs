@@ -251,6 +251,7 @@ impl Workspace {
             gets: gets.collect(),
             limits: Limits {
                 memory: grant.memory,
+                machine_memory: grant.machine_memory,
                 timeout: grant.timeout,
                 max_output: grant.output,
                 fetch_count: grant.files.count.unwrap_or(u64::MAX),

@@ -2,30 +2,30 @@
 
 pub mod advice;
 mod inspection;
+mod origin;
 pub mod record_of;
 mod report;
 mod request;
+
+use origin::{boot, original};
 
 pub use inspection::{Inspection, inspect};
 pub use report::{Report, Timings, last_words};
 pub use request::{Path, Request};
 
-use crate::agent::{Collection, Console, Session, Shared, Sink};
+use crate::agent::{Collection, Session, Shared, Sink};
 use crate::confine::{self, Seal};
 use crate::files::{self, Fetched, Unpacker};
 use crate::image::store;
 use crate::job::{self, Job, Parts};
 use crate::kvm_mode;
 use crate::signals::Signals;
-use crate::template::builder::{self, Listener, Original};
+use crate::template::builder::Listener;
 use crate::terminal::{self, Keeper};
 use crate::vm::host;
-use crate::vm::mode::Mode;
-use crate::vm::{BootImages, Config, Usage, Vm, allow_kicks};
+use crate::vm::{Usage, Vm, allow_kicks};
 use crate::watchdog::Watchdog;
 use anyhow::{Context, Result};
-use kvm_ioctls::Kvm;
-use std::io::{Write, stderr};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -86,22 +86,21 @@ pub fn run(
 ) -> Result<(Report, Signals)> {
     let Prepared {
         began,
-        job,
+        mut job,
         collection,
         unpacker,
     } = prepared;
-    let memory = request.memory(&job);
     let kept = descriptors(&collection, &unpacker);
     confine::prepare(request.confine, kept.chain(request.record).collect())?;
     let kvm = host::open(&request.kvm.path)?;
     allow_kicks()?;
     let chosen = kvm_mode::choose(&kvm, &request.kvm)?;
-    let path = request.path(&job);
+    let original = original(&kvm, chosen, request, request.path(&job), listener)?;
+    let (mode, path) = (original.as_ref()).map_or((chosen, Path::Cold), |it| (it.mode, Path::Warm));
     job.check_words(path == Path::Cold)?;
-    let (mode, saved, template) = match original(&kvm, chosen, request, path, listener)? {
-        Some(original) => (original.mode, Some(original.saved), Some(original.key)),
-        None => (chosen, None, None),
-    };
+    let memory = request.memory(&job, path);
+    job.withheld = request.machine_memory(path) - request.limits.memory;
+    let (saved, template) = original.map(|it| (it.saved, it.key)).unzip();
     let keeper = job.frame.terminal.map(Keeper::start).transpose()?;
     let signals = Signals::watch()?;
     let shared = Arc::new(Shared::new().context("making an eventfd")?);
@@ -188,45 +187,4 @@ fn descriptors(
 ) -> impl Iterator<Item = RawFd> {
     let collection = collection.iter().filter_map(Collection::descriptor);
     collection.chain(unpacker.iter().map(Unpacker::descriptor))
-}
-
-/// Returns the saved machine to clone, unless the machine is to boot.
-fn original(
-    kvm: &Kvm,
-    mode: Mode,
-    request: &Request,
-    path: Path,
-    listener: &mut dyn Listener,
-) -> Result<Option<Original>> {
-    let (device, spec) = (&request.kvm, request.template());
-    match path {
-        Path::Cold => Ok(None),
-        Path::Warm => {
-            builder::find_or_build(kvm, mode, device, &spec, request.verify, listener).map(Some)
-        }
-    }
-}
-
-/// Boots a machine for this request alone.
-fn boot(
-    kvm: &Kvm,
-    mode: Mode,
-    request: &Request,
-    session: Session,
-    shared: &Arc<Shared>,
-) -> Result<Vm<Session>> {
-    let console: Option<Box<dyn Write + Send>> = match request.show_console {
-        true => Some(Box::new(Console::new(stderr(), Arc::clone(shared))?)),
-        false => None,
-    };
-    let config = Config {
-        memory: request.limits.memory,
-        runtime: store::runtime()?,
-        images: BootImages {
-            kernel: &store::kernel()?,
-            agent: store::AGENT,
-        },
-        console,
-    };
-    Vm::boot(kvm, mode, config, session)
 }

@@ -104,8 +104,16 @@ impl Request {
         if cold { Path::Cold } else { Path::Warm }
     }
 
+    /// Returns the bytes of memory of the machine that the program gets in this way.
+    pub(crate) fn machine_memory(&self, path: Path) -> u64 {
+        match path {
+            Path::Warm => self.limits.machine_memory,
+            Path::Cold => self.limits.memory,
+        }
+    }
+
     /// Returns the bytes that are mapped for the guest or needed for its output.
-    pub(crate) fn memory(&self, job: &Job) -> u64 {
+    pub(crate) fn memory(&self, job: &Job, path: Path) -> u64 {
         /// Bytes of memory for each byte of a stream's limit. There are two streams, each of which
         /// grows by doubling and is encoded in base64 at the end.
         const PER_BYTE: u64 = 2 * (2 + 2);
@@ -113,7 +121,7 @@ impl Request {
             true => self.limits.max_output.saturating_mul(PER_BYTE),
             false => 0,
         };
-        output.saturating_add(self.limits.memory + job.size())
+        output.saturating_add(self.machine_memory(path) + job.size())
     }
 
     /// Returns the sinks of standard output and standard error.
@@ -131,8 +139,7 @@ impl Request {
 
     pub(crate) fn template(&self) -> TemplateSpec {
         TemplateSpec {
-            memory: self.limits.memory,
-            pids: self.limits.pids,
+            memory: self.limits.machine_memory,
             root: self.root,
             image: self.image.clone(),
         }

@@ -2,8 +2,10 @@
 //! machine, starting an interpreter in it and saving both.
 
 use crate::agent::{Session, Shared, Sink};
+use crate::cache::{BOUND, prune};
 use crate::confine::Seal;
-use crate::image::store;
+use crate::error;
+use crate::image::{Images, store};
 use crate::job;
 use crate::kvm_mode::{self, Device};
 use crate::outcome::{Crash, Outcome};
@@ -33,6 +35,8 @@ pub trait Listener {
     /// The build has reached this stage after this time; the last build took `last`.
     fn building(&mut self, stage: &str, elapsed: Duration, last: Option<Duration>);
     fn built(&mut self, elapsed: Duration);
+    /// Nothing can be kept, for this reason, so this run makes all that it needs.
+    fn unsaved(&mut self, why: &error::Error);
     /// The guest failed natively in this way, so its kernel is emulated instead.
     fn emulating(&mut self, how: &str);
 }
@@ -89,6 +93,7 @@ fn saved(
 ) -> Result<Original> {
     let key = spec.key(mode)?;
     let template = template(kvm, mode, spec, &key, verify, listener)?;
+    template.mark_used();
     let content: Content =
         postcard::from_bytes(&template.state).context("decoding the template")?;
     let saved = Saved {
@@ -126,7 +131,11 @@ fn template(
     if let Ok(template) = find(&store, key, verify)? {
         return Ok(template);
     }
-    build(&store, &lock, kvm, mode, spec, listener)
+    let template = build(&store, &lock, kvm, mode, spec, listener)?;
+    template.mark_used();
+    // What cannot be removed now is removed when the next one is built.
+    prune(&[&store, &Images::open()?], BOUND).unwrap_or_default();
+    Ok(template)
 }
 
 /// Returns the template. The error is the reason why a file must not be used, or `None` if there is
@@ -223,7 +232,7 @@ fn profile_working_set(
         Sink::new(&nowhere, u64::MAX)?,
     ];
     let session = Session::warm(
-        job::rehearsal(&spec.image, spec.pids, spec.root),
+        job::rehearsal(&spec.image, spec.root),
         sinks,
         Arc::clone(&shared),
     );
@@ -264,7 +273,7 @@ fn warm_up(
         Sink::new(stderr(), u64::MAX)?,
         Sink::new(stderr(), u64::MAX)?,
     ];
-    let job = job::warm_interpreter(&spec.image, spec.pids, spec.root);
+    let job = job::warm_interpreter(&spec.image, spec.root);
     let session = Session::warming(job, sinks, Arc::clone(&shared));
     let config = Config {
         memory: spec.memory,

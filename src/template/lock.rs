@@ -93,6 +93,7 @@ impl Lock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::prune;
     use crate::template::fixture::Fixture;
     use crate::vm::allow_kicks;
     use nix::sys::pthread::{pthread_kill, pthread_self};
@@ -156,7 +157,7 @@ mod tests {
             }
             scope.spawn(|| {
                 for _ in 0..100 {
-                    store.prune(None).unwrap();
+                    prune(&[store], 0).unwrap();
                 }
             });
         });

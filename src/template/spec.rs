@@ -2,7 +2,7 @@
 
 use crate::image::Image;
 use crate::key::Key;
-use crate::limits::{BOOT_LIMIT, Limits};
+use crate::limits::{BOOT_LIMIT, DEFAULT_PIDS, Limits};
 use crate::vm::host;
 use crate::vm::mode::Mode;
 use anyhow::Result;
@@ -13,8 +13,6 @@ use std::time::Duration;
 pub struct TemplateSpec {
     /// Guest memory in bytes.
     pub memory: u64,
-    /// The most processes and threads at once.
-    pub pids: u32,
     pub root: bool,
     /// The image whose interpreter is started ahead.
     pub image: Image,
@@ -34,7 +32,6 @@ impl TemplateSpec {
             host::fingerprint()?,
             mode.name().as_bytes(),
             &self.memory.to_le_bytes(),
-            &self.pids.to_le_bytes(),
             &[self.root.into()],
             &interpreter,
         ]))
@@ -48,6 +45,7 @@ impl TemplateSpec {
         };
         Limits {
             memory: self.memory,
+            machine_memory: self.memory,
             boot: limit,
             timeout: Some(limit),
             grace: Duration::ZERO,
@@ -55,7 +53,7 @@ impl TemplateSpec {
             input: 0,
             fetch_count: 0,
             fetch_size: 0,
-            pids: self.pids,
+            pids: DEFAULT_PIDS,
         }
     }
 
@@ -63,10 +61,9 @@ impl TemplateSpec {
     pub fn describe(&self) -> String {
         let root = if self.root { ", as root" } else { "" };
         format!(
-            "{}, {} MiB, {} processes{root}",
+            "{}, {} MiB{root}",
             self.image.warm_language().title,
-            self.memory >> 20,
-            self.pids
+            self.memory >> 20
         )
     }
 }

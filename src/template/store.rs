@@ -1,12 +1,12 @@
 //! The directory of templates.
 
-use crate::cache::{self, Opened};
+use crate::cache::{self, Opened, check_writable, mark_used};
 use crate::template::format::{HEADER_SIZE, Header, MEMORY_OFFSET, file_length, state_length};
 use crate::template::{Key, pages};
 use anyhow::{Context, Result, bail};
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ pub struct Template {
     pub memory_size: u64,
     /// The time that building it took.
     pub build_time: Duration,
+    /// When it was used before, in seconds since 1970.
+    used: i64,
     pub(super) header: Header,
 }
 
@@ -92,8 +94,8 @@ impl Store {
         Ok(match opened {
             Opened::Missing => Found::Missing,
             Opened::Refused(why) => Found::Refused(why.into()),
-            Opened::Trusted(file, length) => {
-                Template::read(file, length, key).map_or_else(Found::Refused, Found::Ready)
+            Opened::Trusted(file, metadata) => {
+                Template::read(file, &metadata, key).map_or_else(Found::Refused, Found::Ready)
             }
         })
     }
@@ -103,6 +105,7 @@ impl Store {
     /// Checks that a template can be published under this key. It is called before the work of
     /// building one.
     pub fn check_place(&self, key: &Key) -> Result<()> {
+        check_writable(self.directory())?;
         let path = self.path(key, TEMPLATE);
         if path.symlink_metadata().is_ok_and(|there| there.is_dir()) {
             bail!("{} is a directory: remove it", path.display());
@@ -112,7 +115,7 @@ impl Store {
 }
 
 impl Template {
-    fn read(file: File, length: u64, key: &Key) -> Result<Self, String> {
+    fn read(file: File, metadata: &Metadata, key: &Key) -> Result<Self, String> {
         let read = |bytes: &mut [u8], offset| {
             file.read_exact_at(bytes, offset)
                 .map_err(|error| match error.kind() {
@@ -129,7 +132,7 @@ impl Template {
         if header.key != *key {
             return Err("it is the template of another key".into());
         }
-        if file_length(header.memory_size) != Some(length) {
+        if file_length(header.memory_size) != Some(metadata.len()) {
             return Err("its length is wrong".into());
         }
         Ok(Self {
@@ -138,8 +141,14 @@ impl Template {
             memory_offset: MEMORY_OFFSET,
             memory_size: header.memory_size,
             build_time: header.build_time,
+            used: metadata.mtime(),
             header,
         })
+    }
+
+    /// Marks it as used, for as long as its memory is open or mapped.
+    pub fn mark_used(&self) {
+        mark_used(&self.memory, self.used);
     }
 
     /// Checks whether the memory is what was written. It reads all of it except holes.
@@ -152,6 +161,7 @@ impl Template {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::prune;
     use crate::template::fixture::{Fixture, PAGES, STATE};
     use crate::units::PAGE;
     use std::os::unix::fs::{MetadataExt, symlink};
@@ -266,7 +276,7 @@ mod tests {
         let fixture = Fixture::published();
         let old = fixture.template();
         fixture.publish();
-        fixture.store.prune(None).unwrap();
+        prune(&[&fixture.store], 0).unwrap();
         assert!(old.verify().unwrap());
     }
 

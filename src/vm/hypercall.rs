@@ -20,6 +20,15 @@ use vm_memory::VolatileSlice;
 /// have to wait for long.
 const HELD_MAX: u64 = 1 << 20;
 
+/// The limits that the guest's kernel puts on the program when it gets the job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobLimits {
+    /// The bytes of the machine's memory that the program may not have.
+    pub withheld: u64,
+    /// The most processes and threads at once.
+    pub pids: u32,
+}
+
 /// The host's side of the hypercalls that concern the program.
 pub trait HypercallHandler {
     /// Takes bytes that were written to a standard stream, or to another stream of
@@ -28,6 +37,8 @@ pub trait HypercallHandler {
     /// Returns the next piece of the job, at most `room` bytes and empty at its end. `None` means
     /// that there is no job yet, and the guest must be left as it is, asking for one.
     fn job(&mut self, room: usize) -> Option<Vec<u8>>;
+    /// Returns the limits that come with the job.
+    fn limits(&self) -> JobLimits;
     /// Returns the next piece of the program's files, at most `room` bytes and empty at their end.
     fn files(&mut self, room: usize) -> Vec<u8>;
     /// Notes that the files could not be made.
@@ -72,8 +83,11 @@ pub fn serve(
         JOB => {
             buffer.move_to(regs.rsi);
             if let Some(bytes) = handler.job(regs.rcx.min(HELD_MAX) as usize) {
+                let limits = handler.limits();
                 regs.rcx -= put(&space, regs.rdi, &bytes);
                 regs.rax = since_1970().as_nanos() as u64;
+                regs.rdi = limits.withheld;
+                regs.rsi = limits.pids.into();
             }
         }
         EXIT => handler.exited(operand),

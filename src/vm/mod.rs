@@ -22,7 +22,7 @@ pub use crate::vm::arch::x86_64::boot::BootImages;
 pub use crate::vm::arch::x86_64::state::State;
 pub use arch::x86_64::layout;
 pub use end::{End, RunError};
-pub use hypercall::HypercallHandler;
+pub use hypercall::{HypercallHandler, JobLimits};
 pub use ioctls::requests;
 pub use kick::{KICK, Kicker, allow_kicks};
 pub use memory::SavedMemory;

@@ -109,6 +109,10 @@ impl Listener for Channel {
         self.notice(Notice::Built(elapsed));
     }
 
+    fn unsaved(&mut self, why: &Error) {
+        self.notice(Notice::Unsaved(why.clone()));
+    }
+
     fn emulating(&mut self, how: &str) {
         self.notice(Notice::Emulating(how.into()));
     }

@@ -48,6 +48,7 @@ pub enum Notice {
         last: Option<Duration>,
     },
     Built(Duration),
+    Unsaved(Error),
     Emulating(String),
 }
 
@@ -120,6 +121,7 @@ mod tests {
                 workdir: b"/work".into(),
                 limits: Limits {
                     memory: 256 << 20,
+                    machine_memory: 384 << 20,
                     boot: Duration::from_secs(1),
                     timeout: Some(Duration::from_millis(1500)),
                     grace: Duration::from_secs(1),

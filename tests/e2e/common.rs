@@ -90,6 +90,17 @@ pub fn run(options: &[&str], code: &str) -> Output {
     finish(&mut sandbox(&arguments), b"")
 }
 
+/// Returns what was said on standard error, but for the progress of a build that took over a second.
+pub fn said(output: &Output) -> String {
+    let is_progress = |line: &str| {
+        line.starts_with("sandbox: building a template")
+            || line.starts_with("sandbox: the template is built, after ")
+    };
+    let stderr = text(&output.stderr);
+    let lines = stderr.split_inclusive('\n');
+    lines.filter(|line| !is_progress(line)).collect()
+}
+
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -176,11 +187,17 @@ impl Cache {
         finish(command.args(options).args(["-c", code]), b"")
     }
 
-    /// Returns the lines of `sandbox template list`.
+    /// Returns the lines of `sandbox template list`, which fails if one is refused.
     pub fn list(&self, options: &[&str]) -> Vec<String> {
         let output = finish(self.sandbox(&["template", "list"]).args(options), b"");
-        assert_eq!(exit_code(output.status), 0, "{}", text(&output.stderr));
-        text(&output.stdout).lines().map(str::to_string).collect()
+        let stdout = text(&output.stdout);
+        let code = if stdout.contains("  refused: ") {
+            125
+        } else {
+            0
+        };
+        assert_eq!(exit_code(output.status), code, "{}", text(&output.stderr));
+        stdout.lines().map(str::to_string).collect()
     }
 
     /// Returns how long the build of the only template took.
@@ -189,8 +206,8 @@ impl Cache {
         let [line] = &lines[..] else {
             panic!("{lines:?}")
         };
-        let seconds = line.rsplit_once("built in ").unwrap().1;
-        Duration::from_secs_f64(seconds.strip_suffix(" s").unwrap().parse().unwrap())
+        let (_, seconds) = line.split_once("built in ").unwrap();
+        Duration::from_secs_f64(seconds.split_once(" s").unwrap().0.parse().unwrap())
     }
 
     /// Returns the directory of templates.

@@ -177,15 +177,6 @@ fn kvm_that_is_forbidden() {
 }
 
 #[test]
-fn a_cache_that_cannot_be_written() {
-    let output = finish(
-        sandbox(&["run", "-c", "pass"]).env("XDG_CACHE_HOME", "/proc/nowhere"),
-        b"",
-    );
-    assert_refused(&output, 125, "the cache directory", "XDG_CACHE_HOME");
-}
-
-#[test]
 fn doctor_names_the_host_and_the_guest() {
     let output = finish(&mut sandbox(&["doctor"]), b"");
     let stdout = text(&output.stdout);

@@ -1,6 +1,6 @@
 //! Files go in and come out unchanged, and nothing else comes out.
 
-use crate::common::{Cache, binary, exit_code, finish, sandbox, text};
+use crate::common::{Cache, binary, exit_code, finish, said, sandbox, text};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
@@ -64,7 +64,7 @@ impl Here {
     /// Does a run that must succeed without any message of ours.
     pub fn succeed(&self, options: &[&str], code: &str) -> String {
         let output = self.run(options, code);
-        assert_eq!(text(&output.stderr), "");
+        assert_eq!(said(&output), "");
         assert_eq!(exit_code(output.status), 0);
         text(&output.stdout)
     }

@@ -67,7 +67,7 @@ fn the_kernel_has_what_programs_expect() {
     holds(
         &[],
         r#"
-import ctypes, mmap, os, pty, select, signal, socket, time
+import ctypes, fcntl, mmap, os, pty, select, signal, socket, time
 libc = ctypes.CDLL(None, use_errno=True)
 def ok(result): assert result >= 0, os.strerror(ctypes.get_errno()); return result
 master, slave = pty.openpty(); os.write(slave, b'x'); assert os.read(master, 1) == b'x' and os.ttyname(slave).startswith('/dev/pts/')
@@ -75,6 +75,8 @@ fd = os.memfd_create('x'); os.ftruncate(fd, 4096); mmap.mmap(fd, 4096)[:1] = b'y
 epoll = select.epoll(); event = os.eventfd(1); epoll.register(event); assert epoll.poll(1)
 ok(libc.timerfd_create(1, 0))
 watch = ok(libc.inotify_init()); ok(libc.inotify_add_watch(watch, b'/tmp', 0x100)); open('/tmp/new', 'w'); assert os.read(watch, 100)
+told = []; signal.signal(signal.SIGIO, lambda *_: told.append(1))
+fcntl.fcntl(os.open('/tmp', os.O_RDONLY), fcntl.F_NOTIFY, fcntl.DN_CREATE); open('/tmp/newer', 'w'); assert told
 ok(libc.mq_open(b'/queue', os.O_CREAT | os.O_RDWR, 0o600, None))
 for call in libc.shmget, libc.semget: ok(call(1234, 1, 0o1600))
 ok(libc.msgget(1234, 0o1600))
@@ -122,15 +124,86 @@ assert all(results) and results == [work(seed) for seed in (1.5, 2.5, 3.5, 4.5)]
 
 #[test]
 fn the_whole_standard_library_imports() {
-    // Packages of their own in Debian, or for other systems.
+    // For a screen, for other systems, or told in the README.
     holds(
         &[],
         r#"
 import importlib, sys
-elsewhere = {'_gdbm', '_msi', '_overlapped', '_scproxy', '_tkinter', '_winapi', 'antigravity', 'ensurepip', 'idlelib',
-    'msilib', 'msvcrt', 'nt', 'this', 'tkinter', 'turtle', 'turtledemo', 'winreg', 'winsound'}
+elsewhere = {'_msi', '_overlapped', '_scproxy', '_tkinter', '_winapi', 'antigravity', 'idlelib', 'msilib',
+    'msvcrt', 'nt', 'this', 'tkinter', 'turtle', 'turtledemo', 'winreg', 'winsound'}
 import warnings; warnings.simplefilter('ignore')
 for name in sorted(sys.stdlib_module_names - elsewhere): importlib.import_module(name)
+importlib.import_module('dbm.gnu').open('/tmp/db', 'c')['a'] = b'b'
+"#,
+    );
+}
+
+#[test]
+fn a_virtual_environment_gets_pip_and_installs_what_is_there() {
+    holds(
+        &["-m", "512M"],
+        r#"
+import os, subprocess, venv, zipfile
+with zipfile.ZipFile('demo-1.0-py3-none-any.whl', 'w') as wheel:
+    about = 'demo-1.0.dist-info/'
+    wheel.writestr('demo.py', 'x = 42')
+    wheel.writestr(about + 'METADATA', 'Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n')
+    wheel.writestr(about + 'WHEEL', 'Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n')
+    wheel.writestr(about + 'RECORD', '')
+venv.create('env', with_pip=True)
+subprocess.run(['env/bin/pip', 'install', '--quiet', '--no-index', './demo-1.0-py3-none-any.whl'], check=True)
+found = subprocess.run(['env/bin/python', '-c', 'import demo; print(demo.x)'], check=True, capture_output=True)
+assert found.stdout == b'42\n', found
+failed = subprocess.run(['env/bin/pip', 'install', '--retries', '1', 'demo2'], capture_output=True, text=True)
+assert failed.returncode and 'Name or service not known' in failed.stderr, failed
+"#,
+    );
+}
+
+#[test]
+fn both_families_of_addresses_are_on_loopback() {
+    holds(
+        &[],
+        r#"
+import asyncio, socket
+def talk(server, address):
+    with server, socket.create_connection((address, server.getsockname()[1])) as client:
+        connection, _ = server.accept(); client.sendall(b'x'); assert connection.recv(1) == b'x'
+for address in '::1', 'localhost', 'ip6-localhost':
+    talk(socket.create_server(('::1', 0), family=socket.AF_INET6), address)
+for address in '::1', '127.0.0.1', 'localhost':
+    talk(socket.create_server(('', 0), family=socket.AF_INET6, dualstack_ipv6=True), address)
+with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as socket_: socket_.bind(('::1', 0))
+async def serve(host):
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), host, 0)
+    families = {socket.family for socket in server.sockets}
+    reader, writer = await asyncio.open_connection(host, server.sockets[0].getsockname()[1])
+    assert await reader.read() == b''
+    writer.close()
+    server.close()
+    return families
+assert asyncio.run(serve('::1')) == {socket.AF_INET6}
+assert asyncio.run(serve('localhost')) == {socket.AF_INET, socket.AF_INET6}
+for address in '2001:4860:4860::8888', 'fe80::1':
+    try: socket.create_connection((address, 80), timeout=1)
+    except OSError: pass
+    else: raise AssertionError(address)
+"#,
+    );
+}
+
+#[test]
+fn memory_is_promised_as_on_a_host_and_counts_when_it_is_used() {
+    holds(
+        &[],
+        r#"
+import mmap, resource
+for size in 1 << 30, 12 << 30:
+    with mmap.mmap(-1, size) as memory: memory[size // 2] = 1; assert memory[size - 1] == 0
+try: bytearray(64 << 30)
+except MemoryError: pass
+else: raise AssertionError('more than a host has')
+assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 100 << 10
 "#,
     );
 }

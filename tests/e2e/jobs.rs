@@ -6,7 +6,9 @@ use guest::{Decoder, Exit, FileStream, Frame, JobFrame, encode, stream};
 use sandbox::internals::devices::Violation;
 use sandbox::internals::devices::vsock::Peer;
 use sandbox::internals::image::store;
-use sandbox::internals::vm::{BootImages, Config, End, HypercallHandler, Vm, allow_kicks, host};
+use sandbox::internals::vm::{
+    BootImages, Config, End, HypercallHandler, JobLimits, Vm, allow_kicks, host,
+};
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::path::Path;
@@ -135,6 +137,13 @@ impl HypercallHandler for Bench {
 
     fn job(&mut self, _: usize) -> Option<Vec<u8>> {
         Some(Vec::new())
+    }
+
+    fn limits(&self) -> JobLimits {
+        JobLimits {
+            withheld: 0,
+            pids: 100,
+        }
     }
 
     fn files(&mut self, room: usize) -> Vec<u8> {

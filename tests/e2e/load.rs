@@ -3,6 +3,7 @@
 
 use crate::agent::until;
 use crate::common::{Cache, exit_code, start, text};
+use sandbox::internals::error::Error;
 use sandbox::internals::job::Source;
 use sandbox::internals::limits::ConfineLevel;
 use sandbox::internals::limits::Limits;
@@ -71,6 +72,7 @@ impl Listener for Nobody {
     fn waiting(&mut self) {}
     fn building(&mut self, _: &str, _: Duration, _: Option<Duration>) {}
     fn built(&mut self, _: Duration) {}
+    fn unsaved(&mut self, _: &Error) {}
     fn emulating(&mut self, _: &str) {}
 }
 

@@ -5,7 +5,9 @@ use sandbox::internals::devices::Violation;
 use sandbox::internals::devices::vsock::Peer;
 use sandbox::internals::outcome::Crash;
 use sandbox::internals::vm::host;
-use sandbox::internals::vm::{BootImages, Config, End, HypercallHandler, Vm, allow_kicks};
+use sandbox::internals::vm::{
+    BootImages, Config, End, HypercallHandler, JobLimits, Vm, allow_kicks,
+};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -43,6 +45,13 @@ impl HypercallHandler for Nobody {
 
     fn job(&mut self, _: usize) -> Option<Vec<u8>> {
         Some(Vec::new())
+    }
+
+    fn limits(&self) -> JobLimits {
+        JobLimits {
+            withheld: 0,
+            pids: 100,
+        }
     }
 
     fn files(&mut self, _: usize) -> Vec<u8> {

@@ -5,6 +5,7 @@
 
 mod agent;
 mod audit;
+mod cache;
 mod cells;
 mod clones;
 mod common;
@@ -47,6 +48,7 @@ mod options;
 mod output;
 mod output_events;
 mod policy;
+mod progress;
 mod record;
 mod record_channel;
 mod root;

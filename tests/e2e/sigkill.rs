@@ -1,7 +1,7 @@
 //! Processes that end at any moment, or share a cache: they leave nothing behind, and the next run
 //! works.
 
-use crate::common::{Cache, PYTHON, binary, exit_code, finish, start, text};
+use crate::common::{Cache, PYTHON, binary, exit_code, finish, said, start, text};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{BufRead, BufReader};
@@ -75,7 +75,7 @@ fn starts_to_wait(cache: &Cache, code: &str) -> Child {
 
 #[track_caller]
 fn assert_right(output: &Output, stdout: &str, stderr: &str) {
-    let told = text(&output.stderr);
+    let told = said(output);
     assert_eq!(text(&output.stdout), stdout, "{told}");
     assert_eq!(told, stderr);
     assert_eq!(exit_code(output.status), 0, "{told}");
@@ -102,7 +102,7 @@ fn of_two_runs_that_need_a_template_one_builds_it_and_the_other_waits() {
     }
     let built = cache.identities();
     let outputs = children.map(|child| child.wait_with_output().unwrap());
-    let waited = (0..2).find(|&n| !outputs[n].stderr.is_empty()).unwrap();
+    let waited = (0..2).find(|&n| !said(&outputs[n]).is_empty()).unwrap();
     assert_right(&outputs[waited], &format!("{waited}\n"), WAITING);
     assert_right(&outputs[1 - waited], &format!("{}\n", 1 - waited), "");
     assert_eq!(cache.identities(), built);
@@ -207,7 +207,7 @@ fn ctrl_c_ends_a_build_and_nothing_is_left() {
         let output = child.wait_with_output().unwrap();
         assert_eq!(exit_code(output.status), 130, "{file}: {output:?}");
         assert_eq!(text(&output.stdout), "");
-        assert_eq!(text(&output.stderr), "");
+        assert_eq!(said(&output), "");
         let mut left = cache.kinds();
         left.retain(|kind| kind != "erofs" && kind != "lock");
         // It may have come when all was done.

@@ -3,8 +3,9 @@
 //! and in the page of guest memory from which the guest computes its clock.
 
 use crate::common::{exit_code, finish, sandbox, text};
+use sandbox::internals::cache::Shelf;
 use sandbox::internals::template::builder::Content;
-use sandbox::internals::template::{Found, Store};
+use sandbox::internals::template::{Found, Key, Store};
 use sandbox::internals::units::PAGE;
 use serde_json::{Value, json};
 use std::os::unix::fs::FileExt;
@@ -63,7 +64,7 @@ fn msr(state: &Value, index: u32) -> u64 {
 /// Replaces the only template of the store with one that is so much older.
 fn age(directory: &Path, by: Duration) {
     let store = Store::at(directory);
-    let key = store.list().unwrap().remove(0).key;
+    let key = Key::parse(&store.items().unwrap()[0].name).unwrap();
     let Found::Ready(template) = store.find(&key).unwrap() else {
         panic!("no template {key}");
     };

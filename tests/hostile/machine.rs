@@ -211,6 +211,7 @@ pub fn run_on(machine: &Machine, images: &Images, silence: Duration, patience: D
     let limits = Limits {
         grace: Duration::ZERO,
         memory: MEMORY,
+        machine_memory: MEMORY,
         boot: silence,
         timeout: Some(patience),
         max_output: OUTPUT_MAX,
@@ -260,7 +261,7 @@ fn boot(machine: &Machine, images: &Images, shared: &Arc<Shared>) -> anyhow::Res
             ..Default::default()
         },
         script: None,
-        ..rehearsal(Image::built_in(), 1, false)
+        ..rehearsal(Image::built_in(), false)
     };
     let session = (machine.begin)(work, sinks, Arc::clone(shared));
     let config = Config {

@@ -4,7 +4,7 @@ use crate::error::{Error, Kind};
 use crate::image::LanguageName;
 use crate::limits::ConfineLevel;
 use crate::policy::{Size, Time};
-use crate::units::{MEMORY_PIECE, format_size};
+use crate::units::{MEMORY_PIECE, format_size, memory_step};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -89,6 +89,8 @@ pub struct ResourceRequest<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grant {
     pub memory: u64,
+    /// The memory of a saved machine for it, which has no more than the policy allows either.
+    pub machine_memory: u64,
     pub timeout: Option<Duration>,
     pub output: u64,
     pub pids: u32,
@@ -168,8 +170,10 @@ impl Ceiling {
             self.timeout.map(|most| most.0),
             seconds,
         )?;
+        let memory = lower("memory", wish.memory, self.memory_max(), format_size)?;
         Ok(Grant {
-            memory: lower("memory", wish.memory, self.memory_max(), format_size)?,
+            memory,
+            machine_memory: memory_step(memory).min(self.memory_max().unwrap_or(u64::MAX)),
             timeout: (timeout < Duration::MAX).then_some(timeout),
             output: lower("output", wish.output, size(self.output), format_size)?,
             pids: lower("pids", wish.pids, self.pids, |pids| pids.to_string())?,

@@ -33,6 +33,7 @@ fn a_policy_without_keys_grants_what_is_asked() {
         grant,
         Grant {
             memory: 256 << 20,
+            machine_memory: 256 << 20,
             timeout: Some(Duration::from_secs(60)),
             output: 1 << 30,
             pids: 256,
@@ -51,6 +52,7 @@ fn who_says_nothing_gets_what_is_allowed() {
         ceiling(policy).grant(&wish()).unwrap(),
         Grant {
             memory: 128 << 20,
+            machine_memory: 128 << 20,
             timeout: Some(Duration::from_secs(10)),
             output: 1 << 20,
             pids: 16,
@@ -59,6 +61,17 @@ fn who_says_nothing_gets_what_is_allowed() {
             stdin: 5,
         }
     );
+}
+
+#[test]
+fn a_saved_machine_has_no_more_memory_than_is_allowed() {
+    let mut wish = wish();
+    wish.memory = Requested::Given(300 << 20);
+    for (policy, machine) in [("", 384), ("memory = '1G'", 384), ("memory = '350M'", 350)] {
+        let grant = ceiling(policy).grant(&wish).unwrap();
+        assert_eq!(grant.memory, 300 << 20, "{policy}");
+        assert_eq!(grant.machine_memory, machine << 20, "{policy}");
+    }
 }
 
 #[test]

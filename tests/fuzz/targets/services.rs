@@ -9,7 +9,7 @@ use sandbox::internals::devices::Violation;
 use sandbox::internals::vm::buffer::Buffer;
 use sandbox::internals::vm::hypercall::serve;
 use sandbox::internals::vm::memory::Memory;
-use sandbox::internals::vm::{HypercallHandler, RunError};
+use sandbox::internals::vm::{HypercallHandler, JobLimits, RunError};
 use std::fs::File;
 use std::sync::LazyLock;
 
@@ -176,6 +176,13 @@ impl HypercallHandler for Kernel {
 
     fn job(&mut self, room: usize) -> Option<Vec<u8>> {
         Some(vec![1; room])
+    }
+
+    fn limits(&self) -> JobLimits {
+        JobLimits {
+            withheld: 1,
+            pids: 1,
+        }
     }
 
     fn files(&mut self, room: usize) -> Vec<u8> {

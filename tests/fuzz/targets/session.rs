@@ -91,7 +91,7 @@ fn start(way: u8, shared: Arc<Shared>) -> Session {
         script: None,
         files: vec![File::default()],
         record: way >= 128,
-        ..rehearsal(Image::built_in(), 1, false)
+        ..rehearsal(Image::built_in(), false)
     };
     match way % 3 {
         0 => Session::cold(work, sinks, shared),

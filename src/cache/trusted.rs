@@ -1,69 +1,22 @@
-//! The user's cache directory, and the check that nobody else can have written a file in it.
+//! Files in the cache that nobody else can have written, and the marks of those that are used.
 
-use crate::error::{Error, Kind};
-use anyhow::{Context, Result};
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
+use crate::clock::since_1970;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::UNIX_EPOCH;
 
-/// Returns `$XDG_CACHE_HOME/sandbox` or `~/.cache/sandbox`, which only this user may enter. It is
-/// created if it does not exist.
-pub fn directory() -> Result<PathBuf> {
-    let absolute = |name| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    let Some(base) = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))
-    else {
-        return Err(unusable("there is no directory for the cache".into()));
-    };
-    own(base.join("sandbox"))
-}
-
-/// Returns a directory in [`directory`], which is as private.
-pub fn subdirectory(name: &str) -> Result<PathBuf> {
-    own(directory()?.join(name))
-}
-
-fn own(directory: PathBuf) -> Result<PathBuf> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&directory)
-        .map_err(|error| {
-            let shown = directory.display();
-            unusable(format!(
-                "the cache directory {shown} cannot be made: {error}"
-            ))
-        })?;
-    let metadata = directory
-        .symlink_metadata()
-        .with_context(|| format!("looking at the cache {}", directory.display()))?;
-    if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
-        let shown = directory.display();
-        return Err(unusable(format!(
-            "the cache {shown} is not a directory of yours"
-        )));
-    }
-    if metadata.mode() & 0o077 != 0 {
-        fs::set_permissions(&directory, Permissions::from_mode(0o700))
-            .context("making the cache private")?;
-    }
-    Ok(directory)
-}
-
-fn unusable(message: String) -> anyhow::Error {
-    let remedy = "name a directory of yours for the cache: XDG_CACHE_HOME=DIRECTORY";
-    Error::new(Kind::File, message, remedy).into()
-}
+/// The time of last use is right to so many seconds, so that most uses write nothing.
+const USE_GRAIN: i64 = 3600;
 
 /// The result of [`open_trusted`].
 #[derive(Debug)]
 pub enum Opened {
-    /// The file, open for reading, and its size in bytes.
-    Trusted(File, u64),
+    /// The file, open for reading.
+    Trusted(File, Metadata),
     Missing,
     /// There is a file that must not be used, and why, as a clause about "it".
     Refused(&'static str),
@@ -93,8 +46,27 @@ pub fn open_trusted(path: &Path) -> io::Result<Opened> {
     let metadata = file.metadata()?;
     Ok(match distrust(&metadata) {
         Some(why) => Opened::Refused(why),
-        None => Opened::Trusted(file, metadata.len()),
+        None => Opened::Trusted(file, metadata),
     })
+}
+
+/// Marks a file as used now, for as long as it is open or mapped. `last` is when it was used before, in
+/// seconds since 1970. A mark that cannot be made, as on a read-only file system, is not worth a failure.
+pub fn mark_used(file: &File, last: i64) {
+    // SAFETY: flock(2) takes a descriptor, which is open, and flags.
+    unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB) };
+    let now = since_1970();
+    if now.as_secs() as i64 - last >= USE_GRAIN {
+        file.set_modified(UNIX_EPOCH + now).unwrap_or_default();
+    }
+}
+
+/// Checks whether a process has a file open that it [marked as used](mark_used), or may have.
+pub fn is_in_use(path: &Path) -> bool {
+    let Ok(Opened::Trusted(file, _)) = open_trusted(path) else {
+        return false;
+    };
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err()
 }
 
 fn distrust(metadata: &Metadata) -> Option<&'static str> {
@@ -117,8 +89,12 @@ mod tests {
     use super::*;
     use nix::sys::stat::Mode;
     use nix::unistd::{geteuid, mkfifo};
-    use std::os::unix::fs::{chown, symlink};
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
     use std::os::unix::net::UnixListener;
+    use std::path::PathBuf;
+    use std::time::Duration;
+    use vm_memory::{FileOffset, mmap::MmapRegion};
 
     fn file(directory: &Path, mode: u32) -> PathBuf {
         let path = directory.join("file");
@@ -140,7 +116,10 @@ mod tests {
     fn an_unwritable_file_of_ours_is_trusted() {
         let directory = tempfile::tempdir().unwrap();
         let opened = open_trusted(&file(directory.path(), 0o400)).unwrap();
-        assert!(matches!(opened, Opened::Trusted(_, 7)), "{opened:?}");
+        assert!(
+            matches!(&opened, Opened::Trusted(_, it) if it.len() == 7),
+            "{opened:?}"
+        );
     }
 
     #[test]
@@ -186,23 +165,51 @@ mod tests {
         assert_refused(&path, "it belongs to somebody else");
     }
 
+    fn open(path: &Path) -> (File, Metadata) {
+        match open_trusted(path).unwrap() {
+            Opened::Trusted(file, metadata) => (file, metadata),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_file_is_in_use_while_it_is_open_or_mapped_after_a_mark() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = file(directory.path(), 0o400);
+        let (opened, metadata) = open(&path);
+        assert!(!is_in_use(&path));
+        mark_used(&opened, metadata.mtime());
+        assert!(is_in_use(&path));
+        let mapping = MmapRegion::<()>::build(
+            Some(FileOffset::new(opened, 0)),
+            4096,
+            libc::PROT_READ,
+            libc::MAP_PRIVATE,
+        );
+        assert!(is_in_use(&path));
+        drop(mapping);
+        assert!(!is_in_use(&path));
+        assert!(!is_in_use(&directory.path().join("nothing")));
+    }
+
+    #[test]
+    fn the_time_of_use_is_written_once_an_hour() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = file(directory.path(), 0o400);
+        for (age, is_written) in [(59, false), (61, true)] {
+            let before = UNIX_EPOCH + since_1970() - Duration::from_secs(age * 60);
+            open(&path).0.set_modified(before).unwrap();
+            let (opened, metadata) = open(&path);
+            mark_used(&opened, metadata.mtime());
+            let after = path.metadata().unwrap().modified().unwrap();
+            assert_eq!(after > before, is_written, "{age} minutes");
+        }
+    }
+
     #[test]
     fn a_file_that_is_not_there_is_missing() {
         let directory = tempfile::tempdir().unwrap();
         let opened = open_trusted(&directory.path().join("file")).unwrap();
         assert!(matches!(opened, Opened::Missing), "{opened:?}");
-    }
-
-    #[test]
-    fn a_directory_becomes_private_and_a_link_to_one_is_refused() {
-        let base = tempfile::tempdir().unwrap();
-        let directory = base.path().join("a/b");
-        fs::create_dir_all(&directory).unwrap();
-        fs::set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
-        own(directory.clone()).unwrap();
-        assert_eq!(directory.metadata().unwrap().mode() & 0o777, 0o700);
-        let link = base.path().join("link");
-        symlink(&directory, &link).unwrap();
-        assert!(own(link).is_err());
     }
 }

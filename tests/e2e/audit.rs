@@ -285,7 +285,10 @@ fn a_signal_for_all_processes_loses_nothing_of_what_there_was() {
     killpg(Pid::from_raw(run.id() as i32), Signal::SIGINT).unwrap();
     let output = run.wait_with_output().unwrap();
     assert_eq!(exit_code(output.status), 130);
-    let record: Record = serde_json::from_slice(&output.stderr).unwrap();
+    // The program's traceback comes before.
+    let told = text(&output.stderr);
+    assert!(told.contains("KeyboardInterrupt"), "{told}");
+    let record: Record = serde_json::from_str(told.lines().last().unwrap()).unwrap();
     assert_eq!(record.status, Status::Cancelled);
     assert_eq!(record.memory.limit, 256 << 20);
     assert_eq!(record.stdout_bytes.total, 3);

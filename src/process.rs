@@ -155,6 +155,7 @@ pub fn ends_within(child: Pid, timeout: Duration) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::process::ExitStatusExt;
     use std::process::Stdio;
 
     #[test]
@@ -169,5 +170,13 @@ mod tests {
         drop(child.stdin.take());
         assert!(ends(PollTimeout::NONE));
         assert!(child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn a_process_dies_with_the_thread_that_started_it() {
+        let starts = || command(Path::new("/bin/sleep")).arg("20").spawn().unwrap();
+        let mut child = std::thread::spawn(starts).join().unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), Some(Signal::SIGKILL as i32));
     }
 }

@@ -20,6 +20,7 @@ mod files;
 mod files_refused;
 mod guest;
 mod image;
+mod input;
 mod interpreter;
 mod jobs;
 mod kernel_memory;

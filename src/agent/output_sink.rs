@@ -13,6 +13,8 @@ pub struct Sink {
     target: Target,
     limit: u64,
     totals: Totals,
+    /// A descriptor that gets a copy of what is delivered.
+    copy: Option<OwnedFd>,
 }
 
 enum Target {
@@ -56,7 +58,16 @@ impl Sink {
             target,
             limit,
             totals: Totals::default(),
+            copy: None,
         }
+    }
+
+    /// Writes what is delivered to this stream too. What it does not take at once is not waited for, so
+    /// it is to be non-blocking.
+    pub fn copied_to(mut self, stream: impl AsFd) -> Result<Self> {
+        let fd = stream.as_fd().try_clone_to_owned();
+        self.copy = Some(fd.context("duplicating a standard stream")?);
+        Ok(self)
     }
 
     pub fn limit(&self) -> u64 {
@@ -90,6 +101,10 @@ impl Sink {
         self.totals.total += bytes.len() as u64;
         let allowed = self.limit - self.totals.delivered;
         let piece = &bytes[..bytes.len().min(allowed.try_into().unwrap_or(usize::MAX))];
+        if let Some(copy) = &self.copy {
+            // Nothing depends on whether it arrives.
+            write(copy, piece).unwrap_or_default();
+        }
         let Target::Events(_, stream) = self.target else {
             self.totals.delivered += self.write(piece, stopped)? as u64;
             return Ok(());
@@ -202,6 +217,22 @@ mod tests {
         };
         assert_eq!(sink.totals(), expected);
         assert_eq!(sink.take_kept(), Some(b"abcde".to_vec()));
+    }
+
+    #[test]
+    fn a_copy_is_written_to_a_reader_that_nobody_waits_for() {
+        let (mut reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK)
+            .map(|(reader, writer)| (std::fs::File::from(reader), writer))
+            .unwrap();
+        let mut sink = Sink::memory(1 << 20).copied_to(&writer).unwrap();
+        sink.deliver(b"abc", || false).unwrap();
+        let mut bytes = [0; 9];
+        assert_eq!(reader.read(&mut bytes).unwrap(), 3);
+        let flood = vec![b'x'; 1 << 20];
+        sink.deliver(&flood, || false).unwrap();
+        drop(reader);
+        sink.deliver(b"abc", || false).unwrap();
+        assert_eq!(sink.take_kept().unwrap().len(), 1 << 20);
     }
 
     #[test]

@@ -125,6 +125,7 @@ pub fn request(
         events: args.json_events,
         terminal,
         prompt: args.interactive,
+        shows: false,
         record: writer.map(Writer::descriptor),
         tells: args.json || args.json_events || args.json_status_fd.is_some(),
     })

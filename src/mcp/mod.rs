@@ -3,6 +3,7 @@
 
 mod admission;
 mod artifacts;
+mod progress;
 mod rejections;
 mod run;
 mod server;

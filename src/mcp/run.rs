@@ -22,6 +22,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
 use std::fs::{self, DirBuilder, File};
 use std::io::{ErrorKind, Seek, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -87,24 +88,30 @@ pub struct Run {
 
 impl Run {
     /// Starts the run from a thread of its own, which lasts as long as the process: the process
-    /// dies with the thread, and so with this server.
+    /// dies with the thread, and so with this server. What the program prints is also written to
+    /// `output`, as far as that takes it at once.
     pub async fn start(
         workspace: Workspace,
         arguments: &Arguments,
         grant: &Grant,
         kvm: &Device,
+        output: Option<OwnedFd>,
     ) -> Result<Self> {
         let spec = Spec {
-            request: workspace.request(arguments, grant, kvm),
+            request: Request {
+                shows: output.is_some(),
+                ..workspace.request(arguments, grant, kvm)
+            },
             inspect: None,
         };
+        let stdout = output.map_or(Stdio::null(), Stdio::from);
         let stdin = in_memory(arguments.stdin.as_bytes())?;
         let (tell_started, started) = oneshot::channel();
         let (tell_ended, ended) = oneshot::channel();
         thread::Builder::new()
             .name("run".into())
             .spawn(move || {
-                let streams = [stdin.into(), Stdio::null(), Stdio::inherit()];
+                let streams = [stdin.into(), stdout, Stdio::inherit()];
                 let started = Worker::start(Path::new(OURS), streams, spec.capture());
                 let Worker {
                     child,

@@ -6,6 +6,7 @@ use crate::limits::BOOT_LIMIT;
 use crate::log::say;
 use crate::mcp::admission::{Governor, Refused};
 use crate::mcp::artifacts::{COUNT_MAX, SHOWN};
+use crate::mcp::progress::Printed;
 use crate::mcp::run::{Ended, Run, Workspace};
 use crate::mcp::state::Shared;
 use crate::mcp::tool::answer;
@@ -92,7 +93,7 @@ impl Server {
         let (grant, admitting) = governor.admit(client.name(), arguments).await?;
         let admission = tokio::select! {
             admission = admitting => admission,
-            never = report("it waits for its turn", context) => match never {},
+            never = report(|| "it waits for its turn".into(), context) => match never {},
             () = client.gone(context) => return Err(cancelled().into()),
         };
         let begun = governor
@@ -131,10 +132,16 @@ impl Server {
         let execution = async {
             let directory = self.shared.directory.join(random::unguessable_id()?);
             let workspace = Workspace::create(directory)?;
-            let mut run = Run::start(workspace, arguments, grant, &self.shared.kvm).await?;
+            let (mut printed, output) = match context.meta.get_progress_token() {
+                Some(_) => Some(Printed::open()?).unzip(),
+                None => (None, None),
+            };
+            let how_far = || printed.as_mut().map(Printed::so_far).unwrap_or_default();
+            let kvm = &self.shared.kvm;
+            let mut run = Run::start(workspace, arguments, grant, kvm, output).await?;
             tokio::select! {
                 ended = run.ended() => ended,
-                never = report("it runs", context) => match never {},
+                never = report(how_far, context) => match never {},
                 () = client.gone(context) => run.end(Record::empty(Status::Cancelled)).await,
                 () = overdue(grant) => run.end(unending()).await,
             }
@@ -248,7 +255,10 @@ impl ServerHandler for Server {
 }
 
 /// Reports to the caller every second how far its call is, if it asked for progress.
-async fn report(how_far: &str, context: &RequestContext<RoleServer>) -> Infallible {
+async fn report(
+    mut how_far: impl FnMut() -> String,
+    context: &RequestContext<RoleServer>,
+) -> Infallible {
     let Some(token) = context.meta.get_progress_token() else {
         return std::future::pending().await;
     };
@@ -258,7 +268,8 @@ async fn report(how_far: &str, context: &RequestContext<RoleServer>) -> Infallib
     loop {
         ticks.tick().await;
         let seconds = began.elapsed().as_secs_f64();
-        let progress = ProgressNotificationParam::new(token.clone(), seconds).with_message(how_far);
+        let progress =
+            ProgressNotificationParam::new(token.clone(), seconds).with_message(how_far());
         // A caller that cannot be notified has gone, which is noticed elsewhere.
         context
             .peer

@@ -67,7 +67,7 @@ pub fn prepare(request: &Request) -> Result<Prepared> {
         prompt: request.prompt,
     })?;
     job.record = request.tells;
-    job.lines = request.events;
+    job.lines = request.events || request.shows;
     job.files = files::read(&request.puts, &request.workdir, request.limits.memory)?;
     Ok(Prepared {
         began,

@@ -57,6 +57,8 @@ pub struct Request {
     pub terminal: bool,
     /// Give a prompt after the program.
     pub prompt: bool,
+    /// Write output that is kept to standard output too, as far as that takes it at once.
+    pub shows: bool,
     /// The descriptor that the run will be told to, if a record is wanted: open, and to stay so.
     #[serde(skip)]
     pub record: Option<RawFd>,
@@ -92,6 +94,7 @@ impl Request {
             events: false,
             terminal: false,
             prompt: false,
+            shows: false,
             record: None,
             tells: false,
         }
@@ -128,6 +131,10 @@ impl Request {
     pub(crate) fn sinks(&self) -> Result<[Sink; 2]> {
         let limit = self.limits.max_output;
         Ok(match (self.capture, self.events) {
+            (true, _) if self.shows => [
+                Sink::memory(limit).copied_to(stdout())?,
+                Sink::memory(limit).copied_to(stdout())?,
+            ],
             (true, _) => [Sink::memory(limit), Sink::memory(limit)],
             (false, true) => [
                 Sink::events(stdout(), "stdout", limit)?,

@@ -144,6 +144,7 @@ mod tests {
                 events: false,
                 terminal: false,
                 prompt: false,
+                shows: false,
                 record: None,
                 tells: true,
             },

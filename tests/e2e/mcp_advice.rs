@@ -154,3 +154,23 @@ fn a_notebook_that_a_model_writes_runs_over_mcp() {
     let output = finish(&mut sandbox(&["run", "-c", "%time"]), b"");
     assert!(!text(&output.stderr).contains("IPython"));
 }
+
+#[test]
+fn who_wants_to_know_hears_what_a_run_has_printed() {
+    let mut agent = Agent::start(&[]);
+    let code = "import time\nfor step in range(300):\n    print('step', step, 'x' * 50)\nprint('\\x1b')\ntime.sleep(600)";
+    let mut params = call(json!({"code": code}));
+    params["_meta"] = json!({"progressToken": "t"});
+    let id = agent.request("tools/call", params);
+    let told = agent.next(|message| {
+        let told = message["params"]["message"].as_str();
+        told.is_some_and(|told| told.contains("step 299"))
+    });
+    let told = told["params"]["message"].as_str().unwrap();
+    assert!(
+        told.starts_with("it runs; the end of what it has printed:\n"),
+        "{told}"
+    );
+    assert!(told.len() < 3000 && !told.contains("step 0 "), "{told}");
+    agent.tell("notifications/cancelled", json!({"requestId": id}));
+}

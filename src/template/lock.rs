@@ -95,9 +95,9 @@ mod tests {
     use super::*;
     use crate::cache::prune;
     use crate::template::fixture::Fixture;
-    use crate::vm::allow_kicks;
+    use crate::vm::{KICK, allow_kicks};
     use nix::sys::pthread::{pthread_kill, pthread_self};
-    use nix::sys::signal::Signal;
+    use nix::sys::signal::SigSet;
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::sync::mpsc;
     use std::thread;
@@ -179,6 +179,7 @@ mod tests {
         let (sender, waits) = mpsc::channel();
         thread::scope(|scope| {
             let waiting = scope.spawn(move || {
+                SigSet::from(KICK).thread_unblock().unwrap();
                 let result = store.lock(key, || sender.send(pthread_self()).unwrap());
                 result.unwrap_err().downcast::<Errno>().unwrap()
             });
@@ -186,7 +187,7 @@ mod tests {
             while !waiting.is_finished() {
                 // A signal that comes before it waits has no effect; later, the thread may have
                 // ended.
-                pthread_kill(thread, Signal::SIGUSR1).unwrap_or_default();
+                pthread_kill(thread, KICK).unwrap_or_default();
                 thread::sleep(Duration::from_millis(5));
             }
             assert_eq!(waiting.join().unwrap(), Errno::EINTR);

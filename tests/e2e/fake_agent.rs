@@ -7,6 +7,7 @@ use nix::sys::ptrace::{self, Event, Options};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use sandbox::internals::vm::KICK;
 use std::fs;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -126,7 +127,7 @@ impl FakeAgent {
                     return Fate::Made(ptrace::getregs(tid).unwrap().rax as i64);
                 }
                 // Of the other thread, which looks after this one now and then.
-                WaitStatus::Stopped(_, Signal::SIGUSR1) => {}
+                WaitStatus::Stopped(_, KICK) => {}
                 other => panic!("system call {number} of {thread:?}: {other:?}"),
             }
         }

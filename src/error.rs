@@ -72,6 +72,12 @@ pub enum Remedy {
     ChooseGuestPath,
     /// Choose a path in the guest that nothing has yet.
     ChooseFreeGuestPath,
+    /// Choose a working directory in which files can be made.
+    ChooseWorkdir,
+    /// See that the program makes the files that are wanted.
+    MakeFiles,
+    /// Choose what goes with a script.
+    ChooseSiblings,
     /// Choose another name or place for a fetched file, or perhaps first another way.
     ChooseDestination(Destination),
     /// Run it again with the console of the guest's kernel shown.

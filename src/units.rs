@@ -16,6 +16,7 @@ const LEAST: Duration = Duration::from_nanos(1);
 
 /// Parses a number of bytes with an optional binary unit: `1048576`, `1024K`, `1M`, `1G`, `1MiB`.
 pub fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || "give bytes, or a number with K, M or G, such as 512M".to_string();
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
@@ -25,13 +26,13 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         "k" | "kb" | "kib" => 10,
         "m" | "mb" | "mib" => 20,
         "g" | "gb" | "gib" => 30,
-        _ => return Err(format!("no such unit {unit}; use K, M or G")),
+        _ => return Err(wrong()),
     };
     number
         .parse::<u64>()
         .ok()
         .and_then(|number| number.checked_mul(1 << shift))
-        .ok_or_else(|| "give a size such as 512M or 1G".into())
+        .ok_or_else(wrong)
 }
 
 /// Formats a size in MiB, in bytes, or in both if it is not a whole number of MiB.
@@ -56,7 +57,7 @@ pub fn parse_memory(text: &str) -> Result<u64, String> {
     const MOST: u64 = 64 << 30;
     let size = parse_size(text)?;
     if !(MEMORY_MIN..=MOST).contains(&size) {
-        return Err("a guest has between 64M and 64G".into());
+        return Err("give between 64M and 64G".into());
     }
     Ok(size.next_multiple_of(MEMORY_PIECE))
 }
@@ -72,32 +73,72 @@ pub fn memory_step(size: u64) -> u64 {
     if less >= size { less } else { most }
 }
 
-/// Parses a time by timeout(1)'s grammar: a number, with an optional unit s, m, h or d. Anything
-/// above 0 is a limit, however small.
+/// Units of time, with their seconds.
+const UNITS: [(&[&str], f64); 5] = [
+    (&["ms", "millisecond", "milliseconds"], 0.001),
+    (&["", "s", "sec", "secs", "second", "seconds"], 1.0),
+    (&["m", "min", "mins", "minute", "minutes"], 60.0),
+    (&["h", "hr", "hrs", "hour", "hours"], 3600.0),
+    (&["d", "day", "days"], 86400.0),
+];
+
+/// Parses a time: by timeout(1)'s grammar a number, with an optional unit, or several of these with
+/// their units (`1h30m`). Anything above 0 is a limit, however small.
 pub fn parse_timeout(text: &str) -> Result<Timeout, String> {
-    let wrong = || "give seconds, or a number with s, m, h or d".to_string();
-    let (number, unit) = match text.char_indices().last() {
-        Some((position, unit)) if unit.is_ascii_alphabetic() => (&text[..position], unit),
-        _ => (text, 's'),
-    };
-    let seconds = match unit {
-        's' => 1.0,
-        'm' => 60.0,
-        'h' => 3600.0,
-        'd' => 86400.0,
-        _ => return Err(wrong()),
-    };
-    let value: f64 = number.parse().map_err(|_| wrong())?;
-    let limit = Duration::try_from_secs_f64(value * seconds).map_err(|_| wrong())?;
-    // The digits decide whether it is zero, since both types round.
-    let digits = number.split(['e', 'E']).next().unwrap_or_default();
-    let is_zero = digits.bytes().all(|byte| !matches!(byte, b'1'..=b'9'));
-    Ok(Timeout((!is_zero).then(|| limit.max(LEAST))))
+    let wrong =
+        || "give seconds, or a time such as 500ms, 30s, 2m, 1h30m or 1d; 0 is no limit".to_string();
+    let (mut limit, mut is_zero, mut rest) = (Duration::ZERO, true, text);
+    loop {
+        let (number, unit, after) = first_time(rest).ok_or_else(wrong)?;
+        // Only the last and only one may be without a unit.
+        let is_alone = rest.len() == text.len() && after.is_empty();
+        if unit.is_empty() && !is_alone {
+            return Err(wrong());
+        }
+        let mut units = UNITS.iter();
+        let (_, seconds) = units
+            .find(|(names, _)| names.contains(&unit))
+            .ok_or_else(wrong)?;
+        let value: f64 = number.parse().map_err(|_| wrong())?;
+        let part = Duration::try_from_secs_f64(value * seconds).map_err(|_| wrong())?;
+        limit = limit.checked_add(part).ok_or_else(wrong)?;
+        // The digits decide whether it is zero, since both types round.
+        let digits = number.split(['e', 'E']).next().unwrap_or_default();
+        is_zero &= digits.bytes().all(|byte| !matches!(byte, b'1'..=b'9'));
+        rest = after;
+        if rest.is_empty() {
+            return Ok(Timeout((!is_zero).then(|| limit.max(LEAST))));
+        }
+    }
+}
+
+/// Splits off the first time: its number, its unit, and what follows.
+fn first_time(text: &str) -> Option<(&str, &str, &str)> {
+    let is_number = |c: char| c.is_ascii_digit() || c == '.';
+    let mut end = text.find(|c| !is_number(c)).unwrap_or(text.len());
+    if end == 0 {
+        return None;
+    }
+    // An exponent, as in 1e-3.
+    if let Some(exponent) = text[end..].strip_prefix(['e', 'E']) {
+        let signed = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+        let digits = signed
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(signed.len());
+        end = text.len() - signed.len() + digits;
+    }
+    let after = &text[end..];
+    let unit = after
+        .find(|c: char| !c.is_ascii_alphabetic())
+        .unwrap_or(after.len());
+    Some((&text[..end], &after[..unit], &after[unit..]))
 }
 
 /// Parses a span of time by the same grammar; it may be 0.
 pub fn parse_grace(text: &str) -> Result<Duration, String> {
-    Ok(parse_timeout(text)?.0.unwrap_or_default())
+    let parsed = parse_timeout(text);
+    let wrong = |_| "give seconds, or a time such as 500ms or 2s; 0 is none".to_string();
+    Ok(parsed.map_err(wrong)?.0.unwrap_or_default())
 }
 
 /// Formats a duration in the largest unit of which it has at least two.
@@ -131,10 +172,20 @@ mod tests {
             ("1e-10", Ok(Timeout(Some(LEAST)))),
             ("0.0000000001d", seconds(0.00000864)),
             ("1e-999s", Ok(Timeout(Some(LEAST)))),
+            ("500ms", seconds(0.5)),
+            ("0ms", Ok(Timeout(None))),
+            ("10sec", seconds(10.0)),
+            ("1.5min", seconds(90.0)),
+            ("1h30m", seconds(5400.0)),
+            ("1m0.5s", seconds(60.5)),
+            ("2hours", seconds(7200.0)),
         ] {
             assert_eq!(parse_timeout(text), expected, "{text}");
         }
-        for wrong in ["", "s", "-1", "1w", "1 s", "NaN", "inf", "1e400", "ü"] {
+        for wrong in [
+            "", "s", "-1", "1w", "1 s", "NaN", "inf", "1e400", "ü", "1h30", "1M", "1h-1m", ".",
+            "1.2.3s", "1e", "m1",
+        ] {
             assert!(parse_timeout(wrong).is_err(), "{wrong}");
         }
     }

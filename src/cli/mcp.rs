@@ -2,6 +2,7 @@
 
 use crate::cli::admission::keep_to_environment;
 use crate::cli::exit_code::EXIT_SIGNALED;
+use crate::cli::values::parse_address;
 use crate::image::store;
 use crate::kvm_mode::Device;
 use crate::log::say;
@@ -19,7 +20,7 @@ const SIGTERM: u8 = Signal::SIGTERM as u8;
 #[command(args_conflicts_with_subcommands = true)]
 pub struct McpArgs {
     /// Serve over HTTP at this address, instead of standard input and output
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_address)]
     http: Option<SocketAddr>,
     /// Who may call over HTTP: a file with a line NAME:SHA256 for each token
     #[arg(long, value_name = "FILE", requires = "http")]

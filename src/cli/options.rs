@@ -1,10 +1,11 @@
 //! The options of `sandbox run`.
 
+use crate::cli::values::{Languages, parse_descriptor, parse_pids, parse_switch};
 use crate::files::{Get, Put};
-use crate::limits::{ConfineLevel, PIDS_MAX};
+use crate::limits::ConfineLevel;
 use crate::units::{Timeout, parse_grace, parse_memory, parse_size, parse_timeout};
 use clap::Args;
-use clap::builder::{BoolishValueParser, OsStringValueParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -25,6 +26,9 @@ pub struct RunArgs {
     /// The same, from a file
     #[arg(long, value_name = "FILE", conflicts_with = "code", help_heading = PROGRAM)]
     pub code_file: Option<PathBuf>,
+    /// A module to run instead of a script, from the current directory or of the standard library
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["code", "code_file"], help_heading = PROGRAM)]
+    pub module: Option<String>,
     /// Give a prompt after the program, or alone, for which there is no time limit unless one is given
     #[arg(short, long, help_heading = PROGRAM)]
     pub interactive: bool,
@@ -32,16 +36,16 @@ pub struct RunArgs {
     #[arg(short = 'T', long, help_heading = PROGRAM)]
     pub no_tty: bool,
     /// The program's language, python or bash; else a script's name or #! line tells, and it is Python
-    #[arg(short, long, value_name = "LANGUAGE", help_heading = PROGRAM)]
+    #[arg(short, long, value_name = "LANGUAGE", value_parser = Languages, hide_possible_values = true, help_heading = PROGRAM)]
     pub lang: Option<String>,
     /// A description of the guest's languages to use instead of the one that is built in
     #[arg(long, value_name = "FILE", help_heading = MACHINE)]
     pub image: Option<PathBuf>,
     /// Guest memory, for example 512M or 1G
-    #[arg(short, long, env = "SANDBOX_MEMORY", value_name = "SIZE", default_value = "256M", value_parser = parse_memory, help_heading = LIMITS)]
+    #[arg(short, long, env = "SANDBOX_MEMORY", value_name = "SIZE", default_value = "256M", value_parser = parse_memory, allow_negative_numbers = true, help_heading = LIMITS)]
     pub memory: u64,
     /// Wall-clock limit of the program: seconds, or with a unit (30s, 2m, 1h); 0 for none
-    #[arg(short, long, env = "SANDBOX_TIMEOUT", value_name = "DURATION", default_value = "60", value_parser = parse_timeout, help_heading = LIMITS)]
+    #[arg(short, long, env = "SANDBOX_TIMEOUT", value_name = "DURATION", default_value = "60", value_parser = parse_timeout, allow_negative_numbers = true, help_heading = LIMITS)]
     pub timeout: Timeout,
     /// How long the program may go on once a signal asks it to stop (2s, 500ms); the signal comes to the
     /// program first, and a second one ends it at once
@@ -49,15 +53,16 @@ pub struct RunArgs {
     pub grace: Duration,
     /// Most bytes delivered of each output stream; the rest is dropped and counted [default: 1G,
     /// or 8M with --json]
-    #[arg(long, env = "SANDBOX_MAX_OUTPUT", value_name = "SIZE", value_parser = parse_size, help_heading = LIMITS)]
+    #[arg(long, env = "SANDBOX_MAX_OUTPUT", value_name = "SIZE", value_parser = parse_size, allow_negative_numbers = true, help_heading = LIMITS)]
     pub max_output: Option<u64>,
     /// Most processes and threads at once
-    #[arg(long, env = "SANDBOX_PIDS_LIMIT", value_name = "N", default_value = "256", value_parser = clap::value_parser!(u32).range(1..=PIDS_MAX), help_heading = LIMITS)]
+    #[arg(long, env = "SANDBOX_PIDS_LIMIT", value_name = "N", default_value = "256", value_parser = parse_pids, allow_negative_numbers = true, help_heading = LIMITS)]
     pub pids_limit: u32,
     /// Set a variable of the program's environment, or pass on the one with this name
     #[arg(short, long, value_name = "NAME[=VALUE]", help_heading = PROGRAM)]
     pub env: Vec<OsString>,
-    /// Set the variables in this file, one on each line
+    /// Set the variables in this file, one on each line, as for --env. Empty lines and those that
+    /// begin with # are left out; a value is all that follows the =, quotes too
     #[arg(long, value_name = "FILE", help_heading = PROGRAM)]
     pub env_file: Vec<PathBuf>,
     /// The program's arguments, each ending with a NUL, where no other user can see them
@@ -67,6 +72,15 @@ pub struct RunArgs {
     /// directory, or as GUEST (in GUEST, if that ends with a /). Links in it stay links
     #[arg(long, value_name = "HOST[:GUEST]", value_parser = OsStringValueParser::new().try_map(|word| Put::parse(&word)), help_heading = FILES)]
     pub put: Vec<Put>,
+    /// Leave out what matches this pattern, as in a .gitignore, of directories that go into the guest
+    #[arg(long, value_name = "PATTERN", help_heading = FILES)]
+    pub exclude: Vec<String>,
+    /// Leave out what matches the patterns in this file, one on each line
+    #[arg(long, value_name = "FILE", help_heading = FILES)]
+    pub exclude_from: Vec<PathBuf>,
+    /// Put nothing but the script into the guest, even if it imports what is beside it
+    #[arg(long, env = "SANDBOX_NO_SIBLINGS", value_parser = parse_switch, help_heading = FILES)]
+    pub no_siblings: bool,
     /// Fetch a file or directory that the program leaves: under its own name in the current
     /// directory, or as HOST (in HOST, if that is a directory). Links in it are left out
     #[arg(long, value_name = "GUEST[:HOST]", value_parser = OsStringValueParser::new().try_map(|word| Get::parse(&word)), help_heading = FILES)]
@@ -81,10 +95,10 @@ pub struct RunArgs {
     #[arg(long, help_heading = PROGRAM)]
     pub root: bool,
     /// Boot a machine for this run alone, instead of restoring a saved one
-    #[arg(long, env = "SANDBOX_FRESH", value_parser = BoolishValueParser::new(), help_heading = MACHINE)]
+    #[arg(long, env = "SANDBOX_FRESH", value_parser = parse_switch, help_heading = MACHINE)]
     pub fresh: bool,
     /// Check all of the saved machine before it is restored
-    #[arg(long, env = "SANDBOX_VERIFY", value_parser = BoolishValueParser::new(), help_heading = MACHINE)]
+    #[arg(long, env = "SANDBOX_VERIFY", value_parser = parse_switch, help_heading = MACHINE)]
     pub verify: bool,
     /// Whether this process confines itself before the guest runs: as far as this kernel lets it,
     /// or fully or not at all
@@ -104,7 +118,7 @@ pub struct RunArgs {
     #[arg(long, conflicts_with_all = ["json", "json_status_fd"], help_heading = TOLD)]
     pub json_events: bool,
     /// Write such an object, without the output, to this descriptor at the end
-    #[arg(long, value_name = "N", help_heading = TOLD)]
+    #[arg(long, value_name = "N", value_parser = parse_descriptor, allow_negative_numbers = true, help_heading = TOLD)]
     pub json_status_fd: Option<RawFd>,
     /// Ask for no more than this file allows
     #[arg(long, env = "SANDBOX_POLICY", value_name = "FILE", help_heading = LIMITS)]

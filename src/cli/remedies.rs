@@ -2,6 +2,14 @@
 
 use crate::error::{Destination, Remedy};
 
+const WORKDIR: &str =
+    "give one below /work, /tmp or /dev/shm: --workdir DIR; all else in the guest is read-only";
+
+const MAKE: &str = "see that the program makes what --get names, and may read it; a colon in a name is written \\:";
+
+const SIBLINGS: &str =
+    "leave some of it out with --exclude, or put in what the script needs with --put";
+
 /// Returns the remedy as a sentence that names options.
 pub fn words(remedy: &Remedy) -> String {
     let text = match remedy {
@@ -43,6 +51,9 @@ pub fn words(remedy: &Remedy) -> String {
         Remedy::ChooseFreeGuestPath => {
             "give each a path of its own below /work, /tmp or /dev/shm, which nothing has yet: --put HOST:GUEST"
         }
+        Remedy::ChooseWorkdir => WORKDIR,
+        Remedy::MakeFiles => MAKE,
+        Remedy::ChooseSiblings => SIBLINGS,
         Remedy::ChooseDestination(destination) => choose(*destination),
         Remedy::ShowConsole => "run it again with --console to see the guest kernel's log",
         Remedy::EmulateOrShowConsole => {
@@ -101,18 +112,21 @@ mod tests {
             Remedy::CheckHostPath => 8,
             Remedy::ChooseGuestPath => 9,
             Remedy::ChooseFreeGuestPath => 10,
-            Remedy::ChooseDestination(_) => 11,
-            Remedy::ShowConsole => 12,
-            Remedy::EmulateOrShowConsole => 13,
-            Remedy::LeaveModeOut(_) => 14,
-            Remedy::ConfineLess => 15,
-            Remedy::VerifyLog(_) => 16,
-            Remedy::LeaveLogToPolicy => 17,
-            Remedy::MakeToken => 18,
-            Remedy::GiveTokens => 19,
-            Remedy::Report => 20,
-            Remedy::BringModule(_) => 21,
-            Remedy::DoWithoutNetwork => 22,
+            Remedy::ChooseSiblings => 11,
+            Remedy::ChooseDestination(_) => 12,
+            Remedy::ShowConsole => 13,
+            Remedy::EmulateOrShowConsole => 14,
+            Remedy::LeaveModeOut(_) => 15,
+            Remedy::ConfineLess => 16,
+            Remedy::VerifyLog(_) => 17,
+            Remedy::LeaveLogToPolicy => 18,
+            Remedy::MakeToken => 19,
+            Remedy::GiveTokens => 20,
+            Remedy::Report => 21,
+            Remedy::ChooseWorkdir => 22,
+            Remedy::MakeFiles => 23,
+            Remedy::BringModule(_) => 24,
+            Remedy::DoWithoutNetwork => 25,
         }
     }
 
@@ -139,6 +153,7 @@ mod tests {
             (Remedy::CheckHostPath, "HOST in --put", "files"),
             (Remedy::ChooseGuestPath, "--put HOST:GUEST", "files"),
             (Remedy::ChooseFreeGuestPath, "--put HOST:GUEST", "files"),
+            (Remedy::ChooseSiblings, "--exclude", "files"),
             (
                 Remedy::ChooseDestination(Destination::Taken),
                 "--force",
@@ -165,6 +180,8 @@ mod tests {
             (Remedy::MakeToken, "sandbox mcp token", "whoever runs"),
             (Remedy::GiveTokens, "--tokens", "whoever runs"),
             (Remedy::Report, "sandbox doctor", "call again"),
+            (Remedy::ChooseWorkdir, "--workdir", "/work"),
+            (Remedy::MakeFiles, "--get", "makes"),
             (
                 Remedy::BringModule("numpy".into()),
                 "numpy, or bring it with --put",

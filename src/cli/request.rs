@@ -3,8 +3,9 @@
 use crate::cli::admission::Admission;
 use crate::cli::options::RunArgs;
 use crate::cli::record_writer::Writer;
-use crate::cli::values::{parse_variable, read_arguments, read_variables};
+use crate::cli::values::{parse_variable, read_arguments, read_patterns, read_variables};
 use crate::error::{Error, Kind, Remedy};
+use crate::files::Siblings;
 use crate::image::Image;
 use crate::job::{Source, name, read_code, resolve, source_named};
 use crate::kvm_mode::Device;
@@ -100,6 +101,9 @@ pub fn request(
         arguments,
         env,
         puts: args.put,
+        excluded: patterns(args.exclude, &args.exclude_from)?,
+        siblings: (!args.no_siblings)
+            .then(|| Siblings::MOST.within(files.count, files.size.map(|size| size.0))),
         gets: args.get,
         force: args.force,
         workdir: resolve(guest::WORKDIR.as_bytes(), &args.workdir)?,
@@ -139,11 +143,13 @@ fn source(args: &RunArgs) -> Result<(Source, Vec<OsString>)> {
         None => args.code.clone(),
     };
     let mut arguments: Vec<_>;
-    let source = match (code, words.next()) {
-        (Some(code), first) => {
-            // With -c, every word is an argument.
+    let instead = code.map(Source::Code);
+    let instead = instead.or(args.module.clone().map(Source::Module));
+    let source = match (instead, words.next()) {
+        (Some(source), first) => {
+            // Every word is an argument then.
             arguments = first.into_iter().chain(words).collect();
-            Source::Code(code)
+            source
         }
         (None, Some(name)) => {
             arguments = words.collect();
@@ -175,7 +181,10 @@ fn source(args: &RunArgs) -> Result<(Source, Vec<OsString>)> {
 /// Returns whether somebody sits at a prompt: it was asked for, or there is nothing to run and both ends are
 /// a terminal's.
 fn prompts(args: &RunArgs) -> bool {
-    let is_alone = args.words.is_empty() && args.code.is_none() && args.code_file.is_none();
+    let is_alone = args.words.is_empty()
+        && args.code.is_none()
+        && args.code_file.is_none()
+        && args.module.is_none();
     let has_both_ends =
         || may_have_terminal(args) && stdin().is_terminal() && stdout().is_terminal();
     args.interactive || (is_alone && has_both_ends())
@@ -186,17 +195,25 @@ fn may_have_terminal(args: &RunArgs) -> bool {
     !args.no_tty && !args.json && !args.json_events
 }
 
+/// Returns the patterns of what stays on the host, those from files first.
+fn patterns(given: Vec<String>, files: &[PathBuf]) -> Result<Vec<String>, Error> {
+    let mut patterns = Vec::new();
+    for file in files {
+        let text = read_patterns(file)?;
+        patterns.extend(text.lines().map(str::to_owned));
+    }
+    patterns.extend(given);
+    Ok(patterns)
+}
+
 /// Returns the variables that were given, those from files first.
 fn environment(given: &[OsString], files: &[PathBuf]) -> Result<Vec<Vec<u8>>, Error> {
-    let unusable = |message: String| {
-        let remedy = "give NAME=VALUE, or the NAME of a variable to pass on";
-        Error::new(Kind::Request, message, remedy)
-    };
-    let mut words = Vec::new();
+    let mut variables = Vec::new();
     for file in files {
-        words.extend(read_variables(file)?);
+        variables.extend(read_variables(file)?);
     }
-    words.extend_from_slice(given);
-    let variables: Result<Vec<_>, _> = words.iter().map(|word| parse_variable(word)).collect();
-    Ok(variables.map_err(unusable)?.into_iter().flatten().collect())
+    for word in given {
+        variables.extend(parse_variable(word)?);
+    }
+    Ok(variables)
 }

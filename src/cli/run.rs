@@ -3,7 +3,7 @@
 use crate::audit::Usage;
 use crate::cli::admission::Admission;
 use crate::cli::exit_code;
-use crate::cli::messages::{code_of, describe, explain, say, tell};
+use crate::cli::messages::{code_of, describe, explain, say, tell, tell_error};
 use crate::cli::options::RunArgs;
 use crate::cli::progress::Progress;
 use crate::cli::record_writer::{Writer, in_words};
@@ -186,11 +186,15 @@ impl Verbosity {
             Err(error) if self.json => return Ok(code_of(error)),
             Err(error) => return Ok(explain(error)),
         };
-        if let Some(signals) = signals.filter(|_| self.speaks()) {
+        let speaks = self.speaks() || report.gathered.left_out.is_some();
+        if let Some(signals) = signals.filter(|_| speaks) {
             signals.until_writable(stderr().as_fd())?;
         }
         if !self.quiet && !self.json {
             tell(report);
+        }
+        if let Some(why) = report.gathered.left_out.as_ref().filter(|_| !self.quiet) {
+            tell_error(why);
         }
         if self.verbose {
             describe(report);

@@ -18,7 +18,7 @@ pub enum Verb {
     /// Save a machine now that runs will start from, unless there is one
     Build {
         /// Guest memory, as for run: each size between steps starts from the next step's machine
-        #[arg(short, long, env = "SANDBOX_MEMORY", value_name = "SIZE", default_value = "256M", value_parser = parse_memory)]
+        #[arg(short, long, env = "SANDBOX_MEMORY", value_name = "SIZE", default_value = "256M", value_parser = parse_memory, allow_negative_numbers = true)]
         memory: u64,
         /// For programs that run as the guest's root
         #[arg(long)]

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// A name in a directory that exists.
+/// A name in a directory that exists, or `.`: the directory itself, for what is in one of the guest's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
     /// The absolute path in the guest.
@@ -21,10 +21,16 @@ pub struct Destination {
 
 impl Destination {
     pub fn path(&self) -> PathBuf {
-        match self.directory == Path::new(".") {
-            true => PathBuf::from(&self.name),
-            false => self.directory.join(&self.name),
+        match (self.is_merged(), self.directory == Path::new(".")) {
+            (true, _) => self.directory.clone(),
+            (false, true) => PathBuf::from(&self.name),
+            (false, false) => self.directory.join(&self.name),
         }
+    }
+
+    /// Returns whether what is in a directory of the guest's goes into the directory itself.
+    pub fn is_merged(&self) -> bool {
+        self.name == "."
     }
 
     /// Returns whether both are the same place, however their directories are spelled.
@@ -52,7 +58,9 @@ pub fn destinations(gets: &[Get], workdir: &[u8], force: bool) -> Result<Vec<Des
                 Remedy::ChooseDestination(Fault::Shared),
             ));
         }
-        if let Ok(there) = destination.path().symlink_metadata() {
+        if !destination.is_merged()
+            && let Ok(there) = destination.path().symlink_metadata()
+        {
             check_taken(&shown.to_string(), there.file_type(), force)?;
         }
         found.push(destination);
@@ -78,12 +86,15 @@ fn check_taken(shown: &str, there: FileType, force: bool) -> Result<(), Error> {
     }
 }
 
-/// Returns the place where cp(1) would put it: into a directory that exists, under its own name.
+/// Returns the place where cp(1) and docker-cp(1) would put it: into a directory that exists, under
+/// its own name, unless only what is in it is wanted (`DIR/.`).
 fn destination(get: &Get, workdir: &[u8]) -> Result<Destination, Error> {
     let guest = resolve(workdir, &get.guest)?;
     let own = Path::new(OsStr::from_bytes(&guest)).file_name();
     let given = get.host.as_deref().unwrap_or(Path::new("."));
+    let is_inside = get.host.is_some() && names_inside(&get.guest);
     let (directory, name) = match own {
+        _ if is_inside && given.is_dir() => (given, Some(OsStr::new("."))),
         Some(own) if given.is_dir() || given.as_os_str().as_bytes().ends_with(b"/") => {
             (given, Some(own))
         }
@@ -107,6 +118,14 @@ fn destination(get: &Get, workdir: &[u8]) -> Result<Destination, Error> {
         name: name.into(),
         guest,
     })
+}
+
+/// Returns whether a path stands for what is in a directory: `.`, or one that ends so.
+fn names_inside(guest: &OsStr) -> bool {
+    let guest = guest.as_bytes();
+    let end = guest.iter().rposition(|&byte| byte != b'/');
+    let guest = &guest[..end.map_or(0, |end| end + 1)];
+    guest == b"." || guest.ends_with(b"/.")
 }
 
 fn check_directory(directory: &Path) -> Result<(), Error> {
@@ -152,6 +171,11 @@ mod tests {
             ("a/b", Some(here.join("there/")), &here.join("there"), "b"),
             ("/tmp/.", Some(here.join("c")), here, "c"),
             (".", None, Path::new("."), "work"),
+            (".", Some(here.join("c")), here, "c"),
+            (".", Some(here.join("there")), &here.join("there"), "."),
+            ("a/.", Some(here.join("there/")), &here.join("there"), "."),
+            ("a/./", Some(here.join("c")), here, "c"),
+            ("a/.", None, Path::new("."), "a"),
         ] {
             let found = destination(&get(guest, host), b"/work").unwrap();
             assert_eq!(

@@ -4,16 +4,22 @@
 //! process of its own takes the guest's stream apart and writes below the destinations, and does
 //! nothing else.
 
+mod beside;
 mod destination;
+mod excluded;
 mod extract;
 mod extract_process;
+mod gather;
 mod put;
 mod report;
 mod spec;
+mod tree;
 
+pub use beside::Siblings;
 pub use destination::{Destination, destinations};
+pub use excluded::Excluded;
 pub use extract_process::Unpacker;
-pub use put::read;
+pub use gather::{Gathered, Wanted, gather, place_of};
 pub use report::{Fetched, Written};
 pub use spec::{Get, Put, PutContent};
 

@@ -1,11 +1,11 @@
-//! The files that the user names, `HOST[:GUEST]` and `GUEST[:HOST]`. The host's path may have colons
-//! in it, but the guest's may not.
+//! The files that the user names, `HOST[:GUEST]` and `GUEST[:HOST]`. A colon that is part of a path is
+//! written `\:`; the host's path may also have it as it is, where the guest's follows or a colon ends it.
 
 use crate::wire::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 /// A file or directory for the guest.
@@ -51,9 +51,9 @@ pub struct Get {
 
 impl Put {
     pub fn parse(word: &OsStr) -> Result<Self, String> {
-        let (host, guest) = split(word, word.as_bytes().iter().rposition(is_colon));
+        let (host, guest) = split(word, colons(word).last());
         Ok(Self {
-            content: PutContent::Host(host.ok_or("the host path is missing")?.into()),
+            content: PutContent::Host(host.ok_or("give HOST, or HOST:GUEST")?.into()),
             guest,
         })
     }
@@ -61,16 +61,18 @@ impl Put {
 
 impl Get {
     pub fn parse(word: &OsStr) -> Result<Self, String> {
-        let (guest, host) = split(word, word.as_bytes().iter().position(is_colon));
+        let (guest, host) = split(word, colons(word).next());
         Ok(Self {
-            guest: guest.ok_or("the guest path is missing")?,
+            guest: guest.ok_or("give GUEST, or GUEST:HOST")?,
             host: host.map(PathBuf::from),
         })
     }
 }
 
-fn is_colon(byte: &u8) -> bool {
-    *byte == b':'
+/// Returns the places of the colons that no backslash stands before.
+fn colons(word: &OsStr) -> impl Iterator<Item = usize> {
+    let bytes = word.as_bytes();
+    (0..bytes.len()).filter(|&at| bytes[at] == b':' && (at == 0 || bytes[at - 1] != b'\\'))
 }
 
 /// Splits a word at the colon; an empty part becomes `None`.
@@ -80,8 +82,18 @@ fn split(word: &OsStr, colon: Option<usize>) -> (Option<OsString>, Option<OsStri
         Some(colon) => (&bytes[..colon], &bytes[colon + 1..]),
         None => (bytes, &b""[..]),
     };
-    let named = |bytes: &[u8]| (!bytes.is_empty()).then(|| OsStr::from_bytes(bytes).to_owned());
-    (named(before), named(after))
+    (path(before), path(after))
+}
+
+/// Returns the path that is written so, unless it is empty.
+fn path(written: &[u8]) -> Option<OsString> {
+    let mut path = Vec::with_capacity(written.len());
+    for (at, &byte) in written.iter().enumerate() {
+        if !(byte == b'\\' && written.get(at + 1) == Some(&b':')) {
+            path.push(byte);
+        }
+    }
+    (!path.is_empty()).then(|| OsString::from_vec(path))
 }
 
 #[cfg(test)]
@@ -95,6 +107,9 @@ mod tests {
             ("a:b", "a", Some("b")),
             ("a:b:c", "a:b", Some("c")),
             ("a:b:", "a:b", None),
+            (r"log-12\:00.csv", "log-12:00.csv", None),
+            (r"a\:b:c\:d", "a:b", Some("c:d")),
+            (r"a\b", r"a\b", None),
         ] {
             let put = Put {
                 content: PutContent::Host(host.into()),
@@ -107,6 +122,8 @@ mod tests {
             ("a:b", "a", Some("b")),
             ("a:b:c", "a", Some("b:c")),
             ("a:", "a", None),
+            (r"out-12\:30.txt", "out-12:30.txt", None),
+            (r"a\:b:c:d", "a:b", Some("c:d")),
         ] {
             let get = Get {
                 guest: guest.into(),

@@ -50,7 +50,7 @@ impl Image {
             Error::new(
                 Kind::File,
                 format!("the image description {} is refused: {why}", path.display()),
-                "correct it there; guest/images/python/image.toml in the source is one that works",
+                "correct it there; docs/image.md says what an image description has",
             )
         };
         let text = fs::read_to_string(path).map_err(|error| {
@@ -100,6 +100,17 @@ impl Image {
         self.languages.iter().find(|language| language.name == name)
     }
 
+    /// Returns the language that somebody means by this: its name in any case, an interpreter or an
+    /// ending of scripts' names.
+    pub fn meant(&self, word: &str) -> Option<&Language> {
+        let word = word.to_ascii_lowercase();
+        let is_it = |language: &&Language| {
+            language.has_interpreter(word.as_bytes()) || language.has_extension(word.as_bytes())
+        };
+        let by_name = self.find(&word);
+        by_name.or_else(|| self.languages.iter().find(is_it))
+    }
+
     /// Returns the names of its languages.
     pub fn names(&self) -> Vec<String> {
         let names = self.languages.iter().map(|language| language.name.clone());
@@ -117,6 +128,23 @@ mod tests {
         assert_eq!(image.names(), ["python", "bash"]);
         assert_eq!(image.default_language().name, "python");
         assert_eq!(image.warm_language().name, "python");
+    }
+
+    #[test]
+    fn a_language_is_meant_by_its_name_its_interpreter_or_its_ending() {
+        for (word, name) in [
+            ("python", Some("python")),
+            ("Python", Some("python")),
+            ("python3", Some("python")),
+            ("py", Some("python")),
+            ("BASH", Some("bash")),
+            ("sh", Some("bash")),
+            ("cobol", None),
+            ("", None),
+        ] {
+            let meant = Image::built_in().meant(word);
+            assert_eq!(meant.map(|language| &*language.name), name, "{word}");
+        }
     }
 
     #[test]

@@ -28,6 +28,21 @@ pub struct Language {
     pub prompt: Vec<String>,
     #[serde(default)]
     pub prompt_after: Option<String>,
+    /// The code that runs a module, whose name replaces `{module}`.
+    #[serde(default)]
+    pub module: Option<String>,
+    /// The file that makes a directory a program.
+    #[serde(default)]
+    pub main: Option<String>,
+    /// Words in a line of a script that loads a file beside it, which the line names.
+    #[serde(default)]
+    pub loads: Vec<String>,
+    /// Words in a script that computes the name of a file that it loads.
+    #[serde(default)]
+    pub computes: Vec<String>,
+    /// Endings of the names of files that scripts load, without the dot.
+    #[serde(default)]
+    pub modules: Vec<String>,
     /// Variables that are read when an interpreter starts.
     #[serde(default)]
     pub read_at_start: Vec<String>,

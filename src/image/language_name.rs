@@ -36,8 +36,8 @@ impl Display for LanguageName {
 impl<'de> Deserialize<'de> for LanguageName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
-        if Image::built_in().find(&name).is_some() {
-            return Ok(Self(name));
+        if let Some(language) = Image::built_in().meant(&name) {
+            return Ok(Self(language.name.clone()));
         }
         let known = names().join(", ");
         let message = format!("unknown language {name:?}, expected one of {known}");

@@ -1,16 +1,21 @@
 //! The job that the guest gets, made from what the user named (a script, code, standard input).
 
+mod foreign;
+mod loads;
+mod make;
 mod path;
 mod script;
 
+pub use loads::{LoadedNames, text};
+pub use make::{Parts, make};
 pub use path::{beneath, resolve};
 pub use script::read_code;
 
-use crate::error::{Error, Kind, Remedy};
+use crate::error::{Error, Kind};
 use crate::image::{Image, Language, Words, expand};
 use crate::limits::DEFAULT_PIDS;
 use crate::wire::Bytes;
-use guest::{File, JobFrame, Terminal, WORKDIR, handover, kind};
+use guest::{File, JobFrame, WORKDIR, handover, kind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
@@ -37,6 +42,8 @@ pub enum Source {
         #[schemars(with = "Bytes")]
         OsString,
     ),
+    /// A module, by its name.
+    Module(String),
     /// Standard input.
     Stdin,
     /// None: the interpreter asks for it.
@@ -53,6 +60,8 @@ pub struct Job {
     pub image: Image,
     /// The script that it runs, if any; its path is relative to the working directory.
     pub script: Option<File>,
+    /// The directory that it runs instead, with its path and the code in its main file.
+    pub directory: Option<File>,
     /// All other files, with absolute paths.
     pub files: Vec<File>,
     /// Whether the interpreter gives a prompt, for which it is one of its own.
@@ -84,10 +93,10 @@ impl Job {
 
     /// Returns the code itself, or `None` if it comes through standard input.
     pub fn code(&self) -> Option<&[u8]> {
-        match (&self.source, &self.script) {
-            (Source::Code(code), _) => Some(code.as_bytes()),
-            (_, Some(script)) => Some(&script.content),
-            (_, None) => None,
+        match &self.source {
+            Source::Code(code) => Some(code.as_bytes()),
+            Source::Module(name) => Some(name.as_bytes()),
+            _ => Some(&self.script.as_ref().or(self.directory.as_ref())?.content),
         }
     }
 
@@ -158,113 +167,6 @@ impl Job {
         }
         files
     }
-}
-
-/// The parts that a job is made of.
-#[derive(Debug, Clone, Copy)]
-pub struct Parts<'a> {
-    pub image: &'a Image,
-    pub source: &'a Source,
-    /// The name of the language that was asked for; without one, the program itself tells.
-    pub language: Option<&'a str>,
-    pub arguments: &'a [OsString],
-    /// The variables of the environment, each as `NAME=value`.
-    pub variables: &'a [Vec<u8>],
-    /// The working directory, an absolute path in the guest.
-    pub workdir: &'a [u8],
-    pub pids: u32,
-    pub root: bool,
-    pub terminal: Option<Terminal>,
-    /// Whether there is a prompt after the program.
-    pub prompt: bool,
-}
-
-/// Makes the job; reads the script.
-pub fn make(parts: Parts) -> Result<Job, Error> {
-    let asked = parts.language.map(|name| known(parts.image, name));
-    let asked = asked.transpose()?;
-    let or_default = asked.unwrap_or(parts.image.default_language());
-    let mut script = None;
-    let (language, mut argv) = match parts.source {
-        Source::Stdin => (or_default, expand(&or_default.stdin, Words::default())),
-        Source::Prompt => (or_default, expand(&or_default.prompt, Words::default())),
-        Source::Code(code) => {
-            let words = Words {
-                code: code.as_bytes(),
-                ..Words::default()
-            };
-            (or_default, expand(&or_default.code, words))
-        }
-        Source::File(path) => {
-            let content = script::read(path)?;
-            let (word, name) = path::of_script(path);
-            let (language, option) = script::language(parts.image, path, &content, asked)?;
-            let words = Words {
-                file: &word,
-                option,
-                ..Words::default()
-            };
-            let argv = expand(&language.file, words);
-            script = Some(File {
-                path: name,
-                mode: SCRIPT_MODE,
-                content,
-            });
-            (language, argv)
-        }
-    };
-    let prompts = parts.prompt || *parts.source == Source::Prompt;
-    if prompts && language.prompt.is_empty() {
-        return Err(no_prompt(language));
-    }
-    if prompts && *parts.source != Source::Prompt {
-        let option = language.prompt_after.as_ref();
-        argv.insert(1, option.ok_or_else(|| no_prompt(language))?.clone().into());
-    }
-    let arguments = parts.arguments.iter();
-    argv.extend(arguments.map(|argument| argument.as_bytes().to_vec()));
-    let mut env = environment();
-    for variable in parts.variables {
-        env.retain(|present| name(present) != name(variable));
-        env.push(variable.clone());
-    }
-    Ok(Job {
-        frame: JobFrame {
-            argv,
-            env,
-            pids_limit: parts.pids,
-            root: parts.root,
-            workdir: parts.workdir.into(),
-            terminal: parts.terminal,
-        },
-        language: language.clone(),
-        source: parts.source.clone(),
-        image: parts.image.clone(),
-        script,
-        files: Vec::new(),
-        prompts,
-        record: false,
-        lines: false,
-        withheld: 0,
-    })
-}
-
-fn no_prompt(language: &Language) -> Error {
-    Error::new(
-        Kind::Request,
-        format!("{} gives no prompt after a program", language.title),
-        "run the program without a prompt after it",
-    )
-}
-
-fn known<'a>(image: &'a Image, name: &str) -> Result<&'a Language, Error> {
-    image.find(name).ok_or_else(|| {
-        Error::new(
-            Kind::Request,
-            format!("the image {} has no language {name}", image.name),
-            Remedy::NameLanguage(image.names()),
-        )
-    })
 }
 
 /// Returns the part of a variable before the `=`.
@@ -338,6 +240,7 @@ pub fn rehearsal(image: &Image, root: bool) -> Job {
             mode: SCRIPT_MODE,
             content: image.warm.rehearsal.clone().into(),
         }),
+        directory: None,
         files: Vec::new(),
         prompts: false,
         record: false,

@@ -40,25 +40,35 @@ pub fn resolve(workdir: &[u8], given: &OsStr) -> Result<Vec<u8>, Error> {
 }
 
 /// Returns the script's word on the guest's command line, and its path relative to the working
-/// directory: as it was given if that stays inside, or else its name alone.
-pub fn of_script(path: &Path) -> (Vec<u8>, Vec<u8>) {
+/// directory: the place that it was given, or its path on the host if that stays inside, or else its
+/// name alone.
+pub fn of_script(path: &Path, place: Option<&[u8]>) -> (Vec<u8>, Vec<u8>) {
+    if let Some(place) = place {
+        return (as_word(place), place.to_vec());
+    }
     let inside = path
         .components()
         .all(|component| matches!(component, Component::Normal(_) | Component::CurDir));
     let word = match (inside, path.file_name()) {
+        (true, _) => path,
         (false, Some(name)) => Path::new(name),
-        _ => path,
+        (false, None) => Path::new("."),
     };
     let plain: PathBuf = word
         .components()
         .filter(|component| matches!(component, Component::Normal(_)))
         .collect();
-    let mut word = word.as_os_str().as_bytes().to_vec();
-    if word.starts_with(b"-") {
-        // The word must not be taken for an option of the interpreter.
-        word.splice(..0, *b"./");
+    let plain = plain.as_os_str().as_bytes().to_vec();
+    (as_word(word.as_os_str().as_bytes()), plain)
+}
+
+/// Returns a path as a word that no interpreter takes for an option.
+fn as_word(path: &[u8]) -> Vec<u8> {
+    match path {
+        [] => b".".into(),
+        [b'-', ..] => [b"./", path].concat(),
+        path => path.into(),
     }
-    (word, plain.as_os_str().as_bytes().to_vec())
 }
 
 #[cfg(test)]
@@ -75,9 +85,12 @@ mod tests {
             ("a/../../hello.py", "hello.py", "hello.py"),
             ("/tmp/hello.py", "hello.py", "hello.py"),
             ("/tmp/-v.py", "./-v.py", "-v.py"),
+            (".", ".", ""),
+            ("..", ".", ""),
+            ("./a/", "./a/", "a"),
         ] {
             let expected = (word.into(), inside.into());
-            assert_eq!(of_script(Path::new(given)), expected, "{given}");
+            assert_eq!(of_script(Path::new(given), None), expected, "{given}");
         }
     }
 

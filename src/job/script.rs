@@ -2,18 +2,65 @@
 
 use crate::error::{Error, Kind, Remedy};
 use crate::image::{Image, Language};
+use crate::job::foreign;
 use std::ffi::{OsStr, OsString};
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 /// Upper bound on the bytes of a script.
 const SCRIPT_MAX: u64 = 56 << 20;
 
-pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
+/// A script that was read.
+pub struct Script<'a> {
+    pub content: Vec<u8>,
+    /// The language, if it is the main file of a directory that was named in its place.
+    pub directory: Option<&'a Language>,
+}
+
+/// Reads the script at this path; of a directory, the file that makes it a program.
+pub fn find<'a>(image: &'a Image, path: &Path) -> Result<Script<'a>, Error> {
+    let unreadable = |error| unreadable(path, &error);
+    if !path.metadata().map_err(unreadable)?.is_dir() {
+        let content = read(path)?;
+        return Ok(Script {
+            content,
+            directory: None,
+        });
+    }
+    let mut languages = image.languages.iter();
+    let main = languages.find_map(|language| {
+        let main = path.join(language.main.as_ref()?);
+        main.is_file().then_some((language, main))
+    });
+    let (language, main) = main.ok_or_else(|| no_main(image, path))?;
+    Ok(Script {
+        content: read(&main)?,
+        directory: Some(language),
+    })
+}
+
+fn no_main(image: &Image, directory: &Path) -> Error {
+    let mains: Vec<_> = image.languages.iter().flat_map(|l| &l.main).collect();
+    let mains: Vec<_> = mains.iter().map(|main| main.as_str()).collect();
+    let shown = directory.display();
+    Error::new(
+        Kind::BadProgram,
+        match mains.as_slice() {
+            [] => format!("{shown} is a directory"),
+            mains => format!("{shown} is a directory without {}", mains.join(" or ")),
+        },
+        format!(
+            "name the file in it that should run: {}",
+            directory.join("FILE").display()
+        ),
+    )
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Error {
     let shown = path.display();
-    let unusable = |message: String, remedy: &str| Error::new(Kind::BadProgram, message, remedy);
-    let unreadable = |error: std::io::Error| match error.kind() {
+    let unusable = |message, remedy| Error::new(Kind::BadProgram, message, remedy);
+    match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => Error::new(
             Kind::NoProgram,
             format!("there is no script {shown}"),
@@ -23,26 +70,31 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
             format!("you may not read the script {shown}"),
             "give yourself permission to read it: chmod u+r",
         ),
+        ErrorKind::IsADirectory => unusable(
+            format!("{shown} is a directory"),
+            "name the file in it that has the code",
+        ),
         _ => unusable(
             format!("the script {shown} cannot be read: {error}"),
-            "check that it is a file with Python code",
+            "check that it is a file with code",
         ),
-    };
-    let metadata = path.metadata().map_err(unreadable)?;
-    if metadata.is_dir() {
-        return Err(unusable(
-            format!("the script {shown} is a directory"),
-            "name the file in it that should run",
-        ));
     }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
     let mut content = Vec::new();
     // The file's size is not used: a device or a pipe has none.
     std::fs::File::open(path)
         .and_then(|file| file.take(SCRIPT_MAX + 1).read_to_end(&mut content))
-        .map_err(unreadable)?;
+        .map_err(|error| unreadable(path, &error))?;
     if content.len() as u64 > SCRIPT_MAX {
-        return Err(unusable(
-            format!("the script {shown} is larger than {} MiB", SCRIPT_MAX >> 20),
+        return Err(Error::new(
+            Kind::BadProgram,
+            format!(
+                "the script {} is larger than {} MiB",
+                path.display(),
+                SCRIPT_MAX >> 20
+            ),
             "give the data to its standard input instead",
         ));
     }
@@ -79,7 +131,10 @@ pub fn language<'a, 'b>(
     });
     let language = match (asked.or(by_extension), &shebang) {
         (Some(language), _) => language,
-        (None, None) => image.default_language(),
+        (None, None) => {
+            foreign::refuse(image, path, content)?;
+            image.default_language()
+        }
         (None, Some(shebang)) => {
             let mut languages = image.languages.iter();
             let found = languages.find(|language| language.has_interpreter(shebang.name));

@@ -1,6 +1,7 @@
 //! Tests of jobs as they are made and handed over.
 
 use super::*;
+use crate::error::Remedy;
 
 fn code(language: Option<&str>, variables: &[Vec<u8>]) -> Job {
     let parts = Parts {
@@ -9,6 +10,7 @@ fn code(language: Option<&str>, variables: &[Vec<u8>]) -> Job {
         language,
         arguments: &[],
         variables,
+        place: None,
         workdir: b"/work",
         pids: 1,
         root: false,
@@ -26,6 +28,7 @@ fn a_language_that_the_image_lacks_is_told_with_those_that_it_has() {
         language: Some("cobol"),
         arguments: &[],
         variables: &[],
+        place: None,
         workdir: b"/work",
         pids: 1,
         root: false,
@@ -33,7 +36,7 @@ fn a_language_that_the_image_lacks_is_told_with_those_that_it_has() {
         prompt: false,
     };
     let error = make(parts).unwrap_err();
-    assert!(error.message.contains("no language cobol"), "{error}");
+    assert!(error.message.contains("does not run cobol"), "{error}");
     let known = vec!["python".into(), "bash".into()];
     assert_eq!(error.remedy, Remedy::NameLanguage(known));
 }

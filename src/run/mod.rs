@@ -15,7 +15,7 @@ pub use request::{Path, Request};
 
 use crate::agent::{Collection, Session, Shared, Sink};
 use crate::confine::{self, Seal};
-use crate::files::{self, Fetched, Unpacker};
+use crate::files::{self, Fetched, Gathered, Unpacker, Wanted, gather};
 use crate::image::store;
 use crate::job::{self, Job, Parts};
 use crate::kvm_mode;
@@ -35,6 +35,7 @@ use std::time::Instant;
 pub struct Prepared {
     began: Instant,
     pub job: Job,
+    gathered: Gathered,
     collection: Option<Collection>,
     unpacker: Option<Unpacker>,
 }
@@ -54,12 +55,14 @@ pub fn prepare(request: &Request) -> Result<Prepared> {
         .into_iter()
         .chain(request.env.iter().cloned())
         .collect();
+    let place = files::place_of(&request.source, &request.puts, &request.workdir);
     let mut job = job::make(Parts {
         image: &request.image,
         source: &request.source,
         language: request.language.as_deref(),
         arguments: &request.arguments,
         variables: &variables,
+        place: place.as_deref(),
         workdir: &request.workdir,
         pids: request.limits.pids,
         root: request.root,
@@ -68,10 +71,17 @@ pub fn prepare(request: &Request) -> Result<Prepared> {
     })?;
     job.record = request.tells;
     job.lines = request.events || request.shows;
-    job.files = files::read(&request.puts, &request.workdir, request.limits.memory)?;
+    let wanted = Wanted {
+        puts: &request.puts,
+        excluded: &request.excluded,
+        siblings: request.siblings,
+        memory: request.limits.memory,
+    };
+    let gathered = gather(&mut job, &wanted, place.is_some())?;
     Ok(Prepared {
         began,
         job,
+        gathered,
         collection,
         unpacker,
     })
@@ -87,6 +97,7 @@ pub fn run(
     let Prepared {
         began,
         mut job,
+        gathered,
         collection,
         unpacker,
     } = prepared;
@@ -124,8 +135,7 @@ pub fn run(
     let peak = usage.map(Usage::count).transpose()?;
     let last_words = last_words(&vm.console());
     let mut session = vm.into_host();
-    let kept = session.take_kept().into();
-    let told = session.take_report();
+    let (kept, told) = (session.take_kept().into(), session.take_report());
     let (reported, output, milestones) = session.into_result();
     let fetched = unpacker.map_or(Ok(Fetched::default()), Unpacker::finish)?;
     let report = Report {
@@ -137,6 +147,7 @@ pub fn run(
         output,
         kept,
         told,
+        gathered,
         fetched,
         counters,
         unknown,

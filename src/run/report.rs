@@ -3,7 +3,7 @@
 use crate::agent::{GuestReport, Milestones, Totals};
 use crate::confine::Layer;
 use crate::error::{Error, Kind, Remedy};
-use crate::files::Fetched;
+use crate::files::{Fetched, Gathered};
 use crate::limits::Limits;
 use crate::outcome::{Outcome, is_signal};
 use crate::run::Path;
@@ -30,6 +30,7 @@ pub struct Report {
     pub kept: Vec<Option<Vec<u8>>>,
     /// The guest's own report, beside its output.
     pub told: GuestReport,
+    pub gathered: Gathered,
     /// The requested files: which were written, and which were not.
     pub fetched: Fetched,
     pub timings: Timings,
@@ -73,7 +74,7 @@ impl Report {
             (Outcome::Exited(0), None) if missing.count > 0 => Some(Error::new(
                 Kind::Delivery,
                 format!("files that were wanted are missing: {}", missing.count),
-                "see that the program makes them, and may read them",
+                Remedy::MakeFiles,
             )),
             _ => None,
         }
@@ -82,6 +83,12 @@ impl Report {
     /// Returns what to tell the user beyond what the program itself wrote.
     pub fn explanation(&self) -> Option<Error> {
         let mut error = self.outcome.explanation(&self.limits)?;
+        if let (Outcome::NoFiles(_), Some(workdir)) = (&self.outcome, &self.gathered.fixed_workdir)
+        {
+            let message =
+                format!("there is no directory {workdir} in the guest, and none can be made");
+            return Some(Error::new(Kind::File, message, Remedy::ChooseWorkdir));
+        }
         let had_program = self.timings.program.is_some();
         if error.kind == Kind::Guest && self.mode == Mode::Native && !had_program {
             error.remedy = Remedy::EmulateOrShowConsole;

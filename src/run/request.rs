@@ -1,7 +1,7 @@
 //! The request for a run.
 
 use crate::agent::Sink;
-use crate::files::{Get, Put};
+use crate::files::{Get, Put, Siblings};
 use crate::image::Image;
 use crate::job::{Job, Source};
 use crate::kvm_mode::{Choice, Device};
@@ -12,6 +12,7 @@ use anyhow::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
+use std::fmt::{self, Display, Formatter};
 use std::io::{stderr, stdout};
 use std::os::fd::RawFd;
 
@@ -31,6 +32,10 @@ pub struct Request {
     #[schemars(with = "Vec<Bytes>")]
     pub env: Vec<Vec<u8>>,
     pub puts: Vec<Put>,
+    /// Patterns of what to leave out of directories that go into the guest.
+    pub excluded: Vec<String>,
+    /// The bounds on what goes with a script unasked; `None`: nothing does.
+    pub siblings: Option<Siblings>,
     pub gets: Vec<Get>,
     /// Replace what is at the destinations of `gets`.
     pub force: bool,
@@ -77,6 +82,8 @@ impl Request {
             arguments: Vec::new(),
             env: Vec::new(),
             puts: Vec::new(),
+            excluded: Vec::new(),
+            siblings: None,
             gets: Vec::new(),
             force: false,
             workdir: guest::WORKDIR.into(),
@@ -160,4 +167,13 @@ pub enum Path {
     Warm,
     /// The machine was booted.
     Cold,
+}
+
+impl Display for Path {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Warm => "restored",
+            Self::Cold => "booted",
+        })
+    }
 }

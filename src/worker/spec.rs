@@ -88,7 +88,7 @@ impl Ended {
 mod tests {
     use super::*;
     use crate::agent::GuestReport;
-    use crate::files::{Fetched, Get, Put, PutContent};
+    use crate::files::{Fetched, Gathered, Get, Put, PutContent, Siblings};
     use crate::image::Image;
     use crate::job::Source;
     use crate::kvm_mode::{Choice, Device};
@@ -113,6 +113,8 @@ mod tests {
                     content: PutContent::Given(b"\x00\xff".into()),
                     guest: Some("a.bin".into()),
                 }],
+                excluded: vec!["*.csv".into()],
+                siblings: Some(Siblings::MOST),
                 gets: vec![Get {
                     guest: "out".into(),
                     host: Some("/tmp/out".into()),
@@ -199,7 +201,8 @@ mod tests {
             "path": "Warm", "template": null, "outcome": {"Exited": 0},
             "limits": serde_json::to_value(spec().request.limits).unwrap(),
             "output": [{"delivered": 2, "total": 3}, {"delivered": 0, "total": 0}],
-            "kept": ["ab", ""], "told": GuestReport::default(), "fetched": Fetched::default(),
+            "kept": ["ab", ""], "told": GuestReport::default(), "gathered": Gathered::default(),
+            "fetched": Fetched::default(),
             "timings": Timings::default(), "counters": Counters::default(),
             "unknown": Unknown::default(), "peak": null, "mode": "Native", "confinement": [],
             "last_words": [],

@@ -341,3 +341,73 @@ fn a_gibibyte_goes_in_and_comes_out() {
     compare.arg(here.path("in")).arg(here.path("out"));
     assert!(compare.status().unwrap().success());
 }
+
+#[test]
+fn what_matches_a_pattern_stays_on_the_host() {
+    let here = Here::new();
+    for directory in ["proj/.git", "proj/data", "proj/src/data"] {
+        fs::create_dir_all(here.path(directory)).unwrap();
+    }
+    for file in [
+        ".env",
+        ".git/config",
+        "a.csv",
+        "data/b",
+        "src/data/b",
+        "src/keep.csv",
+    ] {
+        here.write(&format!("proj/{file}"), b"");
+    }
+    here.write("ignored", b"# comment\n*.csv\n!keep.csv\n");
+    let code = "
+import os
+print(sorted(os.path.join(top, name)[2:] for top, _, names in os.walk('.') for name in names))
+";
+    let options = ["--put", "proj/.", "--exclude", ".*", "--exclude", "/data/"];
+    let seen = here.succeed(
+        &[&options[..], &["--exclude-from", "ignored"]].concat(),
+        code,
+    );
+    assert_eq!(seen, "['src/data/b', 'src/keep.csv']\n");
+    // A file that is named itself goes in.
+    let seen = here.succeed(&["--put", "proj/a.csv", "--exclude", "*.csv"], code);
+    assert_eq!(seen, "['a.csv']\n");
+}
+
+#[test]
+fn a_colon_in_a_name_is_written_with_a_backslash() {
+    let here = Here::new();
+    here.write("log-12:00.csv", b"x");
+    let options = ["--put", r"log-12\:00.csv", "--get", r"out-12\:30.txt"];
+    let code = "import os; os.rename('log-12:00.csv', 'out-12:30.txt')";
+    here.succeed(&options, code);
+    assert_eq!(here.read("out-12:30.txt"), b"x");
+}
+
+#[test]
+fn what_is_in_a_directory_is_fetched_into_one_that_is_there() {
+    let here = Here::new();
+    let code = "
+import os
+os.makedirs('out/sub')
+for name in ['out/a', 'out/sub/b']: open(name, 'w').write(name)
+";
+    here.succeed(&["--get", "out/."], code);
+    assert_eq!(here.read("out/sub/b"), b"out/sub/b");
+    fs::create_dir(here.path("there")).unwrap();
+    here.write("there/kept", b"kept");
+    here.succeed(&["--get", "out/.:there"], code);
+    assert_eq!(here.read("there/a"), b"out/a");
+    assert_eq!(here.read("there/kept"), b"kept");
+    here.fail(&["--get", "out/.:there"], code, "there already");
+    here.succeed(&["--force", "--get", "out/.:there"], code);
+    here.succeed(&["--get", "out/.:new"], code);
+    assert_eq!(here.read("new/sub/b"), b"out/sub/b");
+    here.succeed(&["--get", "."], code);
+    assert_eq!(here.read("work/out/a"), b"out/a");
+    here.fail(
+        &["--get", "file/.:there"],
+        "open('file', 'w')",
+        "/work/file: not a directory",
+    );
+}

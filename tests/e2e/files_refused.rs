@@ -52,7 +52,11 @@ fn files_that_the_guest_cannot_make_are_an_error_with_a_remedy() {
         "all else in the guest is read-only",
     );
     here.fail(&["--put", "a", "--put", "a"], code, "a path of its own");
-    here.fail(&["-w", "/etc/passwd"], code, "Not a directory");
+    here.fail(
+        &["-w", "/etc/passwd"],
+        code,
+        "no directory /etc/passwd in the guest",
+    );
 }
 
 #[test]

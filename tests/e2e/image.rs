@@ -52,7 +52,7 @@ fn a_language_that_no_image_has_is_told_with_those_that_there_are() {
     assert_refused(
         &output,
         125,
-        "no language cobol",
+        "does not run cobol",
         "python and bash and shout",
     );
     here.write("a", b"#!/usr/bin/cobol\n");
@@ -66,10 +66,21 @@ fn a_description_that_is_missing_or_wrong_is_refused() {
     here.write("wrong.toml", b"name = 'x'\n");
     for (file, what, remedy) in [
         ("missing.toml", "cannot be read", "check the path"),
-        ("wrong.toml", "is refused", "image.toml"),
+        ("wrong.toml", "is refused", "docs/image.md"),
     ] {
         let mut command = Cache::shared().sandbox(&["run", "--image", file, "-c", "pass"]);
         let output = finish(command.current_dir(here.0.path()), b"");
         assert_refused(&output, 125, what, remedy);
     }
+}
+
+#[test]
+fn the_description_in_the_manual_works() {
+    let manual = include_str!("../../docs/image.md");
+    let (_, example) = manual.split_once("```toml\n").unwrap();
+    let (example, _) = example.split_once("```").unwrap();
+    let here = Here::new();
+    here.write("image.toml", example.as_bytes());
+    let options = ["--image", "image.toml"];
+    assert_eq!(here.succeed(&options, "echo $0"), "bash\n");
 }

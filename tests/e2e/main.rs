@@ -54,6 +54,7 @@ mod record;
 mod record_channel;
 mod root;
 mod scarcity;
+mod siblings;
 mod sigkill;
 mod signals;
 mod staleness;

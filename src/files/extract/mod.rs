@@ -130,6 +130,12 @@ impl<R: Read> Unpack<R> {
                     self.pass_over(header.size)?;
                     continue;
                 }
+                kind::FILE if self.is_merged(&target) => {
+                    let name = self.guest_name(&target);
+                    self.fetched.missing.add(format!("{name}: not a directory"));
+                    self.pass_over(header.size)?;
+                    continue;
+                }
                 kind::FILE => {
                     self.write_file(&target, mode(&header), header.size)?;
                     continue;
@@ -315,7 +321,15 @@ impl<R: Read> Unpack<R> {
         }
     }
 
+    /// Returns whether this is a place whose directory is there.
+    fn is_merged(&self, target: &Target) -> bool {
+        target.path.is_empty() && self.places[target.place].destination.is_merged()
+    }
+
     fn make_directory(&mut self, target: &Target, mode: Mode) -> Result<(), Error> {
+        if self.is_merged(target) {
+            return Ok(());
+        }
         let (directory, name) = self.parent(target)?;
         let make = || mkdirat(&directory, name.as_os_str(), mode);
         let made = match make() {

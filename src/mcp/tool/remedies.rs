@@ -32,6 +32,9 @@ pub fn words(remedy: &Remedy) -> String {
         Remedy::ChooseFreeGuestPath => {
             "give each of files a path of its own below /work, /tmp or /dev/shm, which nothing has yet"
         }
+        Remedy::ChooseWorkdir => "files can be made below /work, /tmp and /dev/shm alone",
+        Remedy::MakeFiles => "see that the program makes them, and may read them",
+        Remedy::ChooseSiblings => "give what it needs in files",
         Remedy::ChooseDestination(destination) => match destination {
             Destination::Full => "fetch fewer or smaller files: the server's disk is full",
             Destination::Slow => "fetch fewer or smaller files",

@@ -264,14 +264,24 @@ impl Log {
         match error.raw_os_error() {
             Some(libc::ELOOP) => self.refused("it is a symbolic link"),
             Some(libc::ENXIO | libc::EISDIR) => self.refused("it is not a regular file"),
-            _ => Error::new(
-                Kind::AuditLog,
-                format!(
-                    "the audit log {} cannot be written: {error}",
-                    self.path.display()
-                ),
-                "give a file in a directory of yours: nothing runs unless it is written down",
-            ),
+            _ => {
+                let above = self
+                    .path
+                    .parent()
+                    .filter(|above| !above.as_os_str().is_empty());
+                let missing = above.filter(|above| !above.exists());
+                Error::new(
+                    Kind::AuditLog,
+                    format!(
+                        "the audit log {} cannot be written: {error}",
+                        self.path.display()
+                    ),
+                    match missing {
+                        Some(above) => format!("make its directory: mkdir -p {}", above.display()),
+                        None => "give a file in a directory of yours: nothing runs unless it is written down".into(),
+                    },
+                )
+            }
         }
     }
 

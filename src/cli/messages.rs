@@ -3,7 +3,7 @@
 use crate::cli::exit_code;
 use crate::cli::remedies::words;
 use crate::confine::Layer;
-use crate::error::Error;
+use crate::error::{Error, Remedy};
 use crate::files::Fetched;
 use crate::outcome::Outcome;
 use crate::run::Report;
@@ -52,8 +52,10 @@ fn tell_of_files(fetched: &Fetched) {
             say(&format!("{what}: {more} more"));
         }
     }
-    if let Some(failure) = &fetched.failure {
-        tell_error(failure);
+    match &fetched.failure {
+        Some(failure) => tell_error(failure),
+        None if fetched.missing.count > 0 => say(&words(&Remedy::MakeFiles)),
+        None => {}
     }
 }
 
@@ -64,8 +66,8 @@ pub fn describe(report: &Report) {
     };
     let (timings, counters) = (report.timings, report.counters);
     say(&format!(
-        "{:?}, {:?} on a {}: setup {}, kernel {}, agent {}, first output {}, program {}, teardown {}",
-        report.outcome,
+        "{}, in a machine that was {} ({}): setup {}, kernel {}, agent {}, first output {}, program {}, teardown {}",
+        ended(report),
         report.path,
         report.mode,
         seconds(Some(timings.setup)),
@@ -84,6 +86,17 @@ pub fn describe(report: &Report) {
         [] => "not confined".into(),
         layers => format!("confined: {}", layers.join(", ")),
     });
+}
+
+/// Returns how the program ended, in words.
+fn ended(report: &Report) -> String {
+    match (&report.outcome, report.explanation()) {
+        (Outcome::Exited(status), _) => format!("the program exited with {status}"),
+        (_, Some(error)) => error.message,
+        (Outcome::Signaled { signal, .. }, None) => format!("signal {signal} ended the program"),
+        (Outcome::Interrupted(signal), None) => format!("signal {signal} stopped the run"),
+        (_, None) => "nobody read the output any more".into(),
+    }
 }
 
 /// Prints what failed and what to do about it. Returns the exit code.

@@ -4,6 +4,7 @@ mod admission;
 mod audit;
 mod cache;
 pub mod exit_code;
+mod foreign_options;
 mod man;
 mod mcp;
 mod messages;
@@ -15,6 +16,8 @@ mod request;
 mod run;
 mod supervisor;
 mod template;
+mod usage;
+mod usage_record;
 mod values;
 
 use crate::confine::adapt;
@@ -30,6 +33,7 @@ use exit_code::{EXIT_OURS, EXIT_SIGNALED};
 use messages::explain;
 use nix::fcntl::{FcntlArg, fcntl};
 use remedies::words;
+use std::env;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
@@ -178,12 +182,19 @@ fn worker(socket: RawFd) -> Result<u8> {
 /// Prints help, the version or an error in the arguments; returns the exit code. Only the last is a
 /// failure.
 fn refuse(error: &clap::Error) -> u8 {
-    // Nothing can be done about a closed standard stream here.
-    error.print().unwrap_or_default();
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,
-        _ => EXIT_OURS,
+    let is_help = match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Some(0),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Some(EXIT_OURS),
+        _ => None,
+    };
+    if let Some(code) = is_help {
+        // Nothing can be done about a closed standard stream here.
+        error.print().unwrap_or_default();
+        return code;
     }
+    let words: Vec<_> = env::args_os().skip(1).collect();
+    let error = usage::explained(error, Cli::command, &words);
+    usage_record::tell(error, Cli::command(), &words)
 }
 
 #[cfg(test)]

@@ -174,7 +174,7 @@ mod tests {
         for (text, line, what) in [
             ("[run]\nmemroy = '1G'", 2, "memroy"),
             ("\n\n[runs]\n", 3, "runs"),
-            ("[run]\nmemory = '1X'", 2, "unit"),
+            ("[run]\nmemory = '1X'", 2, "K, M or G"),
             ("[run]\npids = -1", 2, "-1"),
             ("[run]\ntimeout = '0'", 2, "limit"),
             ("[run]\nlanguages = ['cobol']", 2, "cobol"),

@@ -94,9 +94,9 @@ fn options_and_values_that_do_not_exist() {
     for (arguments, told) in [
         (&["run", "--bogus", "x.py"][..], "--bogus"),
         (&["run", "-t", "soon", "x.py"], "give seconds"),
-        (&["run", "-m", "1T", "x.py"], "no such unit"),
+        (&["run", "-m", "1T", "x.py"], "K, M or G"),
         (&["run", "-m", "1M", "x.py"], "between 64M and 64G"),
-        (&["run", "--pids-limit", "0", "x.py"], "0 is not in"),
+        (&["run", "--pids-limit", "0", "x.py"], "from 1 to 4194304"),
         (&["frobnicate"], "frobnicate"),
     ] {
         let output = finish(&mut sandbox(arguments), b"");

@@ -60,5 +60,6 @@ mod signals;
 mod staleness;
 mod templates;
 mod terminal;
+mod usages;
 mod warm;
 mod web;

@@ -124,7 +124,10 @@ _sandbox sandbox --json run
 echo \"${COMPREPLY[@]}\"";
     let mut bash = Command::new("bash");
     let output = finish(bash.arg("-c").arg(script + complete), b"");
-    assert_eq!(text(&output.stdout), "--json --json-status-fd\n");
+    assert_eq!(
+        text(&output.stdout),
+        "--json --json-events --json-status-fd\n"
+    );
     for shell in ["fish", "zsh", "elvish", "powershell"] {
         assert!(printed(&["completions", shell]).contains("json-status-fd"));
     }

@@ -242,14 +242,6 @@ fn what_we_could_not_run_is_told_with_a_remedy_and_its_exit_code() {
 }
 
 #[test]
-fn a_usage_error_is_for_a_person() {
-    let output = finish(&mut sandbox(&["run", "--json", "--no-such-option"]), b"");
-    assert_eq!(exit_code(output.status), 125);
-    assert_eq!(text(&output.stdout), "");
-    assert!(text(&output.stderr).contains("--no-such-option"));
-}
-
-#[test]
 fn output_that_is_no_text_comes_in_base64_byte_by_byte() {
     let code =
         "import sys; sys.stdout.buffer.write(bytes(range(256))); print('ü', file=sys.stderr)";

@@ -25,7 +25,7 @@ fn assert_printed(output: &Output, stdout: &str) {
 fn assert_warm(output: &Output) {
     let stderr = said(output);
     assert!(
-        stderr.starts_with("sandbox: Exited(0), Warm on a "),
+        stderr.starts_with("sandbox: the program exited with 0, in a machine that was restored ("),
         "{stderr}"
     );
     assert_eq!(stderr.lines().count(), 3, "{stderr}");
@@ -322,7 +322,10 @@ fn a_variable_that_python_reads_at_its_start_takes_the_cold_path() {
     let expected = text(&python.output().unwrap().stdout);
     assert_printed(&output, &expected);
     let stderr = text(&output.stderr);
-    assert!(stderr.contains("Exited(0), Cold on a "), "{stderr}");
+    assert!(
+        stderr.contains("the program exited with 0, in a machine that was booted ("),
+        "{stderr}"
+    );
     assert_eq!(cache.kinds(), ["erofs"]);
 }
 

@@ -6,16 +6,19 @@
 //! whatever else happens in the file system at the same time. Each file is new, and gets its name
 //! once it is whole.
 
+mod at;
+
 use crate::clock::since_1970;
 use crate::error::{Destination as Fault, Error, Kind, Remedy};
 use crate::files::Destination;
+use crate::files::extract::at::{is_directory, open_directory, remove};
 use crate::files::report::{Fetched, Written, visible};
 use crate::units::format_size;
 use guest::{Header, kind};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
-use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
-use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::linkat;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -425,21 +428,6 @@ fn mode(header: &Header) -> Mode {
         _ => Mode::S_IRUSR,
     };
     Mode::from_bits_truncate(header.mode & 0o777) | needed
-}
-
-fn open_directory(parent: &OwnedFd, name: &OsStr, access: OFlag) -> nix::Result<OwnedFd> {
-    let flags = access | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    openat(parent, name, flags, Mode::empty())
-}
-
-fn is_directory(parent: &OwnedFd, name: &OsStr) -> bool {
-    let stat = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW);
-    stat.is_ok_and(|stat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits())
-}
-
-/// Removes a name that is not a directory's (EISDIR).
-fn remove(parent: &OwnedFd, name: &OsStr) -> nix::Result<()> {
-    unlinkat(parent, name, UnlinkatFlags::NoRemoveDir)
 }
 
 /// Returns a name that is short, whatever the file is to be called, and not in use, not even after a

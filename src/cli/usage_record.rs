@@ -74,7 +74,7 @@ fn wanted(command: &Command, words: &[OsString]) -> Wanted {
         };
         let next = words.next_if(|next| takes_next && (arg.is_some() || !next.starts_with('-')));
         match name {
-            "--json" => wanted.json = true,
+            "--json" | "--json-events" => wanted.json = true,
             "--json-status-fd" => {
                 let value = value.or(next.map(|next| next.into_owned()));
                 wanted.descriptor = value.and_then(|value| value.parse().ok());

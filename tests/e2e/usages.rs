@@ -87,6 +87,7 @@ fn wrong_options_are_told_in_a_record_where_one_is_wanted() {
     for (line, told) in [
         ("sandbox run --json --bogus hello.py", "--bogus"),
         ("sandbox run --bogus --json hello.py", "--bogus"),
+        ("sandbox run --json-events --bogus hello.py", "--bogus"),
         ("sandbox run --bogus value --json -c 1", "--bogus"),
         ("sandbox run -m main --json hello.py", "-m cannot be main"),
         (

@@ -33,7 +33,7 @@ fn a_machine_that_is_booted_is_confined_as_well() {
     let errors = text(&output.stderr);
     assert_eq!(text(&output.stdout), "hello\n", "{errors}");
     assert!(
-        errors.contains("Cold") && errors.contains("seccomp"),
+        errors.contains("was booted") && errors.contains("seccomp"),
         "{errors}"
     );
 }

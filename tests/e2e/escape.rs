@@ -317,7 +317,9 @@ fn each_call_that_is_allowed_is_used() {
     });
     let busy = "print('x', flush=True)\nwhile True: pass";
     observed.watch(&[], busy, |child| signal(child, "TERM"));
-    observed.watch(&["--timeout=5"], busy, |_| {});
+    // It does not end when it is asked to.
+    let deaf = "print('x', flush=True); sum(range(10 ** 15))";
+    observed.watch(&["--timeout=5"], deaf, |_| {});
     let directory = tempfile::tempdir().unwrap();
     let get = format!("--get=x:{}/x", directory.path().display());
     let file = "open('x', 'w').write('x'); print('x')";

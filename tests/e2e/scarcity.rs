@@ -127,16 +127,6 @@ fn standard_streams_that_are_closed_are_empty_or_nowhere() {
 }
 
 #[test]
-fn standard_input_that_cannot_be_read_is_empty() {
-    let mut command = Cache::shared().sandbox(RUN);
-    command.args(["-c", "import sys; print(repr(sys.stdin.read()))"]);
-    let directory = fs::File::open("/").unwrap();
-    let output = command.stdin(directory).output().unwrap();
-    assert_eq!(text(&output.stdout), "''\n", "{output:?}");
-    assert_eq!(exit_code(output.status), 0);
-}
-
-#[test]
 fn a_terminal_that_hangs_up_is_an_output_that_cannot_be_written() {
     let parent = "
 import os, pty, subprocess, sys

@@ -1,6 +1,6 @@
 """Reads what `sandbox run --verbose` tells on standard error.
 
-    sandbox: Exited(0), Warm on a software KVM: setup 0.003 s, kernel none, first output 0.002 s, …
+    sandbox: the program exited with 0, in a machine that was restored (software KVM, …): setup 0.003 s, kernel none, …
     sandbox: 2 exits: 2 port I/O (2 services), 0 memory I/O, 0 assists
 """
 

@@ -102,7 +102,7 @@ print(wall, began, time.monotonic() - began)
     let output = finish(command.env("XDG_CACHE_HOME", cache), b"");
     let stderr = text(&output.stderr);
     assert_eq!(exit_code(output.status), 0, "{stderr}");
-    assert!(stderr.contains("Warm"), "{stderr}");
+    assert!(stderr.contains("was restored"), "{stderr}");
     assert!(!stderr.contains("built again"), "{stderr}");
     let stdout = text(&output.stdout);
     let mut numbers = stdout.split_whitespace().map(|word| word.parse().unwrap());
@@ -160,7 +160,7 @@ fn assert_timers(cache: &Path, when: &str) {
     let stderr = text(&output.stderr);
     assert_eq!(text(&output.stdout), "20 timers\n", "{when}: {stderr}");
     assert!(
-        stderr.contains("Warm") && !stderr.contains("built again"),
+        stderr.contains("was restored") && !stderr.contains("built again"),
         "{stderr}"
     );
 }

@@ -11,18 +11,20 @@ use anyhow::{Context, Result};
 use guest::{Terminal, WindowSize, stream};
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
+use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::{getpgrp, tcgetpgrp};
 use std::io::{IsTerminal, stderr, stdin, stdout};
 use std::os::fd::{AsFd, AsRawFd};
 
 /// Returns the terminal on which this process shows its output, if there is one. Standard input is on it
-/// only if what is typed there is meant for this process.
+/// only if what is typed there is meant for this process, and for no other that has its modes changed.
 pub fn of_this_process() -> Result<Option<Terminal>> {
     if !stdout().is_terminal() {
         return Ok(None);
     }
     let size = window_size().context("reading the size of the terminal")?;
-    let is_typed = is_the_same(stdin())? && tcgetpgrp(stdin()) == Ok(getpgrp());
+    let is_typed =
+        is_the_same(stdin())? && tcgetpgrp(stdin()) == Ok(getpgrp()) && has_lines(stdin());
     let streams = [
         (stream::STDIN, is_typed),
         (stream::STDOUT, true),
@@ -43,6 +45,12 @@ fn is_the_same(other: impl IsTerminal + AsFd) -> Result<bool> {
     let shown = fstat(stdout()).context("looking at standard output")?;
     let other = fstat(other).context("looking at a standard stream")?;
     Ok(other.st_rdev == shown.st_rdev)
+}
+
+/// Returns whether the terminal gives what is typed line by line. Otherwise another program has it, such as
+/// another run beside this one, whose modes are not ours to put back.
+fn has_lines(terminal: impl AsFd) -> bool {
+    tcgetattr(terminal).is_ok_and(|modes| modes.local_flags.contains(LocalFlags::ICANON))
 }
 
 /// Returns the size of the window of the terminal that standard output is.

@@ -368,3 +368,15 @@ fn streams_that_are_no_terminal_stay_pipes() {
     stdout.read_to_string(&mut output).unwrap();
     assert_eq!((screen.end().0, output.as_str()), (0, "line"));
 }
+
+#[test]
+fn a_terminal_that_another_program_has_is_left_to_it() {
+    let script = "saved=$(stty -g); stty raw -echo; \"$0\" run -c \"$1\"
+stty -a | grep -o -- -icanon; stty \"$saved\"";
+    let mut shell = Command::new("bash");
+    shell.args(["-c", script, &binary(), LOOKS]);
+    let (code, shown) = Screen::of(shell, |_| {}).end();
+    assert!(shown.contains("[False, True, True]"), "{shown}");
+    assert!(shown.contains("-icanon"), "{shown}");
+    assert_eq!(code, 0);
+}

@@ -32,7 +32,7 @@ const REPEAT_INTERVAL: Duration = Duration::from_millis(100);
 /// The time that a program at its limit has to give out what it holds of its output: of the processor, and
 /// by the clock, which goes on while other processes have the processor.
 const REST_WORK: Duration = Duration::from_millis(50);
-const REST_INTERVAL: Duration = Duration::from_millis(250);
+const REST_INTERVAL: Duration = Duration::from_millis(80);
 /// The interval at which the vCPU thread's use of the processor is looked at meanwhile.
 const REST_PULSE: Duration = Duration::from_millis(10);
 

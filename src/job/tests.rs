@@ -3,10 +3,10 @@
 use super::*;
 use crate::error::Remedy;
 
-fn code(language: Option<&str>, variables: &[Vec<u8>]) -> Job {
-    let parts = Parts {
+fn parts<'a>(source: &'a Source, language: Option<&'a str>, variables: &'a [Vec<u8>]) -> Parts<'a> {
+    Parts {
         image: Image::built_in(),
-        source: &Source::Code("pass".into()),
+        source,
         language,
         arguments: &[],
         variables,
@@ -16,26 +16,16 @@ fn code(language: Option<&str>, variables: &[Vec<u8>]) -> Job {
         root: false,
         terminal: None,
         prompt: false,
-    };
-    make(parts).unwrap()
+    }
+}
+
+fn code(language: Option<&str>, variables: &[Vec<u8>]) -> Job {
+    make(parts(&Source::Code("pass".into()), language, variables)).unwrap()
 }
 
 #[test]
 fn a_language_that_the_image_lacks_is_told_with_those_that_it_has() {
-    let parts = Parts {
-        image: Image::built_in(),
-        source: &Source::Stdin,
-        language: Some("cobol"),
-        arguments: &[],
-        variables: &[],
-        place: None,
-        workdir: b"/work",
-        pids: 1,
-        root: false,
-        terminal: None,
-        prompt: false,
-    };
-    let error = make(parts).unwrap_err();
+    let error = make(parts(&Source::Stdin, Some("cobol"), &[])).unwrap_err();
     assert!(error.message.contains("does not run cobol"), "{error}");
     let known = vec!["python".into(), "bash".into()];
     assert_eq!(error.remedy, Remedy::NameLanguage(known));

@@ -38,7 +38,7 @@ def afterwards():
     """What would make the figures worth less."""
     facts = {"load average at the end": load()}
     if modules := compiled_each_time():
-        facts["not in the host's caches, so that its python3 is slower than it need be"] = ", ".join(modules)
+        facts["not compiled, so that python3 is slower than it need be"] = ", ".join(modules)
     return facts
 
 
@@ -48,7 +48,7 @@ def load():
 
 
 def compiled_each_time():
-    """Modules of the host's library that are compiled at each import, as where their files are newer than the cache."""
+    """Modules of python3's library that are compiled at each import, as where their files are newer than the cache."""
     command = ["/usr/bin/python3", "-v", "-c", "import json, re, sqlite3, multiprocessing.pool, http.server"]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     return re.findall(r"^# code object from '(.*\.py)'", told, re.M)

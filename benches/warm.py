@@ -25,6 +25,10 @@ from programs import PROGRAMS
 from work import Measured
 
 
+# Programs of this machine, where scripts/bench puts them.
+BWRAP, RUNSC = "/mnt/bin/bwrap", "/mnt/bin/runsc"
+
+
 @dataclass
 class Effort:
     """How many runs of each kind."""
@@ -104,14 +108,16 @@ def all_rows(sandbox, measured, rounds):
 
 
 def find_bwrap():
+    libraries = "/mnt/lib/x86_64-linux-gnu"
+    program = f"{libraries}/ld-linux-x86-64.so.2 --library-path {libraries} {BWRAP}"
     options = "--ro-bind / / --dev /dev --proc /proc --unshare-all"
-    return first_that_works("bubblewrap", [f"/usr/bin/bwrap {options} /usr/bin/python3"])
+    return first_that_works("bubblewrap", [f"{program} {options} /usr/bin/python3"])
 
 
 def find_gvisor(every):
     """Without a network, which it cannot set up everywhere; systrap where this version has it, else ptrace."""
     return first_that_works("gVisor", [
-        f"/usr/bin/runsc {privilege} --network=none --platform={platform} do /usr/bin/python3"
+        f"{RUNSC} {privilege} --network=none --platform={platform} do /usr/bin/python3"
         for privilege in ("--rootless", "") for platform in ("systrap", "ptrace")
     ], every)
 
@@ -152,8 +158,9 @@ def describe_contenders(others):
 
     facts = {"python3": output("/usr/bin/python3", "--version").strip()}
     for contender in others:
-        version = output(contender.prefix[0], "--version").splitlines()[0]
-        command = " ".join(word.removeprefix("/usr/bin/") for word in contender.prefix)
+        at = next(at for at, word in enumerate(contender.prefix) if word in (BWRAP, RUNSC))
+        version = output(*contender.prefix[: at + 1], "--version").splitlines()[0]
+        command = " ".join(os.path.basename(word) if word.startswith("/") else word for word in contender.prefix[at:])
         facts[contender.name] = f"{version}, `{command}`"
     for name in ("bubblewrap", "gVisor"):
         facts.setdefault(name, "does not run here")

@@ -5,9 +5,9 @@ from rows import ROWS, WITHOUT
 
 NO_FIGURE = "–"
 MEANING = """\
-Medians; a ratio is that of whole processes from start to exit, `sandbox run X` to the host's `python3 X`. Inside: the
-work alone in the program's own time, from after its imports to before its exit. The host's programs write into a
-directory in memory (tmpfs), as those in a guest do."""
+Medians; a ratio is that of whole processes from start to exit, `sandbox run X` to `python3 X` of the same image outside of
+a machine. Inside: the work alone in the program's own time, from after its imports to before its exit. The host's programs
+write into a directory in memory (tmpfs), as those in a guest do."""
 UNITS = {"seconds": seconds, "first": seconds, "memory": mib, "rate": "{:.0f}".format}
 
 

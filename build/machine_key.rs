@@ -13,11 +13,12 @@ use std::{fs, io};
 /// What counts: what makes a machine, saves it, restores it, hands it its job and answers it; the
 /// protocol with the guest; what tries whether guests run natively, for its verdicts are kept under
 /// this key as well; and the crates that do parts of it, which decide how states are encoded.
-pub const COUNTED: [&str; 16] = [
+pub const COUNTED: [&str; 17] = [
     "Cargo.lock",
     "Cargo.toml",
     "guest/src",
     "src/agent",
+    "src/checkpoint",
     "src/clock.rs",
     "src/devices",
     "src/image",

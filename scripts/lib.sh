@@ -38,6 +38,7 @@ as_root() {
 # has_package NAME: what this Debian package brings is there, wherever it came from.
 has_package() {
     case $1 in
+        ca-certificates) compgen -G '/etc/ssl/certs/*' >/dev/null ;;
         libc6-dev) has_header stdlib.h ;;
         libelf-dev) has_header libelf.h ;;
         python3-venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
@@ -106,4 +107,21 @@ replace() {
     local new=$1.$BASHPID
     cat >"$new"
     if cmp -s "$new" "$1"; then rm "$new"; else mv "$new" "$1"; fi
+}
+
+# python_of LOCK: the name of the image's interpreter, as python3.13.
+python_of() {
+    sed -n 's/^\(python3\.[0-9]*\) .*/\1/p' "$1"
+}
+
+# compress FROM TO: with a copy kept in the cache, since the best compression takes a while.
+compress() {
+    local kept
+    kept=$(dirname "$1")/compressed.zst
+    if [ ! -f "$kept" ]; then
+        say "compressing $(basename "$1")"
+        zstd -q -f -T0 -19 "$1" -o "$kept.$$"
+        mv "$kept.$$" "$kept"
+    fi
+    replace "$2" <"$kept"
 }

@@ -31,6 +31,8 @@ pub enum Kind {
     Policy,
     /// The log of runs cannot be written.
     AuditLog,
+    /// The packages that the program needs cannot be had.
+    Packages,
     /// The host lacks something that is needed.
     Host,
     /// The program used up a limit of its run.
@@ -48,8 +50,15 @@ pub enum Kind {
 pub enum Remedy {
     /// Do what these words say. They suit every caller.
     Do(String),
-    /// Bring the module with this name, or do without it.
-    BringModule(String),
+    /// Bring the module with this name, or do without it; by this distribution, if it is known.
+    BringModule {
+        name: String,
+        distribution: Option<String>,
+    },
+    /// Get packages in another way.
+    GetPackages(Packages),
+    /// Have the program import its packages itself.
+    ImportInProgram,
     /// Bring what would come from a network.
     DoWithoutNetwork,
     /// Name something to run.
@@ -100,6 +109,17 @@ pub enum Remedy {
     Report,
 }
 
+/// What is to be done so that packages can be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Packages {
+    /// Set up the program that chooses them.
+    SetUp,
+    /// Make their lock again.
+    RenewLock,
+    /// Let them be downloaded once.
+    GoOnline,
+}
+
 /// The problem with the destination of a fetched file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Destination {
@@ -136,7 +156,7 @@ impl Remedy {
     pub fn each_text(&mut self, mut change: impl FnMut(&mut String)) {
         match self {
             Self::Do(text)
-            | Self::BringModule(text)
+            | Self::BringModule { name: text, .. }
             | Self::LeaveModeOut(text)
             | Self::VerifyLog(text) => change(text),
             Self::NameLanguage(texts) => texts.iter_mut().for_each(change),

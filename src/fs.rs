@@ -1,9 +1,10 @@
 //! Operations on files that the standard library lacks.
 
 use anyhow::{Context, Result};
-use std::fs::{self, File};
+use nix::unistd::geteuid;
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 /// The bytes of a block in which a file's size on disk is counted, whatever the file system's block
@@ -18,6 +19,27 @@ pub fn is_at(file: &File, path: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Makes a directory that only this user may enter, if it is not there. The error is a clause that begins
+/// with its name.
+pub fn make_private(directory: &Path) -> Result<(), String> {
+    let shown = directory.display();
+    let made = DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory);
+    made.map_err(|error| format!("{shown} cannot be made: {error}"))?;
+    let metadata = directory.symlink_metadata();
+    let metadata = metadata.map_err(|error| format!("{shown} cannot be looked at: {error}"))?;
+    if !metadata.is_dir() || metadata.uid() != geteuid().as_raw() {
+        return Err(format!("{shown} is not a directory of yours"));
+    }
+    if metadata.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    fs::set_permissions(directory, Permissions::from_mode(0o700))
+        .map_err(|error| format!("{shown} cannot be made private: {error}"))
 }
 
 /// Removes a file. Returns its bytes on disk, or `None` if somebody else has removed it already, or
@@ -44,5 +66,35 @@ pub fn size_on_disk(path: &Path) -> Result<Option<u64>> {
         Ok(metadata) => Ok(Some(metadata.blocks() * BLOCK)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("looking at {}", path.display())),
+    }
+}
+
+/// Returns the bytes on disk of all in a directory, as far as they can be counted.
+pub fn size_of_all(directory: &Path) -> u64 {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let sizes = entries.map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => size_of_all(&entry.path()),
+        Ok(metadata) => metadata.blocks() * BLOCK,
+        Err(_) => 0,
+    });
+    sizes.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_directory_becomes_private_and_a_link_to_one_is_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let directory = base.path().join("a/b");
+        fs::create_dir_all(&directory).unwrap();
+        fs::set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
+        make_private(&directory).unwrap();
+        assert_eq!(directory.metadata().unwrap().mode() & 0o777, 0o700);
+        let link = base.path().join("link");
+        symlink(&directory, &link).unwrap();
+        assert!(make_private(&link).is_err());
     }
 }

@@ -45,6 +45,9 @@ pub mod record {
 pub mod run {
     pub use crate::run::*;
 }
+pub mod session {
+    pub use crate::session::*;
+}
 pub mod signals {
     pub use crate::signals::*;
 }

@@ -7,22 +7,18 @@ use crate::error::{self, Kind, Remedy};
 use crate::files::{Put, PutContent};
 use crate::job::Source;
 use crate::kvm_mode::{Choice, Device};
-use crate::limits::{BOOT_LIMIT, Limits};
+use crate::limits::Limits;
 use crate::outcome::Outcome;
-use crate::process;
 use crate::run::{Report, Request};
 use crate::units::memory_step;
-use crate::worker::client::{self, Worker};
+use crate::worker::client::follow;
 use crate::worker::{Ended, Spec};
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt::{self, Display, Formatter};
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::PathBuf;
 use std::time::Duration;
 
-/// How long a worker may take to end once it has told how its run went.
-const END_TIMEOUT: Duration = Duration::from_secs(30);
 /// The name of the binary, where it is looked for in PATH.
 const BINARY: &str = "sandbox";
 
@@ -273,23 +269,6 @@ impl Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Follows a worker to its end, which it may not put off for ever.
-fn follow(binary: &Path, spec: &Spec) -> anyhow::Result<Ended> {
-    let streams = [Stdio::null(), Stdio::null(), Stdio::inherit()];
-    let mut worker = Worker::start(binary, streams, spec.capture())?;
-    worker.channel.send(spec)?;
-    let timeout = spec.request.limits.timeout;
-    // Beside its program, it may wait for another that builds the template, and build it itself.
-    let deadline = timeout.map(|timeout| worker.began + timeout + 2 * BOOT_LIMIT);
-    let (told, is_well) = worker.channel.follow(deadline);
-    if !is_well || !process::ends_within(worker.pid(), END_TIMEOUT)? {
-        worker.child.kill()?;
-    }
-    let exit = process::ended(worker.pid())?;
-    worker.child.wait()?;
-    Ok(client::ended(told, &exit))
-}
-
 fn output(report: Report) -> Result<Output, Error> {
     let ended = match report.outcome {
         Outcome::Exited(status) => End::Exited(status),
@@ -337,6 +316,7 @@ fn find(name: &str, path: Option<&OsStr>) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     #[test]
     fn settings_that_no_machine_can_have_are_refused() {

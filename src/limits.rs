@@ -36,6 +36,9 @@ pub const BOOT_LIMIT: Duration = Duration::from_secs(300);
 
 /// The limits of a run for which none are given.
 pub const DEFAULT_MEMORY: u64 = 256 << 20;
+/// The memory of a run with packages, which use more than Python alone. What is not touched costs
+/// nothing.
+pub const PACKAGES_MEMORY: u64 = 1 << 30;
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(2);
 pub const DEFAULT_PIDS: u32 = 256;

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Kind, Remedy};
 use crate::limits::Limits;
+use guest::Exit;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +55,22 @@ pub enum Crash {
     MemoryLost,
     /// The guest broke the rules of a device or of the protocol.
     Violation(String),
+}
+
+impl From<Exit> for Outcome {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Exited(status) => Self::Exited(status),
+            Exit::Signaled {
+                signal,
+                out_of_memory,
+            } => Self::Signaled {
+                signal,
+                out_of_memory,
+            },
+            Exit::NotStarted(errno) => Self::NotStarted(errno),
+        }
+    }
 }
 
 impl Outcome {
@@ -112,8 +129,8 @@ impl Outcome {
             ),
             Self::Crashed(Crash::MemoryLost) => Error::new(
                 Kind::Host,
-                "a file of the cache was truncated while the guest used it as memory",
-                "keep other programs from the cache directory, and run it again",
+                "a file of the cache, or one that was put, was truncated while the guest used it as memory",
+                "keep other programs from the cache directory and from what is put, and run it again",
             ),
             Self::Crashed(crash) => Error::new(
                 Kind::Guest,
@@ -158,7 +175,10 @@ impl std::fmt::Display for Crash {
             Self::Unsupported { rip, instruction } => {
                 write!(f, "unsupported instruction {instruction:02x?} at {rip:#x}")
             }
-            Self::MemoryLost => write!(f, "its memory is gone: a file was truncated in the cache"),
+            Self::MemoryLost => write!(
+                f,
+                "its memory is gone: a file was truncated in the cache, or among those that were put"
+            ),
             Self::Exit(reason) => write!(f, "{reason}"),
             Self::Violation(what) => write!(f, "{what}"),
         }

@@ -7,7 +7,8 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use nix::unistd::{Pid, getpid, getppid, pipe2, write};
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::{Pid, getpid, getppid, pipe2, setsid, write};
 use std::env;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
@@ -24,11 +25,7 @@ pub const OURS: &str = "/proc/self/exe";
 /// Returns a command that runs this binary, without the environment variables that set options. Its
 /// process dies with the thread that starts it (prctl(2), PR_SET_PDEATHSIG).
 pub fn command(binary: &Path) -> Command {
-    let mut command = Command::new(binary);
-    command.arg0("sandbox");
-    for (name, _) in env::vars_os().filter(|(name, _)| name.as_bytes().starts_with(b"SANDBOX_")) {
-        command.env_remove(name);
-    }
+    let mut command = without_options(binary);
     let parent = getpid();
     let tie = move || {
         set_pdeathsig(Signal::SIGKILL)?;
@@ -40,6 +37,23 @@ pub fn command(binary: &Path) -> Command {
     };
     // SAFETY: between fork and exec the closure only makes two system calls.
     unsafe { command.pre_exec(tie) };
+    command
+}
+
+/// Returns such a command whose process outlives this one, away from its terminal.
+pub fn detached(binary: &Path) -> Command {
+    let mut command = without_options(binary);
+    // SAFETY: between fork and exec the closure only makes a system call.
+    unsafe { command.pre_exec(|| Ok(setsid().map(drop)?)) };
+    command
+}
+
+fn without_options(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
+    command.arg0("sandbox");
+    for (name, _) in env::vars_os().filter(|(name, _)| name.as_bytes().starts_with(b"SANDBOX_")) {
+        command.env_remove(name);
+    }
     command
 }
 
@@ -89,6 +103,13 @@ pub struct Exit {
     pub status: Result<i32, i32>,
     /// The processor time of the process, its own children and their guests.
     pub processor_time: Duration,
+}
+
+/// Returns the processor time of a process, its guest's included; none of one that has ended.
+pub fn processor_time(process: Option<Pid>) -> Duration {
+    let clock = process.and_then(|process| clock_getcpuclockid(process).ok());
+    let time = clock.and_then(|clock| clock_gettime(clock).ok());
+    time.map_or(Duration::ZERO, Duration::from)
 }
 
 /// Names the signal that ended a process.

@@ -57,8 +57,18 @@ pub struct Record {
     pub unusual: Unusual,
     /// The events that the guest's kernel tells of its processes. They are advice: whoever owns that kernel can hide them.
     pub events: Vec<Event>,
+    /// The packages that the program had beside the standard library.
+    pub packages: Vec<Package>,
+    /// The digest of the lock that names them, with the hashes of what was taken.
+    pub packages_lock: Option<String>,
     /// The position of the audit log after this run's end was written to it.
     pub audit: Option<Anchor>,
+    /// The name of the session in which this was a cell.
+    pub session: Option<String>,
+    /// What the session has left after it; null outside of sessions.
+    pub state: Option<State>,
+    /// The reason why that is not all.
+    pub state_reason: Option<String>,
 }
 
 impl Record {
@@ -93,9 +103,26 @@ impl Record {
             memory: Memory::default(),
             unusual: Unusual::default(),
             events: Vec::new(),
+            packages: Vec::new(),
+            packages_lock: None,
             audit: None,
+            session: None,
+            state: None,
+            state_reason: None,
         }
     }
+}
+
+/// What a session has left after a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// All that the cell left: variables, files, processes.
+    Kept,
+    /// Files. The interpreter was started anew, without variables.
+    Reset,
+    /// Nothing: the session is over.
+    Lost,
 }
 
 /// The way in which a run ended.
@@ -251,6 +278,13 @@ pub struct Unusual {
     pub assists: u64,
     /// Violations of the rules of a device or of the protocol. One ends the machine.
     pub violations: u64,
+}
+
+/// A package in an exact version.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct Package {
+    pub name: String,
+    pub version: String,
 }
 
 /// A thing that a process in the guest did.

@@ -3,11 +3,12 @@
 
 use crate::agent::{Session, Shared};
 use crate::confine::Seal;
+use crate::devices::vsock::Peer;
 use crate::limits::Limits;
 use crate::outcome::{Crash, Outcome};
 use crate::signals::{Received, Signals};
 use crate::terminal::window_size;
-use crate::vm::{End, Kicker, Vm};
+use crate::vm::{End, HypercallHandler, Kicker, Vm};
 use anyhow::{Context, Result, anyhow};
 use guest::Signal;
 use nix::errno::Errno;
@@ -37,19 +38,29 @@ const REST_INTERVAL: Duration = Duration::from_millis(80);
 const REST_PULSE: Duration = Duration::from_millis(10);
 
 /// The machine, the time when the vCPU thread entered it, and the reason why it left it.
-type Ended = (Vm<Session>, Result<(Instant, End)>);
+type Ended<H> = (Vm<H>, Result<(Instant, End)>);
 
 /// A vCPU thread at work, watched by the main thread.
-pub struct Watchdog {
+pub struct Watchdog<H> {
     kicker: Arc<Kicker>,
     shared: Arc<Shared>,
-    thread: JoinHandle<Ended>,
+    thread: JoinHandle<Ended<H>>,
     began: Instant,
 }
 
-impl Watchdog {
+impl<H: Peer + HypercallHandler + Send + 'static> Watchdog<H> {
     /// Starts the vCPU thread, which enters the guest when both threads are confined.
-    pub fn start(mut vm: Vm<Session>, shared: Arc<Shared>, seal: Seal) -> Result<Self> {
+    pub fn start(vm: Vm<H>, shared: Arc<Shared>, seal: Seal) -> Result<Self> {
+        Self::start_with(vm, shared, seal, Vm::run)
+    }
+
+    /// Starts the vCPU thread, which runs the guest in this way when both threads are confined.
+    pub fn start_with(
+        mut vm: Vm<H>,
+        shared: Arc<Shared>,
+        seal: Seal,
+        run: impl FnOnce(&mut Vm<H>) -> Result<End> + Send + 'static,
+    ) -> Result<Self> {
         let (main_seal, vcpu_seal) = seal.split();
         let kicker = Arc::new(vm.kicker());
         let (its_kicker, its_shared) = (Arc::clone(&kicker), Arc::clone(&shared));
@@ -61,7 +72,7 @@ impl Watchdog {
                     .and_then(|()| its_kicker.enlist())
                     // The time is taken here, as this thread may be far ahead of the one that
                     // started it.
-                    .and_then(|()| Ok((Instant::now(), vm.run()?)));
+                    .and_then(|()| Ok((Instant::now(), run(&mut vm)?)));
                 its_shared.end();
                 (vm, result)
             })
@@ -75,6 +86,25 @@ impl Watchdog {
         })
     }
 
+    /// Makes the vCPU thread look for what there is for it.
+    pub fn kick(&self) {
+        self.kicker.kick();
+    }
+
+    /// Stops the vCPU thread. Returns the machine, and why the thread left it.
+    pub fn stop(self) -> Result<Ended<H>> {
+        self.shared.stop();
+        while !self.shared.has_ended() {
+            self.kicker.kick();
+            std::thread::sleep(KICK_INTERVAL);
+        }
+        self.thread
+            .join()
+            .map_err(|_| anyhow!("the vCPU thread panicked"))
+    }
+}
+
+impl Watchdog<Session> {
     /// Serves the vCPU thread until it ends, or must be stopped; returns the machine. `pulse` is
     /// called at least once a second.
     pub fn watch(
@@ -132,7 +162,7 @@ impl Watchdog {
                 return Ok(Some(outcome));
             }
             match input.forward(&self.shared) {
-                Ok(moved) if moved || timed_out => self.kicker.kick(),
+                Ok(is_told) if is_told || timed_out => self.kicker.kick(),
                 Ok(_) => {}
                 Err(outcome) => return Ok(Some(outcome)),
             }
@@ -209,17 +239,6 @@ impl Watchdog {
             }
         }
         Ok(())
-    }
-
-    fn stop(self) -> Result<Ended> {
-        self.shared.stop();
-        while !self.shared.has_ended() {
-            self.kicker.kick();
-            std::thread::sleep(KICK_INTERVAL);
-        }
-        self.thread
-            .join()
-            .map_err(|_| anyhow!("the vCPU thread panicked"))
     }
 }
 
@@ -307,8 +326,8 @@ impl Input {
         Ok(count == 0)
     }
 
-    /// Passes on the input that is there. Returns whether there was any, the end included. Input that
-    /// cannot be read, or is too long, is the outcome of the run.
+    /// Passes on the input that is there. Returns whether the guest is to be told. Input that cannot be
+    /// read, or is too long, is the outcome of the run.
     fn forward(&mut self, shared: &Shared) -> Result<bool, Outcome> {
         if !std::mem::take(&mut self.ready) {
             return Ok(false);
@@ -327,7 +346,7 @@ impl Input {
         self.ended = count == 0;
         let left = self.left.checked_sub(count as u64);
         self.left = left.ok_or(Outcome::InputLimit)?;
-        shared.give_stdin(&bytes[..count]);
-        Ok(true)
+        bytes.truncate(count);
+        Ok(shared.give_stdin(bytes))
     }
 }

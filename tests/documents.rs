@@ -75,6 +75,13 @@ fn the_published_schema_is_that_of_the_records() {
 }
 
 #[test]
+fn the_published_schema_is_that_of_a_sessions_messages() {
+    let schema = sandbox::internals::session::protocol::schema();
+    let schema = serde_json::to_string_pretty(&schema).unwrap();
+    generated("docs/session-protocol.schema.json", &(schema + "\n"));
+}
+
+#[test]
 fn the_published_schema_is_that_of_policies_and_the_example_holds_to_it() {
     let schema = serde_json::to_value(sandbox::internals::policy::schema()).unwrap();
     let text = serde_json::to_string_pretty(&schema).unwrap();
@@ -92,7 +99,9 @@ fn the_published_schema_is_that_of_policies_and_the_example_holds_to_it() {
 fn each_key_of_a_policy_is_explained() {
     let text = document("docs/policy.md");
     let schema = serde_json::to_value(sandbox::internals::policy::schema()).unwrap();
-    for definition in ["Ceiling", "Files", "Server", "Client", "Audit"] {
+    for definition in [
+        "Ceiling", "Files", "Packages", "Sessions", "Server", "Client", "Audit",
+    ] {
         let properties = schema["$defs"][definition]["properties"].as_object();
         for key in properties.unwrap().keys() {
             assert!(text.contains(&format!("`{key}`")), "{key}");

@@ -1,4 +1,4 @@
-//! Collection: sends the host the files that the program left.
+//! Collection: sends files on their way out of the guest.
 
 use crate::program::host_services;
 use anyhow::{Context, Result, ensure};
@@ -7,7 +7,7 @@ use guest::{Header, kind, stream};
 use nix::errno::Errno;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -18,9 +18,23 @@ const PIECE: usize = 1 << 20;
 /// The most bytes of a file that says it is smaller than a piece.
 const SMALL_MAX: usize = 16 << 20;
 
-/// Sends the files at these paths. No process is left, so nothing changes meanwhile.
-pub fn collect(paths: &[Vec<u8>]) -> Result<()> {
-    let mut archive = Archive::new()?;
+/// Sends the host the files at these paths, which the program left. No process is left, so nothing changes
+/// meanwhile.
+pub fn send_to_host(paths: &[Vec<u8>]) -> Result<()> {
+    // Nobody reads the pipe, since the kernel gives the host what is written, but one without a reader takes
+    // nothing.
+    let (_reader, pipe) = io::pipe().context("making a pipe")?;
+    host_services(prctl::STREAM, pipe.as_raw_fd() as u32, stream::FILES)
+        .context("making a pipe the host's")?;
+    collect(paths, pipe)
+}
+
+/// Writes the files at these paths.
+pub fn collect(paths: &[Vec<u8>], out: impl Write) -> Result<()> {
+    let mut archive = Archive {
+        out,
+        buffer: Vec::with_capacity(2 * PIECE),
+    };
     for (number, path) in paths.iter().enumerate() {
         let path = PathBuf::from(OsStr::from_bytes(path));
         archive.add_tree(path, number.to_string().into_bytes())?;
@@ -28,11 +42,8 @@ pub fn collect(paths: &[Vec<u8>]) -> Result<()> {
     archive.end()
 }
 
-struct Archive {
-    pipe: PipeWriter,
-    /// The pipe's other end. Nobody reads it, since the kernel gives the host what is written, but
-    /// a pipe without a reader takes nothing.
-    _reader: PipeReader,
+struct Archive<W> {
+    out: W,
     /// The bytes that are still to be written.
     buffer: Vec<u8>,
 }
@@ -44,18 +55,7 @@ enum Found {
     Other(Metadata),
 }
 
-impl Archive {
-    fn new() -> Result<Self> {
-        let (reader, pipe) = io::pipe().context("making a pipe")?;
-        host_services(prctl::STREAM, pipe.as_raw_fd() as u32, stream::FILES)
-            .context("making a pipe the host's")?;
-        Ok(Self {
-            pipe,
-            _reader: reader,
-            buffer: Vec::with_capacity(2 * PIECE),
-        })
-    }
-
+impl<W: Write> Archive<W> {
     /// Adds a file, or a directory with everything in it. A link is followed only if it was itself
     /// requested.
     fn add_tree(&mut self, path: PathBuf, name: Vec<u8>) -> Result<()> {
@@ -64,9 +64,9 @@ impl Archive {
         while let Some((path, name)) = waiting.pop() {
             match find(&path) {
                 Ok(Found::File(file, metadata)) => self.add_file(&name, file, &metadata)?,
-                Ok(Found::Other(metadata)) => self.add(&name, metadata.mode(), 0)?,
+                Ok(Found::Other(metadata)) => self.add(&name, metadata.mode(), 0, None)?,
                 Ok(Found::Directory(metadata, children)) => {
-                    self.add(&name, metadata.mode(), 0)?;
+                    self.add(&name, metadata.mode(), 0, modified(&metadata))?;
                     waiting.extend(children.iter().map(|child| {
                         let name = [&name, &b"/"[..], child.as_bytes()].concat();
                         (path.join(child), name)
@@ -79,11 +79,12 @@ impl Archive {
     }
 
     /// Adds a record without its content.
-    fn add(&mut self, name: &[u8], mode: u32, size: u64) -> Result<()> {
+    fn add(&mut self, name: &[u8], mode: u32, size: u64, modified: Option<i64>) -> Result<()> {
         let header = Header {
             path: name.len() as u32,
             mode,
             size,
+            modified,
         };
         self.buffer.extend(header.encode());
         self.buffer.extend(name);
@@ -110,7 +111,7 @@ impl Archive {
             }
             false => stated,
         };
-        self.add(name, metadata.mode(), size)?;
+        self.add(name, metadata.mode(), size, modified(metadata))?;
         let mut left = size.saturating_sub(start.len() as u64);
         self.buffer.append(&mut start);
         self.flush_if_full()?;
@@ -127,7 +128,7 @@ impl Archive {
 
     fn add_unreadable(&mut self, name: &[u8], error: &io::Error) -> Result<()> {
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
-        self.add(name, kind::UNREADABLE, errno as u64)
+        self.add(name, kind::UNREADABLE, errno as u64, None)
     }
 
     fn end(mut self) -> Result<()> {
@@ -143,12 +144,16 @@ impl Archive {
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.pipe
+        self.out
             .write_all(&self.buffer)
             .context("writing to the host")?;
         self.buffer.clear();
         Ok(())
     }
+}
+
+fn modified(metadata: &Metadata) -> Option<i64> {
+    guest::time(metadata.mtime(), metadata.mtime_nsec())
 }
 
 fn find(path: &Path) -> io::Result<Found> {

@@ -1,6 +1,8 @@
 //! Frames: their encoding, and their decoding from a stream that arrives in pieces.
 
-use crate::bytes::{Malformed, put_list, take_list};
+use crate::bytes::{Malformed, put_list, take_list, take_u32};
+use crate::channel::{Command, Message};
+use crate::exit::Exit;
 use crate::{JobFrame, MAX_PAYLOAD, MAX_START, WindowSize};
 
 /// A message between host and guest.
@@ -10,9 +12,10 @@ pub enum Frame {
     Ready,
     /// From the host, once the agent is ready or a program has ended: run this job.
     Start(JobFrame),
-    /// From the host: bytes for the program's standard input.
-    Stdin(Vec<u8>),
-    /// From the host: there is no more standard input.
+    /// From the host: there are bytes for the program's standard input, to be had by hypercall
+    /// ([`crate::hypercall::INPUT`]).
+    Stdin,
+    /// From the host: no more standard input will come than there is now.
     StdinEnd,
     /// From the host: bytes that were typed at the program's terminal.
     Typed(Vec<u8>),
@@ -20,8 +23,8 @@ pub enum Frame {
     Resize(WindowSize),
     /// From the host: a signal for the program.
     Signal(Signal),
-    /// From the guest: the agent has passed on so many bytes of standard input, or of what was typed.
-    StdinTaken(u32),
+    /// From the guest: the agent has passed on so many bytes of what was typed.
+    TypedTaken(u32),
     /// From the guest: how the program ended. This is the guest's claim, not a host fact.
     Exit(Exit),
     /// From the host, after an exit: send the files at these absolute paths, named by their numbers
@@ -29,6 +32,10 @@ pub enum Frame {
     Collect(Vec<Vec<u8>>),
     /// From the guest: all files were sent.
     Collected,
+    /// From the host: run a command beside the program, on the channel with this number.
+    Open(u32, Command),
+    /// From either: a message on a channel.
+    Channel(u32, Message),
 }
 
 /// A signal for the program.
@@ -39,32 +46,19 @@ pub struct Signal {
     pub is_for_group: bool,
 }
 
-/// The end of a program, as in wait(2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    /// The program exited with this status (0 to 255).
-    Exited(u8),
-    /// A signal ended the program.
-    Signaled {
-        signal: u8,
-        /// Whether the guest kernel ran out of memory and killed a process.
-        out_of_memory: bool,
-    },
-    /// The program could not be started; this is the errno of execve(2).
-    NotStarted(u8),
-}
-
 const READY: u8 = 1;
 const START: u8 = 2;
 const STDIN: u8 = 3;
 const STDIN_END: u8 = 4;
-const STDIN_TAKEN: u8 = 5;
+const TYPED_TAKEN: u8 = 5;
 const EXIT: u8 = 6;
 const COLLECT: u8 = 7;
 const COLLECTED: u8 = 8;
 const SIGNAL: u8 = 9;
 const TYPED: u8 = 10;
 const RESIZE: u8 = 11;
+const OPEN: u8 = 12;
+const CHANNEL: u8 = 13;
 
 const HEADER: usize = 5;
 
@@ -78,10 +72,7 @@ pub fn encode(frame: &Frame, out: &mut Vec<u8>) {
             job.encode(out);
             START
         }
-        Frame::Stdin(bytes) => {
-            out.extend(bytes);
-            STDIN
-        }
+        Frame::Stdin => STDIN,
         Frame::StdinEnd => STDIN_END,
         Frame::Typed(bytes) => {
             out.extend(bytes);
@@ -95,19 +86,12 @@ pub fn encode(frame: &Frame, out: &mut Vec<u8>) {
             out.extend([signal.number, signal.is_for_group.into()]);
             SIGNAL
         }
-        Frame::StdinTaken(count) => {
+        Frame::TypedTaken(count) => {
             out.extend(count.to_le_bytes());
-            STDIN_TAKEN
+            TYPED_TAKEN
         }
         Frame::Exit(exit) => {
-            out.extend(match *exit {
-                Exit::Exited(status) => [0, status, 0],
-                Exit::Signaled {
-                    signal,
-                    out_of_memory,
-                } => [1, signal, out_of_memory.into()],
-                Exit::NotStarted(errno) => [2, errno, 0],
-            });
+            out.extend(exit.encode());
             EXIT
         }
         Frame::Collect(paths) => {
@@ -115,6 +99,16 @@ pub fn encode(frame: &Frame, out: &mut Vec<u8>) {
             COLLECT
         }
         Frame::Collected => COLLECTED,
+        Frame::Open(channel, command) => {
+            out.extend(channel.to_le_bytes());
+            command.encode(out);
+            OPEN
+        }
+        Frame::Channel(channel, message) => {
+            out.extend(channel.to_le_bytes());
+            message.encode(out);
+            CHANNEL
+        }
     };
     let length = (out.len() - start - HEADER) as u32;
     out[start] = kind;
@@ -174,12 +168,12 @@ impl Decoder {
 
 fn limit(kind: u8) -> Result<usize, Malformed> {
     match kind {
-        READY | STDIN_END | COLLECTED => Ok(0),
+        READY | STDIN | STDIN_END | COLLECTED => Ok(0),
         SIGNAL => Ok(2),
-        STDIN_TAKEN | RESIZE => Ok(4),
+        TYPED_TAKEN | RESIZE => Ok(4),
         EXIT => Ok(3),
-        STDIN | TYPED => Ok(MAX_PAYLOAD),
-        START | COLLECT => Ok(MAX_START),
+        TYPED | CHANNEL => Ok(MAX_PAYLOAD),
+        START | COLLECT | OPEN => Ok(MAX_START),
         _ => Err(Malformed("unknown kind")),
     }
 }
@@ -188,9 +182,9 @@ fn decode(kind: u8, payload: &[u8]) -> Result<Frame, Malformed> {
     Ok(match kind {
         READY => Frame::Ready,
         START => Frame::Start(JobFrame::decode(payload)?),
-        STDIN => Frame::Stdin(payload.to_vec()),
+        STDIN => Frame::Stdin,
         STDIN_END => Frame::StdinEnd,
-        STDIN_TAKEN => Frame::StdinTaken(number(payload)?),
+        TYPED_TAKEN => Frame::TypedTaken(number(payload)?),
         TYPED => Frame::Typed(payload.to_vec()),
         RESIZE => Frame::Resize(WindowSize::of(number(payload)?)),
         SIGNAL => match *payload {
@@ -200,17 +194,17 @@ fn decode(kind: u8, payload: &[u8]) -> Result<Frame, Malformed> {
             }),
             _ => return Err(Malformed("no such signal")),
         },
-        EXIT => Frame::Exit(match *payload {
-            [0, status, 0] => Exit::Exited(status),
-            [1, signal @ 1..=64, flag @ 0..=1] => Exit::Signaled {
-                signal,
-                out_of_memory: flag == 1,
-            },
-            [2, errno, 0] => Exit::NotStarted(errno),
-            _ => return Err(Malformed("no such exit")),
-        }),
+        EXIT => Frame::Exit(Exit::decode(payload)?),
         COLLECT => Frame::Collect(take_list(&mut &*payload)?),
         COLLECTED => Frame::Collected,
+        OPEN | CHANNEL => {
+            let mut rest = payload;
+            let channel = take_u32(&mut rest)?;
+            match kind {
+                OPEN => Frame::Open(channel, Command::decode(rest)?),
+                _ => Frame::Channel(channel, Message::decode(rest)?),
+            }
+        }
         _ => return Err(Malformed("unknown kind")),
     })
 }
@@ -223,19 +217,20 @@ fn number(payload: &[u8]) -> Result<u32, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::channel::tests::{any_command, any_message};
     use proptest::prelude::*;
 
     fn any_frame() -> impl Strategy<Value = Frame> {
         let bytes = || proptest::collection::vec(any::<u8>(), 0..2000);
         prop_oneof![
             Just(Frame::Ready),
+            Just(Frame::Stdin),
             Just(Frame::StdinEnd),
             Just(Frame::Collected),
             proptest::collection::vec(bytes(), 0..4).prop_map(Frame::Collect),
-            bytes().prop_map(Frame::Stdin),
             bytes().prop_map(Frame::Typed),
             any::<u32>().prop_map(|size| Frame::Resize(WindowSize::of(size))),
-            any::<u32>().prop_map(Frame::StdinTaken),
+            any::<u32>().prop_map(Frame::TypedTaken),
             (1..=64u8, any::<bool>()).prop_map(|(number, is_for_group)| Frame::Signal(Signal {
                 number,
                 is_for_group
@@ -249,6 +244,10 @@ mod tests {
                 }
             )),
             crate::job::tests::any_job().prop_map(Frame::Start),
+            (any::<u32>(), any_command())
+                .prop_map(|(number, command)| Frame::Open(number, command)),
+            (any::<u32>(), any_message())
+                .prop_map(|(number, message)| Frame::Channel(number, message)),
         ]
     }
 
@@ -283,7 +282,7 @@ mod tests {
         #[test]
         fn what_is_held_is_bounded(
             pieces in proptest::collection::vec(
-                (1..12u8, any::<u32>(), 0..2 * MAX_PAYLOAD as u32), 1..8,
+                (1..14u8, any::<u32>(), 0..2 * MAX_PAYLOAD as u32), 1..8,
             ),
         ) {
             let mut decoder = Decoder::with_limit(MAX_PAYLOAD);
@@ -310,7 +309,7 @@ mod tests {
     #[test]
     fn a_length_over_the_limit_is_refused_before_its_payload_arrives() {
         let mut decoder = Decoder::with_limit(MAX_START);
-        decoder.push(&[STDIN, 0xff, 0xff, 0xff, 0xff]);
+        decoder.push(&[TYPED, 0xff, 0xff, 0xff, 0xff]);
         assert_eq!(decoder.next_frame(), Err(Malformed("too long")));
         let mut decoder = Decoder::with_limit(MAX_PAYLOAD);
         decoder.push(&[START, 1, 0, 1, 0]);

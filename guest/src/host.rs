@@ -25,6 +25,8 @@ pub enum Request {
     Run(JobFrame),
     /// Send the files at these paths, which the last program left.
     Collect(Vec<Vec<u8>>),
+    /// A frame for a command beside the program.
+    Beside(Frame),
 }
 
 /// Waits for the host's next request, between programs.
@@ -33,8 +35,9 @@ pub fn receive_request(host: &mut File, decoder: &mut Decoder) -> Result<Request
         match receive(host, decoder)? {
             Frame::Start(job) => return Ok(Request::Run(job)),
             Frame::Collect(paths) => return Ok(Request::Collect(paths)),
+            frame @ (Frame::Open(..) | Frame::Channel(..)) => return Ok(Request::Beside(frame)),
             // These were on their way when their program ended.
-            Frame::Stdin(_)
+            Frame::Stdin
             | Frame::StdinEnd
             | Frame::Typed(_)
             | Frame::Resize(_)

@@ -18,8 +18,9 @@ pub const PORT: u16 = 0xe4;
 pub const RANDOM: u8 = 2;
 /// Takes RCX bytes at RSI for the stream AH ([`stream`]).
 pub const WRITE: u8 = 3;
-/// Puts up to RCX bytes of the job at RDI; RAX becomes the nanoseconds since 1970. RSI is the
-/// guest-physical address of the kernel's [`buffer`], or 0. RDI becomes the bytes of memory that the
+/// Puts up to RCX bytes of the job at RDI; RAX becomes the nanoseconds since 1970 with the first piece
+/// that a machine gets, restored or not, and 0 with others. RSI is the guest-physical address of the
+/// kernel's [`buffer`], or 0. RDI becomes the bytes of memory that the
 /// program may not have, and RSI the most processes that it may have.
 pub const JOB: u8 = 4;
 /// Tells that the program exits with status AH.
@@ -33,6 +34,8 @@ pub const NO_FILES: u8 = 8;
 /// Takes the bytes in the [`buffer`]. This is the only service whose number is the value written to
 /// the port, not AL: no register is read or written, which makes it the quickest.
 pub const FLUSH: u8 = 9;
+/// Puts up to RCX bytes of standard input at RDI: what there is of it, which may be nothing.
+pub const INPUT: u8 = 10;
 
 /// The numbers of the program's standard streams, and of other streams that the host takes.
 pub mod stream {
@@ -58,6 +61,8 @@ pub mod prctl {
     pub const JOB: i32 = 0x484f_5303;
     /// Sends a record ([`super::report`]). Arguments: buffer, size. Only for the program.
     pub const TELL: i32 = 0x484f_5304;
+    /// Reads what there is of standard input. Arguments: buffer, size. Privileged.
+    pub const INPUT: i32 = 0x484f_5305;
 }
 
 /// The output buffer that a kernel keeps in its memory where a copy is cheaper than an exit.
@@ -85,6 +90,8 @@ pub mod handover {
     pub const EXECUTE: u32 = 8;
     /// Give out each line of output when it is written.
     pub const LINES: u32 = 16;
+    /// Run cells, which come one by one ([`crate::Cell`]), and keep what they leave.
+    pub const SESSION: u32 = 32;
 }
 
 /// Kinds of the interpreter's records ([`stream::REPORTS`]), with their fields.
@@ -95,6 +102,11 @@ pub mod report {
     pub const RESULT: u8 = 2;
     /// Fields: MIME type, data, and so on.
     pub const DISPLAY: u8 = 3;
+    /// Fields: how many figures are open at the end, and how many of them were never drawn (u32).
+    pub const LOST: u8 = 4;
+    /// A session's interpreter waits for a cell. Field: the exit status of the one before (u32). Without
+    /// a field: one of a command's has begun a cell.
+    pub const CELL: u8 = 5;
 }
 
 /// Kinds of the kernel's records ([`stream::EVENTS`]). Fields: errno (u32), and the object of the

@@ -66,6 +66,42 @@ impl JobFrame {
     }
 }
 
+/// A cell of a session.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cell {
+    /// The name of its code in tracebacks has it.
+    pub number: u64,
+    pub code: Vec<u8>,
+    /// What it finds on standard input.
+    pub stdin: Vec<u8>,
+}
+
+impl Cell {
+    /// The number that no cell has: the interpreter passes a point, at which its machine may be saved to
+    /// go on in others.
+    pub const POINT: u64 = 0;
+
+    /// Encodes the cell for a session's interpreter, behind its length.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![0; 4];
+        put_bytes(&mut bytes, self.number.to_string().as_bytes());
+        put_bytes(&mut bytes, &self.code);
+        put_bytes(&mut bytes, &self.stdin);
+        let length = bytes.len() as u32 - 4;
+        bytes[..4].copy_from_slice(&length.to_le_bytes());
+        bytes
+    }
+}
+
+/// Encodes the answer that an interpreter gets at a point, behind its length: whether its machine is another
+/// one than that which came to the point.
+pub fn point_answer(is_another: bool) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    put_u32(&mut bytes, 4);
+    put_u32(&mut bytes, is_another.into());
+    bytes
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! The set-up of the machine: file systems, devices, loopback, and the limit on processes.
 
 use anyhow::{Context, Result};
-use guest::WORKDIR;
+use guest::{WINDOWS, WORKDIR};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::Mode;
 use nix::unistd::{chdir, chroot, mkdir, sethostname};
@@ -10,10 +10,11 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
-/// The uid and gid of the program.
-pub const USER: u32 = 1000;
-/// The cgroup that the program lives in.
+/// The cgroup whose processes are counted: those of the program, and of commands beside it.
 pub const CGROUP: &str = "/sys/fs/cgroup/program";
+/// The cgroup of each, by which they are told apart.
+pub const JOB_CGROUP: &str = "/sys/fs/cgroup/program/job";
+pub const COMMANDS_CGROUP: &str = "/sys/fs/cgroup/program/commands";
 
 const RUNTIME: &str = "/dev/pmem0";
 
@@ -22,10 +23,17 @@ pub fn prepare() -> Result<()> {
     make_directory("/dev")?;
     make_mount("devtmpfs", "/dev", "devtmpfs", MsFlags::MS_NOSUID, "")?;
     enter_runtime()?;
+    for window in 1..=WINDOWS {
+        wait_for(&format!("/dev/pmem{window}"))?;
+    }
     mount_file_systems()?;
     make_device_links()?;
+    // No kernel thread wakes twice a second to move pages, of which a clone would then have its own.
+    fs::write("/proc/sys/vm/compaction_proactiveness", "0").context("turning compaction off")?;
     fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+pids").context("counting processes")?;
-    fs::create_dir(CGROUP).context("making a cgroup")?;
+    for cgroup in [CGROUP, JOB_CGROUP, COMMANDS_CGROUP] {
+        fs::create_dir(cgroup).context("making a cgroup")?;
+    }
     sethostname("sandbox").context("setting the host name")?;
     raise_loopback()
 }

@@ -1,21 +1,29 @@
 //! The agent: PID 1 in the guest. It prepares the machine, runs one job after the other, reports
 //! how each ended, and sends the files that it left.
 
+mod beside;
 mod collect;
+mod command;
 mod host;
+mod input;
 mod machine;
+mod mover;
+mod pipes;
+mod process;
 mod program;
 mod pty;
 mod relay;
+mod unpack;
 
 use anyhow::{Context, Result};
+use beside::Beside;
 use guest::{Decoder, Exit, Frame, JobFrame};
 use host::{Request, connect_to_host, receive_request, send};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use relay::Relay;
 use std::convert::Infallible;
-use std::fs::File;
 
 /// Runs the agent, which returns only with an error. The error goes to the console; then the
 /// machine stops.
@@ -32,6 +40,7 @@ fn run() -> Result<Infallible> {
     machine::prepare()?;
     let children = watch_children()?;
     let mut decoder = Decoder::with_limit(guest::MAX_START);
+    let mut beside = Beside::default();
     let mut is_first = true;
     send(&mut host, &Frame::Ready)?;
     // The host ends this machine when it needs nothing more.
@@ -40,13 +49,26 @@ fn run() -> Result<Infallible> {
             Request::Run(job) => {
                 let memory_kills = match std::mem::take(&mut is_first) {
                     true => 0,
-                    false => relay::memory_kills()?,
+                    false => process::memory_kills()?,
                 };
-                decoder = run_job(&job, &mut host, decoder, &children, memory_kills)?;
-                program::end_all()?;
+                let mut relay = Relay {
+                    host: &mut host,
+                    beside: &mut beside,
+                    children: &children,
+                    memory_kills,
+                };
+                decoder = run_job(&job, &mut relay, decoder)?;
+                if !beside.is_used() {
+                    process::end_all()?;
+                    continue;
+                }
+                for ended in process::end_program()? {
+                    beside.end(ended, &mut host)?;
+                }
             }
+            Request::Beside(frame) => beside.accept(frame, &mut host)?,
             Request::Collect(paths) => {
-                collect::collect(&paths)?;
+                collect::send_to_host(&paths)?;
                 send(&mut host, &Frame::Collected)?;
             }
         }
@@ -54,17 +76,11 @@ fn run() -> Result<Infallible> {
 }
 
 /// Runs a job until its program has ended, and tells the host how it ended; returns the decoder.
-fn run_job(
-    job: &JobFrame,
-    host: &mut File,
-    decoder: Decoder,
-    children: &SignalFd,
-    memory_kills: u64,
-) -> Result<Decoder> {
+fn run_job(job: &JobFrame, relay: &mut Relay, decoder: Decoder) -> Result<Decoder> {
     match program::start(job)? {
-        Ok(program) => relay::relay(program, host, decoder, children, memory_kills),
+        Ok(program) => relay.run(program, decoder),
         Err(errno) => {
-            send(host, &Frame::Exit(Exit::NotStarted(errno as u8)))?;
+            send(relay.host, &Frame::Exit(Exit::NotStarted(errno as u8)))?;
             Ok(decoder)
         }
     }

@@ -1,20 +1,20 @@
 //! The start of a program: its limits, its identity and its standard streams.
 
-use crate::machine::{CGROUP, USER};
+use crate::machine::{CGROUP, JOB_CGROUP};
+use crate::pipes::pipe;
+use crate::process::{become_user, command_of, enter};
 use crate::pty::{self, Pty};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use guest::hypercall::prctl;
-use guest::{JobFrame, STDIN_WINDOW, Terminal, stream};
+use guest::{JobFrame, STDIN_WINDOW, Terminal, USER, stream};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::unistd::{Gid, Pid, Uid, chdir, fchown, pipe2, setgid, setgroups, setsid, setuid};
-use std::ffi::{CString, OsStr};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::unistd::{Pid, chdir};
+use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// A running program: its process, and our ends of its standard streams.
 pub struct Program {
@@ -30,11 +30,11 @@ pub struct Program {
 pub fn start(job: &JobFrame) -> Result<Result<Program, Errno>> {
     fs::write(format!("{CGROUP}/pids.max"), job.pids_limit.to_string())
         .context("limiting processes")?;
-    let (child_stdin, stdin) = pipe()?;
-    // It holds as much as the host sends ahead.
+    let (child_stdin, stdin) = pipe(USER)?;
+    // It holds as much as the host reads ahead.
     fcntl(&stdin, FcntlArg::F_SETPIPE_SZ(STDIN_WINDOW as i32)).context("enlarging a pipe")?;
-    let (stdout, child_stdout) = pipe()?;
-    let (stderr, child_stderr) = pipe()?;
+    let (stdout, child_stdout) = pipe(USER)?;
+    let (stderr, child_stderr) = pipe(USER)?;
     for (pipe, number) in [
         (&child_stdin, stream::STDIN),
         (&child_stdout, stream::STDOUT),
@@ -72,40 +72,8 @@ pub fn start(job: &JobFrame) -> Result<Result<Program, Errno>> {
     }
 }
 
-/// Ends all processes but this one: processes that the program started may have outlived it.
-pub fn end_all() -> Result<()> {
-    const ALL: Pid = Pid::from_raw(-1);
-    match kill(ALL, Signal::SIGKILL) {
-        Ok(()) | Err(Errno::ESRCH) => {}
-        Err(errno) => return Err(errno).context("ending all processes"),
-    }
-    loop {
-        // nix's waitpid knows no real-time signals.
-        // SAFETY: waitpid(2) may be told to write no status.
-        match Errno::result(unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) }) {
-            Err(Errno::ECHILD) => return Ok(()),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno).context("waiting for a child"),
-        }
-    }
-}
-
 fn command(job: &JobFrame) -> Result<Command> {
-    let Some((program, arguments)) = job.argv.split_first() else {
-        bail!("the job names no program");
-    };
-    let mut command = Command::new(OsStr::from_bytes(program));
-    command
-        .args(arguments.iter().map(|bytes| OsStr::from_bytes(bytes)))
-        .env_clear()
-        .stdin(Stdio::null());
-    for variable in &job.env {
-        let Some(equals) = variable.iter().position(|&byte| byte == b'=') else {
-            bail!("a variable of the environment has no value");
-        };
-        let (name, value) = (&variable[..equals], &variable[equals + 1..]);
-        command.env(OsStr::from_bytes(name), OsStr::from_bytes(value));
-    }
+    let mut command = command_of(&job.argv, &job.env)?;
     let workdir = CString::new(job.workdir.clone()).context("naming the working directory")?;
     // SAFETY: the closure runs between fork and exec in a single-threaded process
     // and makes only system calls.
@@ -121,21 +89,13 @@ fn become_the_program(
     terminal: Option<Terminal>,
 ) -> impl FnMut() -> std::io::Result<()> {
     move || {
-        fs::write(format!("{CGROUP}/cgroup.procs"), "0")?;
-        fs::write("/proc/self/oom_score_adj", "1000")?;
-        SigSet::empty().thread_set_mask()?;
-        setsid()?;
+        enter(JOB_CGROUP)?;
         if let Some(terminal) = terminal {
             pty::take_control(terminal)?;
         }
         let owner = if root { 0 } else { USER };
         host_services(prctl::PROGRAM, owner, 0)?;
-        if !root {
-            setgroups(&[])?;
-            setgid(Gid::from_raw(USER))?;
-            setuid(Uid::from_raw(USER))?;
-            nix::sys::prctl::set_no_new_privs()?;
-        }
+        become_user(owner, owner)?;
         // This comes last: it is the program's first look at a path, and so makes its files.
         chdir(workdir.as_c_str())?;
         Ok(())
@@ -148,12 +108,4 @@ pub fn host_services(option: i32, number: u32, stream: u8) -> nix::Result<()> {
     // SAFETY: these options take numbers only.
     let result = unsafe { libc::prctl(option, number, stream, 0, 0) };
     Errno::result(result).map(drop)
-}
-
-/// Makes a pipe that the program may also open by name (`/dev/stdout`). The read end comes first.
-fn pipe() -> Result<(OwnedFd, OwnedFd)> {
-    let (reader, writer) = pipe2(OFlag::O_CLOEXEC).context("making a pipe")?;
-    let (user, group) = (Uid::from_raw(USER), Gid::from_raw(USER));
-    fchown(&reader, Some(user), Some(group)).context("giving a pipe to the program")?;
-    Ok((reader, writer))
 }

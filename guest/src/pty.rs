@@ -2,9 +2,8 @@
 //! shown. Each program has one before it is known whether it will use it, since an interpreter may be
 //! saved before it has a program.
 
-use crate::machine::USER;
-use anyhow::{Context, Result, ensure};
-use guest::{Terminal, WindowSize, stream};
+use anyhow::{Context, Result};
+use guest::{Terminal, USER, WindowSize, stream};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
@@ -26,18 +25,7 @@ pub struct Pty {
 impl Pty {
     /// Opens a terminal that is shown on this stream, for a program of the ordinary user or root.
     pub fn open(shown: OwnedFd) -> Result<Self> {
-        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-        let master = posix_openpt(flags | OFlag::O_NONBLOCK).context("making a terminal")?;
-        grantpt(&master).context("making a terminal")?;
-        unlockpt(&master).context("making a terminal")?;
-        let name = ptsname_r(&master).context("naming a terminal")?;
-        ensure!(name == Terminal::PATH, "the terminal is {name}");
-        let slave = open(name.as_str(), flags, Mode::empty()).context("opening a terminal")?;
-        let (user, group) = (Uid::from_raw(USER), Gid::from_raw(USER));
-        fchown(&slave, Some(user), Some(group)).context("giving a terminal to the program")?;
-        let mut modes = tcgetattr(&slave).context("reading a terminal's modes")?;
-        modes.input_flags |= InputFlags::IUTF8;
-        tcsetattr(&slave, SetArg::TCSANOW, &modes).context("setting a terminal's modes")?;
+        let (master, slave) = open_pair(USER)?;
         Ok(Self {
             master,
             slave,
@@ -51,17 +39,7 @@ impl Pty {
     }
 
     pub fn resize(&self, size: WindowSize) -> Result<()> {
-        let size = libc::winsize {
-            ws_row: size.rows,
-            ws_col: size.columns,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        // SAFETY: TIOCSWINSZ reads one winsize, which outlives the call.
-        let result = unsafe { libc::ioctl(self.master.as_raw_fd(), libc::TIOCSWINSZ, &size) };
-        Errno::result(result)
-            .map(drop)
-            .context("resizing a terminal")
+        resize(&self.master, size)
     }
 
     /// Prepares the terminal for a program that uses it.
@@ -79,6 +57,11 @@ impl Pty {
     /// Types some of these bytes; returns how many.
     pub fn type_in(&self, bytes: &[u8]) -> nix::Result<usize> {
         write(&self.master, bytes)
+    }
+
+    /// Passes on what a process wrote that is no program's.
+    pub fn show_other(&mut self, bytes: &[u8]) -> Result<()> {
+        self.shown.write_all(bytes).context("showing output")
     }
 
     /// Passes on what was written to the terminal, but not without end.
@@ -101,6 +84,36 @@ impl Pty {
         }
         Ok(())
     }
+}
+
+/// Opens a terminal for a process of this user; its own end comes second.
+pub fn open_pair(user: u32) -> Result<(PtyMaster, OwnedFd)> {
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let master = posix_openpt(flags | OFlag::O_NONBLOCK).context("making a terminal")?;
+    grantpt(&master).context("making a terminal")?;
+    unlockpt(&master).context("making a terminal")?;
+    let name = ptsname_r(&master).context("naming a terminal")?;
+    let slave = open(name.as_str(), flags, Mode::empty()).context("opening a terminal")?;
+    let (user, group) = (Uid::from_raw(user), Gid::from_raw(user));
+    fchown(&slave, Some(user), Some(group)).context("giving a terminal to a user")?;
+    let mut modes = tcgetattr(&slave).context("reading a terminal's modes")?;
+    modes.input_flags |= InputFlags::IUTF8;
+    tcsetattr(&slave, SetArg::TCSANOW, &modes).context("setting a terminal's modes")?;
+    Ok((master, slave))
+}
+
+pub fn resize(terminal: &impl AsRawFd, size: WindowSize) -> Result<()> {
+    let size = libc::winsize {
+        ws_row: size.rows,
+        ws_col: size.columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: TIOCSWINSZ reads one winsize, which outlives the call.
+    let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &size) };
+    Errno::result(result)
+        .map(drop)
+        .context("resizing a terminal")
 }
 
 /// Makes the terminal that of the calling process, which leads a session and has it as a standard

@@ -7,7 +7,7 @@
 //! there) write them.
 
 use crate::bytes::{Malformed, put_bytes};
-pub use crate::hypercall::report::{DISPLAY, EXCEPTION, RESULT};
+pub use crate::hypercall::report::{CELL, DISPLAY, EXCEPTION, LOST, RESULT};
 
 /// The most fields of a record.
 const MAX_FIELDS: usize = 64;

@@ -25,6 +25,14 @@ const EVENTS_MAX: usize = 1000;
 /// The factor by which JSON may grow when it is parsed.
 const JSON_FACTOR: usize = 8;
 
+/// Figures that are open when the program ends, whose displays are not told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostFigures {
+    pub open: u32,
+    /// Those of them that were never drawn, so that they are in no file either.
+    pub undrawn: u32,
+}
+
 /// The checked reports of a guest.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct GuestReport {
@@ -35,6 +43,7 @@ pub struct GuestReport {
     /// The displays, in their order.
     pub displays: Vec<Bundle>,
     pub events: Vec<Event>,
+    pub lost_figures: LostFigures,
     /// Whether there was more than is kept, or something that could not be understood.
     pub omitted: bool,
 }
@@ -47,24 +56,48 @@ pub struct GuestReportBuilder {
     room: usize,
     /// Whether an execution that comes as the next event is that of the program itself.
     begins: bool,
+    /// Whether a record of the run is wanted. Without one, the interpreter tells what it has a word for in
+    /// passing: the module that the program lacked, and lost figures.
+    is_recorded: bool,
+    /// The exit status of a session's cell that has ended.
+    cell: Option<u8>,
+    /// Whether one has begun since that was asked.
+    has_begun: bool,
     report: GuestReport,
 }
 
 impl GuestReportBuilder {
-    /// Makes a builder if a record of the run is wanted. `begins` says that an interpreter whose
+    /// Makes a builder for the run of this job. `begins` says that an interpreter whose
     /// events are reported executes the program; that execution is then left out of the report.
-    pub fn of(job: &Job, sinks: &[Sink; 2], begins: bool) -> Option<Self> {
-        job.record.then(|| Self::new(sinks[0].limit(), begins))
+    pub fn of(job: &Job, sinks: &[Sink; 2], begins: bool) -> Self {
+        Self {
+            is_recorded: job.record,
+            ..Self::new(sinks[0].limit(), begins)
+        }
     }
 
-    fn new(limit: u64, begins: bool) -> Self {
+    /// Makes a builder of reports whose result and displays are within this limit.
+    pub fn new(limit: u64, begins: bool) -> Self {
         Self {
+            is_recorded: true,
             reports: Records::default(),
             events: Records::default(),
             room: limit.min(BUNDLES_MAX) as usize,
             begins,
+            cell: None,
+            has_begun: false,
             report: GuestReport::default(),
         }
+    }
+
+    /// Takes the status of a cell that has ended, if one has.
+    pub fn take_cell(&mut self) -> Option<u8> {
+        self.cell.take()
+    }
+
+    /// Returns whether a cell has begun since this was asked.
+    pub fn take_begun(&mut self) -> bool {
+        std::mem::take(&mut self.has_begun)
     }
 
     pub fn finish(self) -> GuestReport {
@@ -87,6 +120,9 @@ impl GuestReportBuilder {
 
     /// Adds bytes of the guest kernel's events.
     pub fn add_events(&mut self, mut bytes: &[u8]) {
+        if !self.is_recorded {
+            return;
+        }
         while let Some(record) = self.events.next(&mut bytes, |_| EVENT_MAX) {
             let event = record.ok().and_then(event_of);
             let begins = std::mem::take(&mut self.begins);
@@ -103,7 +139,11 @@ impl GuestReportBuilder {
     fn take_report(&mut self, record: Record) -> Option<()> {
         match record.kind {
             report::EXCEPTION => self.report.exception = Some(exception(record)?),
+            report::LOST => self.report.lost_figures = lost_figures(record)?,
+            _ if !self.is_recorded => return None,
             report::RESULT => self.report.result = Some(self.bundle(record)?),
+            report::CELL if record.fields.is_empty() => self.has_begun = true,
+            report::CELL => self.cell = Some(status(record)?),
             report::DISPLAY if self.report.displays.len() < DISPLAYS_MAX => {
                 let bundle = self.bundle(record)?;
                 self.report.displays.push(bundle);
@@ -187,6 +227,20 @@ fn exception(record: Record) -> Option<Exception> {
         message: text(&message.bytes),
         traceback: text(&traceback.bytes),
     })
+}
+
+fn lost_figures(record: Record) -> Option<LostFigures> {
+    let number = |field: Field| Some(u32::from_le_bytes(field.bytes.try_into().ok()?));
+    let [open, undrawn] = <[_; 2]>::try_from(record.fields).ok()?;
+    let (open, undrawn) = (number(open)?, number(undrawn)?);
+    (undrawn <= open).then_some(LostFigures { open, undrawn })
+}
+
+fn status(record: Record) -> Option<u8> {
+    let [status] = <[_; 1]>::try_from(record.fields).ok()?;
+    let status = u32::from_le_bytes(status.bytes.try_into().ok()?);
+    // As exit(3) has it.
+    Some(status as u8)
 }
 
 fn event_of(record: Record) -> Option<Event> {

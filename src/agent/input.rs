@@ -2,6 +2,8 @@
 
 use guest::{FLUSH_SIGNAL, Frame, MAX_PAYLOAD, STDIN_WINDOW, Signal, Terminal, WindowSize, stream};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::collections::VecDeque;
+use std::mem::replace;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -22,9 +24,29 @@ pub struct Shared {
 
 #[derive(Default)]
 struct Stdin {
+    /// What the agent is still to be told.
     waiting: Vec<Frame>,
-    /// The number of bytes that were given to us and that the agent has not taken yet.
-    outstanding: usize,
+    /// The pieces that the agent can take, and the number of their bytes.
+    pieces: VecDeque<Vec<u8>>,
+    size: usize,
+    /// Whether the agent knows that there are pieces, or will hear of it.
+    is_told: bool,
+    /// The number of bytes that were typed and that the agent has not passed on yet.
+    typed: usize,
+}
+
+impl Stdin {
+    /// Queues bytes in as few pieces as they fit in.
+    fn push(&mut self, mut bytes: Vec<u8>) {
+        self.size += bytes.len();
+        match self.pieces.back_mut() {
+            Some(last) if last.len() + bytes.len() <= MAX_PAYLOAD => last.append(&mut bytes),
+            _ => {
+                bytes.shrink_to_fit();
+                self.pieces.push_back(bytes);
+            }
+        }
+    }
 }
 
 impl Shared {
@@ -139,22 +161,52 @@ impl Shared {
         if !self.stdin_wanted.load(Ordering::Acquire) {
             return 0;
         }
-        (STDIN_WINDOW - self.stdin().outstanding).min(MAX_PAYLOAD)
+        let stdin = self.stdin();
+        (STDIN_WINDOW - stdin.size - stdin.typed).min(MAX_PAYLOAD)
     }
 
-    /// Queues at most [`Self::stdin_room`] bytes for the guest; an empty slice means the end. The
-    /// main thread calls this.
-    pub fn give_stdin(&self, bytes: &[u8]) {
-        let frame = match bytes {
-            // A terminal has no end: it hangs up.
-            [] if self.is_typed() => return,
-            [] => Frame::StdinEnd,
-            bytes if self.is_typed() => Frame::Typed(bytes.to_vec()),
-            bytes => Frame::Stdin(bytes.to_vec()),
-        };
+    /// Queues at most [`Self::stdin_room`] bytes for the guest; no bytes mean the end. Returns whether the
+    /// agent is to be told something. The main thread calls this.
+    pub fn give_stdin(&self, bytes: Vec<u8>) -> bool {
         let mut stdin = self.stdin();
-        stdin.outstanding += bytes.len();
+        let frame = match &*bytes {
+            // A terminal has no end: it hangs up.
+            [] if self.is_typed() => return false,
+            [] => Frame::StdinEnd,
+            _ if self.is_typed() => {
+                stdin.typed += bytes.len();
+                Frame::Typed(bytes)
+            }
+            _ => {
+                stdin.push(bytes);
+                if replace(&mut stdin.is_told, true) {
+                    return false;
+                }
+                Frame::Stdin
+            }
+        };
         stdin.waiting.push(frame);
+        true
+    }
+
+    /// Takes queued standard input, at most `room` bytes. Once there is none, the agent is told of the next.
+    /// The vCPU thread calls this.
+    pub fn take_stdin(&self, room: usize) -> Vec<u8> {
+        // The main thread waits while all of the window is full, and then reads half of it at once.
+        const HALF: usize = STDIN_WINDOW / 2;
+        let mut stdin = self.stdin();
+        let before = stdin.size;
+        let mut piece = stdin.pieces.pop_front().unwrap_or_default();
+        if piece.len() > room {
+            let rest = piece.split_off(room);
+            stdin.pieces.push_front(rest);
+        }
+        stdin.size -= piece.len();
+        stdin.is_told = !piece.is_empty();
+        if before > HALF && stdin.size <= HALF {
+            self.tell();
+        }
+        piece
     }
 
     /// Queues a signal for the program. The main thread calls this.
@@ -162,16 +214,26 @@ impl Shared {
         self.stdin().waiting.push(Frame::Signal(signal));
     }
 
+    /// Queues a frame for the guest. The main thread calls this.
+    pub fn give(&self, frame: Frame) {
+        self.stdin().waiting.push(frame);
+    }
+
     /// Takes the queued input and signals. The vCPU thread calls this.
     pub fn take_input(&self) -> Vec<Frame> {
         std::mem::take(&mut self.stdin().waiting)
     }
 
-    /// Notes that the agent took this many bytes. Returns `None` if it was not given that many. The
-    /// vCPU thread calls this.
-    pub fn stdin_taken(&self, count: usize) -> Option<()> {
+    /// Returns whether input or signals wait for the guest. The vCPU thread calls this.
+    pub fn has_input(&self) -> bool {
+        !self.stdin().waiting.is_empty()
+    }
+
+    /// Notes that the agent passed on this many typed bytes. Returns `None` if it was not given that many.
+    /// The vCPU thread calls this.
+    pub fn typed_taken(&self, count: usize) -> Option<()> {
         let mut stdin = self.stdin();
-        stdin.outstanding = stdin.outstanding.checked_sub(count)?;
+        stdin.typed = stdin.typed.checked_sub(count)?;
         drop(stdin);
         self.tell();
         Some(())
@@ -180,5 +242,51 @@ impl Shared {
     fn stdin(&self) -> MutexGuard<'_, Stdin> {
         // Each change is complete before the lock is released, so a poisoned lock is harmless.
         self.stdin.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns whether there are frames, each of which says that there is standard input.
+    fn is_told(shared: &Shared) -> bool {
+        let frames = shared.take_input();
+        assert!(
+            frames.iter().all(|frame| *frame == Frame::Stdin),
+            "{frames:?}"
+        );
+        !frames.is_empty()
+    }
+
+    #[test]
+    fn the_agent_is_told_of_input_once_until_it_has_found_none() {
+        let shared = Shared::new().unwrap();
+        assert!(shared.give_stdin(b"one".to_vec()) && is_told(&shared));
+        assert!(!shared.give_stdin(b"two".to_vec()) && !is_told(&shared));
+        assert_eq!(shared.take_stdin(5), b"onetw");
+        assert!(!shared.give_stdin(vec![3; MAX_PAYLOAD]) && !is_told(&shared));
+        assert_eq!(shared.take_stdin(100), b"o");
+        assert_eq!(shared.take_stdin(MAX_PAYLOAD), [3; MAX_PAYLOAD]);
+        assert_eq!(shared.take_stdin(100), b"");
+        assert!(shared.give_stdin(b"four".to_vec()) && is_told(&shared));
+        assert!(shared.give_stdin(Vec::new()));
+        assert_eq!(shared.take_input(), [Frame::StdinEnd]);
+        assert_eq!(shared.take_stdin(100), b"four");
+    }
+
+    #[test]
+    fn no_more_input_is_held_than_a_window() {
+        let shared = Shared::new().unwrap();
+        assert_eq!(shared.stdin_room(), 0, "nobody looks for input yet");
+        shared.want_stdin();
+        for held in (0..STDIN_WINDOW).step_by(MAX_PAYLOAD) {
+            assert_eq!(shared.stdin_room(), MAX_PAYLOAD, "{held}");
+            shared.give_stdin(vec![0; MAX_PAYLOAD]);
+        }
+        assert_eq!(shared.stdin_room(), 0);
+        shared.acknowledge();
+        assert_eq!(shared.take_stdin(10).len(), 10);
+        assert_eq!(shared.stdin_room(), 10);
     }
 }

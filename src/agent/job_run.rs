@@ -11,7 +11,7 @@ use crate::job::Job;
 use crate::outcome::{Crash, Outcome};
 use crate::terminal::Modes;
 use crate::vm::{HypercallHandler, JobLimits};
-use guest::{Exit, FileStream, Frame, JobFrame, stream};
+use guest::{File, FileStream, Frame, JobFrame, stream};
 use nix::errno::Errno;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub struct JobRun {
     sinks: [Sink; 2],
     /// The modes of the terminal that the output goes to, if it goes to one.
     modes: Option<Modes>,
-    /// The guest's reports, if a record of the run is wanted.
+    /// The guest's reports, unless it is only to be saved.
     report: Option<GuestReportBuilder>,
     outcome: Option<Outcome>,
     /// When the job was handed over, and when its output began.
@@ -64,26 +64,32 @@ impl JobRun {
         };
         let next = Box::new(next);
         let state = StartState::Agent { job: frame, next };
-        let report = GuestReportBuilder::of(&job, &sinks, false);
+        let report = Some(GuestReportBuilder::of(&job, &sinks, false));
         let (limits, files) = (limits(&job), FileStream::new(job.into_files()));
         Self::new(state, limits, files, sinks, report, shared)
     }
 
-    /// Makes a run for a guest that boots and then starts this interpreter, to be saved.
-    pub fn warming(job: JobFrame, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
+    /// Makes a run for a guest that boots and then starts this interpreter, to be saved, once these
+    /// layers are mounted.
+    pub fn warming(
+        job: JobFrame,
+        mounts: Vec<File>,
+        sinks: [Sink; 2],
+        shared: Arc<Shared>,
+    ) -> Self {
         let next = Box::new(StartState::Warming);
         let limits = JobLimits {
             withheld: 0,
             pids: job.pids_limit,
         };
         let state = StartState::Agent { job, next };
-        Self::new(state, limits, FileStream::default(), sinks, None, shared)
+        Self::new(state, limits, FileStream::new(mounts), sinks, None, shared)
     }
 
     /// Makes a run for a guest that was saved while its interpreter asked for a job.
     pub fn warm(job: Job, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
         let state = StartState::Handover(job.handover().into());
-        let report = GuestReportBuilder::of(&job, &sinks, !job.is_warm());
+        let report = Some(GuestReportBuilder::of(&job, &sinks, !job.is_warm()));
         let (limits, files) = (limits(&job), FileStream::new(job.into_files()));
         Self::new(state, limits, files, sinks, report, shared)
     }
@@ -185,12 +191,12 @@ impl JobRun {
             (frame, StartState::Agent { .. }) | (frame @ Frame::Ready, _) => {
                 return Err(out_of_turn(&frame));
             }
-            (Frame::StdinTaken(count), _) => self
+            (Frame::TypedTaken(count), _) => self
                 .shared
-                .stdin_taken(count as usize)
-                .ok_or_else(|| Violation("standard input taken that was never sent".into()))?,
+                .typed_taken(count as usize)
+                .ok_or_else(|| Violation("input taken that was never sent".into()))?,
             (Frame::Exit(exit), _) => {
-                self.ended(outcome(exit));
+                self.ended(exit.into());
                 if let Some(wish) = self.collection.as_mut().and_then(Collection::wish) {
                     connection.send(&wish);
                 }
@@ -249,20 +255,6 @@ fn out_of_turn(frame: &Frame) -> Violation {
     let name = format!("{frame:?}");
     let name: String = name.chars().take_while(|c| c.is_alphanumeric()).collect();
     Violation(format!("the agent sent {name} out of turn"))
-}
-
-fn outcome(exit: Exit) -> Outcome {
-    match exit {
-        Exit::Exited(status) => Outcome::Exited(status),
-        Exit::Signaled {
-            signal,
-            out_of_memory,
-        } => Outcome::Signaled {
-            signal,
-            out_of_memory,
-        },
-        Exit::NotStarted(errno) => Outcome::NotStarted(errno),
-    }
 }
 
 impl HypercallHandler for JobRun {
@@ -325,10 +317,12 @@ impl HypercallHandler for JobRun {
     }
 
     fn files(&mut self, room: usize) -> Vec<u8> {
-        let (StartState::Started | StartState::Handover(_)) = self.state else {
-            return Vec::new();
-        };
-        self.files.take(room)
+        match self.state {
+            StartState::Started | StartState::Warming | StartState::Handover(_) => {
+                self.files.take(room)
+            }
+            _ => Vec::new(),
+        }
     }
 
     fn no_files(&mut self, errno: u8) {
@@ -344,6 +338,10 @@ impl HypercallHandler for JobRun {
 
     fn wants_stdin(&mut self) {
         self.shared.want_stdin();
+    }
+
+    fn input(&mut self, room: usize) -> Vec<u8> {
+        self.shared.take_stdin(room)
     }
 
     fn has_begun(&self) -> bool {

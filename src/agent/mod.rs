@@ -4,6 +4,9 @@
 //! It runs on the vCPU thread, as the peer of the vsock device and the handler of hypercalls. The
 //! main thread reaches it through [`Shared`].
 
+mod cell_run;
+mod cells;
+mod channels;
 mod collection;
 mod connection;
 mod console;
@@ -12,10 +15,14 @@ mod input;
 mod job_run;
 mod output_event;
 mod output_sink;
+pub use cell_run::CellRun;
+pub use cells::{Cells, Happening, Saved, Told};
+pub use channels::Channels;
 pub use collection::Collection;
 pub use console::Console;
-pub use guest_report::GuestReport;
+pub use guest_report::{GuestReport, GuestReportBuilder};
 pub use input::Shared;
+pub use output_event::events;
 pub use output_sink::{Sink, Totals};
 
 use crate::devices::Violation;
@@ -25,7 +32,7 @@ use crate::outcome::Outcome;
 use crate::terminal::Modes;
 use crate::vm::{HypercallHandler, JobLimits};
 use connection::Connection;
-use guest::JobFrame;
+use guest::{File, JobFrame};
 use job_run::JobRun;
 use std::sync::Arc;
 use std::time::Instant;
@@ -52,9 +59,15 @@ impl Session {
         Self::new(JobRun::cold(job, sinks, shared))
     }
 
-    /// Makes a session with a guest that boots and then starts this interpreter, to be saved.
-    pub fn warming(job: JobFrame, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
-        Self::new(JobRun::warming(job, sinks, shared))
+    /// Makes a session with a guest that boots and then starts this interpreter, to be saved, once
+    /// these layers are mounted.
+    pub fn warming(
+        job: JobFrame,
+        mounts: Vec<File>,
+        sinks: [Sink; 2],
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self::new(JobRun::warming(job, mounts, sinks, shared))
     }
 
     /// Makes a session with a guest that was saved while its interpreter asked for a job.
@@ -169,6 +182,10 @@ impl HypercallHandler for Session {
 
     fn wants_stdin(&mut self) {
         self.job.wants_stdin();
+    }
+
+    fn input(&mut self, room: usize) -> Vec<u8> {
+        self.job.input(room)
     }
 
     fn has_begun(&self) -> bool {

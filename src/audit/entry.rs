@@ -3,10 +3,12 @@
 //! The last member of the object is its hash: the SHA-256 of all of the line that comes before
 //! `,"hash"`. A check needs no canonical form of the JSON.
 
+use crate::job::name;
 use crate::json::to_line;
+use crate::limits;
 use crate::policy::LimitExceeded;
 use crate::record::{
-    Bytes, Event as GuestEvent, Host, KvmMode, Limit, Memory, Path, Record, Status, Timings,
+    Bytes, Event as GuestEvent, Host, KvmMode, Limit, Memory, Path, Record, State, Status, Timings,
     Unusual,
 };
 use crate::text::hex;
@@ -14,7 +16,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Upper bound on the bytes of a line, with room for the code that it may hold, each byte escaped.
 pub const LINE_MAX: u64 = 8 << 20;
@@ -32,12 +34,20 @@ pub const GENESIS: &str = "00000000000000000000000000000000000000000000000000000
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// A run begins. The number of this entry is the number of the run.
+    /// A session begins. The number of this entry is that of a run.
+    Session(Session),
+    /// A run or a cell of a session begins. The number of this entry is the number of the run.
     Start(Start),
     /// A run ran into a limit.
     Limit { run: u64, limit: Limit },
     /// A run has ended.
     End(Box<End>),
+    /// A session has ended.
+    SessionEnd {
+        run: u64,
+        process: Usage,
+        why: String,
+    },
     /// A run was refused.
     Refusal(Refusal),
     /// Requests were turned away before anything was known of a run.
@@ -54,8 +64,28 @@ pub struct Refusal {
     pub retry_after_s: Option<u64>,
 }
 
+/// A session, as it was asked for.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Session {
+    /// Its name.
+    pub session: String,
+    /// The names of the variables that were set.
+    pub environment: Vec<String>,
+    /// The files that were put into the guest.
+    pub files: Files,
+    /// The limits of each cell.
+    pub limits: Limits,
+    pub root: bool,
+    /// The seconds for which it may be asked nothing, and be there.
+    pub idle_s: f64,
+    pub age_s: f64,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Start {
+    /// The name of the session that it is a cell of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
     pub code: Code,
     pub language: String,
     /// The number of arguments.
@@ -112,6 +142,9 @@ pub struct End {
     pub run: u64,
     pub process: Usage,
     pub status: Status,
+    /// What is left of the session that it is a cell of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<State>,
     pub exit_code: Option<u8>,
     pub signal: Option<u8>,
     /// The failure of the sandbox, not of the program.
@@ -149,6 +182,29 @@ impl Code {
     }
 }
 
+impl From<&limits::Limits> for Limits {
+    fn from(limits: &limits::Limits) -> Self {
+        Self {
+            memory: limits.memory,
+            timeout_s: limits.timeout.map(|timeout| timeout.as_secs_f64()),
+            output: limits.max_output,
+            pids: limits.pids,
+            stdin: (limits.input < u64::MAX).then_some(limits.input),
+        }
+    }
+}
+
+impl Usage {
+    /// Returns what was used of which there was no process, or none that was measured, for so long.
+    pub fn unknown(wall: Duration) -> Self {
+        Self {
+            wall_ms: wall.as_micros() as f64 / 1000.0,
+            cpu_ms: 0.0,
+            exit: 125,
+        }
+    }
+}
+
 impl From<&LimitExceeded> for Refusal {
     fn from(excess: &LimitExceeded) -> Self {
         Self {
@@ -167,6 +223,7 @@ impl End {
             run,
             process,
             status: record.status,
+            state: record.state,
             exit_code: record.exit_code,
             signal: record.signal,
             error: record.error.as_ref().map(|error| shortened(&error.message)),
@@ -201,6 +258,16 @@ impl End {
             events_omitted: record.events.len().saturating_sub(COUNT_MAX),
         }
     }
+}
+
+/// Returns the names of variables, which are `NAME=VALUE`.
+pub fn names<'a>(variables: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
+    /// Upper bound on the bytes of a name.
+    const LENGTH: usize = 100;
+    let names = variables.into_iter().take(COUNT_MAX).map(name);
+    names
+        .map(|name| String::from_utf8_lossy(&name[..name.len().min(LENGTH)]).into_owned())
+        .collect()
 }
 
 pub fn shortened(text: &str) -> String {
@@ -362,6 +429,7 @@ mod tests {
     fn the_longest_entry_is_under_the_limit() {
         // Each byte of this code is escaped to six.
         let start = Start {
+            session: None,
             code: Code::new(&vec![1; CODE_MAX], true),
             language: "python".into(),
             arguments: 0,

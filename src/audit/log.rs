@@ -81,6 +81,16 @@ impl Log {
         Ok(log)
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the size at which a new file is begun, and whether each entry is waited for until it is on
+    /// the disk.
+    pub fn how(&self) -> (u64, bool) {
+        (self.rotate, self.sync)
+    }
+
     /// Writes an entry; returns its number and hash. When this returns, the entry is there whatever
     /// becomes of this process.
     pub fn append(&self, client: &str, event: &Event) -> Result<Anchor> {

@@ -10,6 +10,6 @@ mod tail;
 mod tests;
 mod verify;
 
-pub use entry::{Code, Event, Files, Limits, Refusal, Start, Usage, shortened};
+pub use entry::{Code, Event, Files, Limits, Refusal, Session, Start, Usage, names, shortened};
 pub use log::{Log, open};
 pub use verify::{Sound, verify};

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 fn start(code: &str) -> Event {
     Event::Start(Start {
+        session: None,
         code: Code::new(code.as_bytes(), true),
         language: "python".into(),
         arguments: 0,

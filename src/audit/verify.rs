@@ -19,7 +19,7 @@ pub struct Sound {
     pub head: Anchor,
     /// How often killed writers left torn lines; the entry after such lines records them.
     pub torn: u64,
-    /// Runs without an end in the log: they go on, or were killed with the process that would have
+    /// Runs and sessions without an end in the log: they go on, or were killed with the process that would have
     /// written it.
     pub open: Vec<u64>,
 }
@@ -159,7 +159,7 @@ struct Chain {
     first_odd: Option<Found>,
 }
 
-/// The members of an entry that say which run began or ended.
+/// The members of an entry that say which run or session began or ended.
 #[derive(serde::Deserialize)]
 struct Story {
     event: String,
@@ -307,8 +307,8 @@ impl Chain {
             return Some("it does not say what happened".into());
         };
         match (event.as_str(), run, &self.head) {
-            ("start", _, Some(head)) => drop(self.open.insert(head.sequence)),
-            ("end", Some(run), _) => drop(self.open.remove(&run)),
+            ("start" | "session", _, Some(head)) => drop(self.open.insert(head.sequence)),
+            ("end" | "session_end", Some(run), _) => drop(self.open.remove(&run)),
             _ => {}
         }
         None

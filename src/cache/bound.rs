@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 
-/// The most bytes on disk that the cache keeps by itself.
-pub const BOUND: u64 = 2 << 30;
+/// The most bytes on disk that the cache keeps by itself: the packages of `@data` fit, with what was
+/// downloaded of them and a machine that has them.
+pub const BOUND: u64 = 4 << 30;
 
 /// A kind of things in the cache.
 pub trait Shelf {

@@ -10,10 +10,9 @@ pub use bound::{BOUND, Item, Removed, Shelf, prune};
 pub use trusted::{Opened, is_in_use, mark_used, open_trusted};
 
 use crate::error::{Error, Kind};
-use anyhow::{Context, Result};
+use crate::fs::make_private;
+use anyhow::Result;
 use nix::unistd::{AccessFlags, access};
-use std::fs::{self, DirBuilder, Permissions};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Returns `$XDG_CACHE_HOME/sandbox` or `~/.cache/sandbox`, which only this user may enter. It is
@@ -39,29 +38,7 @@ pub fn subdirectory(name: &str) -> Result<PathBuf> {
 }
 
 fn own(directory: PathBuf) -> Result<PathBuf> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&directory)
-        .map_err(|error| {
-            let shown = directory.display();
-            unusable(format!(
-                "the cache directory {shown} cannot be made: {error}"
-            ))
-        })?;
-    let metadata = directory
-        .symlink_metadata()
-        .with_context(|| format!("looking at the cache {}", directory.display()))?;
-    if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
-        let shown = directory.display();
-        return Err(unusable(format!(
-            "the cache {shown} is not a directory of yours"
-        )));
-    }
-    if metadata.mode() & 0o077 != 0 {
-        fs::set_permissions(&directory, Permissions::from_mode(0o700))
-            .context("making the cache private")?;
-    }
+    make_private(&directory).map_err(|why| unusable(format!("the cache directory {why}")))?;
     Ok(directory)
 }
 
@@ -86,23 +63,4 @@ pub fn why_unusable(error: &anyhow::Error) -> Option<&Error> {
     error
         .downcast_ref::<Error>()
         .filter(|error| error.kind == Kind::Cache)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::symlink;
-
-    #[test]
-    fn a_directory_becomes_private_and_a_link_to_one_is_refused() {
-        let base = tempfile::tempdir().unwrap();
-        let directory = base.path().join("a/b");
-        fs::create_dir_all(&directory).unwrap();
-        fs::set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
-        own(directory.clone()).unwrap();
-        assert_eq!(directory.metadata().unwrap().mode() & 0o777, 0o700);
-        let link = base.path().join("link");
-        symlink(&directory, &link).unwrap();
-        assert!(own(link).is_err());
-    }
 }

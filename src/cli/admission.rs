@@ -1,19 +1,18 @@
 //! Admission of a run by the policy, and its entry in the log, before anything is done for its program.
 
-use crate::audit::{Event, Limits, Log, Start, Usage, open};
-use crate::cli::options::RunArgs;
+use crate::audit::{Event, Files, Log, Start, Usage, names, open};
 use crate::error::{Error, Kind};
-use crate::job::name;
 use crate::policy::{Ceiling, LimitExceeded, Policy};
 use crate::record::{Anchor, Record};
 use crate::run::{Inspection, Request};
-use anyhow::Result;
+use crate::session::protocol::KeptLog;
+use anyhow::{Context, Result};
 use std::env;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The client's name in the log for `sandbox run`.
-const CLIENT: &str = "cli";
+/// The client's name in the log for `sandbox run` and `sandbox session`.
+pub const CLIENT: &str = "cli";
 
 /// The policy of a run, and the log that it is written to.
 pub struct Admission {
@@ -27,14 +26,14 @@ pub struct Admission {
 
 impl Admission {
     /// Reads the policy and opens the log, as the options and the policy say.
-    pub fn prepare(args: &RunArgs) -> Result<Self> {
-        keep_to_environment("--policy", "SANDBOX_POLICY", args.policy.as_deref())?;
-        keep_to_environment("--audit", "SANDBOX_AUDIT", args.audit.as_deref())?;
-        let policy = match &args.policy {
+    pub fn prepare(policy: Option<&Path>, audit: Option<&Path>) -> Result<Self> {
+        keep_to_environment("--policy", "SANDBOX_POLICY", policy)?;
+        keep_to_environment("--audit", "SANDBOX_AUDIT", audit)?;
+        let policy = match policy {
             Some(path) => Policy::read(path)?,
             None => Policy::default(),
         };
-        let audit = open(policy.audit.as_ref(), args.audit.as_deref())?;
+        let audit = open(policy.audit.as_ref(), audit)?;
         let (log, keep_code) = audit.unzip();
         Ok(Self {
             ceiling: policy.run,
@@ -47,6 +46,21 @@ impl Admission {
     /// Returns whether runs are written down.
     pub fn is_audited(&self) -> bool {
         self.log.is_some()
+    }
+
+    /// Returns the log that is to be kept of a session, into which these files go.
+    pub fn log_of_session(&self, files: Files) -> Result<Option<KeptLog>> {
+        let kept = |log: &Log| -> Result<KeptLog> {
+            let (rotate, sync) = log.how();
+            Ok(KeptLog {
+                path: std::path::absolute(log.path()).context("finding the log")?,
+                rotate,
+                sync,
+                code: self.keep_code,
+                files,
+            })
+        };
+        self.log.as_ref().map(kept).transpose()
     }
 
     /// Returns whether a run must be looked at before it begins.
@@ -86,12 +100,13 @@ impl Admission {
             return Ok(());
         };
         let start = Start {
+            session: None,
             code,
             language,
             arguments: request.arguments.len(),
-            environment: names(&request.env),
+            environment: names(request.env.iter().map(Vec::as_slice)),
             files,
-            limits: limits(&request.limits),
+            limits: (&request.limits).into(),
             root: request.root,
         };
         self.number = Some(log.append(CLIENT, &Event::Start(start))?.sequence);
@@ -117,25 +132,5 @@ pub fn keep_to_environment(option: &str, name: &str, given: Option<&Path>) -> Re
             format!("leave out {option}"),
         )),
         _ => Ok(()),
-    }
-}
-
-fn names(variables: &[Vec<u8>]) -> Vec<String> {
-    /// Upper bounds on the number of names in the log, and on the bytes of each.
-    const COUNT: usize = 100;
-    const LENGTH: usize = 100;
-    let names = variables.iter().take(COUNT).map(|variable| name(variable));
-    names
-        .map(|name| String::from_utf8_lossy(&name[..name.len().min(LENGTH)]).into_owned())
-        .collect()
-}
-
-fn limits(limits: &crate::limits::Limits) -> Limits {
-    Limits {
-        memory: limits.memory,
-        timeout_s: limits.timeout.map(|timeout| timeout.as_secs_f64()),
-        output: limits.max_output,
-        pids: limits.pids,
-        stdin: (limits.input < u64::MAX).then_some(limits.input),
     }
 }

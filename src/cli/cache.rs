@@ -4,8 +4,7 @@ use crate::cache::{BOUND, Item, Shelf, prune};
 use crate::cli::exit_code::EXIT_OURS;
 use crate::cli::messages::say;
 use crate::clock::since_1970;
-use crate::image::Images;
-use crate::template::Store;
+use crate::template::bound::with_shelves;
 use crate::units::{parse_size, rough};
 use anyhow::Result;
 use clap::Subcommand;
@@ -24,20 +23,32 @@ pub enum Verb {
         /// Keep so much, of what was used last
         #[arg(long, value_name = "SIZE", default_value = "0", hide_default_value = true, value_parser = parse_size)]
         max_size: u64,
+        /// Remove checkpoints of sessions as well, which nobody can make again
+        #[arg(long)]
+        checkpoints: bool,
     },
 }
 
 pub fn cache_verb(verb: Verb) -> Result<u8> {
-    let (templates, images) = (Store::open()?, Images::open()?);
-    let shelves: [&dyn Shelf; 2] = [&templates, &images];
+    let removes_all = matches!(
+        verb,
+        Verb::Prune {
+            checkpoints: true,
+            ..
+        }
+    );
+    with_shelves(!removes_all, |shelves| do_verb(verb, shelves))
+}
+
+fn do_verb(verb: Verb, shelves: &[&dyn Shelf]) -> Result<u8> {
     match verb {
         Verb::List { verify } => {
-            let listed = list(&shelves, verify)?;
+            let listed = list(shelves, verify)?;
             let line = format!("{} MiB of at most {} MiB", listed.size >> 20, BOUND >> 20);
             print(&line)?;
             Ok(listed.exit_code())
         }
-        Verb::Prune { max_size } => remove(&shelves, max_size),
+        Verb::Prune { max_size, .. } => remove(shelves, max_size),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::error::Kind;
 use crate::outcome::Outcome;
+use crate::record::{Record, Status};
 use crate::run::Report;
 
 pub const EXIT_TIMEOUT: u8 = 124;
@@ -40,6 +41,17 @@ pub fn of_outcome(outcome: &Outcome) -> u8 {
     }
 }
 
+/// Returns the exit code for how a cell ended, as its record tells.
+pub fn of_record(record: &Record) -> u8 {
+    match (record.status, record.signal) {
+        (Status::Exited, _) => record.exit_code.unwrap_or(EXIT_OURS),
+        (_, Some(signal)) => EXIT_SIGNALED + signal,
+        (Status::Timeout, _) => EXIT_TIMEOUT,
+        (Status::Cancelled, _) => EXIT_SIGNALED + libc::SIGINT as u8,
+        _ => EXIT_OURS,
+    }
+}
+
 /// Returns the exit code for a failure of this kind.
 pub fn of_kind(kind: Kind) -> u8 {
     match kind {
@@ -50,6 +62,7 @@ pub fn of_kind(kind: Kind) -> u8 {
         | Kind::Cache
         | Kind::Policy
         | Kind::AuditLog
+        | Kind::Packages
         | Kind::Host
         | Kind::Limit
         | Kind::Guest

@@ -17,7 +17,7 @@ const FOREIGN: &[(&[&str], &str)] = &[
         "leave it out: there is no network in the guest",
     ),
     (
-        &["--no-network", "--no-net", "--offline", "--isolated"],
+        &["--no-network", "--no-net", "--isolated"],
         "leave it out: there never is a network in the guest",
     ),
     (
@@ -147,15 +147,13 @@ const FOREIGN: &[(&[&str], &str)] = &[
             "--pip",
             "--packages",
             "--package",
-            "--requirements",
             "--requirement",
             "-r",
-            "--with",
             "--install",
-            "--python",
         ],
-        "the guest has Python's standard library alone: put in what else the program needs with --put",
+        "the options are --with PACKAGE and --requirements FILE",
     ),
+    (&["--python"], "leave it out: the guest has one Python"),
     (
         &["--arg", "--args"],
         "the program's arguments come after the script: sandbox run SCRIPT ARGS",

@@ -6,7 +6,9 @@ use crate::confine::Layer;
 use crate::error::{Error, Remedy};
 use crate::files::Fetched;
 use crate::outcome::Outcome;
+use crate::record::Bytes;
 use crate::run::Report;
+use crate::run::advice::of_exception;
 use crate::run::record_of::explained;
 use crate::template::builder::Interrupted;
 use std::io::{Write, stderr};
@@ -14,18 +16,15 @@ use std::time::Duration;
 
 /// Tells the user what they must know beyond the program's own output.
 pub fn tell(report: &Report) {
-    let limits = &report.limits;
-    for (name, totals) in ["standard output", "standard error"]
-        .iter()
-        .zip(report.output)
-    {
-        if totals.total > limits.max_output {
-            say(&format!(
-                "{name} was cut at {} of {} bytes\nallow more with --max-output, as far as a policy lets you",
-                totals.delivered, totals.total
-            ));
-        }
-    }
+    tell_cut(&report.output.map(|totals| Bytes {
+        captured: totals.delivered,
+        total: totals.total,
+        // A reader who is gone misses the rest of what is within the limit.
+        omitted: match totals.total > report.limits.max_output {
+            true => totals.total - totals.delivered,
+            false => 0,
+        },
+    }));
     if let Some(explanation) = report.explanation() {
         tell_error(&explanation);
     }
@@ -34,10 +33,60 @@ pub fn tell(report: &Report) {
             say(&format!("the guest's console: {line}"));
         }
     }
+    tell_of_module(report);
     tell_of_files(&report.fetched);
 }
 
-fn tell_of_files(fetched: &Fetched) {
+/// Says which package has the module for want of which the program ended, if that is known.
+fn tell_of_module(report: &Report) {
+    /// The status of an interpreter that ended by an exception.
+    const EXCEPTION: u8 = 1;
+    let exception = report.told.exception.as_ref();
+    let remedy = exception.and_then(of_exception);
+    if let Outcome::Exited(EXCEPTION) = report.outcome
+        && let Some(
+            remedy @ Remedy::BringModule {
+                distribution: Some(_),
+                ..
+            },
+        ) = remedy
+    {
+        say(&words(&remedy));
+    }
+}
+
+/// Says to somebody at a terminal that there are figures which they will not see.
+pub fn tell_of_figures(report: &Report) {
+    let figures = report.told.lost_figures;
+    let lost = match report.fetched.files.count {
+        0 => figures.open,
+        // What was drawn may be among the files.
+        _ => figures.undrawn,
+    };
+    if lost > 0 {
+        let what = match lost {
+            1 => "1 figure is".into(),
+            count => format!("{count} figures are"),
+        };
+        say(&format!(
+            "{what} lost: keep it with --show-dir DIR, or save it in the program and take the file: --get plot.png"
+        ));
+    }
+}
+
+/// Tells of what was cut of standard output and standard error.
+pub fn tell_cut(streams: &[Bytes; 2]) {
+    for (name, bytes) in ["standard output", "standard error"].iter().zip(streams) {
+        if bytes.omitted > 0 {
+            say(&format!(
+                "{name} was cut at {} of {} bytes\nallow more with --max-output, as far as a policy lets you",
+                bytes.captured, bytes.total
+            ));
+        }
+    }
+}
+
+pub fn tell_of_files(fetched: &Fetched) {
     /// How many names are listed of each kind.
     const READ: usize = 5;
     for (what, names) in [

@@ -4,21 +4,38 @@ mod admission;
 mod audit;
 mod cache;
 pub mod exit_code;
+mod figures;
 mod foreign_options;
+mod image;
 mod man;
 mod mcp;
 mod messages;
 mod options;
+mod package_options;
+mod packages;
 mod progress;
 mod record_writer;
 mod remedies;
 mod request;
 mod run;
+mod run_from;
+mod script_image;
+mod session;
+mod session_cell;
+mod session_files;
+mod session_fork;
+mod session_input;
+mod session_keeper;
+mod session_list;
+mod session_run;
+mod session_shell;
+mod session_start;
 mod supervisor;
 mod template;
 mod usage;
 mod usage_record;
 mod values;
+mod wish;
 
 use crate::confine::adapt;
 use crate::doctor;
@@ -48,6 +65,7 @@ Examples:
   sandbox run hello.py                          a script
   sandbox run -c 'print(1 + 1)'                 code
   sandbox run --put data.csv --get out.png plot.py
+  sandbox run --with pytest -- pytest tests/    a command
   sandbox run --memory 1G --timeout 5m train.py --epochs 3
   sandbox run --json -c 'print(1)' | jq .stdout";
 
@@ -90,7 +108,8 @@ enum Verb {
     #[command(
         override_usage = "sandbox run [OPTIONS] SCRIPT [--] [ARGS]...\n       \
         sandbox run [OPTIONS] -c CODE [--] [ARGS]...\n       \
-        sandbox run [OPTIONS] - [--] [ARGS]...",
+        sandbox run [OPTIONS] - [--] [ARGS]...\n       \
+        sandbox run [OPTIONS] -- COMMAND [ARGS]...",
         after_help = AFTERWARDS
     )]
     Run(Box<options::RunArgs>),
@@ -100,6 +119,15 @@ enum Verb {
     /// What is kept for later runs: saved machines and the guest's programs
     #[command(subcommand)]
     Cache(cache::Verb),
+    /// What scripts need beyond Python's standard library
+    #[command(subcommand)]
+    Packages(packages::Verb),
+    /// Images beside the one that is built in, for example with another Python
+    #[command(subcommand)]
+    Image(image::Verb),
+    /// Machines that are kept, and asked again
+    #[command(subcommand)]
+    Session(session::Verb),
     /// Serve agents: a tool that runs code, over the Model Context Protocol
     Mcp(mcp::McpArgs),
     /// The log of runs
@@ -114,6 +142,23 @@ enum Verb {
     /// Run what is asked for over a socket, for another process of this program
     #[command(hide = true)]
     Worker {
+        /// The number of the socket's descriptor
+        #[arg(value_parser = clap::value_parser!(RawFd).range(3..))]
+        socket: RawFd,
+    },
+    /// Be a session, for another process of this program
+    #[command(name = crate::session::VERB, hide = true)]
+    ServeSession {
+        /// The number of the socket's descriptor
+        #[arg(value_parser = clap::value_parser!(RawFd).range(3..))]
+        socket: RawFd,
+        /// That of the file with the point that it goes on from
+        #[arg(value_parser = clap::value_parser!(RawFd).range(3..))]
+        point: Option<RawFd>,
+    },
+    /// Keep the log of a session, for another process of this program
+    #[command(name = crate::session::KEEPER_VERB, hide = true)]
+    KeepSession {
         /// The number of the socket's descriptor
         #[arg(value_parser = clap::value_parser!(RawFd).range(3..))]
         socket: RawFd,
@@ -151,6 +196,9 @@ pub fn main() -> u8 {
         Verb::Run(args) => run::run_verb(*args, &matches, kvm),
         Verb::Template(verb) => template::template_verb(verb, &kvm),
         Verb::Cache(verb) => cache::cache_verb(verb),
+        Verb::Packages(verb) => packages::packages_verb(verb, &kvm),
+        Verb::Image(verb) => image::image_verb(verb),
+        Verb::Session(verb) => session::session_verb(verb, &matches, kvm),
         Verb::Mcp(args) => mcp::mcp_verb(args, kvm),
         Verb::Audit(verb) => audit::audit_verb(verb),
         Verb::Doctor { json } => doctor::doctor(&kvm, json, &words).map(|well| match well {
@@ -158,6 +206,11 @@ pub fn main() -> u8 {
             false => EXIT_OURS,
         }),
         Verb::Worker { socket } => worker(socket),
+        Verb::ServeSession { socket, point } => inherited(socket).and_then(|socket| {
+            let point = point.map(inherited).transpose()?;
+            crate::session::serve(socket, point).map(|()| 0)
+        }),
+        Verb::KeepSession { socket } => inherited(socket).and_then(session_keeper::keep),
         Verb::Completions { shell } => man::completions(Cli::command(), shell),
         Verb::Man { command } => man::manual(Cli::command(), &command),
     };
@@ -166,17 +219,21 @@ pub fn main() -> u8 {
 
 /// Runs what is asked for over the socket with this number.
 fn worker(socket: RawFd) -> Result<u8> {
-    // SAFETY: nothing has been opened or closed since this process began, so it stays as it is until it
-    // is taken, below.
-    fcntl(unsafe { BorrowedFd::borrow_raw(socket) }, FcntlArg::F_GETFD)
-        .context("a worker is started by another process of this program, with a socket")?;
-    // SAFETY: whoever starts a worker leaves the socket open for it, and nothing else has it.
-    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-    serve(socket, |ended| match ended {
+    serve(inherited(socket)?, |ended| match ended {
         Ended::Report(report) => exit_code::of_report(report),
         Ended::Failed(error) => exit_code::of_kind(error.kind),
         Ended::Interrupted(signal) => EXIT_SIGNALED + signal,
     })
+}
+
+/// Takes the socket with this number.
+fn inherited(socket: RawFd) -> Result<OwnedFd> {
+    // SAFETY: nothing has been opened or closed since this process began, so it stays as it is until it
+    // is taken, below.
+    fcntl(unsafe { BorrowedFd::borrow_raw(socket) }, FcntlArg::F_GETFD)
+        .context("this is started by another process of this program, with a socket")?;
+    // SAFETY: whoever starts it leaves the socket open for it, and nothing else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(socket) })
 }
 
 /// Prints help, the version or an error in the arguments; returns the exit code. Only the last is a

@@ -1,5 +1,6 @@
 //! The options of `sandbox run`.
 
+use crate::cli::package_options::{PACKAGES, PackageArgs};
 use crate::cli::values::{Languages, parse_descriptor, parse_pids, parse_switch};
 use crate::files::{Get, Put};
 use crate::limits::ConfineLevel;
@@ -17,6 +18,41 @@ const LIMITS: &str = "Its limits";
 const FILES: &str = "Files in and out";
 const MACHINE: &str = "The machine";
 const TOLD: &str = "What is told";
+
+/// Options about what the machine of a checkpoint has already, or that are not for cells.
+const FIXED: [&str; 31] = [
+    "code_file",
+    "module",
+    "interactive",
+    "lang",
+    "image",
+    "python",
+    "memory",
+    "pids_limit",
+    "env",
+    "env_file",
+    "args_file",
+    "with",
+    "requirements",
+    "locked",
+    "no_packages",
+    "no_preload",
+    "put",
+    "exclude",
+    "exclude_from",
+    "no_siblings",
+    "get",
+    "show_dir",
+    "workdir",
+    "root",
+    "fresh",
+    "verify",
+    "json_events",
+    "json_status_fd",
+    "policy",
+    "audit",
+    "console",
+];
 
 #[derive(Args)]
 pub struct RunArgs {
@@ -38,9 +74,14 @@ pub struct RunArgs {
     /// The program's language, python or bash; else a script's name or #! line tells, and it is Python
     #[arg(short, long, value_name = "LANGUAGE", value_parser = Languages, hide_possible_values = true, help_heading = PROGRAM)]
     pub lang: Option<String>,
-    /// A description of the guest's languages to use instead of the one that is built in
-    #[arg(long, value_name = "FILE", help_heading = MACHINE)]
+    /// Another image than the one that is built in: one that was imported, by its name, or a file
+    /// that describes the guest's languages (NAME.toml, or a path with a / in it)
+    #[arg(long, value_name = "NAME|FILE", help_heading = MACHINE)]
     pub image: Option<PathBuf>,
+    /// The image that has this Python, for example 3.11 or '<3.13'; else a script's #! line or header may
+    /// name one
+    #[arg(long, env = "SANDBOX_PYTHON", value_name = "VERSION", conflicts_with = "image", help_heading = MACHINE)]
+    pub python: Option<String>,
     /// Guest memory, for example 512M or 1G
     #[arg(short, long, env = "SANDBOX_MEMORY", value_name = "SIZE", default_value = "256M", value_parser = parse_memory, allow_negative_numbers = true, help_heading = LIMITS)]
     pub memory: u64,
@@ -49,7 +90,7 @@ pub struct RunArgs {
     pub timeout: Timeout,
     /// How long the program may go on once a signal asks it to stop (2s, 500ms); the signal comes to the
     /// program first, and a second one ends it at once
-    #[arg(long, env = "SANDBOX_GRACE", value_name = "DURATION", default_value = "2s", value_parser = parse_grace, help_heading = LIMITS)]
+    #[arg(long, env = "SANDBOX_GRACE", value_name = "DURATION", default_value = "2s", value_parser = parse_grace, allow_negative_numbers = true, help_heading = LIMITS)]
     pub grace: Duration,
     /// Most bytes delivered of each output stream; the rest is dropped and counted [default: 1G,
     /// or 8M with --json]
@@ -68,6 +109,17 @@ pub struct RunArgs {
     /// The program's arguments, each ending with a NUL, where no other user can see them
     #[arg(long, value_name = "FILE", help_heading = PROGRAM)]
     pub args_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub packages: PackageArgs,
+    /// Take the packages that SCRIPT.lock names, and nothing else
+    #[arg(long, help_heading = PACKAGES)]
+    pub locked: bool,
+    /// Bring no packages, whatever the script's header names
+    #[arg(long, env = "SANDBOX_NO_PACKAGES", value_parser = parse_switch, conflicts_with_all = ["with", "requirements", "locked"], help_heading = PACKAGES)]
+    pub no_packages: bool,
+    /// Start from a machine that has imported no packages: the program imports them itself
+    #[arg(long, env = "SANDBOX_NO_PRELOAD", value_parser = parse_switch, help_heading = PACKAGES)]
+    pub no_preload: bool,
     /// Put a file, or a directory with all in it, into the guest: under its own name in the working
     /// directory, or as GUEST (in GUEST, if that ends with a /). Links in it stay links
     #[arg(long, value_name = "HOST[:GUEST]", value_parser = OsStringValueParser::new().try_map(|word| Put::parse(&word)), help_heading = FILES)]
@@ -85,7 +137,10 @@ pub struct RunArgs {
     /// directory, or as HOST (in HOST, if that is a directory). Links in it are left out
     #[arg(long, value_name = "GUEST[:HOST]", value_parser = OsStringValueParser::new().try_map(|word| Get::parse(&word)), help_heading = FILES)]
     pub get: Vec<Get>,
-    /// Let --get replace files that are there
+    /// Keep the figures of the program in this directory: figure-1.png and so on
+    #[arg(long, value_name = "DIR", help_heading = FILES)]
+    pub show_dir: Option<PathBuf>,
+    /// Let --get and --show-dir replace files that are there
     #[arg(long, help_heading = FILES)]
     pub force: bool,
     /// The program's working directory in the guest, made if it is missing
@@ -97,6 +152,9 @@ pub struct RunArgs {
     /// Boot a machine for this run alone, instead of restoring a saved one
     #[arg(long, env = "SANDBOX_FRESH", value_parser = parse_switch, help_heading = MACHINE)]
     pub fresh: bool,
+    /// Run it as a cell of a session that goes on from this checkpoint and ends with it
+    #[arg(long, value_name = "NAME", conflicts_with_all = FIXED, help_heading = MACHINE)]
+    pub from: Option<String>,
     /// Check all of the saved machine before it is restored
     #[arg(long, env = "SANDBOX_VERIFY", value_parser = parse_switch, help_heading = MACHINE)]
     pub verify: bool,
@@ -135,7 +193,7 @@ pub struct RunArgs {
     /// Say nothing beyond the program's own output
     #[arg(short, long, help_heading = TOLD)]
     pub quiet: bool,
-    /// A script (- for standard input), then the program's arguments
+    /// A script (- for standard input), then the program's arguments; after a --, a command of the guest's
     #[arg(value_name = "SCRIPT [ARGS]", trailing_var_arg = true)]
     pub words: Vec<OsString>,
 }

@@ -1,6 +1,6 @@
 //! Remedies for failures, in the words of the command line.
 
-use crate::error::{Destination, Remedy};
+use crate::error::{Destination, Packages, Remedy};
 
 const WORKDIR: &str =
     "give one below /work, /tmp or /dev/shm: --workdir DIR; all else in the guest is read-only";
@@ -14,11 +14,12 @@ const SIBLINGS: &str =
 pub fn words(remedy: &Remedy) -> String {
     let text = match remedy {
         Remedy::Do(words) => words,
-        Remedy::BringModule(name) => {
-            return format!(
-                "there is no module {name} here, only Python's standard library and what is put there: \
-                 write it without {name}, or bring it with --put"
-            );
+        Remedy::BringModule { name, distribution } => {
+            return bring(name, distribution.as_deref());
+        }
+        Remedy::GetPackages(way) => get_packages(*way),
+        Remedy::ImportInProgram => {
+            "have the program import them, which then says why it fails: --no-preload"
         }
         Remedy::DoWithoutNetwork => {
             "there is no network here, and no option for one: bring what the program needs with --put"
@@ -27,7 +28,7 @@ pub fn words(remedy: &Remedy) -> String {
             "name a script, or give code after -c, or - to read it from standard input"
         }
         Remedy::CheckProgramPath => {
-            "check the path; code itself goes after -c, or to standard input: sandbox run -"
+            "check the path; code itself goes after -c, or to standard input: sandbox run -; a command of the guest's goes after --"
         }
         Remedy::NameLanguage(known) => {
             return format!(
@@ -80,6 +81,29 @@ pub fn words(remedy: &Remedy) -> String {
     text.into()
 }
 
+fn bring(module: &str, distribution: Option<&str>) -> String {
+    match distribution {
+        Some(distribution) => format!(
+            "there is no module {module} here; the package {distribution} brings it: --with {distribution}, \
+             or dependencies = [\"{distribution}\"] in the script's header"
+        ),
+        None => format!(
+            "there is no module {module} here, only Python's standard library and what is put there: \
+             write it without {module}, bring it with --put, or the package that has it with --with"
+        ),
+    }
+}
+
+fn get_packages(way: Packages) -> &'static str {
+    match way {
+        Packages::SetUp => {
+            "bring it with sandbox packages setup, or install uv so that it is on PATH"
+        }
+        Packages::RenewLock => "if that is right, renew the lock: sandbox packages lock SCRIPT",
+        Packages::GoOnline => "run it once without --offline: what was downloaded is kept",
+    }
+}
+
 fn choose(destination: Destination) -> &'static str {
     match destination {
         Destination::Shared => "give one of them another name: --get GUEST:HOST",
@@ -125,14 +149,24 @@ mod tests {
             Remedy::Report => 21,
             Remedy::ChooseWorkdir => 22,
             Remedy::MakeFiles => 23,
-            Remedy::BringModule(_) => 24,
+            Remedy::BringModule { .. } => 24,
             Remedy::DoWithoutNetwork => 25,
+            Remedy::GetPackages(_) => 26,
+            Remedy::ImportInProgram => 27,
+        }
+    }
+
+    fn numpy() -> Remedy {
+        Remedy::BringModule {
+            name: "numpy".into(),
+            distribution: Some("numpy".into()),
         }
     }
 
     #[test]
     fn each_remedy_names_what_whoever_asked_can_change() {
         let languages = || vec!["python".to_owned(), "bash".to_owned()];
+        let online = Remedy::GetPackages(Packages::GoOnline);
         let table = [
             (Remedy::from("do this"), "do this", "do this"),
             (Remedy::GiveProgram, "after -c", "as code"),
@@ -183,11 +217,13 @@ mod tests {
             (Remedy::ChooseWorkdir, "--workdir", "/work"),
             (Remedy::MakeFiles, "--get", "makes"),
             (
-                Remedy::BringModule("numpy".into()),
-                "numpy, or bring it with --put",
+                numpy(),
+                "--with numpy",
                 "numpy, or give its source in files",
             ),
             (Remedy::DoWithoutNetwork, "--put", "in files"),
+            (online, "--offline", "do without"),
+            (Remedy::ImportInProgram, "--no-preload", "do without"),
         ];
         for (number, (remedy, here, there)) in table.into_iter().enumerate() {
             assert_eq!(place(&remedy), number);
@@ -195,6 +231,19 @@ mod tests {
             assert!(ours.contains(here), "{remedy:?}: {ours}");
             assert!(its.contains(there), "{remedy:?}: {its}");
             assert!(!its.contains("--") && !its.contains("sandbox "), "{its}");
+        }
+    }
+
+    #[test]
+    fn each_way_to_packages_is_worded_for_whoever_asked() {
+        for (way, here, there) in [
+            (Packages::SetUp, "sandbox packages setup", "whoever runs"),
+            (Packages::RenewLock, "sandbox packages lock", "whoever runs"),
+            (Packages::GoOnline, "--offline", "do without"),
+        ] {
+            let remedy = Remedy::GetPackages(way);
+            assert!(words(&remedy).contains(here), "{way:?}");
+            assert!(remedies::words(&remedy).contains(there), "{way:?}");
         }
     }
 

@@ -4,20 +4,24 @@ use crate::cli::admission::Admission;
 use crate::cli::options::RunArgs;
 use crate::cli::record_writer::Writer;
 use crate::cli::values::{parse_variable, read_arguments, read_patterns, read_variables};
+use crate::cli::wish::Wish;
 use crate::error::{Error, Kind, Remedy};
 use crate::files::Siblings;
-use crate::image::Image;
+use crate::image::{self, Image};
 use crate::job::{Source, name, read_code, resolve, source_named};
 use crate::kvm_mode::Device;
-use crate::limits::{BOOT_LIMIT, DEFAULT_CAPTURE, Limits};
-use crate::policy::{Ceiling, Grant, LimitExceeded, Requested, ResourceRequest};
+use crate::limits::{BOOT_LIMIT, DEFAULT_CAPTURE, Limits, PACKAGES_MEMORY};
+use crate::policy::{Ceiling, Files, Grant, LimitExceeded, Requested, ResourceRequest};
 use crate::run::Request;
+use crate::template::Preload;
 use anyhow::Result;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
+use std::env;
 use std::ffi::OsString;
 use std::io::{IsTerminal, stdin, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The default limit on the bytes of an output stream that are passed on.
 const PASSED_ON: u64 = 1 << 30;
@@ -26,12 +30,16 @@ const PASSED_ON: u64 = 1 << 30;
 pub struct Given<'a>(pub Option<&'a ArgMatches>);
 
 impl Given<'_> {
-    fn ask<T>(&self, option: &str, value: T) -> Requested<T> {
-        let source = self.0.and_then(|matches| matches.value_source(option));
-        match source {
-            None | Some(ValueSource::DefaultValue) => Requested::Default(value),
-            Some(_) => Requested::Given(value),
+    pub fn ask<T>(&self, option: &str, value: T) -> Requested<T> {
+        match self.is_default(option) {
+            true => Requested::Default(value),
+            false => Requested::Given(value),
         }
+    }
+
+    pub fn is_default(&self, option: &str) -> bool {
+        let source = self.0.and_then(|matches| matches.value_source(option));
+        matches!(source, None | Some(ValueSource::DefaultValue))
     }
 }
 
@@ -65,38 +73,71 @@ fn grant(
     })
 }
 
+/// Returns the image that was asked for, by its name or by its Python.
+pub fn chosen_image(
+    image: Option<&Path>,
+    python: Option<&str>,
+    admission: &Admission,
+) -> Result<Image> {
+    let has_python = |version: &str| Image::built_in().has_python(version);
+    let is_another = image.is_some() || !python.is_none_or(has_python);
+    if is_another && admission.inspects() {
+        return Err(Error::new(
+            Kind::Policy,
+            "another image defines languages, of which neither a policy nor a log of runs knows what they run",
+            "leave out --image and --python, or run without a policy and a log",
+        )
+        .into());
+    }
+    match (image, python) {
+        (None, None) => Ok(Image::built_in().clone()),
+        (None, Some(version)) => image::with_python(version),
+        (Some(name), _) => match name.to_str() {
+            Some(name) if !name.contains('/') && !name.ends_with(".toml") => image::named(name),
+            _ => Ok(Image::read(name)?),
+        },
+    }
+}
+
 pub fn request(
-    args: RunArgs,
+    mut args: RunArgs,
     given: &Given,
     kvm: Device,
     admission: &Admission,
     writer: Option<&Writer>,
-) -> Result<Request> {
-    if args.image.is_some() && admission.inspects() {
-        return Err(Error::new(
-            Kind::Policy,
-            "--image defines languages, of which neither a policy nor a log of runs knows what they run",
-            "leave out --image, or run without a policy and a log",
-        )
-        .into());
-    }
+) -> Result<(Request, Option<Wish>)> {
+    let image = chosen_image(args.image.as_deref(), args.python.as_deref(), admission)?;
+    let tells = tells(&args);
     let env = environment(&args.env, &args.env_file)?;
+    let (source, arguments) = source(&args)?;
+    let may_choose = args.image.is_none() && args.python.is_none() && !admission.inspects();
+    let mut wish = wish(&args, &source, (&image, may_choose), admission)?;
+    let image = wish
+        .as_mut()
+        .and_then(|wish| wish.image.take())
+        .unwrap_or(image);
+    let wish = wish.and_then(Wish::if_any);
+    // Packages are chosen for the image that there is now.
+    let script_chooses = may_choose && wish.is_none();
+    if wish.is_some() && given.is_default("memory") {
+        args.memory = PACKAGES_MEMORY;
+    }
     let grant =
         grant(&args, given, &env, &admission.ceiling).map_err(|excess| admission.refuse(excess))?;
-    let (source, arguments) = source(&args)?;
     let files = &admission.ceiling.files;
     // Standard input is the code here, which has a limit of its own.
     let input = match source {
         Source::Stdin => u64::MAX,
         _ => grant.stdin,
     };
+    let limits = limits(&grant, files, input, args.grace);
     let terminal = may_have_terminal(&args);
-    Ok(Request {
+    let request = Request {
         source,
-        image: match &args.image {
-            Some(path) => Image::read(path)?,
-            None => Image::built_in().clone(),
-        },
+        image,
+        script_chooses,
+        layers: Vec::new(),
+        preload: preload(&args),
         language: args.lang,
         arguments,
         env,
@@ -107,18 +148,7 @@ pub fn request(
         gets: args.get,
         force: args.force,
         workdir: resolve(guest::WORKDIR.as_bytes(), &args.workdir)?,
-        limits: Limits {
-            memory: grant.memory,
-            machine_memory: grant.machine_memory,
-            boot: BOOT_LIMIT,
-            timeout: grant.timeout,
-            grace: args.grace,
-            max_output: grant.output,
-            input,
-            fetch_count: files.count.unwrap_or(u64::MAX),
-            fetch_size: files.size.map_or(u64::MAX, |size| size.0),
-            pids: grant.pids,
-        },
+        limits,
         root: args.root,
         kvm,
         show_console: args.console,
@@ -131,8 +161,61 @@ pub fn request(
         prompt: args.interactive,
         shows: false,
         record: writer.map(Writer::descriptor),
-        tells: args.json || args.json_events || args.json_status_fd.is_some(),
-    })
+        tells,
+    };
+    Ok((request, wish))
+}
+
+/// Returns the limits of a run that gets these resources.
+pub fn limits(grant: &Grant, files: &Files, input: u64, grace: Duration) -> Limits {
+    Limits {
+        memory: grant.memory,
+        machine_memory: grant.machine_memory,
+        boot: BOOT_LIMIT,
+        timeout: grant.timeout,
+        grace,
+        max_output: grant.output,
+        input,
+        fetch_count: files.count.unwrap_or(u64::MAX),
+        fetch_size: files.size.map_or(u64::MAX, |size| size.0),
+        pids: grant.pids,
+    }
+}
+
+/// Returns what is asked for, as far as the policy allows it. The script may ask for another image, or not.
+fn wish(
+    args: &RunArgs,
+    source: &Source,
+    image: (&Image, bool),
+    admission: &Admission,
+) -> Result<Option<Wish>> {
+    if args.no_packages {
+        return Ok(None);
+    }
+    let mut wish = Wish::of_program(source, &args.packages, image)?;
+    if let Some(wish) = &mut wish {
+        wish.locked = args.locked;
+        if let Some(policy) = &admission.ceiling.packages
+            && !wish.asked.is_empty()
+        {
+            let kept = wish.keep_to(policy);
+            kept.map_err(|excess| admission.refuse(excess))?;
+        }
+    }
+    Ok(wish)
+}
+
+/// Returns whether somebody wants to know of the program's exception, results and figures.
+fn tells(args: &RunArgs) -> bool {
+    let has_record = args.json || args.json_events || args.json_status_fd.is_some();
+    has_record || args.show_dir.is_some()
+}
+
+fn preload(args: &RunArgs) -> Preload {
+    match args.no_preload {
+        true => Preload::None,
+        false => Preload::OfProgram,
+    }
 }
 
 /// Returns what to run, and its arguments.
@@ -150,6 +233,10 @@ fn source(args: &RunArgs) -> Result<(Source, Vec<OsString>)> {
             // Every word is an argument then.
             arguments = first.into_iter().chain(words).collect();
             source
+        }
+        (None, Some(_)) if follow_separator(&args.words) => {
+            arguments = args.words.clone();
+            Source::Command
         }
         (None, Some(name)) => {
             arguments = words.collect();
@@ -178,6 +265,12 @@ fn source(args: &RunArgs) -> Result<(Source, Vec<OsString>)> {
     Ok((source, arguments))
 }
 
+/// Returns whether these words, the last of all, come after a `--`, which clap has taken.
+fn follow_separator(words: &[OsString]) -> bool {
+    let before = env::args_os().nth_back(words.len());
+    before.is_some_and(|word| word == "--")
+}
+
 /// Returns whether somebody sits at a prompt: it was asked for, or there is nothing to run and both ends are
 /// a terminal's.
 fn prompts(args: &RunArgs) -> bool {
@@ -196,7 +289,7 @@ fn may_have_terminal(args: &RunArgs) -> bool {
 }
 
 /// Returns the patterns of what stays on the host, those from files first.
-fn patterns(given: Vec<String>, files: &[PathBuf]) -> Result<Vec<String>, Error> {
+pub fn patterns(given: Vec<String>, files: &[PathBuf]) -> Result<Vec<String>, Error> {
     let mut patterns = Vec::new();
     for file in files {
         let text = read_patterns(file)?;
@@ -207,7 +300,7 @@ fn patterns(given: Vec<String>, files: &[PathBuf]) -> Result<Vec<String>, Error>
 }
 
 /// Returns the variables that were given, those from files first.
-fn environment(given: &[OsString], files: &[PathBuf]) -> Result<Vec<Vec<u8>>, Error> {
+pub fn environment(given: &[OsString], files: &[PathBuf]) -> Result<Vec<Vec<u8>>, Error> {
     let mut variables = Vec::new();
     for file in files {
         variables.extend(read_variables(file)?);

@@ -3,31 +3,38 @@
 use crate::audit::Usage;
 use crate::cli::admission::Admission;
 use crate::cli::exit_code;
-use crate::cli::messages::{code_of, describe, explain, say, tell, tell_error};
+use crate::cli::figures::FigureDirectory;
+use crate::cli::messages::{code_of, describe, explain, say, tell, tell_error, tell_of_figures};
 use crate::cli::options::RunArgs;
 use crate::cli::progress::Progress;
 use crate::cli::record_writer::{Writer, in_words};
 use crate::cli::request::{Given, request};
+use crate::cli::run_from::run_from;
 use crate::cli::supervisor::{Supervised, supervise};
+use crate::cli::wish::{Brought, Wish};
 use crate::kvm_mode::Device;
 use crate::limits::ConfineLevel;
+use crate::packages::Lock;
 use crate::run::{Report, Request, inspect, prepare, record_of, run};
 use crate::signals::Signals;
 use crate::worker::{Inspect, Spec};
 use anyhow::Result;
 use clap::ArgMatches;
-use std::io::stderr;
+use std::io::{IsTerminal, stderr};
 use std::os::fd::AsFd;
 use std::time::Instant;
 
 /// Runs a program as the options say; returns the exit code.
 pub fn run_verb(args: RunArgs, matches: &ArgMatches, kvm: Device) -> Result<u8> {
+    if let Some(from) = &args.from {
+        return run_from(from, &args, &Given(matches.subcommand_matches("run")), kvm);
+    }
     let began = Instant::now();
     let verbosity = Verbosity::of(&args);
     let memory = args.memory;
     let writer = Writer::open(args.json || args.json_events, args.json_status_fd)?;
     let given = Given(matches.subcommand_matches("run"));
-    let finished = match Admission::prepare(&args) {
+    let finished = match Admission::prepare(args.policy.as_deref(), args.audit.as_deref()) {
         Ok(admission) => carry_out(args, &given, kvm, admission, writer.as_ref()),
         Err(error) => Finished::without_run(error),
     };
@@ -36,11 +43,20 @@ pub fn run_verb(args: RunArgs, matches: &ArgMatches, kvm: Device) -> Result<u8> 
         mut result,
         signals,
         usage,
+        lock,
     } = finished;
+    let told = |made| {
+        let mut record = in_words(made);
+        if let Some(lock) = &lock {
+            record.packages = lock.packages.clone();
+            record.packages_lock = Some(lock.key().to_string());
+        }
+        record
+    };
     let mut record = None;
     // The log comes first: who does not read what is told must not keep it waiting.
     if let Some((admission, usage)) = admission.zip(usage) {
-        let mut made = in_words(match &result {
+        let mut made = told(match &result {
             Ok(report) => record_of::report(report.clone()),
             Err(error) => record_of::failure(error, memory, began.elapsed()),
         });
@@ -57,7 +73,7 @@ pub fn run_verb(args: RunArgs, matches: &ArgMatches, kvm: Device) -> Result<u8> 
         return Ok(code);
     };
     let record = record.unwrap_or_else(|| {
-        in_words(match result {
+        told(match result {
             Ok(report) => record_of::report(report),
             Err(error) => record_of::failure(&error, memory, began.elapsed()),
         })
@@ -74,6 +90,8 @@ struct Finished {
     signals: Option<Signals>,
     /// The resources that the run's process used, if it had one of its own.
     usage: Option<Usage>,
+    /// The lock of the packages that the program had.
+    lock: Option<Lock>,
 }
 
 impl Finished {
@@ -83,6 +101,7 @@ impl Finished {
             result: Err(error),
             signals: None,
             usage: None,
+            lock: None,
         }
     }
 }
@@ -96,15 +115,30 @@ fn carry_out(
     writer: Option<&Writer>,
 ) -> Finished {
     let progress = Progress::new(args.quiet);
-    let request = match request(args, given, kvm, &admission, writer) {
-        Ok(request) => request,
+    let quiet = args.quiet;
+    let figures = args.show_dir.as_deref();
+    let figures = figures.map(|path| FigureDirectory::open(path, args.force));
+    let figures = match figures.transpose() {
+        Ok(figures) => figures,
+        Err(error) => return Finished::without_run(error.into()),
+    };
+    let made = request(args, given, kvm, &admission, writer);
+    let (request, lock) = match made.and_then(|made| with_packages(made, quiet)) {
+        Ok(made) => made,
         Err(error) => return Finished::without_run(error),
     };
     if request.confine == ConfineLevel::Off {
         say("--confine=off: what escapes from the guest has all the rights of this user");
     }
-    if admission.is_audited() {
-        return run_elsewhere(request, admission, progress);
+    // Figures are written by this process, which a guest cannot take over then.
+    if admission.is_audited() || figures.is_some() {
+        let mut finished = run_elsewhere(request, admission, progress);
+        if let (Some(figures), Ok(report)) = (figures, &mut finished.result)
+            && let Err(error) = figures.keep(&report.told, &report.limits)
+        {
+            report.fetched.failure.get_or_insert(error);
+        }
+        return Finished { lock, ..finished };
     }
     match run_here(&request, admission, progress) {
         Ok((report, signals)) => Finished {
@@ -112,9 +146,28 @@ fn carry_out(
             result: Ok(report),
             signals: writer.map(|_| signals),
             usage: None,
+            lock,
         },
         Err(error) => Finished::without_run(error),
     }
+}
+
+/// Brings the packages that are asked for, and has the machine mount them.
+pub fn with_packages(
+    (mut request, wish): (Request, Option<Wish>),
+    quiet: bool,
+) -> Result<(Request, Option<Lock>)> {
+    let Some(wish) = wish else {
+        return Ok((request, None));
+    };
+    let tell = |text: &str| {
+        if !quiet {
+            say(text)
+        }
+    };
+    let Brought { lock, layer } = wish.bring(&request.kvm, &tell)?;
+    request.layers.push(layer);
+    Ok((request, Some(lock)))
 }
 
 fn run_here(
@@ -153,6 +206,7 @@ fn run_elsewhere(request: Request, mut admission: Admission, progress: Progress)
             result,
             signals: Some(signals),
             usage: Some(usage),
+            lock: None,
         },
         Err(error) => Finished::without_run(error),
     }
@@ -164,6 +218,8 @@ struct Verbosity {
     json: bool,
     quiet: bool,
     verbose: bool,
+    /// Whether somebody reads at a terminal. A confined process can no longer ask.
+    at_terminal: bool,
 }
 
 impl Verbosity {
@@ -172,6 +228,7 @@ impl Verbosity {
             json: args.json || args.json_events,
             quiet: args.quiet,
             verbose: args.verbose,
+            at_terminal: stderr().is_terminal(),
         }
     }
 
@@ -192,6 +249,9 @@ impl Verbosity {
         }
         if !self.quiet && !self.json {
             tell(report);
+            if self.at_terminal {
+                tell_of_figures(report);
+            }
         }
         if let Some(why) = report.gathered.left_out.as_ref().filter(|_| !self.quiet) {
             tell_error(why);

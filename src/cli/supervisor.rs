@@ -6,9 +6,9 @@ use crate::cli::progress::Progress;
 use crate::process::{self, Exit};
 use crate::run::{Inspection, Report};
 use crate::signals::Signals;
-use crate::template::builder::{Interrupted, Listener};
+use crate::template::builder::Interrupted;
 use crate::worker::client::{self, Heard, Worker};
-use crate::worker::{Ended, Event, Notice, Spec};
+use crate::worker::{Ended, Event, Spec};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -180,28 +180,13 @@ impl Supervisor<'_> {
                     }
                     self.worker.channel.admit()?;
                 }
-                Heard::Event(Event::Notice(notice)) => self.pass_on(&notice),
+                Heard::Event(Event::Notice(notice)) => notice.tell(&mut self.progress),
                 Heard::Event(Event::Ended(ended)) => self.told = Some(ended),
             }
             match self.worker.channel.take() {
                 Some(next) => heard = next,
                 None => return Ok(true),
             }
-        }
-    }
-
-    fn pass_on(&mut self, notice: &Notice) {
-        match notice {
-            Notice::Refused(why) => self.progress.refused(why),
-            Notice::Waiting => self.progress.waiting(),
-            Notice::Building {
-                stage,
-                elapsed,
-                last,
-            } => self.progress.building(stage, *elapsed, *last),
-            Notice::Built(elapsed) => self.progress.built(*elapsed),
-            Notice::Unsaved(why) => self.progress.unsaved(why),
-            Notice::Emulating(how) => self.progress.emulating(how),
         }
     }
 }

@@ -4,9 +4,10 @@ use crate::cli::cache;
 use crate::cli::progress::Progress;
 use crate::image::{Image, store};
 use crate::kvm_mode::{self, Device};
-use crate::template::Store;
-use crate::template::TemplateSpec;
+use crate::limits::ConfineLevel;
+use crate::template::bound::with_templates;
 use crate::template::builder;
+use crate::template::{Preload, Store, TemplateSpec};
 use crate::units::{memory_step, parse_memory};
 use crate::vm::allow_kicks;
 use crate::vm::host;
@@ -45,12 +46,16 @@ pub fn template_verb(verb: Verb, device: &Device) -> Result<u8> {
                 memory: memory_step(memory),
                 root,
                 image: Image::built_in().clone(),
+                layers: Vec::new(),
+                preload: Preload::None,
+                imports: Vec::new(),
+                confine: ConfineLevel::Auto,
             };
             let mut progress = Progress::new(false);
             builder::find_or_build(&kvm, mode, device, &spec, true, &mut progress)?;
         }
         Verb::List { verify } => return Ok(cache::list(&[&Store::open()?], verify)?.exit_code()),
-        Verb::Prune => return cache::remove(&[&Store::open()?], 0),
+        Verb::Prune => return with_templates(|shelves| cache::remove(shelves, 0)),
     }
     Ok(0)
 }

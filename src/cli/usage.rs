@@ -68,7 +68,7 @@ impl Usage<'_> {
         let called = self.called();
         if !option.starts_with('-') {
             let message = format!("{called} does not take {option}");
-            return (message, format!("see {called} --help"));
+            return (message, self.place_of_word(&option));
         }
         let message = match called.as_str() {
             "sandbox" => format!("sandbox itself has no option {}", self.whole(&option)),
@@ -90,6 +90,20 @@ impl Usage<'_> {
             _ => format!("{called} --help lists its options"),
         };
         (message, remedy)
+    }
+
+    /// Returns where a word goes that is out of place: after a --, if words can go there.
+    fn place_of_word(&self, word: &str) -> String {
+        let called = self.called();
+        let mut command = &self.command;
+        for name in called.split(' ').skip(1) {
+            command = command.find_subcommand(name).unwrap_or(command);
+        }
+        let takes_words = command.get_positionals().any(Arg::is_last_set);
+        match takes_words {
+            true => format!("what is to run goes after --, as in -- {word}"),
+            false => format!("see {called} --help"),
+        }
     }
 
     /// Returns the word that a short option is in.
@@ -164,10 +178,16 @@ impl Usage<'_> {
     }
 
     fn missing(&self) -> (String, String) {
-        let missing = plain(&self.context(ContextKind::InvalidArg));
         let called = self.called();
         let message = format!("something is missing that {called} needs");
-        (message, format!("add it: {called} {missing}"))
+        let usage = match self.error.get(ContextKind::Usage) {
+            Some(ContextValue::StyledStr(usage)) => plain(&usage.to_string()),
+            _ => format!("Usage: {called}"),
+        };
+        // What is in brackets may be left out.
+        let words = usage.split(' ').skip(1);
+        let needed: Vec<_> = words.filter(|word| !word.starts_with('[')).collect();
+        (message, format!("give it all: {}", needed.join(" ")))
     }
 
     /// Returns the commands that were given before the word that is wrong.

@@ -68,6 +68,16 @@ impl TypedValueParser for Languages {
     }
 }
 
+/// Parses the name of a module, with its packages.
+pub fn parse_module(word: &str) -> Result<String, String> {
+    let is_part =
+        |part: &str| !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || c == '_');
+    match word.split('.').all(is_part) {
+        true => Ok(word.into()),
+        false => Err("it is no name of a module, such as package.module".into()),
+    }
+}
+
 /// Parses the value of an option that is on or off.
 pub fn parse_switch(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {

@@ -4,10 +4,14 @@
 //!
 //! All layers work without privileges, and none of them can be undone.
 
+mod descriptors;
 mod old_runtimes;
+mod program;
 pub mod syscalls;
 
+pub use descriptors::{close_all_but, prepare};
 pub use old_runtimes::adapt;
+pub use program::{Rights, confine_program};
 
 use crate::limits::ConfineLevel;
 use crate::vm::mode::Mode;
@@ -17,7 +21,6 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, LandlockStatus, PathBeneath, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
-use nix::errno::Errno;
 use nix::sys::prctl::{set_dumpable, set_no_new_privs};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{SFlag, fstat};
@@ -76,43 +79,6 @@ impl fmt::Display for Missing {
 
 impl std::error::Error for Missing {}
 
-/// Closes the descriptors that the process that started us left open. It is called before we open
-/// anything that is not in `kept`, and before there are other threads.
-pub fn prepare(level: ConfineLevel, kept: Vec<RawFd>) -> Result<()> {
-    if level == ConfineLevel::Off {
-        return Ok(());
-    }
-    share_one_heap();
-    close_all_but(kept)
-}
-
-/// Makes all threads share one heap: before the C library gives back the heap of another thread, it
-/// opens a file.
-fn share_one_heap() {
-    // SAFETY: the call changes a setting of the allocator. It does not fail for this number.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
-}
-
-/// Closes all descriptors but the standard streams and these.
-pub fn close_all_but(mut kept: Vec<RawFd>) -> Result<()> {
-    kept.sort_unstable();
-    let mut first = libc::STDERR_FILENO + 1;
-    for fd in kept.into_iter().chain([RawFd::MAX]) {
-        if first < fd {
-            // SAFETY: by the contract of the callers, nobody uses the others any more.
-            let result = unsafe { libc::close_range(first as u32, fd as u32 - 1, 0) };
-            match Errno::result(result) {
-                // Linux before 5.9, or a container runtime before it: they stay, but are useless
-                // without calls that could use them.
-                Ok(_) | Err(Errno::ENOSYS | Errno::EPERM) => {}
-                Err(errno) => return Err(errno).context("closing inherited descriptors"),
-            }
-        }
-        first = fd.saturating_add(1);
-    }
-    Ok(())
-}
-
 /// Confines a process that writes files which a hostile guest sends. It may write below these
 /// directories, and keeps the descriptors in `kept` beside them.
 pub fn confine_writer(
@@ -170,6 +136,37 @@ impl Seal {
         memory: u64,
         record: Option<RawFd>,
     ) -> Result<Self> {
+        let limits = || limit_resources(memory, record, 0, DESCRIPTORS);
+        let both = || Ok([syscalls::main_thread()?, syscalls::vcpu_thread(mode)?]);
+        Self::with(level, limits, both)
+    }
+
+    /// Confines a process that takes connections to a socket, beside running a guest, and saves its machine to
+    /// files of at most `length` bytes that come over these. It may have so many descriptors.
+    pub fn serving(
+        level: ConfineLevel,
+        mode: Mode,
+        memory: u64,
+        length: u64,
+        descriptors: u64,
+    ) -> Result<Self> {
+        let limits = || limit_resources(memory, None, length, descriptors);
+        Self::with(level, limits, || syscalls::serving_threads(mode))
+    }
+
+    /// Confines a process that saves its machine, when the guest has come to rest, to a file that is
+    /// open and has its `length` already.
+    pub fn saving(level: ConfineLevel, mode: Mode, memory: u64, length: u64) -> Result<Self> {
+        let limits = || limit_resources(memory, None, length, DESCRIPTORS);
+        let both = || Ok([syscalls::saving_thread(mode)?, syscalls::vcpu_thread(mode)?]);
+        Self::with(level, limits, both)
+    }
+
+    fn with(
+        level: ConfineLevel,
+        limits: impl FnOnce() -> Result<()>,
+        filters: impl FnOnce() -> Result<[BpfProgram; 2]>,
+    ) -> Result<Self> {
         if level == ConfineLevel::Off {
             return Ok(Self::none());
         }
@@ -188,14 +185,14 @@ impl Seal {
             None => {}
         }
         // This comes after Landlock, which needs a descriptor for a moment.
-        limit_resources(memory, record)?;
+        limits()?;
         layers.push(Layer::Limits);
         // Seccomp comes last, since all of the above are system calls.
         let filters = match syscalls::are_filtered() {
-            true => Some(Filters {
-                main: syscalls::main_thread()?,
-                vcpu: syscalls::vcpu_thread(mode)?,
-            }),
+            true => {
+                let [main, vcpu] = filters()?;
+                Some(Filters { main, vcpu })
+            }
             false if level == ConfineLevel::Require => bail!(Missing("seccomp")),
             false => None,
         };
@@ -257,12 +254,19 @@ fn install(filter: Option<BpfProgram>) -> Result<()> {
     }
 }
 
-/// Lowers the limits on resources. No file may grow, unless an output is a file.
-fn limit_resources(memory: u64, record: Option<RawFd>) -> Result<()> {
+/// poll(2) wants the limit on descriptors to be no lower than their number.
+const DESCRIPTORS: u64 = 3;
+
+/// Lowers the limits on resources. No file may grow beyond `length`, unless an output is a file, and no
+/// descriptor has a number over `descriptors`.
+fn limit_resources(
+    memory: u64,
+    record: Option<RawFd>,
+    length: u64,
+    descriptors: u64,
+) -> Result<()> {
     /// The address space for ourselves: two stacks, allocations, a piece of output, the binary.
     const OWN_MEMORY: u64 = 1 << 30;
-    /// poll(2) wants this limit to be no lower than the number of its descriptors.
-    const DESCRIPTORS: u64 = 3;
     let is_file = |fd: RawFd| {
         // SAFETY: the standard streams are open, and so is the other by the contract of the caller.
         let mode = fstat(unsafe { BorrowedFd::borrow_raw(fd) }).map_or(0, |status| status.st_mode);
@@ -270,10 +274,10 @@ fn limit_resources(memory: u64, record: Option<RawFd>) -> Result<()> {
     };
     let standard = [libc::STDOUT_FILENO, libc::STDERR_FILENO];
     if !standard.into_iter().chain(record).any(is_file) {
-        lower(Resource::RLIMIT_FSIZE, 0)?;
+        lower(Resource::RLIMIT_FSIZE, length)?;
     }
     lower(Resource::RLIMIT_CORE, 0)?;
-    lower(Resource::RLIMIT_NOFILE, DESCRIPTORS)?;
+    lower(Resource::RLIMIT_NOFILE, descriptors)?;
     lower(Resource::RLIMIT_AS, memory.saturating_add(OWN_MEMORY))?;
     find_room()
 }

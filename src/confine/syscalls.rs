@@ -4,7 +4,7 @@
 //! those whose comments here say when they are.
 
 use crate::vm::mode::Mode;
-use crate::vm::{KICK, requests};
+use crate::vm::{KICK, requests, requests_of_save, requests_of_state};
 use anyhow::{Context, Result};
 use libc::*;
 use nix::errno::Errno;
@@ -39,6 +39,8 @@ const BOTH: &[c_long] = &[
 const MAIN: &[c_long] = &[
     // Standard input, signals, news.
     SYS_read,
+    // The page map: which memory was used.
+    SYS_pread64,
     // The pause between two kicks.
     SYS_clock_nanosleep,
     // Part of pthread_kill(3).
@@ -61,6 +63,30 @@ const VCPU: &[c_long] = &[
     SYS_exit,
 ];
 
+/// The calls of the main thread that only saving a machine takes.
+const SAVING: &[c_long] = &[
+    // Writing memory to a file, and reserving room for it.
+    SYS_pwrite64,
+    SYS_fallocate,
+    // The end of a thread's stack, and of the guest's memory.
+    SYS_madvise,
+    // The length of the files behind the guest's memory.
+    SYS_lseek,
+];
+
+/// The calls of the main thread that only a session takes.
+const SERVING: &[c_long] = &[
+    // A connection, and whose it is.
+    SYS_accept4,
+    SYS_getsockopt,
+];
+
+/// The calls of the vCPU thread that only a session takes: its machine is saved to a file that is handed in.
+const SAVING_ITSELF: &[c_long] = &[
+    // The page map.
+    SYS_pread64,
+];
+
 /// The calls of the process that writes the files that a guest sends.
 const WRITER: &[c_long] = &[
     // Reading from its pipe, and writing to files.
@@ -74,6 +100,8 @@ const WRITER: &[c_long] = &[
     SYS_openat,
     SYS_mkdirat,
     SYS_newfstatat,
+    // Giving files and directories the times that they had in the guest.
+    SYS_utimensat,
     // Giving a file its own name once it is whole; the C library has two calls for that.
     SYS_renameat,
     SYS_renameat2,
@@ -117,6 +145,19 @@ pub fn main_thread() -> Result<BpfProgram> {
     compile(main_calls()?)
 }
 
+/// Returns the filters of the main thread and of the vCPU thread of a session.
+pub fn serving_threads(mode: Mode) -> Result<[BpfProgram; 2]> {
+    Ok([
+        compile(serving_calls()?)?,
+        compile(saving_vcpu_calls(mode)?)?,
+    ])
+}
+
+/// Returns the filter of the main thread of a process that saves a machine to a file that is open.
+pub fn saving_thread(mode: Mode) -> Result<BpfProgram> {
+    compile(saving_calls(mode)?)
+}
+
 pub fn vcpu_thread(mode: Mode) -> Result<BpfProgram> {
     compile(vcpu_calls(mode)?)
 }
@@ -138,6 +179,43 @@ fn main_calls() -> Result<Vec<Call>> {
     calls.push((SYS_tgkill, vec![kick]));
     // The new size of a terminal whose window was resized.
     calls.push((SYS_ioctl, vec![rule(&[(1, Eq, TIOCGWINSZ)])?]));
+    Ok(calls)
+}
+
+fn serving_calls() -> Result<Vec<Call>> {
+    let mut calls = main_calls()?;
+    calls.extend(any_arguments(&[], SERVING));
+    // A descriptor that comes with a request.
+    calls.push((
+        SYS_recvmsg,
+        vec![rule(&[(2, Eq, MSG_CMSG_CLOEXEC as u64)])?],
+    ));
+    Ok(calls)
+}
+
+fn saving_vcpu_calls(mode: Mode) -> Result<Vec<Call>> {
+    let mut calls = vcpu_calls(mode)?;
+    calls.extend(any_arguments(&[], SAVING_ITSELF));
+    allow_requests(&mut calls, requests_of_state().into_iter())?;
+    Ok(calls)
+}
+
+/// Allows these ioctls, beside others.
+fn allow_requests(calls: &mut [Call], requests: impl Iterator<Item = u64> + Clone) -> Result<()> {
+    for (_, rules) in calls.iter_mut().filter(|(number, _)| *number == SYS_ioctl) {
+        for request in requests.clone() {
+            rules.push(rule(&[(1, Eq, request)])?);
+        }
+    }
+    Ok(())
+}
+
+fn saving_calls(mode: Mode) -> Result<Vec<Call>> {
+    let mut calls = main_calls()?;
+    calls.extend(any_arguments(&[], SAVING));
+    // TCGETS: whether the terminal that progress is told on is one.
+    let others = requests_of_save().into_iter().chain([TCGETS]);
+    allow_requests(&mut calls, requests(mode).into_iter().chain(others))?;
     Ok(calls)
 }
 

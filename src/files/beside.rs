@@ -6,14 +6,13 @@ use crate::files::tree::{Entry, List};
 use crate::files::{COUNT_MAX, Excluded};
 use crate::image::Language;
 use crate::job::{Job, LoadedNames, Source, beneath, text};
-use guest::File;
 use nix::unistd::{AccessFlags, access};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// Upper bounds on the files that go with a script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -40,11 +39,10 @@ impl Siblings {
     }
 
     /// Returns what is left once these files have gone in.
-    pub fn without(self, files: &[File]) -> Self {
-        let size = files.iter().map(|file| file.content.len() as u64).sum();
+    pub fn without(self, files: &List) -> Self {
         Self {
-            count: self.count.saturating_sub(files.len() as u64),
-            size: self.size.saturating_sub(size),
+            count: self.count.saturating_sub(files.found.len() as u64),
+            size: self.size.saturating_sub(files.size()),
         }
     }
 }
@@ -54,45 +52,24 @@ const MADE_BY_TOOLS: [&str; 2] = ["node_modules", "__pycache__"];
 /// The file that a directory has which is a virtual environment.
 const ENVIRONMENT: &str = "pyvenv.cfg";
 
-/// Reads the files beside a script, if it loads one of them, or those in the current directory, if a
+/// Lists the files beside a script, if it loads one of them, or those in the current directory, if a
 /// module is there that is to run.
-pub fn of_program(job: &Job, excluded: &Excluded, most: Siblings) -> Result<Vec<File>, Error> {
+pub fn of_program(job: &Job, excluded: &Excluded, most: Siblings) -> Result<List, Error> {
+    let mut list = List::new(most.count, most.size);
     let Some(loading) = loading(job, excluded) else {
-        return Ok(Vec::new());
+        return Ok(list);
     };
-    let list = List::new(most.count, most.size);
     let is_itself = |entry: &Entry| loading.script.as_deref() == Some(entry.host);
     let stays = |entry: &Entry| is_itself(entry) || stays(entry, excluded);
-    let files = read(list, &loading.directory, &loading.target, &stays, most.size)?;
-    Ok(files.unwrap_or_default())
+    list.add_inside(&loading.directory, &loading.target, &stays)?;
+    Ok(list)
 }
 
-/// Reads the files of a directory that is a program; `None` if they are more bytes than `room`.
-pub fn of_directory(
-    directory: &Path,
-    target: &[u8],
-    excluded: &Excluded,
-    room: u64,
-) -> Result<Option<Vec<File>>, Error> {
-    let list = List::new(COUNT_MAX as u64, room);
-    read(
-        list,
-        directory,
-        target,
-        &|entry| stays(entry, excluded),
-        room,
-    )
-}
-
-fn read(
-    mut list: List,
-    directory: &Path,
-    target: &[u8],
-    leave_out: &dyn Fn(&Entry) -> bool,
-    room: u64,
-) -> Result<Option<Vec<File>>, Error> {
-    list.add_inside(directory, target, leave_out)?;
-    list.read(room)
+/// Lists the files of a directory that is a program.
+pub fn of_directory(directory: &Path, target: &[u8], excluded: &Excluded) -> Result<List, Error> {
+    let mut list = List::new(COUNT_MAX as u64, u64::MAX);
+    list.add_inside(directory, target, &|entry| stays(entry, excluded))?;
+    Ok(list)
 }
 
 /// Returns whether something beside a script stays on the host: what is hidden, what tools make, what
@@ -125,9 +102,17 @@ struct Loading {
 /// Returns where the program loads something from, if it does.
 fn loading(job: &Job, excluded: &Excluded) -> Option<Loading> {
     let language = &job.language;
-    if let Source::Module(name) = &job.source {
+    let is_module_here = |name: &str| {
         let names = LoadedNames::of_module(name);
-        return has_module(Path::new("."), None, &names, language, excluded).then(|| Loading {
+        has_module(Path::new("."), None, &names, language, excluded)
+    };
+    let uses_directory = match &job.source {
+        Source::Module(name) => Some(is_module_here(name) || names_what_is_here(job.own_words())),
+        Source::Command => Some(names_what_is_here(job.own_words())),
+        _ => None,
+    };
+    if let Some(uses_directory) = uses_directory {
+        return uses_directory.then(|| Loading {
             directory: ".".into(),
             script: None,
             target: job.frame.workdir.clone(),
@@ -150,6 +135,18 @@ fn loading(job: &Job, excluded: &Excluded) -> Option<Loading> {
         directory: directory.into(),
         target: beneath(&job.frame.workdir, above),
         script: Some(real.clone()),
+    })
+}
+
+/// Returns whether one of these words is the path of something in the current directory. What follows `::`
+/// names something in a file.
+fn names_what_is_here(words: &[Vec<u8>]) -> bool {
+    words.iter().any(|word| {
+        let end = word.windows(2).position(|pair| pair == b"::");
+        let path = Path::new(OsStr::from_bytes(&word[..end.unwrap_or(word.len())]));
+        let mut parts = path.components();
+        let is_inside = parts.all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+        is_inside && !word.is_empty() && path.symlink_metadata().is_ok()
     })
 }
 

@@ -1,12 +1,13 @@
 //! All files that go into the guest beside the program itself.
 
 use crate::error::{Error, Remedy};
-use crate::files::put::{is_writable, place_in_puts, read, room, too_large};
-use crate::files::{Excluded, Put, Siblings, beside, unusable};
-use crate::job::{Job, Source, beneath};
+use crate::files::put::{is_writable, list, place_in_puts, read};
+use crate::files::tree::List;
+use crate::files::{Excluded, Put, Siblings, beside, layer, unusable};
+use crate::job::{Job, PutLayer, Source, beneath};
 use crate::units::format_size;
+use guest::USER;
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
 
 /// What is wanted in the guest.
 pub struct Wanted<'a> {
@@ -17,6 +18,8 @@ pub struct Wanted<'a> {
     pub siblings: Option<Siblings>,
     /// The bytes of the guest's memory.
     pub memory: u64,
+    /// The window in which it can be shown a layer, if any is free.
+    pub window: Option<usize>,
 }
 
 /// What is to be known of the files of a run.
@@ -45,31 +48,57 @@ pub fn gather(job: &mut Job, wanted: &Wanted, is_put: bool) -> Result<Gathered, 
         left_out: None,
     };
     let excluded = Excluded::of(wanted.excluded)?;
-    let workdir = &job.frame.workdir;
-    job.files = read(wanted.puts, &excluded, workdir, wanted.memory)?;
-    if is_put {
-        return Ok(gathered);
+    let mut list = list(wanted.puts, &excluded, &job.frame.workdir)?;
+    if !is_put {
+        list.add_new(beside(job, wanted, &excluded, &list, &mut gathered)?);
     }
-    let added = match (&job.source, &job.directory, wanted.siblings) {
+    if let Some(window) = wanted.window {
+        job.layer = layer(job, &mut list, window)?;
+    }
+    job.files = read(list, wanted.memory)?;
+    Ok(gathered)
+}
+
+/// Lists the files that go with the program unasked, besides those of another list.
+fn beside(
+    job: &Job,
+    wanted: &Wanted,
+    excluded: &Excluded,
+    puts: &List,
+    gathered: &mut Gathered,
+) -> Result<List, Error> {
+    match (&job.source, &job.directory, wanted.siblings) {
         (Source::File(path), Some(directory), _) => {
-            let target = beneath(workdir, &directory.path);
-            let room = room(wanted.memory);
-            let files = beside::of_directory(path, &target, &excluded, room)?;
-            files.ok_or_else(|| too_large(room, wanted.memory))?
+            let target = beneath(&job.frame.workdir, &directory.path);
+            beside::of_directory(path, &target, excluded)
         }
         (_, None, Some(most)) => {
-            let most = most.without(&job.files);
-            beside::of_program(job, &excluded, most).unwrap_or_else(|error| {
-                gathered.left_out = Some(left_out(&job.source, most, &error));
-                Vec::new()
-            })
+            let most = most.without(puts);
+            Ok(
+                beside::of_program(job, excluded, most).unwrap_or_else(|error| {
+                    gathered.left_out = Some(left_out(&job.source, most, &error));
+                    List::nothing()
+                }),
+            )
         }
-        _ => Vec::new(),
-    };
-    let given: HashSet<_> = job.files.iter().map(|file| file.path.clone()).collect();
-    let is_new = |file: &guest::File| !given.contains(&file.path);
-    job.files.extend(added.into_iter().filter(is_new));
-    Ok(gathered)
+        _ => Ok(List::nothing()),
+    }
+}
+
+/// Takes the files out of the list that the guest is to mount, and plans their layer.
+fn layer(job: &Job, list: &mut List, window: usize) -> Result<Option<PutLayer>, Error> {
+    let mut found = layer::take(list);
+    if found.is_empty() {
+        return Ok(None);
+    }
+    // The script is made in the guest, in place of any file that was put at its path.
+    if let Some(script) = &job.script {
+        let path = beneath(&job.frame.workdir, &script.path);
+        found.retain(|one| one.guest != path);
+    }
+    let owner = if job.frame.root { 0 } else { USER };
+    let plan = layer::plan(&found, owner)?;
+    Ok(Some(PutLayer { plan, window }))
 }
 
 fn left_out(source: &Source, most: Siblings, error: &Error) -> Error {
@@ -84,7 +113,7 @@ fn left_out(source: &Source, most: Siblings, error: &Error) -> Error {
             format_size(size)
         ),
     };
-    let message = format!("{what} did not go in, though the program imports some of it: {why}");
+    let message = format!("{what} did not go in, though the program uses some of it: {why}");
     unusable(message, Remedy::ChooseSiblings)
 }
 

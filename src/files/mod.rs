@@ -10,6 +10,7 @@ mod excluded;
 mod extract;
 mod extract_process;
 mod gather;
+mod layer;
 mod put;
 mod report;
 mod spec;
@@ -20,6 +21,8 @@ pub use destination::{Destination, destinations};
 pub use excluded::Excluded;
 pub use extract_process::Unpacker;
 pub use gather::{Gathered, Wanted, gather, place_of};
+pub use layer::show;
+pub use put::{list, read, room};
 pub use report::{Fetched, Written};
 pub use spec::{Get, Put, PutContent};
 

@@ -18,14 +18,8 @@ pub fn room(memory: u64) -> u64 {
     memory / 2
 }
 
-/// Reads the files, and the directories with all in them that is not excluded, for a guest with this
-/// much memory.
-pub fn read(
-    puts: &[Put],
-    excluded: &Excluded,
-    workdir: &[u8],
-    memory: u64,
-) -> Result<Vec<File>, Error> {
+/// Lists the files, and the directories with all in them that is not excluded.
+pub fn list(puts: &[Put], excluded: &Excluded, workdir: &[u8]) -> Result<List, Error> {
     let mut list = List::new(COUNT_MAX as u64, u64::MAX);
     for put in puts {
         let guest = target(put, workdir, &list)?;
@@ -39,6 +33,11 @@ pub fn read(
             }
         }
     }
+    Ok(list)
+}
+
+/// Reads the files for a guest with this much memory.
+pub fn read(list: List, memory: u64) -> Result<Vec<File>, Error> {
     // The size is checked before any time is spent on reading.
     let size = list.size();
     if size > room(memory) {
@@ -154,7 +153,7 @@ pub fn place_in_puts(script: &Path, puts: &[Put], workdir: &[u8]) -> Option<Vec<
     };
     let mut real = above.canonicalize().ok()?;
     real.extend(name);
-    let nothing = List::new(0, 0);
+    let nothing = List::nothing();
     directories().find_map(|(put, host)| {
         let inside = real.strip_prefix(host.canonicalize().ok()?).ok()?;
         let top = target(put, workdir, &nothing).ok()?;
@@ -229,8 +228,8 @@ mod tests {
             ("/tmp/a", false),
         ] {
             let puts = [put(here.path(), Some(guest))];
-            let read = read(&puts, &none(), b"/work", 64 << 20);
-            assert_eq!(read.is_err(), is_refused, "{guest}");
+            let list = list(&puts, &none(), b"/work");
+            assert_eq!(list.is_err(), is_refused, "{guest}");
         }
         let error = check_place(&put(Path::new("a"), None), b"/usr/a").unwrap_err();
         assert!(
@@ -283,6 +282,7 @@ mod tests {
             path: path.into(),
             mode,
             content: content.into(),
+            modified: None,
         };
         let expected = [
             file("/work/top", 0o040_755, ""),
@@ -291,7 +291,10 @@ mod tests {
             file("/work/top/c", 0o120_777, "/etc/shadow"),
             file("/work/top/b/empty", 0o040_700, ""),
         ];
-        assert_eq!(read(&[put], &none(), b"/work", 64 << 20).unwrap(), expected);
+        let list = list(&[put], &none(), b"/work").unwrap();
+        let mut files = read(list, 64 << 20).unwrap();
+        assert!(files.iter_mut().all(|file| file.modified.take().is_some()));
+        assert_eq!(files, expected);
     }
 
     #[test]
@@ -301,7 +304,8 @@ mod tests {
         // The file is too large for anybody to read.
         fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
         let put = put(&path, None);
-        let refused = read(&[put], &none(), b"/work", 256 << 20).unwrap_err();
+        let list = list(&[put], &none(), b"/work").unwrap();
+        let refused = read(list, 256 << 20).unwrap_err();
         assert!(refused.message.contains("1048576 MiB"), "{refused}");
     }
 }

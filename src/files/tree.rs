@@ -3,8 +3,10 @@
 use crate::error::{Error, Remedy};
 use crate::files::unusable;
 use crate::job::beneath;
+use crate::layer::{HostFile, Time};
 use crate::units::format_size;
 use guest::{File, kind};
+use std::collections::HashSet;
 use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -13,22 +15,27 @@ use std::path::{Path, PathBuf};
 
 /// The files that are to be read, and upper bounds on them.
 pub struct List {
-    found: Vec<Found>,
+    pub found: Vec<Found>,
     /// The bytes of their content.
     size: u64,
     count_max: u64,
     size_max: u64,
 }
 
-struct Found {
-    content: Content,
-    guest: Vec<u8>,
-    mode: u32,
+/// Something that goes into the guest.
+pub struct Found {
+    pub content: Content,
+    /// Its path there.
+    pub guest: Vec<u8>,
+    pub mode: u32,
 }
 
-enum Content {
+pub enum Content {
     Host {
-        path: PathBuf,
+        file: HostFile,
+        modified: Time,
+        /// Whether the file has other names.
+        is_linked: bool,
         /// Whether the path itself was named, so that it may be a link.
         is_top: bool,
     },
@@ -44,6 +51,11 @@ pub struct Entry<'a> {
 }
 
 impl List {
+    /// Returns a list to which nothing is added.
+    pub fn nothing() -> Self {
+        Self::new(0, 0)
+    }
+
     pub fn new(count_max: u64, size_max: u64) -> Self {
         Self {
             found: Vec::new(),
@@ -53,9 +65,20 @@ impl List {
         }
     }
 
+    /// Adds what another list has at other paths.
+    pub fn add_new(&mut self, other: Self) {
+        let given: HashSet<_> = match other.found.is_empty() {
+            true => HashSet::new(),
+            false => self.found.iter().map(|found| found.guest.clone()).collect(),
+        };
+        let added = other.found.into_iter();
+        self.found
+            .extend(added.filter(|found| !given.contains(&found.guest)));
+    }
+
     /// Returns the bytes of all content.
     pub fn size(&self) -> u64 {
-        self.size
+        self.found.iter().map(Found::size).sum()
     }
 
     /// Returns whether a directory is to be made at this path in the guest.
@@ -143,7 +166,15 @@ impl List {
             self.spend(metadata.len())?;
         }
         self.push(Found {
-            content: Content::Host { path: host, is_top },
+            content: Content::Host {
+                file: HostFile::new(host, metadata),
+                modified: Time {
+                    seconds: metadata.mtime(),
+                    nanoseconds: metadata.mtime_nsec() as u32,
+                },
+                is_linked: file_type.is_file() && metadata.nlink() > 1,
+                is_top,
+            },
             guest,
             mode: metadata.mode() & (kind::MASK | 0o777),
         })
@@ -200,25 +231,48 @@ fn names(directory: &Path) -> io::Result<Vec<std::ffi::OsString>> {
 }
 
 impl Found {
+    /// Returns the bytes of a file, and nothing for anything else.
+    pub fn size(&self) -> u64 {
+        match &self.content {
+            Content::Given(bytes) => bytes.len() as u64,
+            Content::Host { file, .. } if self.mode & kind::MASK == kind::FILE => file.size(),
+            Content::Host { .. } => 0,
+        }
+    }
+
     /// Reads the content, at most one byte over `limit`.
     fn read(self, limit: u64) -> Result<File, Error> {
-        let content = match self.content {
-            Content::Given(content) => content,
-            Content::Host { path, is_top } => {
+        let (content, modified) = match self.content {
+            Content::Given(content) => (content, None),
+            Content::Host {
+                file,
+                modified,
+                is_top,
+                ..
+            } => {
                 let content = match self.mode & kind::MASK {
-                    kind::FILE => read_file(&path, limit, is_top),
-                    kind::LINK => path.read_link().map(|to| to.into_os_string().into_vec()),
-                    _ => Ok(Vec::new()),
+                    kind::FILE => read_file(file.path(), limit, is_top)
+                        .map_err(|error| unreadable(file.path(), &error))?,
+                    kind::LINK => read_link(file.path())?,
+                    _ => Vec::new(),
                 };
-                content.map_err(|error| unreadable(&path, &error))?
+                let time = guest::time(modified.seconds, modified.nanoseconds.into());
+                (content, time)
             }
         };
         Ok(File {
             content,
             path: self.guest,
             mode: self.mode,
+            modified,
         })
     }
+}
+
+/// Returns where a link leads.
+pub fn read_link(path: &Path) -> Result<Vec<u8>, Error> {
+    let target = path.read_link().map_err(|error| unreadable(path, &error))?;
+    Ok(target.into_os_string().into_vec())
 }
 
 fn read_file(path: &Path, limit: u64, is_top: bool) -> io::Result<Vec<u8>> {

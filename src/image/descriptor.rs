@@ -1,7 +1,7 @@
 //! The description of an image: its languages, and the interpreter that is started ahead.
 
 use crate::error::{Error, Kind};
-use crate::image::Language;
+use crate::image::{Language, Packages};
 use crate::text::toml_error;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,9 +21,22 @@ static BUILT_IN: LazyLock<Image> = LazyLock::new(|| {
 pub struct Image {
     pub name: String,
     pub warm: Warm,
+    /// The interpreter that packages can be brought for, if there is one.
+    pub packages: Option<Packages>,
+    /// The file system of an imported image; others have the one that is built in.
+    pub files: Option<Files>,
     /// The first is the one of programs that do not say what they are in.
     #[serde(rename = "language")]
     pub languages: Vec<Language>,
+}
+
+/// The file system that an image brings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Files {
+    pub sha256: String,
+    /// In bytes.
+    pub size: u64,
 }
 
 /// The interpreter that is started ahead and saved.
@@ -67,7 +80,7 @@ impl Image {
     }
 
     /// Parses and checks a description. The error says what is wrong, and where.
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         let image: Self = toml::from_str(text).map_err(|error| toml_error(text, &error))?;
         if image.find(&image.warm.language).is_none() {
             return Err(format!(
@@ -75,12 +88,38 @@ impl Image {
                 image.warm.language
             ));
         }
+        image.check_name()?;
+        image.files.as_ref().map_or(Ok(()), Files::check)?;
         image.languages.iter().try_for_each(Language::check)?;
+        image.packages.as_ref().map_or(Ok(()), Packages::check)?;
         let mut names = BTreeSet::new();
         if let Some(twice) = image.languages.iter().find(|its| !names.insert(&its.name)) {
             return Err(format!("it has the language {} twice", twice.name));
         }
         Ok(image)
+    }
+
+    /// Checks that the name can be that of a file.
+    fn check_name(&self) -> Result<(), String> {
+        let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+        if self.name.is_empty() || self.name.starts_with('.') || !self.name.bytes().all(is_good) {
+            return Err(format!(
+                "its name {:?} has other characters than A to Z, digits, ., - and _, or none",
+                self.name
+            ));
+        }
+        Ok(())
+    }
+
+    /// Returns the version of its Python, if it has one.
+    pub fn python(&self) -> Option<&str> {
+        Some(&self.packages.as_ref()?.python)
+    }
+
+    /// Returns whether it has this version of Python, of which the last number may be left out.
+    pub fn has_python(&self, version: &str) -> bool {
+        (self.packages.as_ref())
+            .is_some_and(|its| its.python == version || its.python_release() == version)
     }
 
     /// Returns the language of programs that do not say what they are in.
@@ -115,6 +154,20 @@ impl Image {
     pub fn names(&self) -> Vec<String> {
         let names = self.languages.iter().map(|language| language.name.clone());
         names.collect()
+    }
+}
+
+impl Files {
+    /// Checks what the types of the fields do not.
+    fn check(&self) -> Result<(), String> {
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if self.sha256.len() != 64 || !self.sha256.bytes().all(is_digit) {
+            return Err(format!(
+                "sha256 = {:?} is not of 64 hexadecimal digits",
+                self.sha256
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -156,6 +209,12 @@ mod tests {
             ("{file}", "{path}", "{path}"),
             ("stdin = [\"python3\", \"-\"]", "stdin = []", "stdin"),
             ("name = \"bash\"", "name = \"python\"", "twice"),
+            ("name = \"python\"\n\n#", "name = \"../x\"\n\n#", "../x"),
+            (
+                "[[language]]\nname = \"bash\"",
+                "[files]\nsha256 = \"../x\"\nsize = 1\n[[language]]\nname = \"bash\"",
+                "sha256",
+            ),
             ("title = \"Bash\"", "titel = \"Bash\"", "titel"),
         ] {
             assert!(text.contains(from), "{from}");

@@ -31,6 +31,9 @@ pub struct Language {
     /// The code that runs a module, whose name replaces `{module}`.
     #[serde(default)]
     pub module: Option<String>,
+    /// The code that runs the command that its arguments are.
+    #[serde(default)]
+    pub command: Option<String>,
     /// The file that makes a directory a program.
     #[serde(default)]
     pub main: Option<String>,
@@ -46,6 +49,9 @@ pub struct Language {
     /// Variables that are read when an interpreter starts.
     #[serde(default)]
     pub read_at_start: Vec<String>,
+    /// Variables that widespread packages read when they are imported.
+    #[serde(default)]
+    pub read_at_import: Vec<String>,
 }
 
 /// The values that are put into the words of a command.
@@ -100,6 +106,13 @@ impl Language {
         self.interpreters
             .iter()
             .any(|pattern| matches(pattern, name))
+    }
+
+    /// Returns whether a package that is imported already cannot take this variable any more.
+    pub fn reads_at_import(&self, variable: &[u8]) -> bool {
+        self.read_at_import
+            .iter()
+            .any(|pattern| matches(pattern, variable))
     }
 
     /// Returns whether an interpreter that has started cannot take this variable any more.

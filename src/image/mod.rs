@@ -1,12 +1,21 @@
 //! The image of a guest: its kernel, its agent, its file system and the languages of its programs.
 
+mod choice;
 mod descriptor;
+mod imported;
 mod language;
 mod language_name;
+mod layer_file;
+mod packages;
+pub mod python_version;
 mod shelf;
 pub mod store;
 
+pub use choice::{all, named, newest, no_python, with_python};
 pub use descriptor::Image;
+pub use imported::{Imported, runtime};
 pub use language::{Language, Words, expand};
 pub use language_name::LanguageName;
+pub use layer_file::LayerFile;
+pub use packages::Packages;
 pub use shelf::Images;

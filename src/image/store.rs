@@ -156,7 +156,7 @@ pub fn runtime_in_memory() -> Result<File> {
     let doing = "unpacking the runtime image into memory";
     let memory = memfd_create(c"runtime", MFdFlags::MFD_CLOEXEC).context(doing)?;
     let mut file = File::from(memory);
-    unpack_into(&mut file, digest).context(doing)?;
+    unpack(RUNTIME, &mut file, digest).context(doing)?;
     Ok(file)
 }
 
@@ -178,13 +178,14 @@ fn write_runtime(path: &Path, digest: &str) -> Result<()> {
         .create_new(true)
         .mode(0o400)
         .open(path)?;
-    unpack_into(&mut file, digest)?;
+    unpack(RUNTIME, &mut file, digest)?;
     file.sync_all()?;
     Ok(())
 }
 
-fn unpack_into(file: &mut File, digest: &str) -> Result<()> {
-    let mut unpacked = zstd::Decoder::new(RUNTIME)?;
+/// Unpacks an image into a file. The error says whether it is another than this one.
+pub(super) fn unpack(packed: impl Read, file: &mut File, digest: &str) -> Result<()> {
+    let mut unpacked = zstd::Decoder::new(packed)?;
     let (mut hash, mut piece) = (Sha256::new(), Vec::with_capacity(HUGE_PAGE));
     // A file system that can do so keeps a piece that is written at once in one huge page, and guests
     // then map it as one.
@@ -201,7 +202,7 @@ fn unpack_into(file: &mut File, digest: &str) -> Result<()> {
         file.write_all(&piece)?;
     }
     if format!("{:x}", hash.finalize()) != digest {
-        bail!("the image in this binary is damaged: get the binary again");
+        bail!("it is damaged: get it again");
     }
     Ok(())
 }

@@ -16,20 +16,14 @@ pub fn text(content: &[u8]) -> Cow<'_, str> {
 impl<'a> LoadedNames<'a> {
     /// Finds the words: all of them where names are computed, or else those of the lines that load.
     pub fn of(language: &Language, text: &'a str) -> Self {
-        let has = |text: &str, words: &[String]| words.iter().any(|word| has_word(text, word));
-        let mut names = HashSet::new();
-        if has(text, &language.computes) {
-            names.extend(words(text));
-        } else if has(text, &language.loads) {
-            let mut goes_on = false;
-            for line in text.lines().map(without_comment) {
-                if goes_on || has(line, &language.loads) {
-                    names.extend(words(line));
-                    goes_on = line.trim_end().ends_with('\\');
-                }
+        let computes = language.computes.iter().any(|word| has_word(text, word));
+        Self(match computes {
+            true => words(text).collect(),
+            false => {
+                let lines = statements(language, text).into_iter().flatten();
+                lines.flat_map(words).collect()
             }
-        }
-        Self(names)
+        })
     }
 
     /// Returns the one name that a module begins with.
@@ -47,6 +41,75 @@ impl<'a> LoadedNames<'a> {
         let stem = name.split('.').next().unwrap_or(name);
         self.0.contains(stem)
     }
+}
+
+/// Returns the words of each statement that loads one of these modules, with dots in them and `:`
+/// between them. They are bounded: what is told of them, others that load the same may hear of.
+pub fn loading_statements(language: &Language, text: &str, modules: &[String]) -> Vec<String> {
+    /// The most bytes of all of them.
+    const SIZE_MAX: usize = 4096;
+    let is_module = |word: &&str| {
+        let top = word.split('.').next().unwrap_or(word);
+        modules.iter().any(|module| module == top)
+    };
+    let mut left = SIZE_MAX;
+    let mut found = Vec::new();
+    for lines in statements(language, text) {
+        let [first, rest @ ..] = &lines[..] else {
+            continue;
+        };
+        let mut names: Vec<_> = dotted_words(plain(loading_part(language, first))).collect();
+        names.extend(rest.iter().flat_map(|line| dotted_words(plain(line))));
+        let loads = names
+            .iter()
+            .any(|name| language.loads.iter().any(|word| word == name));
+        let statement = names.join(":");
+        if loads
+            && names.iter().any(is_module)
+            && let Some(rest) = left.checked_sub(statement.len() + 1)
+        {
+            left = rest;
+            found.push(statement);
+        }
+    }
+    found
+}
+
+/// Returns the part of a line, between marks that end statements, that loads.
+fn loading_part<'a>(language: &Language, line: &'a str) -> &'a str {
+    let loads = |part: &&str| language.loads.iter().any(|word| has_word(part, word));
+    line.split([';', ':']).find(loads).unwrap_or_default()
+}
+
+/// Returns the start of a line that has names alone: no text in quotes, and no values.
+fn plain(line: &str) -> &str {
+    let is_plain = |c: char| c.is_alphanumeric() || c.is_whitespace() || "_.,()*\\".contains(c);
+    let end = line.find(|c| !is_plain(c)).unwrap_or(line.len());
+    &line[..end]
+}
+
+/// Returns the lines, without comments, of each statement that loads.
+fn statements<'a>(language: &Language, text: &'a str) -> Vec<Vec<&'a str>> {
+    let mut found: Vec<Vec<&str>> = Vec::new();
+    let mut goes_on = false;
+    for line in text.lines().map(without_comment) {
+        let loads = language.loads.iter().any(|word| has_word(line, word));
+        match found.last_mut() {
+            Some(last) if goes_on => last.push(line),
+            _ if loads => found.push(vec![line]),
+            _ => continue,
+        }
+        goes_on = line.trim_end().ends_with(['\\', '(', ',']);
+    }
+    found
+}
+
+/// Returns the names in a line, with dots in them, that are of ASCII alone.
+fn dotted_words(line: &str) -> impl Iterator<Item = &str> {
+    let is_letter = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.');
+    let begins = |part: &str| part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    let is_name = move |word: &&str| word.is_ascii() && word.split('.').all(begins);
+    line.split(move |c| !is_letter(c)).filter(is_name)
 }
 
 /// Returns a line up to the first # that begins a word, as a comment does.
@@ -152,6 +215,41 @@ mod tests {
         ] {
             check("bash", text, "lib.sh", false);
         }
+    }
+
+    #[test]
+    fn statements_that_load_a_module_are_told_and_nothing_else_is() {
+        let python = Image::built_in().default_language();
+        let modules: Vec<_> = ["numpy", "a"].map(String::from).into();
+        let told = |text: &str| loading_statements(python, text, &modules);
+        for (text, expected) in [
+            ("print(1)", &[] as &[&str]),
+            ("import numpy as np, pandas", &["import:numpy:as:np:pandas"]),
+            (
+                "import numpy.linalg\nimport numpyx",
+                &["import:numpy.linalg"],
+            ),
+            (
+                "try:\n  from a.b import (c,\n    d)\nexcept: pass",
+                &["from:a.b:import:c:d"],
+            ),
+            ("if x: import a", &["import:a"]),
+            ("key = 'secret'; import a; key = 'secret'", &["import:a"]),
+            ("print('import a secret')\nx = 'secret', 'import a'", &[]),
+            (
+                "from a import (b, 'secret',\n'secret', c)",
+                &["from:a:import:b"],
+            ),
+            (
+                "import a  # secret\nkey = 'secret'\nimport mine",
+                &["import:a"],
+            ),
+        ] {
+            assert_eq!(told(text), expected, "{text}");
+        }
+        let many = "import a.bcdefgh\n".repeat(10_000);
+        let all: usize = told(&many).iter().map(String::len).sum();
+        assert!((3000..4096).contains(&all), "{all}");
     }
 
     #[test]

@@ -49,6 +49,7 @@ pub fn make(parts: Parts) -> Result<Job, Error> {
             (or_default, expand(&or_default.code, words))
         }
         Source::Module(name) => run_module(parts.image, name, asked)?,
+        Source::Command => run_command(parts.image, asked)?,
         Source::File(path) => {
             let (language, argv, file) = run_file(&parts, path, asked)?;
             match file.mode {
@@ -88,9 +89,11 @@ pub fn make(parts: Parts) -> Result<Job, Error> {
         script,
         directory,
         files: Vec::new(),
+        layer: None,
         prompts,
         record: false,
         lines: false,
+        session: false,
         withheld: 0,
     })
 }
@@ -120,6 +123,7 @@ fn run_file<'a>(
             None => SCRIPT_MODE,
         },
         content: found.content,
+        modified: None,
     };
     Ok((language, argv, file))
 }
@@ -157,6 +161,32 @@ fn run_module<'a>(
         )
     })?;
     let code = code.replace("{module}", name);
+    let words = Words {
+        code: code.as_bytes(),
+        ..Words::default()
+    };
+    Ok((language, expand(&language.code, words)))
+}
+
+/// Returns the language that runs commands, and how it does.
+fn run_command<'a>(
+    image: &'a Image,
+    asked: Option<&'a Language>,
+) -> Result<(&'a Language, Vec<Vec<u8>>), Error> {
+    let mut languages = image.languages.iter();
+    let found = asked.or_else(|| languages.find(|language| language.command.is_some()));
+    let found = found.and_then(|language| Some((language, language.command.as_ref()?)));
+    let (language, code) = found.ok_or_else(|| {
+        let what = match asked {
+            Some(language) => &language.title,
+            None => "this image",
+        };
+        Error::new(
+            Kind::Request,
+            format!("{what} runs no commands"),
+            "name a script, or leave out --lang",
+        )
+    })?;
     let words = Words {
         code: code.as_bytes(),
         ..Words::default()

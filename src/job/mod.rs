@@ -6,13 +6,14 @@ mod make;
 mod path;
 mod script;
 
-pub use loads::{LoadedNames, text};
+pub use loads::{LoadedNames, loading_statements, text};
 pub use make::{Parts, make};
 pub use path::{beneath, resolve};
-pub use script::read_code;
+pub use script::{python_named, read_code, read_script};
 
 use crate::error::{Error, Kind};
-use crate::image::{Image, Language, Words, expand};
+use crate::image::{self, Image, Language, LayerFile, Words, expand};
+use crate::layer::Plan;
 use crate::limits::DEFAULT_PIDS;
 use crate::wire::Bytes;
 use guest::{File, JobFrame, WORKDIR, handover, kind};
@@ -44,10 +45,20 @@ pub enum Source {
     ),
     /// A module, by its name.
     Module(String),
+    /// A command of the guest's, whose name is the first of the arguments.
+    Command,
     /// Standard input.
     Stdin,
     /// None: the interpreter asks for it.
     Prompt,
+}
+
+/// Files that the guest mounts.
+#[derive(Debug, Clone)]
+pub struct PutLayer {
+    pub plan: Plan,
+    /// The window that shows them.
+    pub window: usize,
 }
 
 /// A program to run once, with its files.
@@ -64,12 +75,16 @@ pub struct Job {
     pub directory: Option<File>,
     /// All other files, with absolute paths.
     pub files: Vec<File>,
+    /// What of the files is below the default working directory, if these are many or large.
+    pub layer: Option<PutLayer>,
     /// Whether the interpreter gives a prompt, for which it is one of its own.
     pub prompts: bool,
     /// Whether a record of the run is wanted.
     pub record: bool,
     /// Whether somebody waits for each line of its output.
     pub lines: bool,
+    /// Whether its code comes later, in cells.
+    pub session: bool,
     /// The bytes of its machine's memory that it may not have.
     pub withheld: u64,
 }
@@ -77,7 +92,8 @@ pub struct Job {
 impl Job {
     /// Returns the job in the form for an interpreter that has started already.
     pub fn handover(&self) -> Vec<u8> {
-        let enters = !self.files.is_empty() || self.frame.workdir != WORKDIR.as_bytes();
+        let has_files = !self.files.is_empty() || self.layer.is_some();
+        let enters = has_files || self.frame.workdir != WORKDIR.as_bytes();
         let is_code = matches!(self.source, Source::Code(_));
         let flags = [
             (handover::ENTER, enters),
@@ -85,6 +101,7 @@ impl Job {
             (handover::NOTEBOOK, self.record && is_code),
             (handover::EXECUTE, !self.is_warm()),
             (handover::LINES, self.lines),
+            (handover::SESSION, self.session),
         ];
         let flags = flags.iter().filter(|(_, wanted)| *wanted);
         let flags = flags.fold(0, |flags, (flag, _)| flags | flag);
@@ -96,13 +113,47 @@ impl Job {
         match &self.source {
             Source::Code(code) => Some(code.as_bytes()),
             Source::Module(name) => Some(name.as_bytes()),
+            Source::Command => self.language.command.as_ref().map(String::as_bytes),
             _ => Some(&self.script.as_ref().or(self.directory.as_ref())?.content),
         }
+    }
+
+    /// Takes the image that has the Python which the script's first line names. All images with a
+    /// Python run programs in the same way.
+    pub fn choose_image(&mut self) -> anyhow::Result<()> {
+        let script = self.script.as_ref().map(|script| &script.content[..]);
+        if let Some(version) = script.and_then(script::python_named)
+            && self.language.name == self.image.warm.language
+            && !self.image.has_python(version)
+        {
+            self.image = image::with_python(version)?;
+        }
+        Ok(())
     }
 
     /// Returns whether the interpreter that was started ahead can run it.
     pub fn is_warm(&self) -> bool {
         self.language.name == self.image.warm.language && !self.prompts
+    }
+
+    /// Returns the statements of its code that load what these layers have.
+    pub fn loads(&self, layers: &[LayerFile]) -> Vec<String> {
+        let code = match &self.source {
+            Source::Module(_) | Source::Command => None,
+            _ => self.code(),
+        };
+        let modules: Vec<_> = layers
+            .iter()
+            .flat_map(|layer| layer.modules.iter().cloned())
+            .collect();
+        let text = text(code.unwrap_or_default());
+        loading_statements(&self.language, &text, &modules)
+    }
+
+    /// Returns whether modules that were imported already are as if it had imported them.
+    pub fn suits_imported_modules(&self) -> bool {
+        let reads = |variable: &Vec<u8>| self.language.reads_at_import(name(variable));
+        self.is_warm() && !self.frame.env.iter().any(reads)
     }
 
     /// Returns whether an interpreter that is up already can run it as a fresh one would.
@@ -142,20 +193,37 @@ impl Job {
         Some(interpreter(&self.image, self.frame.clone(), b"pass"))
     }
 
+    /// Returns the words of its command that came with it, if it is code that runs what they name.
+    pub fn own_words(&self) -> &[Vec<u8>] {
+        self.frame
+            .argv
+            .get(self.language.code.len()..)
+            .unwrap_or_default()
+    }
+
+    /// Mounts layers, the first of which is in the first window, before anything else is made.
+    pub fn mount(&mut self, layers: &[LayerFile]) {
+        self.files.splice(0..0, mounts(layers));
+    }
+
     /// Returns the total bytes of its files.
     pub fn size(&self) -> u64 {
         let files = self.files.iter().chain(&self.script);
-        files.map(|file| file.content.len() as u64).sum()
+        let sizes = files.map(|file| file.content.len() as u64);
+        let layer = self.layer.as_ref().map(|layer| layer.plan.size());
+        sizes.chain(layer).sum()
     }
 
     /// Returns all files that the guest must have: the working directory, then what goes into it.
     pub fn into_files(self) -> Vec<File> {
-        let mut files = Vec::new();
+        let layer = self.layer.as_ref();
+        let layer = layer.map(|layer| File::writable_layer(WORKDIR, layer.window));
+        let mut files = layer.unwrap_or_default();
         if self.frame.workdir != WORKDIR.as_bytes() {
             files.push(File {
                 path: self.frame.workdir.clone(),
                 mode: kind::DIRECTORY | 0o755,
-                content: Vec::new(),
+                ..File::default()
             });
         }
         files.extend(self.files);
@@ -169,6 +237,13 @@ impl Job {
     }
 }
 
+/// Returns the records that mount layers, the first of which is in the first window.
+pub fn mounts(layers: &[LayerFile]) -> Vec<File> {
+    let layers = layers.iter().enumerate();
+    let mounts = layers.map(|(window, layer)| File::layer(layer.mount.clone().into(), window));
+    mounts.collect()
+}
+
 /// Returns the part of a variable before the `=`.
 pub fn name(variable: &[u8]) -> &[u8] {
     let end = variable.iter().position(|&byte| byte == b'=');
@@ -176,11 +251,22 @@ pub fn name(variable: &[u8]) -> &[u8] {
 }
 
 /// Returns the interpreter to be saved before it has a program. It must start as one for a program
-/// does.
-pub fn warm_interpreter(image: &Image, root: bool) -> JobFrame {
+/// does. The library that stops it reads the names of the modules that it imports first, and removes
+/// the variable.
+pub fn warm_interpreter(
+    image: &Image,
+    root: bool,
+    wishes: &[String],
+    first_uses: &str,
+) -> JobFrame {
+    let mut env = environment();
+    if !wishes.is_empty() {
+        env.push(format!("SANDBOX_PRELOAD={}", wishes.join(",")).into());
+        env.push(format!("SANDBOX_FIRST_USES={first_uses}").into());
+    }
     let frame = JobFrame {
         argv: Vec::new(),
-        env: environment(),
+        env,
         // The program's own limit comes with its job.
         pids_limit: DEFAULT_PIDS,
         root,
@@ -214,8 +300,8 @@ fn interpreter(image: &Image, mut frame: JobFrame, code: &[u8]) -> JobFrame {
     frame
 }
 
-/// Returns a minimal program for the interpreter that is started ahead.
-pub fn rehearsal(image: &Image, root: bool) -> Job {
+/// Returns a program for the interpreter that is started ahead, in its language.
+pub fn rehearsal(image: &Image, root: bool, program: &str) -> Job {
     let language = image.warm_language();
     let extension = language.extensions.first().map_or("", String::as_str);
     let name = format!("rehearsal.{extension}");
@@ -238,13 +324,16 @@ pub fn rehearsal(image: &Image, root: bool) -> Job {
         script: Some(File {
             path: name.into(),
             mode: SCRIPT_MODE,
-            content: image.warm.rehearsal.clone().into(),
+            content: program.into(),
+            modified: None,
         }),
         directory: None,
         files: Vec::new(),
+        layer: None,
         prompts: false,
         record: false,
         lines: false,
+        session: false,
         withheld: 0,
     }
 }

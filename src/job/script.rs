@@ -101,6 +101,11 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     Ok(content)
 }
 
+/// Reads a script, or the file that makes a directory a program, before it is known what runs it.
+pub fn read_script(image: &Image, path: &Path) -> Result<Vec<u8>, Error> {
+    Ok(find(image, path)?.content)
+}
+
 /// Reads code that is to run as if it were given after -c.
 pub fn read_code(path: &Path) -> Result<OsString, Error> {
     let code = read(path)?;
@@ -143,6 +148,15 @@ pub fn language<'a, 'b>(
     };
     let its = shebang.filter(|shebang| language.has_interpreter(shebang.name));
     Ok((language, its.and_then(|shebang| shebang.option)))
+}
+
+/// Returns the version of Python that a script's first line names, such as 3.11.
+pub fn python_named(content: &[u8]) -> Option<&str> {
+    let version = Shebang::of(content)?.name.strip_prefix(b"python")?;
+    let version = std::str::from_utf8(version).ok()?;
+    let (_, minor) = version.split_once("3.")?;
+    let is_number = !minor.is_empty() && minor.bytes().all(|byte| byte.is_ascii_digit());
+    (version.starts_with("3.") && is_number).then_some(version)
 }
 
 fn unknown(image: &Image, path: &Path, shebang: &Shebang) -> Error {
@@ -217,6 +231,24 @@ mod tests {
 
     fn words(words: &[&str]) -> Vec<Vec<u8>> {
         words.iter().map(|word| word.as_bytes().into()).collect()
+    }
+
+    #[test]
+    fn a_first_line_names_a_version_of_python() {
+        for (line, version) in [
+            ("#!/usr/bin/env python3.11", Some("3.11")),
+            ("#!/usr/bin/python3.13 -u", Some("3.13")),
+            ("#!/usr/bin/env -S python3.9 -X dev", Some("3.9")),
+            ("#!/usr/bin/python3", None),
+            ("#!/usr/bin/python", None),
+            ("#!/usr/bin/python2.7", None),
+            ("#!/usr/bin/python3.", None),
+            ("#!/usr/bin/python3.13t", None),
+            ("#!/bin/bash", None),
+            ("# python3.11", None),
+        ] {
+            assert_eq!(python_named(line.as_bytes()), version, "{line}");
+        }
     }
 
     #[test]

@@ -82,12 +82,13 @@ fn the_script_is_the_one_file_at_its_path() {
         path: path.into(),
         mode: SCRIPT_MODE,
         content: content.into(),
+        modified: None,
     };
-    let mut job = rehearsal(Image::built_in(), false);
+    let mut job = rehearsal(Image::built_in(), false, "pass");
     job.frame.workdir = b"/tmp/x".into();
     job.files = vec![file("/tmp/x/rehearsal.py", "other"), file("/tmp/x/b", "b")];
     let files = job.into_files();
     let paths: Vec<_> = files.iter().map(|file| &file.path[..]).collect();
     assert_eq!(paths, [&b"/tmp/x"[..], b"/tmp/x/b", b"/tmp/x/rehearsal.py"]);
-    assert_eq!(files[2].content, b"print('hello')\n");
+    assert_eq!(files[2].content, b"pass");
 }

@@ -2,14 +2,17 @@
 //! it.
 
 use crate::audit::{self, Code, Event, Files, Limits, Log, Refusal, Start, Usage, shortened};
-use crate::limits::{ConfineLevel, DEFAULT_MEMORY, DEFAULT_PIDS, DEFAULT_TIMEOUT};
+use crate::limits::{ConfineLevel, DEFAULT_MEMORY, DEFAULT_PIDS, DEFAULT_TIMEOUT, PACKAGES_MEMORY};
 use crate::log::say;
+use crate::mcp::packages::{Refusal as Refusing, Wanted, advised};
 use crate::mcp::tool::arguments::{Arguments, Wrong};
+use crate::mcp::tool::remedies::words;
 use crate::policy::{
-    Admission, Admitting, Grant, LimitExceeded, Policy, Quota, QuotaKind, Requested,
-    ResourceRequest, Throttled,
+    Admission, Admitting, Grant, LimitExceeded, Packages, Policy, Quota, QuotaKind, Requested,
+    ResourceRequest, Sessions, Throttled,
 };
 use crate::record::{Anchor, Failure, Record};
+use crate::run::advice::advice;
 use anyhow::Result;
 use std::path::Path;
 use std::sync::Arc;
@@ -98,6 +101,54 @@ impl Governor {
         ((DEFAULT_MEMORY >> 20).min(most), most)
     }
 
+    /// Returns whether the policy allows packages.
+    pub fn has_packages(&self) -> bool {
+        self.policy
+            .run
+            .packages
+            .as_ref()
+            .is_some_and(Packages::is_on)
+    }
+
+    /// Returns the log, if one is kept.
+    pub fn log(&self) -> Option<Arc<Log>> {
+        self.log.clone()
+    }
+
+    /// Returns what the policy says of sessions.
+    pub fn sessions(&self) -> &Sessions {
+        &self.policy.run.sessions
+    }
+
+    /// Returns what would have helped the program.
+    pub fn advice(&self, record: &Record) -> Vec<String> {
+        let allowed = self.policy.run.packages.as_ref();
+        let advice = advice(record);
+        advice.iter().map(|it| advised(it, allowed)).collect()
+    }
+
+    /// Returns the packages that the run may have of those that it asks for.
+    pub async fn packages(
+        &self,
+        client: &Arc<str>,
+        arguments: &Arguments,
+    ) -> Result<Option<Wanted>, Refused> {
+        let wanted = Wanted::of(&arguments.packages, self.policy.run.packages.as_ref());
+        let refused = match wanted {
+            Ok(wanted) => return Ok(wanted),
+            Err(Refusing::Policy(excess)) => excessive(&excess),
+            Err(Refusing::Words(error)) => {
+                let failure = Failure {
+                    remedy: words(&error.remedy),
+                    message: error.message,
+                };
+                let argument = "packages".into();
+                return Err(self.refuse_wrong(client, Wrong { argument, failure }).await);
+            }
+        };
+        Err(self.refuse(client, refused).await)
+    }
+
     /// Grants the run its limits and queues it for a place.
     pub async fn admit(
         &self,
@@ -151,6 +202,10 @@ impl Governor {
 
     fn grant(&self, arguments: &Arguments) -> Result<Grant, LimitExceeded> {
         let run = &self.policy.run;
+        let default_memory = match arguments.packages.is_empty() {
+            true => DEFAULT_MEMORY,
+            false => PACKAGES_MEMORY,
+        };
         let fetched = arguments.files.iter().filter(|file| file.is_fetched);
         let put = put(arguments);
         let variables = arguments.variables();
@@ -161,10 +216,10 @@ impl Governor {
         )?;
         run.check_files(put.count, put.bytes)?;
         run.check_files(fetched.count() as u64, 0)?;
-        run.grant(&ResourceRequest {
+        let grant = run.grant(&ResourceRequest {
             memory: arguments
                 .memory()
-                .map_or(Requested::Default(DEFAULT_MEMORY), Requested::Given),
+                .map_or(Requested::Default(default_memory), Requested::Given),
             timeout: match arguments.timeout() {
                 Some(timeout) => Requested::Given(Some(timeout)),
                 None => Requested::Default(Some(DEFAULT_TIMEOUT)),
@@ -176,7 +231,11 @@ impl Governor {
             language: Some(arguments.language.as_str()),
             stdin: Some(arguments.stdin.len() as u64),
             environment: arguments.env.keys().map(String::as_bytes).collect(),
-        })
+        })?;
+        if arguments.session.is_some() {
+            run.sessions.check_alone(grant.memory)?;
+        }
+        Ok(grant)
     }
 
     /// Logs the start of a run. This comes before its process starts.
@@ -188,6 +247,7 @@ impl Governor {
         grant: &Grant,
     ) -> Result<RunPermit, Refused> {
         let event = Event::Start(Start {
+            session: arguments.session.clone(),
             code: Code::new(arguments.code.as_bytes(), self.keep_code),
             language: arguments.language.to_string(),
             arguments: arguments.args.len(),

@@ -3,14 +3,20 @@
 
 mod admission;
 mod artifacts;
+mod cell;
+mod ended;
+mod packages;
 mod progress;
 mod rejections;
 mod run;
 mod server;
+mod session_log;
+mod sessions;
 mod signals;
 mod state;
 pub(crate) mod tool;
 mod transport;
+mod workspace;
 
 use crate::error::{Error, Kind, Remedy};
 use crate::kvm_mode::Device;
@@ -23,6 +29,7 @@ use admission::Governor;
 use anyhow::{Context, Result};
 use artifacts::ArtifactStore;
 use rejections::TurnedAway;
+use sessions::Sessions;
 
 use signals::Signals;
 use state::Shared;
@@ -79,10 +86,16 @@ async fn serve_until_the_end(
 ) -> Result<Option<u8>> {
     let directory = TempDir::create()?;
     let stop = CancellationToken::new();
+    let sessions = Sessions::new(
+        directory.path(),
+        governor.sessions().clone(),
+        governor.log(),
+    )?;
     let shared = Arc::new(Shared {
         kvm: options.kvm,
         directory: directory.path().into(),
         kept: ArtifactStore::new(directory.path().into()),
+        sessions: Arc::new(sessions),
         governor,
         calls: Gauge::new(),
         turned_away: TurnedAway::default(),
@@ -106,6 +119,7 @@ async fn serve_until_the_end(
     // The server's runs end now, and their ends are logged.
     stop.cancel();
     drop(timeout(STOP_TIMEOUT, at_work.calls.none()).await);
+    at_work.sessions.end(STOP_TIMEOUT);
     ended
 }
 

@@ -1,18 +1,19 @@
-//! A run for a client, in a worker.
+//! A run for a client, in a worker, or a cell in one of its sessions.
 
-use crate::audit::Usage;
-use crate::error::Error;
 use crate::files::{Get, Put, PutContent};
+use crate::image::LayerFile;
 use crate::job::Source;
 use crate::kvm_mode::Device;
 use crate::limits::Limits;
 use crate::log::say;
+use crate::mcp::cell::{self, Asked};
+use crate::mcp::ended::{Ended, in_words};
+use crate::mcp::sessions::Sessions;
 use crate::mcp::tool::arguments::Arguments;
-use crate::mcp::tool::remedies::words;
+use crate::mcp::workspace::Workspace;
 use crate::policy::Grant;
 use crate::process::{self, OURS};
-use crate::record::{Failure, Record, Status};
-use crate::run::advice::advice;
+use crate::record::Record;
 use crate::run::{Request, record_of};
 use crate::template::builder::Interrupted;
 use crate::worker::client::{self, Channel, Worker};
@@ -20,79 +21,86 @@ use crate::worker::{self, Spec};
 use anyhow::{Context, Result};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
-use std::fs::{self, DirBuilder, File};
-use std::io::{ErrorKind, Seek, Write};
+use std::fs::File;
+use std::io::{Seek, Write};
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
-/// The exit code that the log has for a run without a process.
-const NO_PROCESS: i32 = 125;
-
-/// The end of a run.
-pub struct Ended {
-    pub record: Record,
-    /// Whether the record comes from the run's process; otherwise it has what the server knows.
-    is_told: bool,
-    /// The size in bytes of the record as the worker sent it.
-    pub size: u64,
-    pub usage: Usage,
-    /// The directory with the files that the run left, until this is dropped.
-    pub workspace: Option<Workspace>,
-}
-
-impl Ended {
-    /// Returns the end of a run that never began.
-    pub fn without_process(failure: Failure) -> Self {
-        Self {
-            record: failed(failure),
-            is_told: false,
-            size: 0,
-            usage: Usage {
-                wall_ms: 0.0,
-                cpu_ms: 0.0,
-                exit: NO_PROCESS,
-            },
-            workspace: None,
-        }
-    }
-
-    /// Replaces the record by a short one, because the client does not read and there is no room.
-    pub fn unread(self) -> Self {
-        let mut record = failed(Failure {
-            message: "the program has ended, but there is no room for its answer: others are not read yet".into(),
-            remedy: "read the answers that there are, and call again".into(),
-        });
-        record.audit = self.record.audit;
-        Self { record, ..self }
-    }
-}
-
-fn failed(failure: Failure) -> Record {
-    Record {
-        error: Some(failure),
-        ..Record::empty(Status::Error)
-    }
-}
-
-/// A run at work. It is killed when this is dropped.
+/// A run, or a cell of a session, at work. It is ended when this is dropped.
 pub struct Run {
-    child: Arc<Mutex<Child>>,
+    work: Work,
     ended: oneshot::Receiver<Result<Ended>>,
 }
 
+/// What does a run.
+enum Work {
+    Process(Arc<Mutex<Child>>),
+    /// A session, at the other end of this. The end of the connection ends its cell.
+    Cell(UnixStream),
+}
+
+impl Work {
+    fn end(&self) {
+        match self {
+            Self::Process(child) => kill(child),
+            // One that has ended already has no end to be told of.
+            Self::Cell(socket) => socket.shutdown(Shutdown::Both).unwrap_or_default(),
+        }
+    }
+}
+
 impl Run {
+    /// Has a cell run in a session of this client's, which is started if there is none.
+    pub async fn in_session(
+        sessions: Arc<Sessions>,
+        client: Arc<str>,
+        asked: Asked,
+        (grant, kvm): (&Grant, &Device),
+        output: Option<OwnedFd>,
+    ) -> Result<Self> {
+        let (grant, kvm) = (*grant, kvm.clone());
+        let (tell_started, started) = oneshot::channel();
+        let (tell_ended, ended) = oneshot::channel();
+        thread::Builder::new()
+            .name("cell".into())
+            .spawn(move || {
+                let opened = sessions.open((&client, &asked.session), &grant, &kvm);
+                let opened = opened.and_then(|opened| Ok((opened.client.socket()?, opened)));
+                let opened = match opened {
+                    Ok((socket, opened)) => {
+                        if tell_started.send(Ok(socket)).is_err() {
+                            // The caller no longer waits for it.
+                            return;
+                        }
+                        opened
+                    }
+                    Err(error) => {
+                        tell_started.send(Err(error)).unwrap_or_default();
+                        return;
+                    }
+                };
+                let ended = cell::run(opened, &asked, output);
+                // If nobody receives this, the caller no longer waits.
+                tell_ended.send(Ok(ended)).unwrap_or_default();
+            })
+            .context("starting a thread")?;
+        let work = Work::Cell(started.await.context("waiting for a thread")??);
+        Ok(Self { work, ended })
+    }
+
     /// Starts the run from a thread of its own, which lasts as long as the process: the process
     /// dies with the thread, and so with this server. What the program prints is also written to
     /// `output`, as far as that takes it at once.
     pub async fn start(
         workspace: Workspace,
-        arguments: &Arguments,
+        (arguments, layer): (&Arguments, Option<LayerFile>),
         grant: &Grant,
         kvm: &Device,
         output: Option<OwnedFd>,
@@ -100,7 +108,8 @@ impl Run {
         let spec = Spec {
             request: Request {
                 shows: output.is_some(),
-                ..workspace.request(arguments, grant, kvm)
+                layers: layer.into_iter().collect(),
+                ..request(&workspace, arguments, grant, kvm)
             },
             inspect: None,
         };
@@ -141,8 +150,8 @@ impl Run {
                 tell_ended.send(ended).unwrap_or_default();
             })
             .context("starting a thread")?;
-        let child = started.await.context("waiting for a thread")??;
-        Ok(Self { child, ended })
+        let work = Work::Process(started.await.context("waiting for a thread")??);
+        Ok(Self { work, ended })
     }
 
     /// Waits for the end. It may be called again after its future was dropped.
@@ -152,7 +161,7 @@ impl Run {
 
     /// Ends the run now. The record gives the reason, unless the process still sent its own.
     pub async fn end(&mut self, record: Record) -> Result<Ended> {
-        kill(&self.child);
+        self.work.end();
         let ended = self.ended().await?;
         Ok(match ended.is_told {
             true => ended,
@@ -163,7 +172,7 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        kill(&self.child);
+        self.work.end();
     }
 }
 
@@ -197,7 +206,6 @@ fn attend(
         }
     };
     record.error = error.map(in_words);
-    record.advice = advice(&record).iter().map(words).collect();
     Ok(Ended {
         is_told,
         record,
@@ -207,70 +215,44 @@ fn attend(
     })
 }
 
-fn in_words(error: Error) -> Failure {
-    Failure {
-        remedy: words(&error.remedy),
-        message: error.message,
-    }
-}
-
 fn lock(child: &Mutex<Child>) -> std::sync::MutexGuard<'_, Child> {
     child.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A private directory for the files that a run leaves; removed when this is dropped.
-pub struct Workspace {
-    path: PathBuf,
-}
-
-impl Workspace {
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub fn create(path: PathBuf) -> Result<Self> {
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
-            .with_context(|| format!("making {}", path.display()))?;
-        Ok(Self { path })
-    }
-
-    /// Returns the request for a run whose files are left in here.
-    fn request(&self, arguments: &Arguments, grant: &Grant, kvm: &Device) -> Request {
-        let files = arguments.files.iter();
-        let puts = files.clone().filter_map(|file| {
-            Some(Put {
-                content: PutContent::Given(file.content.clone()?),
-                guest: Some(file.path.clone().into()),
-            })
-        });
-        let gets = files.enumerate().filter(|(_, file)| file.is_fetched);
-        let gets = gets.map(|(number, file)| Get {
-            guest: file.path.clone().into(),
-            host: Some(self.path.join(format!("get-{number}"))),
-        });
-        Request {
-            language: Some(arguments.language.to_string()),
-            arguments: arguments.args.iter().map(Into::into).collect(),
-            env: arguments.variables().into_iter().map(Vec::from).collect(),
-            puts: puts.collect(),
-            gets: gets.collect(),
-            limits: Limits {
-                memory: grant.memory,
-                machine_memory: grant.machine_memory,
-                timeout: grant.timeout,
-                max_output: grant.output,
-                fetch_count: grant.files.count.unwrap_or(u64::MAX),
-                fetch_size: grant.files.size.map_or(u64::MAX, |size| size.0),
-                pids: grant.pids,
-                ..Limits::default()
-            },
-            kvm: kvm.clone(),
-            confine: grant.confine,
-            tells: true,
-            ..Request::of(Source::Code(arguments.code.clone().into()))
-        }
+/// Returns the request for a run whose files are left in this directory.
+fn request(workspace: &Workspace, arguments: &Arguments, grant: &Grant, kvm: &Device) -> Request {
+    let files = arguments.files.iter();
+    let puts = files.clone().filter_map(|file| {
+        Some(Put {
+            content: PutContent::Given(file.content.clone()?),
+            guest: Some(file.path.clone().into()),
+        })
+    });
+    let gets = files.enumerate().filter(|(_, file)| file.is_fetched);
+    let gets = gets.map(|(number, file)| Get {
+        guest: file.path.clone().into(),
+        host: Some(workspace.path().join(format!("get-{number}"))),
+    });
+    Request {
+        language: Some(arguments.language.to_string()),
+        arguments: arguments.args.iter().map(Into::into).collect(),
+        env: arguments.variables().into_iter().map(Vec::from).collect(),
+        puts: puts.collect(),
+        gets: gets.collect(),
+        limits: Limits {
+            memory: grant.memory,
+            machine_memory: grant.machine_memory,
+            timeout: grant.timeout,
+            max_output: grant.output,
+            fetch_count: grant.files.count.unwrap_or(u64::MAX),
+            fetch_size: grant.files.size.map_or(u64::MAX, |size| size.0),
+            pids: grant.pids,
+            ..Limits::default()
+        },
+        kvm: kvm.clone(),
+        confine: grant.confine,
+        tells: true,
+        ..Request::of(Source::Code(arguments.code.clone().into()))
     }
 }
 
@@ -281,17 +263,4 @@ fn in_memory(content: &[u8]) -> Result<File> {
     file.write_all(content).context(doing)?;
     file.rewind().context(doing)?;
     Ok(file)
-}
-
-impl Drop for Workspace {
-    fn drop(&mut self) {
-        match fs::remove_dir_all(&self.path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => say(&format!(
-                "{} cannot be removed: {error}",
-                self.path.display()
-            )),
-        }
-    }
 }

@@ -4,6 +4,7 @@ use crate::kvm_mode::Device;
 use crate::mcp::admission::Governor;
 use crate::mcp::artifacts::ArtifactStore;
 use crate::mcp::rejections::{Kind, TurnedAway};
+use crate::mcp::sessions::Sessions;
 use crate::mcp::transport::gauge::Gauge;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub struct Shared {
     /// A private directory, which is removed when this server ends.
     pub directory: PathBuf,
     pub kept: ArtifactStore,
+    pub sessions: Arc<Sessions>,
     pub governor: Governor,
     pub calls: Gauge,
     pub turned_away: TurnedAway,

@@ -1,12 +1,20 @@
 //! The policy on what callers may ask for: a TOML file with limits that they cannot exceed.
 
 mod ceiling;
+mod limit_exceeded;
+mod packages;
 mod quota;
+mod requested;
+mod sessions;
 mod values;
 
-pub use ceiling::{Ceiling, Grant, LimitExceeded, Requested, ResourceRequest};
+pub use ceiling::{Ceiling, Files, Grant, ResourceRequest};
+pub use limit_exceeded::LimitExceeded;
+pub use packages::Packages;
 pub use quota::{Admission, Admitting, Quota, QuotaKind, Throttled};
-pub use values::{Size, Time};
+pub use requested::Requested;
+pub use sessions::Sessions;
+pub use values::Size;
 
 use crate::error::{Error, Kind};
 use crate::text::toml_error;
@@ -141,6 +149,7 @@ pub fn schema() -> schemars::Schema {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::values::Time;
     use std::time::Duration;
 
     #[test]
@@ -156,7 +165,7 @@ mod tests {
         assert_eq!(policy.run.timeout, Some(Time(Duration::from_secs(60))));
         let schema = schema().to_value();
         let mut keys = Vec::new();
-        for definition in ["Ceiling", "Files", "Server", "Client", "Audit"] {
+        for definition in ["Ceiling", "Files", "Sessions", "Server", "Client", "Audit"] {
             let properties = &schema["$defs"][definition]["properties"];
             keys.extend(properties.as_object().unwrap().keys().cloned());
         }

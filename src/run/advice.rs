@@ -1,7 +1,8 @@
 //! What a program lacked, as far as its record shows. Whoever reports it puts that into words.
 
 use crate::error::Remedy;
-use crate::record::{EventKind, Record};
+use crate::packages::distribution;
+use crate::record::{EventKind, Exception, Record};
 use nix::errno::Errno;
 
 /// What programs say where they look for a host by its name, or for a way to it, without a network:
@@ -19,13 +20,20 @@ const NAME_MAX: usize = 100;
 
 /// Returns what would have helped the program.
 pub fn advice(record: &Record) -> Vec<Remedy> {
-    let module = missing_module(record).map(|name| Remedy::BringModule(name.into()));
+    let module = record.exception.as_ref().and_then(of_exception);
     let network = wants_network(record).then_some(Remedy::DoWithoutNetwork);
     module.into_iter().chain(network).collect()
 }
 
-fn missing_module(record: &Record) -> Option<&str> {
-    let exception = record.exception.as_ref()?;
+/// Returns what would have helped a program that ended by this exception, if a module was missing.
+pub fn of_exception(exception: &Exception) -> Option<Remedy> {
+    missing_module(exception).map(|name| Remedy::BringModule {
+        name: name.into(),
+        distribution: distribution(name).map(str::to_owned),
+    })
+}
+
+fn missing_module(exception: &Exception) -> Option<&str> {
     let is_missing = exception.kind == "ModuleNotFoundError";
     let (_, rest) = exception.message.split_once("No module named '")?;
     let (name, _) = rest.split_once('\'')?;
@@ -47,7 +55,7 @@ fn wants_network(record: &Record) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Event, Exception, Status};
+    use crate::record::{Event, Status};
 
     fn failed(kind: &str, message: &str) -> Record {
         let exception = Exception {
@@ -65,7 +73,13 @@ mod tests {
     #[test]
     fn a_module_that_is_missing_is_named() {
         let record = failed("ModuleNotFoundError", "No module named 'a.b'; 'a' is not …");
-        assert_eq!(advice(&record), [Remedy::BringModule("a.b".into())]);
+        let bring = |name: &str, distribution: Option<&str>| Remedy::BringModule {
+            name: name.into(),
+            distribution: distribution.map(str::to_owned),
+        };
+        assert_eq!(advice(&record), [bring("a.b", None)]);
+        let known = failed("ModuleNotFoundError", "No module named 'yaml'");
+        assert_eq!(advice(&known), [bring("yaml", Some("pyyaml"))]);
         let long = format!("No module named '{}'", "a".repeat(NAME_MAX + 1));
         for (kind, message) in [
             ("ImportError", "No module named 'a'"),

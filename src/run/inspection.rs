@@ -3,6 +3,7 @@
 use crate::audit::{Code, Files};
 use crate::error::{Error, Kind, Remedy};
 use crate::job::Job;
+use crate::layer::Plan;
 use anyhow::{Context, Result};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::dup2_stdin;
@@ -36,12 +37,13 @@ pub fn inspect(job: &Job, keep_code: bool, code_max: Option<u64>) -> Result<Insp
         }
     };
     let sizes = job.files.iter().map(|file| file.content.len() as u64);
+    let plan = job.layer.as_ref().map(|layer| &layer.plan);
     Ok(Inspection {
         code: Code::new(code, keep_code),
         language: job.language.name.clone(),
         files: Files {
-            count: job.files.len() as u64,
-            bytes: sizes.sum(),
+            count: job.files.len() as u64 + plan.map_or(0, Plan::inodes),
+            bytes: sizes.sum::<u64>() + plan.map_or(0, Plan::content_size),
         },
     })
 }

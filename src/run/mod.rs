@@ -7,9 +7,8 @@ pub mod record_of;
 mod report;
 mod request;
 
-use origin::{boot, original};
-
 pub use inspection::{Inspection, inspect};
+pub use origin::{Lineage, Origin};
 pub use report::{Report, Timings, last_words};
 pub use request::{Path, Request};
 
@@ -18,12 +17,10 @@ use crate::confine::{self, Seal};
 use crate::files::{self, Fetched, Gathered, Unpacker, Wanted, gather};
 use crate::image::store;
 use crate::job::{self, Job, Parts};
-use crate::kvm_mode;
 use crate::signals::Signals;
 use crate::template::builder::Listener;
 use crate::terminal::{self, Keeper};
-use crate::vm::host;
-use crate::vm::{Usage, Vm, allow_kicks};
+use crate::vm::Usage;
 use crate::watchdog::Watchdog;
 use anyhow::{Context, Result};
 use std::os::fd::RawFd;
@@ -69,6 +66,9 @@ pub fn prepare(request: &Request) -> Result<Prepared> {
         terminal,
         prompt: request.prompt,
     })?;
+    if request.script_chooses {
+        job.choose_image()?;
+    }
     job.record = request.tells;
     job.lines = request.events || request.shows;
     let wanted = Wanted {
@@ -76,6 +76,7 @@ pub fn prepare(request: &Request) -> Result<Prepared> {
         excluded: &request.excluded,
         siblings: request.siblings,
         memory: request.limits.memory,
+        window: Some(request.layers.len()).filter(|&window| window < guest::WINDOWS),
     };
     let gathered = gather(&mut job, &wanted, place.is_some())?;
     Ok(Prepared {
@@ -101,28 +102,19 @@ pub fn run(
         collection,
         unpacker,
     } = prepared;
+    let request = &*request.with_image(&job.image);
     let kept = descriptors(&collection, &unpacker);
     confine::prepare(request.confine, kept.chain(request.record).collect())?;
-    let kvm = host::open(&request.kvm.path)?;
-    allow_kicks()?;
-    let chosen = kvm_mode::choose(&kvm, &request.kvm)?;
-    let original = original(&kvm, chosen, request, request.path(&job), listener)?;
-    let (mode, path) = (original.as_ref()).map_or((chosen, Path::Cold), |it| (it.mode, Path::Warm));
-    job.check_words(path == Path::Cold)?;
-    let memory = request.memory(&job, path);
-    job.withheld = request.machine_memory(path) - request.limits.memory;
-    let (saved, template) = original.map(|it| (it.saved, it.key)).unzip();
+    let origin = Origin::find(request, &mut job, listener)?;
+    let (mode, path, memory) = (origin.mode, origin.path, origin.memory);
+    let template = origin.template.clone();
     let keeper = job.frame.terminal.map(Keeper::start).transpose()?;
     let signals = Signals::watch()?;
     let shared = Arc::new(Shared::new().context("making an eventfd")?);
     let session = session(request, job, path, &shared)?
         .collecting(collection)
         .shown_on(keeper.as_ref().map(Keeper::modes));
-    let vm = match saved {
-        Some(saved) => Vm::restore(&kvm, mode, &saved, session)?,
-        None => boot(&kvm, mode, request, session, &shared)?,
-    };
-    drop(kvm);
+    let vm = origin.machine(request, session, &shared)?;
     let usage = request.record.map(|_| vm.usage()).transpose()?;
 
     let seal = Seal::process(request.confine, mode, memory, request.record)?;
@@ -160,13 +152,16 @@ pub fn run(
 }
 
 /// Makes the conversation with a guest that gets its machine in this way.
-fn session(request: &Request, job: Job, path: Path, shared: &Arc<Shared>) -> Result<Session> {
+fn session(request: &Request, mut job: Job, path: Path, shared: &Arc<Shared>) -> Result<Session> {
     if let Some(terminal) = job.frame.terminal {
         shared.set_terminal(terminal);
     }
     let begin = match path {
         Path::Warm => Session::warm,
-        Path::Cold => Session::cold,
+        Path::Cold => {
+            job.mount(&request.layers);
+            Session::cold
+        }
     };
     Ok(begin(job, request.sinks()?, Arc::clone(shared)))
 }

@@ -231,7 +231,8 @@ fn whole_characters(bytes: &[u8]) -> usize {
     }
 }
 
-fn encode(bytes: Vec<u8>) -> (String, Encoding) {
+/// Returns bytes as text, if they are, or in base64.
+pub fn encode(bytes: Vec<u8>) -> (String, Encoding) {
     match String::from_utf8(bytes) {
         Ok(text) => (text, Encoding::Utf8),
         Err(error) => (STANDARD.encode(error.as_bytes()), Encoding::Base64),

@@ -2,15 +2,16 @@
 
 use crate::agent::Sink;
 use crate::files::{Get, Put, Siblings};
-use crate::image::Image;
+use crate::image::{Image, LayerFile};
 use crate::job::{Job, Source};
 use crate::kvm_mode::{Choice, Device};
 use crate::limits::{ConfineLevel, Limits};
-use crate::template::TemplateSpec;
+use crate::template::{Preload, TemplateSpec};
 use crate::wire::Bytes;
 use anyhow::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fmt::{self, Display, Formatter};
 use std::io::{stderr, stdout};
@@ -22,6 +23,12 @@ use std::os::fd::RawFd;
 pub struct Request {
     pub source: Source,
     pub image: Image,
+    /// Layers that are mounted in the guest before anything of its runs.
+    pub layers: Vec<LayerFile>,
+    /// Modules that are imported before the machine is saved, if there are layers.
+    pub preload: Preload,
+    /// Whether the script may ask for another image: for one with another Python.
+    pub script_chooses: bool,
     /// The name of the program's language; unless given, a script tells itself.
     pub language: Option<String>,
     #[serde(with = "crate::wire")]
@@ -78,6 +85,9 @@ impl Request {
         Self {
             source,
             image: Image::built_in().clone(),
+            layers: Vec::new(),
+            preload: Preload::OfProgram,
+            script_chooses: false,
             language: None,
             arguments: Vec::new(),
             env: Vec::new(),
@@ -131,7 +141,8 @@ impl Request {
             true => self.limits.max_output.saturating_mul(PER_BYTE),
             false => 0,
         };
-        output.saturating_add(self.machine_memory(path) + job.size())
+        let layers: u64 = self.layers.iter().map(|layer| layer.size).sum();
+        output.saturating_add(self.machine_memory(path) + layers + job.size())
     }
 
     /// Returns the sinks of standard output and standard error.
@@ -151,11 +162,34 @@ impl Request {
         })
     }
 
-    pub(crate) fn template(&self) -> TemplateSpec {
+    /// Returns it with this image.
+    pub(crate) fn with_image(&self, image: &Image) -> Cow<'_, Self> {
+        if self.image == *image {
+            return Cow::Borrowed(self);
+        }
+        let mut request = self.clone();
+        request.image = image.clone();
+        Cow::Owned(request)
+    }
+
+    /// Returns the machine that this job is to run in a clone of.
+    pub(crate) fn template(&self, job: &Job) -> TemplateSpec {
+        let (mut preload, mut imports) = (Preload::None, Vec::new());
+        if !self.layers.is_empty() && job.suits_imported_modules() {
+            preload = self.preload.clone();
+            imports = job.loads(&self.layers);
+        }
+        if preload == Preload::OfProgram && imports.is_empty() {
+            preload = Preload::None;
+        }
         TemplateSpec {
             memory: self.limits.machine_memory,
             root: self.root,
             image: self.image.clone(),
+            layers: self.layers.clone(),
+            preload,
+            imports,
+            confine: self.confine,
         }
     }
 }

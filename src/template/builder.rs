@@ -2,29 +2,39 @@
 //! machine, starting an interpreter in it and saving both.
 
 use crate::agent::{Session, Shared, Sink};
-use crate::cache::{BOUND, prune};
 use crate::confine::Seal;
 use crate::error;
-use crate::image::{Images, store};
+use crate::image::{self, Image, LayerFile, store};
 use crate::job;
 use crate::kvm_mode::{self, Device};
-use crate::outcome::{Crash, Outcome};
 use crate::signals::Signals;
-use crate::template::{Found, GAP, Key, Lock, Store, Template, TemplateSpec, TemplateWriter};
+use crate::template::aside::{check, guarded};
+use crate::template::bound::keep_bound;
+use crate::template::failure::{Failed, failure};
+use crate::template::rehearsal::Rehearsal;
+use crate::template::uses::modules_of;
+use crate::template::{
+    Found, GAP, Key, Lock, Preload, Store, Template, TemplateSpec, TemplateWriter, open_layers,
+};
 use crate::units::PAGE;
 use crate::vm::mode::Mode;
 use crate::vm::{BootImages, Config, Pages, Saved, SavedMemory, State, Vm};
 use crate::watchdog::Watchdog;
-use anyhow::{Context, Error, Result, anyhow};
+use anyhow::{Context, Error, Result};
 use kvm_ioctls::Kvm;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
+use std::collections::BTreeMap;
 use std::io::stderr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vm_memory::{
     Bytes, FileOffset, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress,
 };
+
+pub use crate::template::failure::Interrupted;
+
+/// The most bytes that are passed on of what others' code writes before its machine is saved.
+const OTHERS_OUTPUT_MAX: u64 = 64 << 10;
 
 /// A listener for progress while a template is found or built.
 pub trait Listener {
@@ -44,18 +54,33 @@ pub trait Listener {
 /// The contents of a template, except for the memory.
 #[derive(Serialize, Deserialize)]
 pub struct Content {
+    /// The image and the layers of the machine, in JSON.
+    pub parts: Vec<u8>,
     pub state: State,
     /// The pages of memory that are not zero.
     pub filled: Pages,
-    /// Pages that a run is likely to write to, of each region of RAM.
+    /// Pages that any run is likely to use, of each region of RAM.
     pub working_set: Vec<Pages>,
+    /// And those that runs with a module of a layer use, by the module's name.
+    pub of_modules: BTreeMap<String, Vec<Pages>>,
+}
+
+impl Content {
+    /// Takes the sets of pages that the program uses which this machine is for.
+    fn working_sets(&mut self, spec: &TemplateSpec) -> Vec<Vec<Pages>> {
+        let modules = modules_of(&spec.imports, &spec.layers).into_iter();
+        let of_modules = modules.filter_map(|module| self.of_modules.remove(module));
+        let of_all = std::mem::take(&mut self.working_set);
+        std::iter::once(of_all).chain(of_modules).collect()
+    }
 }
 
 /// A saved machine to make clones of.
 pub struct Original {
     pub saved: Saved,
-    /// The name of its template.
+    /// The name of its template, and the digest of its memory.
     pub key: Key,
+    pub digest: [u8; 32],
     /// The mode in which the machine was saved and in which its clones run.
     pub mode: Mode,
 }
@@ -72,8 +97,11 @@ pub fn find_or_build(
     listener: &mut dyn Listener,
 ) -> Result<Original> {
     let how = match saved(kvm, mode, spec, verify, listener) {
-        Err(error) if mode == Mode::Native => error.downcast::<Failed>()?.0,
-        result => return result,
+        // Code that is not ours proves nothing against a mode.
+        Err(error) if mode == Mode::Native && spec.runs_only_ours() => {
+            error.downcast::<Failed>()?.0
+        }
+        result => return result.map_err(|error| of_packages(error, spec)),
     };
     let mode = kvm_mode::after_failure(device.choice, &how)?;
     listener.emulating(&how);
@@ -82,6 +110,19 @@ pub fn find_or_build(
     // them.
     kvm_mode::remember_failure(device, how)?;
     Ok(original)
+}
+
+/// Explains a failure of a guest in which code that is not ours ran.
+fn of_packages(error: Error, spec: &TemplateSpec) -> Error {
+    match error.downcast_ref() {
+        Some(Failed(how)) if spec.preload != Preload::None => error::Error::new(
+            error::Kind::Packages,
+            format!("the packages ended their machine when they were imported: {how}"),
+            error::Remedy::ImportInProgram,
+        )
+        .into(),
+        _ => error,
+    }
 }
 
 fn saved(
@@ -93,20 +134,55 @@ fn saved(
 ) -> Result<Original> {
     let key = spec.key(mode)?;
     let template = template(kvm, mode, spec, &key, verify, listener)?;
+    let mut content = content(&template)?;
+    let working_sets = content.working_sets(spec);
+    let digest = template.digest();
+    let saved = saved_in(template, content, (&spec.image, &spec.layers), working_sets)?;
+    Ok(Original {
+        saved,
+        key,
+        digest,
+        mode,
+    })
+}
+
+/// Finds the saved machine that another one goes on from, if its template is still the same.
+pub fn find_again(key: &Key, digest: &[u8; 32]) -> Result<Option<Saved>> {
+    let template = match Store::open()?.find(key)? {
+        Found::Ready(template) if template.digest() == *digest => template,
+        _ => return Ok(None),
+    };
+    let mut content = content(&template)?;
+    let (image, layers): (Image, Vec<LayerFile>) =
+        serde_json::from_slice(&content.parts).context("decoding the template")?;
+    let working_sets = vec![std::mem::take(&mut content.working_set)];
+    saved_in(template, content, (&image, &layers), working_sets).map(Some)
+}
+
+fn content(template: &Template) -> Result<Content> {
+    postcard::from_bytes(&template.state).context("decoding the template")
+}
+
+/// Returns the saved machine in a template, which is in use from now on.
+fn saved_in(
+    template: Template,
+    content: Content,
+    (image, layers): (&Image, &[LayerFile]),
+    working_sets: Vec<Vec<Pages>>,
+) -> Result<Saved> {
     template.mark_used();
-    let content: Content =
-        postcard::from_bytes(&template.state).context("decoding the template")?;
-    let saved = Saved {
+    Ok(Saved {
+        working_sets,
         state: content.state,
-        working_set: content.working_set,
         memory: SavedMemory {
             file: FileOffset::new(template.memory, template.memory_offset),
             size: template.memory_size,
             filled: content.filled,
         },
-        runtime: store::runtime()?,
-    };
-    Ok(Original { saved, key, mode })
+        over: None,
+        runtime: image::runtime(image)?,
+        layers: open_layers(layers)?,
+    })
 }
 
 fn template(
@@ -134,7 +210,7 @@ fn template(
     let template = build(&store, &lock, kvm, mode, spec, listener)?;
     template.mark_used();
     // What cannot be removed now is removed when the next one is built.
-    prune(&[&store, &Images::open()?], BOUND).unwrap_or_default();
+    keep_bound().unwrap_or_default();
     Ok(template)
 }
 
@@ -162,27 +238,46 @@ fn build(
     let began = Instant::now();
     let last = store.last_build_time();
     let signals = Signals::watch()?;
-    let mut vm = warm_up(kvm, mode, spec, &signals, &mut |stage| {
-        listener.building(stage, began.elapsed(), last);
-    })?;
-    listener.building("saving", began.elapsed(), last);
-    let state = vm.save(kvm)?;
     let mut writer = store.writer(lock, spec.memory)?;
-    let filled = write_memory(vm.memory(), &mut writer)?;
-    drop(vm);
+    let (state, filled) = guarded(spec, &signals, || {
+        let mut vm = warm_up(kvm, mode, spec, &signals, &writer, &mut |stage| {
+            listener.building(stage, began.elapsed(), last);
+        })?;
+        listener.building("saving", began.elapsed(), last);
+        let state = vm.save(kvm)?;
+        let filled = write_memory(vm.memory(), &mut writer)?;
+        Ok((state, filled))
+    })?;
+    if !spec.runs_only_ours() {
+        writer.take_over()?;
+        check(&filled, spec)?;
+    }
     let (memory, offset) = writer.memory()?;
     let saved = Saved {
         state,
-        working_set: Vec::new(),
+        working_sets: Vec::new(),
         memory: SavedMemory {
             file: FileOffset::new(memory, offset),
             size: spec.memory,
             filled,
         },
-        runtime: store::runtime()?,
+        over: None,
+        runtime: image::runtime(&spec.image)?,
+        layers: open_layers(&spec.layers)?,
     };
+    let rehearsal = Rehearsal {
+        kvm,
+        mode,
+        spec,
+        saved: &saved,
+        signals: &signals,
+    };
+    let parts =
+        serde_json::to_vec(&(&spec.image, &spec.layers)).context("encoding the template")?;
     let content = Content {
-        working_set: profile_working_set(kvm, mode, spec, &saved, &signals)?,
+        parts,
+        working_set: rehearsal.working_set()?,
+        of_modules: rehearsal.of_modules()?,
         filled: saved.memory.filled,
         state: saved.state,
     };
@@ -211,53 +306,9 @@ fn write_memory(memory: &GuestMemoryMmap, writer: &mut TemplateWriter) -> Result
     for (first, count) in filled.runs() {
         writer.reserve(first.into(), count.into())?;
     }
+    writer.flush()?;
     Ok(filled)
 }
-
-/// Runs a minimal program in a first clone, and returns the pages that it wrote to.
-fn profile_working_set(
-    kvm: &Kvm,
-    mode: Mode,
-    spec: &TemplateSpec,
-    saved: &Saved,
-    signals: &Signals,
-) -> Result<Vec<Pages>> {
-    let shared = Arc::new(Shared::new().context("making an eventfd")?);
-    let nowhere = File::options()
-        .write(true)
-        .open("/dev/null")
-        .context("opening /dev/null")?;
-    let sinks = [
-        Sink::new(&nowhere, u64::MAX)?,
-        Sink::new(&nowhere, u64::MAX)?,
-    ];
-    let session = Session::warm(
-        job::rehearsal(&spec.image, spec.root),
-        sinks,
-        Arc::clone(&shared),
-    );
-    let vm = Vm::restore(kvm, mode, saved, session)?;
-    let watchdog = Watchdog::start(vm, shared, Seal::none())?;
-    let (vm, verdict) = watchdog.watch(&spec.limits(mode), signals, &mut || {})?;
-    let written = vm.written()?;
-    let (reported, ..) = vm.into_host().into_result();
-    match verdict.outcome(reported) {
-        Outcome::Exited(0) => Ok(written),
-        outcome => Err(failure("the first clone of the template", outcome)),
-    }
-}
-
-/// The error for a signal that asked this process to stop before there was a program.
-#[derive(Debug, Clone, Copy)]
-pub struct Interrupted(pub u8);
-
-impl std::fmt::Display for Interrupted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "interrupted while building the template")
-    }
-}
-
-impl std::error::Error for Interrupted {}
 
 /// Boots a machine up to an interpreter that asks for a job.
 fn warm_up(
@@ -265,19 +316,23 @@ fn warm_up(
     mode: Mode,
     spec: &TemplateSpec,
     signals: &Signals,
+    writer: &TemplateWriter,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Vm<Session>> {
     let shared = Arc::new(Shared::new().context("making an eventfd")?);
-    // The guest writes nothing unless something is wrong.
-    let sinks = [
-        Sink::new(stderr(), u64::MAX)?,
-        Sink::new(stderr(), u64::MAX)?,
-    ];
-    let job = job::warm_interpreter(&spec.image, spec.root);
-    let session = Session::warming(job, sinks, Arc::clone(&shared));
+    // The guest writes nothing unless something is wrong, or packages write as they are loaded.
+    let most = match spec.runs_only_ours() {
+        true => u64::MAX,
+        false => OTHERS_OUTPUT_MAX,
+    };
+    let sinks = [Sink::new(stderr(), most)?, Sink::new(stderr(), most)?];
+    let (wishes, first_uses) = (spec.wishes(), spec.first_uses());
+    let job = job::warm_interpreter(&spec.image, spec.root, &wishes, &first_uses);
+    let session = Session::warming(job, job::mounts(&spec.layers), sinks, Arc::clone(&shared));
     let config = Config {
         memory: spec.memory,
-        runtime: store::runtime()?,
+        runtime: image::runtime(&spec.image)?,
+        layers: &open_layers(&spec.layers)?,
         images: BootImages {
             kernel: &store::kernel()?,
             agent: store::AGENT,
@@ -285,7 +340,14 @@ fn warm_up(
         console: None,
     };
     let vm = Vm::boot(kvm, mode, config, session)?;
-    let watchdog = Watchdog::start(vm, Arc::clone(&shared), Seal::none())?;
+    let seal = match spec.runs_only_ours() {
+        true => Seal::none(),
+        false => {
+            let length = writer.length().context("a memory of no sound length")?;
+            Seal::saving(spec.confine, mode, spec.mapped(), length)?
+        }
+    };
+    let watchdog = Watchdog::start(vm, Arc::clone(&shared), seal)?;
     let (vm, verdict) = watchdog.watch(&spec.limits(mode), signals, &mut || {
         progress(match shared.start_time() {
             None => "booting the guest kernel",
@@ -298,27 +360,3 @@ fn warm_up(
     let outcome = verdict.outcome(None);
     Err(failure("the guest that was to be saved", outcome))
 }
-
-/// Returns the error for a template that could not be made because a guest ended like this.
-fn failure(whose: &str, outcome: Outcome) -> Error {
-    match outcome {
-        Outcome::Interrupted(signal) => Interrupted(signal).into(),
-        Outcome::Crashed(crash @ Crash::MemoryLost) => anyhow!("{whose} crashed: {crash}"),
-        Outcome::OutputClosed | Outcome::OutputFailed(_) => anyhow!("{whose} ended: {outcome:?}"),
-        Outcome::Crashed(crash) => Failed(format!("{whose} crashed: {crash}")).into(),
-        outcome => Failed(format!("{whose} ended: {outcome:?}")).into(),
-    }
-}
-
-/// The error for a guest that failed by its own fault before it could become a template, with how
-/// it ended.
-#[derive(Debug)]
-struct Failed(String);
-
-impl std::fmt::Display for Failed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Failed {}

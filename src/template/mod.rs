@@ -6,18 +6,25 @@
 //! memory, which a run maps and mostly does not touch, is protected by owner, mode and rename, and
 //! is verified on demand.
 
+mod aside;
+pub mod bound;
 pub mod builder;
+mod failure;
 pub mod format;
 mod listing;
 mod lock;
 mod pages;
+mod preload;
+mod rehearsal;
 mod spec;
 mod store;
+mod uses;
 mod writer;
 
 pub use crate::key::Key;
 pub use lock::Lock;
-pub use spec::TemplateSpec;
+pub use preload::Preload;
+pub use spec::{TemplateSpec, open_layers};
 pub use store::{Found, Store, Template};
 pub use writer::{GAP, TemplateWriter};
 

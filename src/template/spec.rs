@@ -1,8 +1,10 @@
 //! The machine that a template is made for, and the key that it is stored under.
 
-use crate::image::Image;
+use crate::image::{Image, LayerFile};
 use crate::key::Key;
-use crate::limits::{BOOT_LIMIT, DEFAULT_PIDS, Limits};
+use crate::limits::{BOOT_LIMIT, ConfineLevel, DEFAULT_PIDS, Limits};
+use crate::template::Preload;
+use crate::vm::Layer;
 use crate::vm::host;
 use crate::vm::mode::Mode;
 use anyhow::Result;
@@ -16,6 +18,15 @@ pub struct TemplateSpec {
     pub root: bool,
     /// The image whose interpreter is started ahead.
     pub image: Image,
+    /// The layers that are mounted before the interpreter starts.
+    pub layers: Vec<LayerFile>,
+    pub preload: Preload,
+    /// The statements of a program that import what it takes of the layers. They are no property of the machine, and nothing else of the program is in it: programs with the
+    /// same layers share one.
+    pub imports: Vec<String>,
+    /// How much a process gives up that makes the template, if code that is not ours runs in it. It is
+    /// no property of the machine.
+    pub confine: ConfineLevel,
 }
 
 /// The time that a guest whose kernel runs natively may take to boot, and then to start Python: a
@@ -26,7 +37,9 @@ impl TemplateSpec {
     /// Returns the template's key, which changes with everything that the saved machine depends on.
     pub fn key(&self, mode: Mode) -> Result<Key> {
         let image = &self.image;
-        let interpreter = serde_json::to_vec(&(&image.warm, image.warm_language()))?;
+        let interpreter = serde_json::to_vec(&(&image.warm, image.warm_language(), &image.files))?;
+        let layers = self.layers.iter();
+        let layers: Vec<_> = layers.map(|layer| (&layer.digest, &layer.mount)).collect();
         Ok(Key::of(&[
             env!("MACHINE_KEY").as_bytes(),
             host::fingerprint()?,
@@ -34,7 +47,28 @@ impl TemplateSpec {
             &self.memory.to_le_bytes(),
             &[self.root.into()],
             &interpreter,
+            &serde_json::to_vec(&(layers, &self.preload, &image.packages))?,
         ]))
+    }
+
+    /// Returns whether only code of ours runs in the machine before it is saved.
+    pub fn runs_only_ours(&self) -> bool {
+        self.layers.is_empty()
+    }
+
+    /// Returns the bytes that are mapped for the machine.
+    pub fn mapped(&self) -> u64 {
+        let layers = self.layers.iter().map(|layer| layer.size);
+        self.memory + layers.sum::<u64>()
+    }
+
+    /// Returns what the interpreter imports before it is saved, as names or statements.
+    pub fn wishes(&self) -> Vec<String> {
+        match &self.preload {
+            Preload::None => Vec::new(),
+            Preload::OfProgram => self.imports.clone(),
+            Preload::Modules(names) => names.clone(),
+        }
     }
 
     /// Returns the limits that apply while a template is made.
@@ -60,10 +94,20 @@ impl TemplateSpec {
     /// Returns the description of the template for the list of templates.
     pub fn describe(&self) -> String {
         let root = if self.root { ", as root" } else { "" };
+        let image = match &self.image.files {
+            Some(_) => format!(" of the image {}", self.image.name),
+            None => String::new(),
+        };
         format!(
-            "{}, {} MiB{root}",
+            "{}{image}, {} MiB{root}",
             self.image.warm_language().title,
             self.memory >> 20
         )
     }
+}
+
+/// Opens layers for the windows of a machine.
+pub fn open_layers(layers: &[LayerFile]) -> Result<Vec<Layer>> {
+    let layers = layers.iter();
+    layers.map(|layer| Layer::of_file(layer.open()?)).collect()
 }

@@ -151,6 +151,11 @@ impl Template {
         mark_used(&self.memory, self.used);
     }
 
+    /// Returns the digest of the memory that was written.
+    pub fn digest(&self) -> [u8; 32] {
+        self.header.memory_digest
+    }
+
     /// Checks whether the memory is what was written. It reads all of it except holes.
     pub fn verify(&self) -> Result<bool> {
         let digest = pages::digest(&self.memory, self.memory_offset, self.memory_size)?;

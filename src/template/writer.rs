@@ -3,7 +3,7 @@
 use crate::clock::since_1970;
 use crate::template::Lock;
 use crate::template::format::{Header, MEMORY_OFFSET, file_length};
-use crate::template::pages::{Digest, is_zero};
+use crate::template::pages::{Digest, digest, is_zero};
 use crate::template::store::{DRAFT, Found, Store, TEMPLATE, Template};
 use crate::units::{HUGE_PAGE, PAGE};
 use anyhow::{Context, Result, bail};
@@ -28,6 +28,8 @@ pub struct TemplateWriter<'a> {
     file: File,
     memory_size: u64,
     digest: Digest,
+    /// The digest of the memory, if another process wrote it.
+    known: Option<[u8; 32]>,
     /// Pages that are not written yet. They are all in one huge page, and begin with index `first`.
     pending: Vec<u8>,
     first: u64,
@@ -58,6 +60,7 @@ impl Store {
             path,
             memory_size,
             digest: Digest::default(),
+            known: None,
             pending: Vec::with_capacity(HUGE_PAGE),
             first: 0,
             next: 0,
@@ -108,7 +111,20 @@ impl TemplateWriter<'_> {
         index / piece == self.first / piece
     }
 
-    fn flush(&mut self) -> Result<()> {
+    /// Returns the length of its file, which does not change.
+    pub fn length(&self) -> Option<u64> {
+        file_length(self.memory_size)
+    }
+
+    /// Takes over what another process has written with this writer's copy.
+    pub fn take_over(&mut self) -> Result<()> {
+        let digest = digest(&self.file, MEMORY_OFFSET, self.memory_size);
+        self.known = Some(digest.with_context(|| self.store.writing(self.lock))?);
+        Ok(())
+    }
+
+    /// Writes what is pending.
+    pub fn flush(&mut self) -> Result<()> {
         let offset = MEMORY_OFFSET + self.first * PAGE as u64;
         self.file
             .write_all_at(&self.pending, offset)
@@ -150,7 +166,10 @@ impl TemplateWriter<'_> {
             key: self.lock.key.clone(),
             description: description.into(),
             memory_size: self.memory_size,
-            memory_digest: std::mem::take(&mut self.digest).finish(),
+            memory_digest: match self.known {
+                Some(digest) => digest,
+                None => std::mem::take(&mut self.digest).finish(),
+            },
             build_time,
             created: since_1970().as_secs(),
         };

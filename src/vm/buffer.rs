@@ -54,7 +54,7 @@ mod tests {
     fn memory() -> Memory {
         let runtime = tempfile::tempfile().unwrap();
         runtime.set_len(RUNTIME_ALIGNMENT).unwrap();
-        Memory::new(RAM, runtime).unwrap()
+        Memory::new(RAM, runtime, Vec::new()).unwrap()
     }
 
     /// Takes the output of a buffer at this address, with this header and bytes that count up.

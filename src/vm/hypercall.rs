@@ -12,7 +12,7 @@ use crate::vm::arch::x86_64::paging::{Access, AddressSpace, PageFault};
 use crate::vm::buffer::Buffer;
 use crate::vm::end::RunError;
 use crate::vm::memory::Memory;
-use guest::hypercall::{EXIT, FILES, JOB, NO_FILES, RANDOM, STDIN, WRITE};
+use guest::hypercall::{EXIT, FILES, INPUT, JOB, NO_FILES, RANDOM, STDIN, WRITE};
 use kvm_bindings::{kvm_regs, kvm_sregs};
 use vm_memory::VolatileSlice;
 
@@ -47,12 +47,15 @@ pub trait HypercallHandler {
     fn exited(&mut self, status: u8);
     /// Notes that the program wants standard input.
     fn wants_stdin(&mut self);
+    /// Returns what there is of standard input, at most `room` bytes.
+    fn input(&mut self, room: usize) -> Vec<u8>;
     /// Checks whether the guest has its job, or is getting it.
     fn has_begun(&self) -> bool;
 }
 
 /// Does what the guest's registers ask for, and leaves the result in them. `buffer` moves to the
-/// address that the guest announces; `unknown` counts requests for services that do not exist.
+/// address that the guest announces; `unknown` counts requests for services that do not exist. Returns
+/// whether the guest has its answer.
 pub fn serve(
     regs: &mut kvm_regs,
     sregs: &kvm_sregs,
@@ -60,7 +63,7 @@ pub fn serve(
     handler: &mut impl HypercallHandler,
     buffer: &mut Buffer,
     unknown: &mut u64,
-) -> Result<(), RunError> {
+) -> Result<bool, RunError> {
     let space = AddressSpace::new(memory, sregs.cr3);
     let [service, operand, ..] = regs.rax.to_le_bytes();
     match service {
@@ -82,13 +85,18 @@ pub fn serve(
         }
         JOB => {
             buffer.move_to(regs.rsi);
-            if let Some(bytes) = handler.job(regs.rcx.min(HELD_MAX) as usize) {
-                let limits = handler.limits();
-                regs.rcx -= put(&space, regs.rdi, &bytes);
-                regs.rax = since_1970().as_nanos() as u64;
-                regs.rdi = limits.withheld;
-                regs.rsi = limits.pids.into();
-            }
+            let is_first = !handler.has_begun();
+            let Some(bytes) = handler.job(regs.rcx.min(HELD_MAX) as usize) else {
+                return Ok(false);
+            };
+            let limits = handler.limits();
+            regs.rcx -= put(&space, regs.rdi, &bytes);
+            regs.rax = match is_first {
+                true => since_1970().as_nanos() as u64,
+                false => 0,
+            };
+            regs.rdi = limits.withheld;
+            regs.rsi = limits.pids.into();
         }
         EXIT => handler.exited(operand),
         STDIN => handler.wants_stdin(),
@@ -97,10 +105,14 @@ pub fn serve(
             regs.rcx -= put(&space, regs.rdi, &bytes);
         }
         NO_FILES => handler.no_files(operand),
+        INPUT => {
+            let bytes = handler.input(regs.rcx.min(HELD_MAX) as usize);
+            regs.rcx -= put(&space, regs.rdi, &bytes);
+        }
         // Such a request has no effect.
         _ => *unknown += 1,
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Runs `step` on one page after the other; returns the number of bytes done until the end or a

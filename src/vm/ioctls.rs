@@ -38,3 +38,34 @@ pub fn requests(mode: Mode) -> Vec<u64> {
     }
     requests
 }
+
+/// Returns the numbers of the ioctls that saving a machine takes, beside those of its thread.
+pub fn requests_of_save() -> Vec<u64> {
+    let mut requests = requests_of_state();
+    requests.extend([
+        // KVM_GET_MSR_INDEX_LIST, KVM_SET_MSRS: those that can be set
+        request_code_readwrite!(KVMIO, 0x02, size_of::<kvm_msr_list>()),
+        request_code_write!(KVMIO, 0x89, size_of::<kvm_msrs>()),
+        // KVM_GET_CPUID2
+        request_code_readwrite!(KVMIO, 0x91, size_of::<kvm_cpuid2>()),
+    ]);
+    requests
+}
+
+/// Returns the numbers of the ioctls that reading a state of a known shape takes, beside those of the
+/// machine's thread.
+pub fn requests_of_state() -> Vec<u64> {
+    vec![
+        // KVM_GET_MSRS
+        request_code_readwrite!(KVMIO, 0x88, size_of::<kvm_msrs>()),
+        // KVM_GET_CLOCK
+        request_code_read!(KVMIO, 0x7c, size_of::<kvm_clock_data>()),
+        // KVM_GET_LAPIC, KVM_GET_DEBUGREGS, KVM_GET_VCPU_EVENTS
+        request_code_read!(KVMIO, 0x8e, size_of::<kvm_lapic_state>()),
+        request_code_read!(KVMIO, 0xa1, size_of::<kvm_debugregs>()),
+        request_code_read!(KVMIO, 0x9f, size_of::<kvm_vcpu_events>()),
+        // KVM_GET_XSAVE, KVM_GET_XCRS
+        request_code_read!(KVMIO, 0xa4, size_of::<kvm_xsave>()),
+        request_code_read!(KVMIO, 0xa6, size_of::<kvm_xcrs>()),
+    ]
+}

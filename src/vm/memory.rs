@@ -1,15 +1,18 @@
-//! Guest memory: the RAM of one VM, and the runtime image that all VMs share.
+//! Guest memory: the RAM of one VM, the runtime image that all VMs share, and layers in windows.
 
 use crate::units::PAGE;
+use crate::vm::layer::Window;
 use crate::vm::layout::{HIGH_RAM, LOW_RAM_END, RUNTIME, RUNTIME_ALIGNMENT};
-use crate::vm::pages::{Pages, Usage};
+use crate::vm::mapping::{ANONYMOUS, map, map_over};
+use crate::vm::own_pages::{self, Restored};
+use crate::vm::pages::{Pages, Tracker, Usage};
 use crate::vm::sigbus::{Backing, SigbusGuard};
 use anyhow::{Context, Result, ensure};
 use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::os::fd::AsRawFd;
-use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
+use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{
     Address, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
     GuestRegionMmap, MmapRegion, VolatileMemory, VolatileSlice,
@@ -32,50 +35,72 @@ pub struct Memory {
     guard: SigbusGuard,
     ram: GuestMemoryMmap,
     /// The pages of `ram` that were not zero from the start.
-    filled: Pages,
+    restored: Restored,
     /// The runtime image, apart from `ram`: no device accesses it, and writing to it would be
     /// fatal.
     runtime: MmapRegion,
+    windows: Vec<Window>,
 }
 
 impl Memory {
     /// Makes `size` bytes of fresh RAM, and maps the runtime image.
-    pub fn new(size: u64, runtime: File) -> Result<Self> {
+    pub fn new(size: u64, runtime: File, windows: Vec<Window>) -> Result<Self> {
         Self::of(
             make_ram(size)?,
-            Pages::default(),
+            Restored::default(),
             Vec::new(),
             map_runtime(runtime)?,
+            windows,
         )
     }
 
-    /// Makes RAM that begins with the content of a saved one and keeps its own changes private.
-    pub fn from_saved(saved: &SavedMemory, runtime: File) -> Result<Self> {
+    /// Makes RAM that begins with the content of a saved one, perhaps with other pages over it, and keeps its
+    /// own changes private.
+    pub fn from_saved(
+        saved: &SavedMemory,
+        over: Option<&SavedMemory>,
+        runtime: File,
+        windows: Vec<Window>,
+    ) -> Result<Self> {
         let ram = make_ram(saved.size)?;
-        let mut before = 0;
-        for region in ram.iter() {
-            map_saved(saved, region, before)?;
-            before += region.len();
+        let mut files = Vec::new();
+        for saved in std::iter::once(saved).chain(over) {
+            let mut before = 0;
+            for region in ram.iter() {
+                map_saved(saved, region, before)?;
+                before += region.len();
+            }
+            files.push((saved.file.clone(), saved.size));
         }
-        let file = (saved.file.clone(), saved.size);
-        let filled = saved.filled.clone();
-        Self::of(ram, filled, vec![file], map_runtime(runtime)?)
+        let restored = Restored {
+            filled: saved.filled.clone(),
+            over: over.map(|over| over.filled.clone()).unwrap_or_default(),
+        };
+        Self::of(ram, restored, files, map_runtime(runtime)?, windows)
     }
 
     fn of(
         ram: GuestMemoryMmap,
-        filled: Pages,
+        restored: Restored,
         mut files: Vec<Backing>,
         runtime: MmapRegion,
+        windows: Vec<Window>,
     ) -> Result<Self> {
         let image = runtime.file_offset().cloned();
         files.extend(image.map(|file| (file, runtime.size() as u64)));
+        files.extend(
+            windows
+                .iter()
+                .flat_map(|window| window.files.iter().cloned()),
+        );
         let mappings = ram.iter().map(|region| &**region).chain([&runtime]);
+        let mappings = mappings.chain(windows.iter().map(|window| &window.mapping));
         Ok(Self {
             guard: SigbusGuard::over(mappings, files)?,
             ram,
-            filled,
+            restored,
             runtime,
+            windows,
         })
     }
 
@@ -90,29 +115,53 @@ impl Memory {
         self.guard.has_seen_loss()
     }
 
+    /// Returns the bytes of RAM.
+    pub fn size(&self) -> u64 {
+        self.ram.iter().map(|region| region.len()).sum()
+    }
+
     pub fn ram(&self) -> &GuestMemoryMmap {
         &self.ram
     }
 
-    /// Returns the pages of RAM that have been written to, for each region.
-    pub fn written(&self) -> Result<Vec<Pages>> {
-        self.ram
-            .iter()
-            .map(|region| Pages::written(region))
-            .collect()
+    /// Returns what finds the pages of RAM that are written to.
+    pub fn tracker(&self) -> Result<Tracker> {
+        Tracker::new(self.ram.iter().map(|region| &**region))
+    }
+
+    /// Writes the pages that are this memory's own, and not its file's, to another file, in which it begins
+    /// at this offset. Returns which they are.
+    pub fn write_own(&self, tracker: &Tracker, file: &mut File, offset: u64) -> Result<Pages> {
+        let own = own_pages::find(tracker, &self.ram, &self.restored)?;
+        own_pages::write(&own, &self.ram, file, offset)?;
+        Ok(own)
     }
 
     /// Returns the usage of RAM, to be counted once the guest has run.
     pub fn usage(&self) -> Result<Usage> {
         let regions = self.ram.iter().map(|region| &**region);
-        Usage::new(regions, self.filled.clone())
+        Usage::new(regions, self.restored.filled.clone())
     }
 
-    /// Prepares the pages that another machine with the same memory wrote to.
-    pub fn make_ready(&self, sets: &[Pages]) {
-        for (region, set) in self.ram.iter().zip(sets) {
-            set.make_ready(region);
+    /// Prepares the pages that other machines with the same memory used.
+    pub fn make_ready(&self, working_sets: &[Vec<Pages>]) {
+        for sets in working_sets {
+            for (region, set) in self.ram.iter().zip(sets) {
+                set.make_ready(region);
+            }
         }
+    }
+
+    /// Returns which of these physical addresses are in RAM, as pages of each region.
+    pub fn pages_of(&self, addresses: &BTreeSet<u64>) -> Vec<BTreeSet<u32>> {
+        let regions = self.ram.iter().map(|region| {
+            let start = region.start_addr().0;
+            let inside = addresses.range(start..start + region.len());
+            inside
+                .map(|address| ((address - start) / PAGE as u64) as u32)
+                .collect()
+        });
+        regions.collect()
     }
 
     /// Returns the length of the range in which the guest sees the runtime image.
@@ -120,15 +169,24 @@ impl Memory {
         self.runtime.size() as u64
     }
 
-    /// Returns `length` bytes at a guest-physical address. The runtime image can only be read.
+    /// Returns `length` bytes at a guest-physical address. The runtime image and layers can only be
+    /// read.
     pub fn slice(&self, address: u64, length: usize, write: bool) -> Option<VolatileSlice<'_, ()>> {
         if address < RUNTIME {
             return self.ram.get_slice(GuestAddress(address), length).ok();
         }
-        let offset = usize::try_from(address - RUNTIME).ok()?;
-        (!write)
-            .then(|| self.runtime.get_slice(offset, length).ok())
-            .flatten()
+        if write {
+            return None;
+        }
+        let found = self.windows.iter().find_map(|window| {
+            let offset = window.offset(address)?;
+            Some((&window.mapping, offset))
+        });
+        let (mapping, offset) = match found {
+            Some(found) => found,
+            None => (&self.runtime, usize::try_from(address - RUNTIME).ok()?),
+        };
+        mapping.get_slice(offset, length).ok()
     }
 
     /// Registers the memory with the VM.
@@ -144,6 +202,10 @@ impl Memory {
             runtime.as_ptr(),
             KVM_MEM_READONLY,
         ));
+        for window in &self.windows {
+            let (size, host) = (window.mapping.size() as u64, window.mapping.as_ptr());
+            slots.push((GuestAddress(window.start), size, host, KVM_MEM_READONLY));
+        }
         for (slot, (guest, size, host, flags)) in (0..).zip(slots) {
             let region = kvm_userspace_memory_region {
                 slot,
@@ -172,23 +234,11 @@ fn make_ram(size: u64) -> Result<GuestMemoryMmap> {
     let regions = ranges
         .into_iter()
         .map(|(start, size)| {
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-            let mapping = map(MmapRegionBuilder::new(size), libc::PROT_WRITE, flags)?;
-            ask_for_huge_pages(&mapping);
+            let mapping = map(MmapRegionBuilder::new(size), libc::PROT_WRITE, ANONYMOUS)?;
             GuestRegionMmap::new(mapping, start).context("guest memory at the end of the world")
         })
         .collect::<Result<_>>()?;
     GuestMemoryMmap::from_regions(regions).context("laying out guest memory")
-}
-
-/// Asks for huge pages: a program that fills much memory then takes one fault of the host's for 2
-/// MiB instead of 4 KiB. A host without huge pages is merely slower.
-fn ask_for_huge_pages(mapping: &MmapRegion) {
-    // SAFETY: the range is the mapping's own, and the advice changes no content.
-    unsafe {
-        let start = mapping.as_ptr().cast();
-        libc::madvise(start, mapping.size(), libc::MADV_HUGEPAGE);
-    }
 }
 
 /// Maps the pages of a file that are not zero into a region that `before` bytes of RAM precede. The
@@ -202,22 +252,8 @@ fn map_saved(saved: &SavedMemory, region: &GuestRegionMmap, before: u64) -> Resu
         if start >= end {
             continue;
         }
-        let offset = i64::try_from(saved.file.start() + start)?;
-        // SAFETY: the range is inside the region, which is ours alone, and nothing refers to its
-        // content yet.
-        let mapped = unsafe {
-            libc::mmap(
-                region.as_ptr().add((start - before) as usize).cast(),
-                (end - start) as usize,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_NORESERVE | libc::MAP_FIXED,
-                saved.file.file().as_raw_fd(),
-                offset,
-            )
-        };
-        if mapped == libc::MAP_FAILED {
-            return Err(std::io::Error::last_os_error()).context("mapping a template");
-        }
+        let file = FileOffset::from_arc(saved.file.arc().clone(), saved.file.start() + start);
+        map_over(region, start - before, end - start, &file, true)?;
     }
     Ok(())
 }
@@ -233,21 +269,5 @@ fn map_runtime(image: File) -> Result<MmapRegion> {
         "the runtime image is {size} bytes long, not a multiple of {RUNTIME_ALIGNMENT}"
     );
     let builder = MmapRegionBuilder::new(size as usize).with_file_offset(FileOffset::new(image, 0));
-    let mapping = map(builder, 0, libc::MAP_SHARED | libc::MAP_NORESERVE)?;
-    ask_for_huge_pages(&mapping);
-    Ok(mapping)
-}
-
-fn map(builder: MmapRegionBuilder, write: i32, flags: i32) -> Result<MmapRegion> {
-    builder
-        .with_mmap_prot(libc::PROT_READ | write)
-        .with_mmap_flags(flags)
-        .build()
-        .map_err(|error| match error {
-            // This keeps the I/O error itself in the chain, so that `host::shortage` can find its
-            // errno.
-            MmapRegionError::Mmap(error) => error.into(),
-            error => anyhow::Error::from(error),
-        })
-        .context("mapping guest memory")
+    map(builder, 0, libc::MAP_SHARED | libc::MAP_NORESERVE)
 }

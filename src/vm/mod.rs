@@ -9,25 +9,31 @@ pub mod hypercall;
 mod initramfs;
 mod ioctls;
 mod kick;
+mod layer;
 mod machine;
+mod mapping;
 pub mod memory;
 pub mod mode;
 mod native;
+mod own_pages;
 mod pages;
 mod probe;
+mod profile;
 mod sigbus;
 mod vcpu;
 
 pub use crate::vm::arch::x86_64::boot::BootImages;
-pub use crate::vm::arch::x86_64::state::State;
+pub use crate::vm::arch::x86_64::state::{Shape, State};
 pub use arch::x86_64::layout;
 pub use end::{End, RunError};
 pub use hypercall::{HypercallHandler, JobLimits};
-pub use ioctls::requests;
+pub use ioctls::{requests, requests_of_save, requests_of_state};
 pub use kick::{KICK, Kicker, allow_kicks};
+pub use layer::{Layer, Part};
 pub use memory::SavedMemory;
-pub use pages::{Pages, Usage};
+pub use pages::{Pages, Tracker, Usage};
 pub use probe::{Verdict, probe};
+pub use profile::Profile;
 pub use vcpu::Counters;
 
 use crate::devices::vsock::Peer;
@@ -40,6 +46,7 @@ use anyhow::{Context, Result};
 use bus::{Bus, Unknown};
 use kvm_bindings::CpuId;
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use layer::Window;
 use machine::Machine;
 use memory::Memory;
 use mode::Mode;
@@ -64,6 +71,8 @@ pub struct Config<'a> {
     /// RAM in bytes.
     pub memory: u64,
     pub runtime: File,
+    /// The layers that its windows show, in order.
+    pub layers: &'a [Layer],
     pub images: BootImages<'a>,
     /// The receiver of the guest's whole console output, if anybody wants it.
     pub console: Option<Box<dyn Write + Send>>,
@@ -72,16 +81,21 @@ pub struct Config<'a> {
 /// A template to make a machine from.
 pub struct Saved {
     pub state: State,
-    /// The pages that a run is likely to write to.
-    pub working_set: Vec<Pages>,
+    /// Pages that a run is likely to use, of each region of RAM.
+    pub working_sets: Vec<Vec<Pages>>,
     pub memory: SavedMemory,
+    /// Memory that takes the place of some of that.
+    pub over: Option<SavedMemory>,
     pub runtime: File,
+    /// The layers that the windows of clones show, in order.
+    pub layers: Vec<Layer>,
 }
 
 impl<H: Peer + HypercallHandler> Vm<H> {
     /// Makes a machine that is about to execute the kernel's first instruction.
     pub fn boot(kvm: &Kvm, mode: Mode, config: Config, host: H) -> Result<Self> {
-        let memory = Memory::new(config.memory, config.runtime)?;
+        let windows = Window::map_all(config.layers, true)?;
+        let memory = Memory::new(config.memory, config.runtime, windows)?;
         let (vm, vcpu) = bare(kvm, &memory, &guest_cpuid(kvm)?)?;
         boot::prepare(
             &vcpu,
@@ -105,12 +119,13 @@ impl<H: Peer + HypercallHandler> Vm<H> {
             .runtime
             .try_clone()
             .context("duplicating a descriptor")?;
-        let memory = Memory::from_saved(&saved.memory, runtime)?;
+        let windows = Window::map_all(&saved.layers, false)?;
+        let memory = Memory::from_saved(&saved.memory, saved.over.as_ref(), runtime, windows)?;
         // Both happen at the same time: they are independent, and there may be two processors.
         let (vm, vcpu) = thread::scope(|scope| {
             // If there is no thread, the guest faults the pages in one by one.
             let helper = thread::Builder::new();
-            let _ready = helper.spawn_scoped(scope, || memory.make_ready(&saved.working_set));
+            let _ready = helper.spawn_scoped(scope, || memory.make_ready(&saved.working_sets));
             let (vm, vcpu) = bare(kvm, &memory, &saved.state.cpuid()?)?;
             state::restore(&vm, &vcpu, mode.family(), &saved.state)?;
             anyhow::Ok((vm, vcpu))
@@ -127,10 +142,26 @@ impl<H: Peer + HypercallHandler> Vm<H> {
 
     /// Returns the state of a machine whose guest waits for its job.
     pub fn save(&mut self, kvm: &Kvm) -> Result<State> {
+        let shape = Shape::of(kvm, &self.vcpu.fd)?;
+        let state = self.state(&shape)?;
+        state.context("the devices are not at rest")
+    }
+
+    /// Returns the state, of a known shape, of a machine whose guest waits for an answer. `None`: the devices
+    /// are not at rest.
+    pub fn state(&mut self, shape: &Shape) -> Result<Option<State>> {
         self.vcpu.come_to_rest()?;
-        let bus = self.machine.bus.state();
-        let bus = bus.context("the devices are not at rest")?;
-        State::read(kvm, &self.machine.fd, &self.vcpu.fd, self.vcpu.mode, bus)
+        let Some(bus) = self.machine.bus.state() else {
+            return Ok(None);
+        };
+        let (vm, vcpu) = (&self.machine.fd, &self.vcpu.fd);
+        State::read(shape, vm, vcpu, self.vcpu.mode, bus).map(Some)
+    }
+
+    /// Writes the pages that are the machine's own to a file, whose memory begins at this offset; returns
+    /// which they are.
+    pub fn write_own(&self, tracker: &Tracker, file: &mut File, offset: u64) -> Result<Pages> {
+        self.machine.memory.write_own(tracker, file, offset)
     }
 
     /// Returns the host's end of the conversation with the guest.
@@ -138,14 +169,36 @@ impl<H: Peer + HypercallHandler> Vm<H> {
         &self.host
     }
 
+    pub fn host_mut(&mut self) -> &mut H {
+        &mut self.host
+    }
+
     /// Returns the usage of its memory, to be counted once the guest has run.
     pub fn usage(&self) -> Result<Usage> {
         self.machine.memory.usage()
     }
 
-    /// Returns the pages of its memory that have been written to since it was restored.
-    pub fn written(&self) -> Result<Vec<Pages>> {
-        self.machine.memory.written()
+    /// Returns what finds the pages of its memory that are written to. It opens files.
+    pub fn tracker(&self) -> Result<Tracker> {
+        self.machine.memory.tracker()
+    }
+
+    /// Begins to find the pages that its guest writes to, and perhaps those that its process reads, for
+    /// which it looks at what the guest wrote.
+    pub fn profile(&self, tracker: Tracker, reads: bool) -> Result<Profile> {
+        let sregs = self.vcpu.fd.get_sregs().context("reading the registers")?;
+        let root = reads.then_some(sregs.cr3);
+        Ok(Profile::begin(tracker, &self.machine.memory, root))
+    }
+
+    /// Returns what a profile found, for each region of RAM.
+    pub fn found(&self, profile: Profile) -> Result<Vec<Pages>> {
+        profile.finish(&self.machine.memory)
+    }
+
+    /// Returns the bytes of its RAM.
+    pub fn memory_size(&self) -> u64 {
+        self.machine.memory.size()
     }
 
     pub fn memory(&self) -> &GuestMemoryMmap {

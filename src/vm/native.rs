@@ -48,7 +48,7 @@ mod tests {
         const SIZE: u64 = 2 << 20;
         let runtime = tempfile::tempfile().unwrap();
         runtime.set_len(RUNTIME_ALIGNMENT).unwrap();
-        let memory = Memory::new(SIZE, runtime).unwrap();
+        let memory = Memory::new(SIZE, runtime, Vec::new()).unwrap();
         let last = SIZE - 0x1000;
         assert!(!has_interrupts_on(&memory, last));
         memory.ram().write_obj(1u8, GuestAddress(last)).unwrap();

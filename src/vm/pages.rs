@@ -3,8 +3,9 @@
 use crate::units::PAGE;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use vm_memory::MmapRegion;
 use vm_memory::VolatileMemory;
 
@@ -28,23 +29,30 @@ impl Pages {
         }
     }
 
-    pub fn runs(&self) -> impl Iterator<Item = (u32, u32)> {
-        self.0.iter().copied()
+    /// Makes a set of these pages, and of gaps between them of less than `gap` pages.
+    pub fn of(pages: &BTreeSet<u32>, gap: u32) -> Self {
+        let mut set = Self::default();
+        pages.iter().for_each(|&page| set.add(page, gap));
+        set
     }
 
-    /// Returns the pages of a private mapping that have been written to. They are recorded when a
-    /// template is made and prepared at once in each clone, since preparing a page at a time costs
-    /// an exit or two for each.
-    pub fn written(mapping: &MmapRegion) -> Result<Self> {
-        /// Copying a few pages needlessly is cheaper than one more system call.
-        const GAP: u32 = 4;
-        let mut set = Self::default();
-        each_entry(map_of(mapping)?, mapping.len() / PAGE, |page, entry| {
-            if is_copy(entry) {
-                set.add(page, GAP);
-            }
-        })?;
-        Ok(set)
+    /// Checks that the runs are in order, and that there are so many pages.
+    pub fn are_within(&self, pages: u64) -> bool {
+        let mut next = 0;
+        self.runs().all(|(first, count)| {
+            let is_behind = u64::from(first) >= next;
+            next = u64::from(first) + u64::from(count);
+            is_behind && next <= pages
+        })
+    }
+
+    /// Returns the pages one by one.
+    pub fn indices(&self) -> impl Iterator<Item = u32> {
+        self.runs().flat_map(|(first, count)| first..first + count)
+    }
+
+    pub fn runs(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.0.iter().copied()
     }
 
     /// Gives another mapping of the same file its own copies of these pages.
@@ -68,35 +76,60 @@ impl Pages {
 /// filled, and those that were written to since. The files that it needs are opened before the run,
 /// because a confined process opens nothing.
 pub struct Usage {
-    /// The page map of each region of RAM, with the region's number of pages.
-    maps: Vec<(File, usize)>,
+    /// The page map of each region of RAM.
+    maps: Vec<Map>,
     filled: Pages,
 }
 
 impl Usage {
     pub fn new<'a>(regions: impl Iterator<Item = &'a MmapRegion>, filled: Pages) -> Result<Self> {
-        let maps = regions.map(|region| Ok((map_of(region)?, region.len() / PAGE)));
         Ok(Self {
-            maps: maps.collect::<Result<_>>()?,
+            maps: regions.map(Map::of).collect::<Result<_>>()?,
             filled,
         })
     }
 
     /// Returns the used bytes.
     pub fn count(self) -> Result<u64> {
-        let runs = self.filled.runs();
-        let mut filled = runs
-            .flat_map(|(first, count)| first..first + count)
-            .peekable();
+        let mut filled = self.filled.indices().peekable();
         let (mut used, mut before) = (0, 0);
-        for (map, pages) in self.maps {
-            each_entry(map, pages, |page, entry| {
+        for map in self.maps {
+            map.each_entry(|page, entry| {
                 let was_filled = filled.next_if_eq(&(before + page)).is_some();
                 used += u64::from(was_filled || is_copy(entry));
             })?;
-            before += pages as u32;
+            before += map.pages as u32;
         }
         Ok(used * PAGE as u64)
+    }
+}
+
+/// A finder of the pages that a machine writes to. Like [`Usage`], it opens its files before the run.
+pub struct Tracker(Vec<Map>);
+
+impl Tracker {
+    pub fn new<'a>(regions: impl Iterator<Item = &'a MmapRegion>) -> Result<Self> {
+        regions.map(Map::of).collect::<Result<_>>().map(Self)
+    }
+
+    /// Calls a function with each page of a region, and whether it has been written to.
+    pub fn each_page(&self, region: usize, mut act: impl FnMut(u32, bool)) -> Result<()> {
+        let map = self.0.get(region).context("no such region of memory")?;
+        map.each_entry(|page, entry| act(page, is_copy(entry)))
+    }
+
+    /// Returns the pages that have been written to, for each region.
+    pub fn written(self) -> Result<Vec<BTreeSet<u32>>> {
+        let written = (0..self.0.len()).map(|region| {
+            let mut set = BTreeSet::new();
+            self.each_page(region, |page, is_written| {
+                if is_written {
+                    set.insert(page);
+                }
+            })?;
+            Ok(set)
+        });
+        written.collect()
     }
 }
 
@@ -105,28 +138,38 @@ fn is_copy(entry: u64) -> bool {
     entry & (PRESENT | SWAPPED) != 0 && entry & FILE == 0
 }
 
-/// Opens the page map of this process, at the first entry of a mapping.
-fn map_of(mapping: &MmapRegion) -> Result<File> {
-    let first = mapping.as_ptr() as usize / PAGE;
-    let mut map = File::open("/proc/self/pagemap").context("opening the page map")?;
-    map.seek(SeekFrom::Start(first as u64 * ENTRY as u64))
-        .context("finding a place in the page map")?;
-    Ok(map)
+/// The page map of this process, from the first entry of a mapping on.
+struct Map {
+    file: File,
+    first: u64,
+    pages: usize,
 }
 
-fn each_entry(mut map: File, pages: usize, mut act: impl FnMut(u32, u64)) -> Result<()> {
-    /// The number of entries read at once.
-    const PIECE: usize = 8192;
-    let mut bytes = vec![0; PIECE.min(pages) * ENTRY];
-    for first in (0..pages).step_by(PIECE) {
-        let bytes = &mut bytes[..PIECE.min(pages - first) * ENTRY];
-        map.read_exact(bytes).context("reading the page map")?;
-        let (entries, _) = bytes.as_chunks::<ENTRY>();
-        for (page, entry) in (first as u32..).zip(entries) {
-            act(page, u64::from_ne_bytes(*entry));
-        }
+impl Map {
+    fn of(mapping: &MmapRegion) -> Result<Self> {
+        Ok(Self {
+            file: File::open("/proc/self/pagemap").context("opening the page map")?,
+            first: (mapping.as_ptr() as usize / PAGE * ENTRY) as u64,
+            pages: mapping.len() / PAGE,
+        })
     }
-    Ok(())
+
+    fn each_entry(&self, mut act: impl FnMut(u32, u64)) -> Result<()> {
+        /// The number of entries read at once.
+        const PIECE: usize = 8192;
+        let mut bytes = vec![0; PIECE.min(self.pages) * ENTRY];
+        for first in (0..self.pages).step_by(PIECE) {
+            let bytes = &mut bytes[..PIECE.min(self.pages - first) * ENTRY];
+            self.file
+                .read_exact_at(bytes, self.first + (first * ENTRY) as u64)
+                .context("reading the page map")?;
+            let (entries, _) = bytes.as_chunks::<ENTRY>();
+            for (page, entry) in (first as u32..).zip(entries) {
+                act(page, u64::from_ne_bytes(*entry));
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -142,6 +185,21 @@ mod tests {
             .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_NORESERVE)
             .build()
             .unwrap()
+    }
+
+    #[test]
+    fn runs_that_overlap_or_leave_the_memory_are_not_within_it() {
+        for (runs, sound) in [
+            (vec![], true),
+            (vec![(0, 3), (3, 1), (63, 1)], true),
+            (vec![(0, 3), (2, 1)], false),
+            (vec![(5, 1), (0, 1)], false),
+            (vec![(64, 1)], false),
+            (vec![(1, u32::MAX)], false),
+            (vec![(u32::MAX, u32::MAX)], false),
+        ] {
+            assert_eq!(Pages(runs.clone()).are_within(64), sound, "{runs:?}");
+        }
     }
 
     #[test]
@@ -170,11 +228,15 @@ mod tests {
         for page in [3, 4, 40] {
             first.get_slice(page * PAGE, 1).unwrap().copy_from(&[1u8]);
         }
-        let set = Pages::written(&first).unwrap();
+        let written = |mapping| {
+            let tracker = Tracker::new([mapping].into_iter()).unwrap();
+            Pages::of(&tracker.written().unwrap().remove(0), 2)
+        };
+        let set = written(&first);
         assert_eq!(set.0, [(3, 2), (40, 1)]);
         let second = mapping(&file);
         set.make_ready(&second);
-        assert_eq!(Pages::written(&second).unwrap(), set);
+        assert_eq!(written(&second), set);
         let slice = second.get_slice(3 * PAGE, 1).unwrap();
         let byte: u8 = slice.read_obj(0).unwrap();
         assert_eq!(byte, 0, "the content is the file's");

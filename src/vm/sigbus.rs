@@ -19,7 +19,7 @@ struct Watched {
     lost: AtomicBool,
 }
 
-/// The mappings: two or three for each machine. A signal handler may take no lock and allocate no
+/// The mappings: up to five for each machine. A signal handler may take no lock and allocate no
 /// memory, so their number is fixed.
 static WATCHED: [Watched; 256] = [const {
     Watched {

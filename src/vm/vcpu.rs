@@ -165,7 +165,8 @@ impl Vcpu {
             .context("reading the system registers")?;
         let (memory, buffer) = (&machine.memory, &mut machine.buffer);
         let unknown = &mut machine.bus.unknown.services;
-        hypercall::serve(&mut regs, &sregs, memory, handler, buffer, unknown)?;
+        let is_answered = hypercall::serve(&mut regs, &sregs, memory, handler, buffer, unknown)?;
+        self.asks = !is_answered;
         self.fd.set_regs(&regs).context("setting the registers")?;
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use crate::audit::Usage;
 use crate::error::{Error, Kind};
+use crate::limits::BOOT_LIMIT;
 use crate::process::require_proc;
 use crate::process::{self, Exit};
 use crate::worker::{Ended, Event, Spec};
@@ -20,6 +21,8 @@ use std::time::{Duration, Instant};
 
 /// The most bytes that a worker may send beside the output that it keeps.
 const TOLD_MAX: u64 = 64 << 20;
+/// How long a worker may take to end once it has told how its run went.
+const END_TIMEOUT: Duration = Duration::from_secs(30);
 /// The most bytes that one byte of output takes in JSON.
 const ESCAPED: u64 = 6;
 /// The subcommand that makes this program a worker; its argument is the number of the socket.
@@ -203,6 +206,24 @@ impl Channel {
             }
         }
     }
+}
+
+/// Does a run in a process of its own, of which nobody is told before its end. The end may not be put off
+/// for ever.
+pub fn follow(binary: &Path, spec: &Spec) -> Result<Ended> {
+    let streams = [Stdio::null(), Stdio::null(), Stdio::inherit()];
+    let mut worker = Worker::start(binary, streams, spec.capture())?;
+    worker.channel.send(spec)?;
+    let timeout = spec.request.limits.timeout;
+    // Beside its program, it may wait for another that builds the template, and build it itself.
+    let deadline = timeout.map(|timeout| worker.began + timeout + 2 * BOOT_LIMIT);
+    let (told, is_well) = worker.channel.follow(deadline);
+    if !is_well || !process::ends_within(worker.pid(), END_TIMEOUT)? {
+        worker.child.kill()?;
+    }
+    let exit = process::ended(worker.pid())?;
+    worker.child.wait()?;
+    Ok(ended(told, &exit))
 }
 
 /// Returns how a run ended, by the last message of its process and by how that process ended.

@@ -4,14 +4,13 @@ use crate::error::{Error, Kind, Remedy};
 use crate::run::record_of::explained;
 use crate::run::{Report, Request, inspect, prepare, run};
 use crate::signals::Signals;
-use crate::template::builder::{Interrupted, Listener};
-use crate::worker::{Ended, Event, Notice, Spec};
+use crate::template::builder::Interrupted;
+use crate::worker::{Ended, Event, Notice, Notices, Spec};
 use anyhow::{Context, Result};
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::mem::forget;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Duration;
 
 /// Does the run that is requested over this socket, and tells how it ended. Returns what `seen` makes
 /// of that.
@@ -43,7 +42,8 @@ fn carry_out(channel: &mut Channel) -> Result<(Report, Signals)> {
         channel.tell(&Event::Inspected(inspection))?;
         channel.hear()?;
     }
-    run(&request, prepared, channel)
+    let notices = &mut Notices(|notice| channel.notice(notice));
+    run(&request, prepared, notices)
 }
 
 fn failed(error: &anyhow::Error) -> Ended {
@@ -85,35 +85,5 @@ impl Channel {
     /// Sends a notice. If nobody receives it, that is noticed soon enough.
     fn notice(&self, notice: Notice) {
         self.tell(&Event::Notice(notice)).unwrap_or_default();
-    }
-}
-
-impl Listener for Channel {
-    fn refused(&mut self, why: &str) {
-        self.notice(Notice::Refused(why.into()));
-    }
-
-    fn waiting(&mut self) {
-        self.notice(Notice::Waiting);
-    }
-
-    fn building(&mut self, stage: &str, elapsed: Duration, last: Option<Duration>) {
-        self.notice(Notice::Building {
-            stage: stage.into(),
-            elapsed,
-            last,
-        });
-    }
-
-    fn built(&mut self, elapsed: Duration) {
-        self.notice(Notice::Built(elapsed));
-    }
-
-    fn unsaved(&mut self, why: &Error) {
-        self.notice(Notice::Unsaved(why.clone()));
-    }
-
-    fn emulating(&mut self, how: &str) {
-        self.notice(Notice::Emulating(how.into()));
     }
 }

@@ -3,9 +3,9 @@
 use crate::error::Error;
 use crate::outcome::is_signal;
 use crate::run::{Inspection, Report, Request};
+use crate::worker::notice::Notice;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
 
 /// The first message to a worker: the run that is asked for.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -35,21 +35,6 @@ pub enum Event {
     Notice(Notice),
     /// The last message.
     Ended(Ended),
-}
-
-/// The progress while a template is found or built.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Notice {
-    Refused(String),
-    Waiting,
-    Building {
-        stage: String,
-        elapsed: Duration,
-        last: Option<Duration>,
-    },
-    Built(Duration),
-    Unsaved(Error),
-    Emulating(String),
 }
 
 /// The end of a run.
@@ -89,23 +74,34 @@ mod tests {
     use super::*;
     use crate::agent::GuestReport;
     use crate::files::{Fetched, Gathered, Get, Put, PutContent, Siblings};
-    use crate::image::Image;
+    use crate::image::{Image, LayerFile};
     use crate::job::Source;
     use crate::kvm_mode::{Choice, Device};
     use crate::limits::{ConfineLevel, Limits};
     use crate::outcome::Outcome;
     use crate::run::Timings;
+    use crate::template::Preload;
     use crate::vm::Counters;
     use crate::vm::bus::Unknown;
     use serde_json::{Value, json};
     use std::ffi::OsString;
     use std::os::unix::ffi::OsStringExt;
+    use std::time::Duration;
 
     fn spec() -> Spec {
         Spec {
             request: Request {
                 source: Source::Code("print(1)".into()),
                 image: Image::built_in().clone(),
+                layers: vec![LayerFile {
+                    path: "/cache/layer.erofs".into(),
+                    size: 2 << 20,
+                    digest: "0".into(),
+                    mount: "/opt".into(),
+                    modules: vec!["numpy".into()],
+                }],
+                preload: Preload::Modules(vec!["json".into()]),
+                script_chooses: true,
                 language: None,
                 arguments: vec!["a".into(), OsString::from_vec(b"\xff".into())],
                 env: vec![b"A=b".into()],

@@ -18,14 +18,14 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// A log in a directory of its own.
-struct Log(TempDir);
+pub struct Log(TempDir);
 
 impl Log {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         self.0.path().join("audit.jsonl")
     }
 
@@ -48,7 +48,7 @@ impl Log {
         path
     }
 
-    fn entries(&self) -> Vec<Value> {
+    pub fn entries(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.path()).unwrap();
         let lines = text.lines();
         lines
@@ -57,7 +57,7 @@ impl Log {
     }
 
     #[track_caller]
-    fn sound(&self) -> Sound {
+    pub fn sound(&self) -> Sound {
         verify(&self.path(), &[]).unwrap().unwrap()
     }
 

@@ -93,7 +93,7 @@ fn all_that_is_kept_is_listed_with_its_sum() {
         let is_there = |what| lines.iter().any(|line| line.contains(what));
         assert!(is_there("  Python, 256 MiB, "), "{lines:?}");
         assert!(is_there("the guest's programs, for this"), "{lines:?}");
-        assert!(lines[2].ends_with(" MiB of at most 2048 MiB"), "{lines:?}");
+        assert!(lines[2].ends_with(" MiB of at most 4096 MiB"), "{lines:?}");
     }
 }
 

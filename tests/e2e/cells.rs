@@ -2,6 +2,7 @@
 
 use crate::common::{finish, sandbox, text};
 use crate::interpreter::{code, plain, record};
+use crate::reference::reference;
 use serde_json::{Value, json};
 
 /// Checks that the cell succeeds and that its value has this `repr()`.
@@ -216,10 +217,15 @@ fn a_traceback_of_code_shows_its_lines_as_that_of_a_file() {
         let (_, expected) = plain(program, "<code>");
         assert!(expected.contains("\n    "), "{expected}");
         assert_eq!(code(program)["stderr"], expected);
-        let (_, expected) = plain(program, "<string>");
-        let output = finish(sandbox(&["run", "-c"]).arg(program), b"");
-        assert_eq!(text(&output.stderr), expected);
+        assert_said_as_by_python(program);
     }
+}
+
+/// Checks that what a run of this code says is what Python says of it.
+fn assert_said_as_by_python(program: &str) {
+    let expected = finish(reference().args(["-c", program]), b"");
+    let output = finish(sandbox(&["run", "-c"]).arg(program), b"");
+    assert_eq!(text(&output.stderr), text(&expected.stderr));
 }
 
 #[test]
@@ -227,9 +233,7 @@ fn an_error_of_the_compilers_shows_its_line_as_in_a_file() {
     for program in ["x = 1\nreturn x", "def f():\n  nonlocal x", "if", "a = 'b"] {
         let (_, expected) = plain(program, "<code>");
         assert_eq!(code(program)["stderr"], expected);
-        let (_, expected) = plain(program, "<string>");
-        let output = finish(sandbox(&["run", "-c"]).arg(program), b"");
-        assert_eq!(text(&output.stderr), expected);
+        assert_said_as_by_python(program);
     }
 }
 

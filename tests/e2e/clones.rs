@@ -1,10 +1,10 @@
 //! A clone is an individual: its random numbers differ from every other clone's, and its clocks are
 //! right. Tests also show what clones do share, so that docs/clones.md tells the truth.
 
-use crate::common::{PYTHON, exit_code, finish, sandbox, start, text};
+use crate::common::{exit_code, finish, sandbox, start, text};
+use crate::reference::reference;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
-use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -221,7 +221,7 @@ for name, value in {
 #[test]
 fn a_hash_seed_of_ones_own_is_honoured() {
     let code = "print('hash', hash('x'), sep='\\t')";
-    let mut python = Command::new(PYTHON);
+    let mut python = reference();
     python.env("PYTHONHASHSEED", "7").args(["-c", code]);
     let expected = text(&finish(&mut python, b"").stdout);
     let seeded = values(&["-e", "PYTHONHASHSEED=7"], code);

@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// Debian's own Python, of the version that the guest has.
+/// This machine's own Python, which runs what tests need done outside of a guest.
 pub const PYTHON: &str = "/usr/bin/python3";
 
 /// Returns the binary under test. `SANDBOX_BINARY` names it if the tests were moved to another

@@ -1,7 +1,8 @@
 //! `sandbox run X` behaves as `python3 X`: standard output, standard error and exit code, byte by
 //! byte.
 
-use crate::common::{PYTHON, exit_code, finish, sandbox, start, text};
+use crate::common::{exit_code, finish, sandbox, start, text};
+use crate::reference::reference;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -26,27 +27,13 @@ fn agree(given: &Given, arguments: &[&str], stdin: &[u8]) {
         Code(code) => (vec!["-c", code], stdin),
         Stdin(code) => (vec!["-"], code.as_bytes()),
     };
-    let run = |mut command: Command| {
-        command.args(&words);
-        if matches!(given, Code(_)) && command.get_program() != PYTHON {
-            command.arg("--");
-        }
+    let run = |mut command: Command, end_of_options: Option<&str>| {
+        command.args(&words).args(end_of_options);
         finish(command.args(arguments).current_dir(&directory), stdin)
     };
-    let expected = run(reference());
-    let actual = run(sandbox(&["run"]));
+    let expected = run(reference(), None);
+    let actual = run(sandbox(&["run"]), matches!(given, Code(_)).then_some("--"));
     compare(&actual, &expected, &directory.path().display().to_string());
-}
-
-/// Returns Debian's Python in the guest's environment, with nothing of this process's own.
-pub(crate) fn reference() -> Command {
-    let mut command = Command::new(PYTHON);
-    command
-        .env_clear()
-        .env("LANG", "C.UTF-8")
-        .env("HOME", "/nonexistent")
-        .env("PATH", "/usr/bin:/bin");
-    command
 }
 
 /// Compares two outputs, in which only the script's directory may differ.

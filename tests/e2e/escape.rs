@@ -9,7 +9,7 @@ use sandbox::internals::vm::host::Family;
 use sandbox::internals::vm::mode::Mode;
 use sandbox::internals::vm::requests;
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -303,9 +303,14 @@ const JUSTIFIED_REQUEST: u64 = 0x4138_ae84;
 fn each_call_that_is_allowed_is_used() {
     let pause = || std::thread::sleep(Duration::from_millis(500));
     let mut observed = Observed::default();
-    let random_numbers_and_input =
-        "import os, sys; print(os.urandom(9), flush=True); print(sys.stdin.read())";
-    observed.watch(&[], random_numbers_and_input, |_| {});
+    // The main thread holds input that the program does not read for a while.
+    let random_numbers_and_input = "import os, select, sys, time
+print(os.urandom(9), flush=True); select.select([0], [], []); time.sleep(1)
+print(len(sys.stdin.read()))";
+    observed.watch(&[], random_numbers_and_input, |child| {
+        let mut stdin = child.stdin.as_ref().unwrap();
+        stdin.write_all(&vec![b'x'; 3 << 20]).unwrap();
+    });
     // Nobody reads it for a while; the kernel gathers it from many pages.
     let much_output = "import os; os.write(1, b'x'); print('y' * (4 << 20))";
     observed.watch(&[], much_output, |_| pause());

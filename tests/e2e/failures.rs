@@ -185,7 +185,7 @@ fn doctor_names_the_host_and_the_guest() {
         "host family: ",
         "KVM_CAP_SPLIT_IRQCHIP",
         "guest kernel: Linux 6.12",
-        "guest Python: 3.11",
+        "guest Python: 3.13",
     ] {
         assert!(stdout.contains(told), "{told} in {stdout}");
     }

@@ -87,7 +87,7 @@ pub fn eventually(holds: impl Fn() -> bool, otherwise: &str) {
 }
 
 /// Returns bytes without a pattern; all values are among them if there are enough.
-fn noise(length: usize) -> Vec<u8> {
+pub fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ length as u64;
     let mut next = || {
         state ^= state << 13;

@@ -30,10 +30,10 @@ fn what_cannot_be_put_is_refused_before_a_machine_is_made() {
         assert!(stderr.contains(told), "{stderr}");
     };
     fail(
-        &["--put", "large"],
+        &["--put", "large:/tmp/large"],
         "1024 MiB of files do not fit in a guest with 256 MiB",
     );
-    fail(&["--put", "large"], "--memory 2304M");
+    fail(&["--put", "large:/tmp/large"], "--memory 2304M");
     fail(&["--put", "fifo"], "fifo is neither a file nor a directory");
     fail(&["--put", "missing"], "there is no missing");
     fail(&["--put", "large:../x"], "goes up with ..");
@@ -176,7 +176,7 @@ fn guest_root_that_forges_the_stream_of_files_ends_its_machine() {
 import ctypes, os, struct
 reader, writer = os.pipe()
 assert ctypes.CDLL(None).prctl(0x484f5301, writer, 3, 0, 0) == 0
-os.write(writer, struct.pack('<IIQ', 1, 0o100644, 6) + b'0forged')
+os.write(writer, struct.pack('<IIQq', 1, 0o100644, 6, 0) + b'0forged')
 ";
     here.fail(
         &["--root", "--get", "out"],

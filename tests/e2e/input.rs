@@ -114,3 +114,25 @@ fn peak_of(process: u32) -> u64 {
     let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
     kib << 10
 }
+
+#[test]
+fn a_program_gets_its_input_from_its_pipe_alone() {
+    let code = "import ctypes, os
+kernel, bytes = ctypes.CDLL(None, use_errno=True), ctypes.create_string_buffer(16)
+print(kernel.prctl(0x484f5305, bytes, 16, 0, 0), os.strerror(ctypes.get_errno()), input())";
+    let output = finish(&mut sandbox(&["run", "-c", code]), b"data\n");
+    assert_eq!(text(&output.stdout), "-1 Operation not permitted data\n");
+}
+
+#[test]
+fn what_one_reader_leaves_the_next_one_gets() {
+    let take = |size: u32| format!("dd bs={size} count=1 iflag=fullblock 2>/dev/null");
+    let code = format!("{} | wc -c; sleep 0.1; {}; wc -c", take(100_001), take(3));
+    let input = [&[b'x'; 100_001][..], b"abc", &[0; 3 << 20]].concat();
+    for machine in [&[][..], &["--fresh"]] {
+        let words = [&["run", "-l", "bash"], machine, &["-c", &code]].concat();
+        let output = finish(&mut sandbox(&words), &input);
+        let expected = format!("100001\nabc{}\n", 3 << 20);
+        assert_eq!(text(&output.stdout), expected, "{machine:?}");
+    }
+}

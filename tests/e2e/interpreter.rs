@@ -1,7 +1,7 @@
 //! The guest's reports on a program besides its output, and programs that are not Python.
 
 use crate::common::{exit_code, finish, sandbox, text};
-use crate::equivalence::reference;
+use crate::reference::reference;
 use serde_json::{Value, json};
 use std::process::Output;
 
@@ -18,14 +18,15 @@ pub(crate) fn code(code: &str) -> Value {
     record(&["-c", code], b"")
 }
 
-/// Runs Debian's python3 on the code, in a file; returns standard output, and standard error as if
+/// Runs the image's python3 on the code, in a file; returns standard output, and standard error as if
 /// the file had this name.
 pub(crate) fn plain(code: &str, name: &str) -> (String, String) {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), code).unwrap();
-    let output = finish(reference().arg(file.path()), b"");
-    let stderr = text(&output.stderr).replace(file.path().to_str().unwrap(), name);
-    (text(&output.stdout), stderr)
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("a file"), code).unwrap();
+    let mut python = reference();
+    let output = finish(python.arg("a file").current_dir(&directory), b"");
+    let stderr = text(&output.stderr).replace(directory.path().to_str().unwrap(), "/work");
+    (text(&output.stdout), stderr.replace("/work/a file", name))
 }
 
 /// Checks that the output, and the reported exception, are those of Python.
@@ -215,7 +216,7 @@ fn what_is_displayed_is_told_in_its_order() {
 fn what_a_display_is_ended_by_shows_no_frame_of_ours() {
     let program = "class A:\n def __repr__(self): raise KeyboardInterrupt\ndisplay(A())";
     let record = code(program);
-    let expected = "Traceback (most recent call last):\n  File \"<code>\", line 3, in <module>\n    display(A())\nKeyboardInterrupt\n";
+    let expected = "Traceback (most recent call last):\n  File \"<code>\", line 3, in <module>\n    display(A())\n    ~~~~~~~^^^^^\nKeyboardInterrupt\n";
     assert_eq!(record["stderr"], expected);
     assert_eq!(record["exception"]["traceback"], expected);
 }
@@ -327,7 +328,7 @@ fn a_safe_path_stays_one_where_the_interpreter_tells() {
     let path = directory.path().join("a.py");
     std::fs::write(&path, "import sys; print(sys.path[0])").unwrap();
     let words = ["-e", "PYTHONSAFEPATH=1", path.to_str().unwrap()];
-    assert_eq!(record(&words, b"")["stdout"], "/usr/lib/python311.zip\n");
+    assert_eq!(record(&words, b"")["stdout"], "/usr/lib/python313.zip\n");
 }
 
 #[test]

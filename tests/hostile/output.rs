@@ -56,7 +56,7 @@ pub const FAMILY: Family = Family {
             name: "took input that it was never given",
             guest: input,
             patience: ENDS,
-            ends: &[Breaks("standard input taken that was never sent")],
+            ends: &[Breaks("input taken that was never sent")],
         },
         Behaviour {
             name: "says twice how its program ended",
@@ -83,7 +83,7 @@ pub const FAMILY: Family = Family {
             ends: &[
                 Breaks("malformed frame"),
                 Breaks("out of turn"),
-                Breaks("standard input taken"),
+                Breaks("input taken"),
                 TimesOut,
                 Stays,
             ],
@@ -197,7 +197,7 @@ fn frames(frames: &[Frame]) -> Vec<u8> {
 }
 
 fn long_frames(random: &mut Random) -> Images {
-    const LIMITS: [(u8, u32); 6] = [(1, 0), (2, 65_536), (3, 65_536), (4, 0), (5, 4), (6, 3)];
+    const LIMITS: [(u8, u32); 6] = [(1, 0), (2, 65_536), (3, 0), (4, 0), (5, 4), (6, 3)];
     let (kind, limit) = random.one_of(&LIMITS);
     let length = random.one_of(&[limit + 1, u32::MAX, 1 << 31]);
     let mut bytes = vec![kind];
@@ -220,9 +220,9 @@ fn out_of_turn(random: &mut Random) -> Images {
     let bytes = match random.below(6) {
         0 => frames(&[Frame::Ready, Frame::Ready]),
         1 => frames(&[exit]),
-        2 => frames(&[Frame::StdinTaken(0)]),
+        2 => frames(&[Frame::TypedTaken(0)]),
         3 => frames(&[Frame::Ready, Frame::StdinEnd]),
-        4 => frames(&[Frame::Ready, Frame::Stdin(random.bytes(100))]),
+        4 => frames(&[Frame::Ready, Frame::Stdin]),
         _ => frames(&[Frame::Ready, Frame::Start(guest::JobFrame::default())]),
     };
     saying(&bytes).survive()
@@ -230,7 +230,7 @@ fn out_of_turn(random: &mut Random) -> Images {
 
 fn input(random: &mut Random) -> Images {
     let taken = 1 + random.below(u32::MAX.into()) as u32;
-    saying(&frames(&[Frame::Ready, Frame::StdinTaken(taken)])).survive()
+    saying(&frames(&[Frame::Ready, Frame::TypedTaken(taken)])).survive()
 }
 
 fn two_results(_: &mut Random) -> Images {
@@ -250,7 +250,7 @@ fn silence(random: &mut Random) -> Images {
 /// Sends the same packet again and again.
 fn frame_flood(random: &mut Random) -> Images {
     let count = 1 + random.below(6000) as usize;
-    let flood = frames(&vec![Frame::StdinTaken(0); count]);
+    let flood = frames(&vec![Frame::TypedTaken(0); count]);
     let packets = [
         Packet::new(REQUEST, &[]),
         Packet::new(READ_WRITE, &frames(&[Frame::Ready])),

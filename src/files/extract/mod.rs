@@ -8,10 +8,9 @@
 
 mod at;
 
-use crate::clock::since_1970;
 use crate::error::{Destination as Fault, Error, Kind, Remedy};
 use crate::files::Destination;
-use crate::files::extract::at::{is_directory, open_directory, remove};
+use crate::files::extract::at::{is_directory, open_directory, remove, set_time, temporary_name};
 use crate::files::report::{Fetched, Written, visible};
 use crate::units::format_size;
 use guest::{Header, kind};
@@ -79,6 +78,8 @@ pub struct Unpack<R> {
     /// The name of the file while it is being written, in the directory where it will stay.
     temporary: OsString,
     fetched: Fetched,
+    /// The directories that were made, and when they were last changed in the guest.
+    made: Vec<(Target, Option<i64>)>,
     buffer: Vec<u8>,
 }
 
@@ -107,6 +108,7 @@ impl<R: Read> Unpack<R> {
             count: 0,
             temporary: temporary_name(),
             fetched: Fetched::default(),
+            made: Vec::new(),
             buffer: vec![0; PIECE],
         }
     }
@@ -120,6 +122,11 @@ impl<R: Read> Unpack<R> {
     pub fn run(mut self) -> Fetched {
         // If the stream is cut or refused, the files before that stay: they may be many.
         self.fetched.failure = self.records().err();
+        for (target, modified) in &self.made {
+            if let Ok((directory, name)) = self.parent(target) {
+                set_time(&directory, &name, *modified);
+            }
+        }
         self.fetched
     }
 
@@ -140,11 +147,11 @@ impl<R: Read> Unpack<R> {
                     continue;
                 }
                 kind::FILE => {
-                    self.write_file(&target, mode(&header), header.size)?;
+                    self.write_file(&target, &header)?;
                     continue;
                 }
                 kind::DIRECTORY => {
-                    self.make_directory(&target, mode(&header))?;
+                    self.make_directory(target, &header)?;
                     header.size
                 }
                 kind::UNREADABLE => {
@@ -249,15 +256,16 @@ impl<R: Read> Unpack<R> {
         })
     }
 
-    fn write_file(&mut self, target: &Target, mode: Mode, size: u64) -> Result<(), Error> {
+    fn write_file(&mut self, target: &Target, header: &Header) -> Result<(), Error> {
         let (directory, name) = self.parent(target)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
         let flags = flags | OFlag::O_CLOEXEC;
-        let file = openat(&directory, self.temporary.as_os_str(), flags, mode);
+        let file = openat(&directory, self.temporary.as_os_str(), flags, mode(header));
         let file = file.map_err(|errno| self.failed(target, errno))?;
         let written = self
-            .write_content(target, file.into(), size)
+            .write_content(target, file.into(), header.size)
             .and_then(|()| {
+                set_time(&directory, &self.temporary, header.modified);
                 self.publish(&directory, &name)
                     .map_err(|errno| self.failed(target, errno))
             });
@@ -269,7 +277,7 @@ impl<R: Read> Unpack<R> {
         self.fetched.files.add(Written {
             guest: self.guest_name(target),
             host: visible(&self.host_path(target).to_string_lossy()),
-            size,
+            size: header.size,
         });
         Ok(())
     }
@@ -329,12 +337,12 @@ impl<R: Read> Unpack<R> {
         target.path.is_empty() && self.places[target.place].destination.is_merged()
     }
 
-    fn make_directory(&mut self, target: &Target, mode: Mode) -> Result<(), Error> {
-        if self.is_merged(target) {
+    fn make_directory(&mut self, target: Target, header: &Header) -> Result<(), Error> {
+        if self.is_merged(&target) {
             return Ok(());
         }
-        let (directory, name) = self.parent(target)?;
-        let make = || mkdirat(&directory, name.as_os_str(), mode);
+        let (directory, name) = self.parent(&target)?;
+        let make = || mkdirat(&directory, name.as_os_str(), mode(header));
         let made = match make() {
             Err(Errno::EEXIST) if self.rules.force => {
                 if is_directory(&directory, &name) {
@@ -344,7 +352,8 @@ impl<R: Read> Unpack<R> {
             }
             result => result,
         };
-        made.map_err(|errno| self.failed(target, errno))?;
+        made.map_err(|errno| self.failed(&target, errno))?;
+        self.made.push((target, header.modified));
         Ok(())
     }
 
@@ -428,13 +437,6 @@ fn mode(header: &Header) -> Mode {
         _ => Mode::S_IRUSR,
     };
     Mode::from_bits_truncate(header.mode & 0o777) | needed
-}
-
-/// Returns a name that is short, whatever the file is to be called, and not in use, not even after a
-/// run that was killed.
-fn temporary_name() -> OsString {
-    let now = since_1970().as_nanos();
-    format!(".sandbox-{}-{now:x}", std::process::id()).into()
 }
 
 #[cfg(test)]

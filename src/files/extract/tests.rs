@@ -74,6 +74,7 @@ fn record(path: &str, mode: u32, content: &[u8]) -> guest::File {
         path: path.into(),
         mode,
         content: content.into(),
+        ..guest::File::default()
     }
 }
 
@@ -202,8 +203,8 @@ fn what_could_not_be_read_is_told() {
     let mut stream = Vec::new();
     let header = Header {
         path: 1,
-        mode: kind::UNREADABLE,
         size: libc::ENOENT as u64,
+        ..Header::default()
     };
     stream.extend(header.encode());
     stream.extend(b"1");
@@ -290,6 +291,7 @@ fn sizes_are_bounded_before_anything_is_written() {
             path: 1,
             mode: kind::FILE | 0o644,
             size,
+            modified: None,
         };
         let bytes = [&header.encode()[..], b"0"].concat();
         let fetched = host.unpack(false, bytes.chain(io::repeat(0)));
@@ -398,16 +400,7 @@ fn what_is_deeper_than_anybody_makes_it_is_told_and_the_rest_fetched() {
 
 /// Generates paths from names that mean something to a file system.
 fn any_path() -> impl Strategy<Value = String> {
-    let piece = prop_oneof![
-        Just("0"),
-        Just("1"),
-        Just("a"),
-        Just("b"),
-        Just(".."),
-        Just("."),
-        Just(""),
-        Just("secret"),
-    ];
+    let piece = proptest::sample::select(vec!["0", "1", "a", "b", "..", ".", "", "secret"]);
     proptest::collection::vec(piece, 1..5).prop_map(|pieces| pieces.join("/"))
 }
 
@@ -420,7 +413,11 @@ fn any_record() -> impl Strategy<Value = guest::File> {
         any::<u32>(),
     ];
     let content = proptest::collection::vec(any::<u8>(), 0..3);
-    (any_path(), modes, content).prop_map(|(path, mode, content)| record(&path, mode, &content))
+    let parts = (any_path(), modes, content, any::<Option<i64>>());
+    parts.prop_map(|(path, mode, content, modified)| guest::File {
+        modified,
+        ..record(&path, mode, &content)
+    })
 }
 
 proptest! {

@@ -2,8 +2,8 @@
 
 use crate::mcp::admission::Refused;
 use crate::mcp::artifacts::{ArtifactStore, COUNT_MAX, FILES_MAX, MemoryBudget, contents};
-use crate::mcp::run::Workspace;
-use crate::record::{Bundle, Encoding, Failure, Limit, Record, Status};
+use crate::mcp::workspace::Workspace;
+use crate::record::{Bundle, Encoding, Failure, Limit, Record, State, Status};
 use crate::text::escape_control;
 use rmcp::model::{CallToolResult, ContentBlock, MetaObject};
 use serde_json::{Value, json};
@@ -33,6 +33,7 @@ pub fn of(record: &Record, files: Vec<ContentBlock>) -> CallToolResult {
         .iter()
         .map(|text| format!("What to do: {text}"));
     let notes = failures.into_iter().chain(advice).chain(cuts(record));
+    let notes = notes.chain(session(record));
     let notes: Vec<_> = notes.collect();
     if !notes.is_empty() {
         content.push(ContentBlock::text(escape_control(&notes.join("\n"))));
@@ -98,6 +99,19 @@ fn ending(record: &Record) -> Option<String> {
         (Status::Cancelled, ..) => Some("the run was cancelled".into()),
         _ => Some("the program could not be run".into()),
     }
+}
+
+/// Says in which session it ran, and what that has left.
+fn session(record: &Record) -> Option<String> {
+    let name = record.session.as_ref()?;
+    let left = match record.state {
+        Some(State::Lost) => "it is over, and nothing is left of it",
+        Some(State::Reset) => "variables are gone, files are kept",
+        _ => "variables and files are kept",
+    };
+    let why = record.state_reason.as_ref();
+    let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+    Some(format!("[session {name}] {left}{why}"))
 }
 
 /// Lists what is incomplete.

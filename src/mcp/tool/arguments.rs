@@ -1,7 +1,10 @@
 //! The arguments of a call, and their checks.
 
 use crate::image::LanguageName;
+use crate::mcp::tool::remedies::words;
 use crate::record::Failure;
+use crate::session::check_name;
+use crate::session::protocol::Language;
 use crate::units::MEMORY_PIECE;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -19,6 +22,7 @@ pub const CODE_MAX: usize = 1 << 20;
 pub const INPUT_MAX: usize = 16 << 20;
 pub const ITEMS_MAX: usize = 1000;
 pub const FILES_MAX: usize = 64;
+pub const PACKAGES_MAX: usize = 100;
 const PATH_MAX: usize = 1024;
 /// The most bytes of a variable's name.
 const NAME_MAX: usize = 256;
@@ -47,6 +51,12 @@ pub struct Arguments {
     )]
     #[schemars(with = "u64")]
     pub memory_mib: Option<u64>,
+    /// The name of a session, in which variables and files are kept for the next call that names it; its
+    /// machine is started with the first call. Python and Bash keep theirs each; without args, env, packages
+    /// and files. Without a name, nothing is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub session: Option<String>,
     /// The program's standard input.
     #[serde(default)]
     pub stdin: String,
@@ -56,6 +66,10 @@ pub struct Arguments {
     /// Variables of the program's environment.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// Python packages that the program needs: numpy, or pandas>=2; @core stands for numpy, pandas and
+    /// matplotlib, @data for these and some twenty more.
+    #[serde(default)]
+    pub packages: Vec<String>,
     /// Files to put there before it runs, and files to fetch when it has ended.
     #[serde(default)]
     #[schemars(with = "Vec<GivenFile>")]
@@ -144,6 +158,7 @@ impl Arguments {
         self.stdin.len()
             + args.sum::<usize>()
             + env.sum::<usize>()
+            + self.packages.iter().map(String::len).sum::<usize>()
             + files.map(Vec::len).sum::<usize>()
     }
 
@@ -162,6 +177,8 @@ impl Arguments {
         within("args", self.args.len(), ITEMS_MAX, "items")?;
         within("env", self.env.len(), ITEMS_MAX, "variables")?;
         within("files", self.files.len(), FILES_MAX, "items")?;
+        within("packages", self.packages.len(), PACKAGES_MAX, "items")?;
+        self.check_session()?;
         // NaN is in no range.
         let timeout = TIMEOUT_S.0..=TIMEOUT_S.1;
         if self
@@ -189,6 +206,44 @@ impl Arguments {
             without_nul("env", value)?;
         }
         Ok(())
+    }
+}
+
+impl Arguments {
+    /// Checks that what comes with a call of a session is what that takes.
+    fn check_session(&self) -> Result<(), Wrong> {
+        let Some(name) = &self.session else {
+            return Ok(());
+        };
+        check_name(name).map_err(|error| Wrong {
+            argument: "session".into(),
+            failure: Failure {
+                message: error.message,
+                remedy: format!("{}, and call the tool again", words(&error.remedy)),
+            },
+        })?;
+        for (argument, is_given) in [
+            ("language", language_of(&self.language).is_none()),
+            ("args", !self.args.is_empty()),
+            ("env", !self.env.is_empty()),
+            ("packages", !self.packages.is_empty()),
+            ("files", !self.files.is_empty()),
+        ] {
+            if is_given {
+                let what = "a session runs Python and Bash, without args, env, packages and files";
+                return Err(wrong(argument, what.into()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns the language of a session's context, if it is one.
+pub fn language_of(name: &LanguageName) -> Option<Language> {
+    match name.as_str() {
+        "python" => Some(Language::Python),
+        "bash" => Some(Language::Bash),
+        _ => None,
     }
 }
 

@@ -1,16 +1,26 @@
 //! Remedies for failures, in the words of the tool's arguments.
 
-use crate::error::{Destination, Remedy};
+use crate::error::{Destination, Packages, Remedy};
 
 /// Returns the remedy as a sentence that names arguments of the tool.
 pub fn words(remedy: &Remedy) -> String {
     let text = match remedy {
         Remedy::Do(words) => words,
-        Remedy::BringModule(name) => {
+        Remedy::BringModule { name, .. } => {
             return format!(
                 "there is no module {name} here, only Python's standard library and the modules among \
                  files: write it without {name}, or give its source in files"
             );
+        }
+        Remedy::GetPackages(way) => match way {
+            Packages::SetUp => "whoever runs this server must set up packages on its host",
+            Packages::RenewLock => {
+                "ask for other versions, or let whoever runs this server look at it"
+            }
+            Packages::GoOnline => "ask for packages that this server has, or do without",
+        },
+        Remedy::ImportInProgram => {
+            "do without the package that fails, or take another version of it"
         }
         Remedy::DoWithoutNetwork => {
             "there is no network here: give what the program needs in files"

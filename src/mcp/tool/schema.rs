@@ -2,7 +2,7 @@
 
 use crate::mcp::admission::Governor;
 use crate::mcp::tool::arguments::{
-    Arguments, CODE_MAX, FILES_MAX, ITEMS_MAX, MEMORY_MIB, TIMEOUT_S,
+    Arguments, CODE_MAX, FILES_MAX, ITEMS_MAX, MEMORY_MIB, PACKAGES_MAX, TIMEOUT_S,
 };
 use rmcp::model::JsonObject;
 use serde_json::{Value, json};
@@ -26,10 +26,20 @@ pub fn schema(governor: &Governor) -> JsonObject {
         ("args", json!({"maxItems": ITEMS_MAX})),
         ("env", json!({"maxProperties": ITEMS_MAX})),
         ("files", json!({"maxItems": FILES_MAX})),
+        ("packages", json!({"maxItems": PACKAGES_MAX})),
     ] {
         let bounds = bounds.as_object().into_iter().flatten();
         for (name, value) in bounds {
             schema["properties"][property][name] = value.clone();
+        }
+    }
+    let absent = [
+        ("packages", !governor.has_packages()),
+        ("session", !governor.sessions().is_on()),
+    ];
+    if let Some(properties) = schema["properties"].as_object_mut() {
+        for (property, _) in absent.iter().filter(|(_, is_absent)| *is_absent) {
+            properties.remove(*property);
         }
     }
     match schema {

@@ -1,13 +1,15 @@
 //! The limits on one run that a policy sets.
 
-use crate::error::{Error, Kind};
 use crate::image::LanguageName;
 use crate::limits::ConfineLevel;
-use crate::policy::{Size, Time};
+use crate::policy::limit_exceeded::LimitExceeded;
+use crate::policy::packages::Packages;
+use crate::policy::requested::{Requested, at_most, lower, seconds};
+use crate::policy::sessions::Sessions;
+use crate::policy::values::{Size, Time};
 use crate::units::{MEMORY_PIECE, format_size, memory_step};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use std::fmt;
+use serde::Deserialize;
 use std::time::Duration;
 
 /// The most that a run gets. A key that is absent limits nothing.
@@ -35,6 +37,10 @@ pub struct Ceiling {
     pub environment: Option<Vec<String>>,
     /// Whether a program may be the guest's root.
     pub root: Option<bool>,
+    /// The packages that a program may have. Without this key, a server allows none.
+    pub packages: Option<Packages>,
+    /// The sessions that there may be.
+    pub sessions: Sessions,
     /// The least confinement of the process that runs the guest.
     pub confine: Option<Confinement>,
 }
@@ -55,15 +61,6 @@ pub enum Confinement {
     Auto,
     /// The process confines itself fully, or there is no run.
     Require,
-}
-
-/// A value, and who chose it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Requested<T> {
-    /// The caller chose the value; it is refused if it is too high.
-    Given(T),
-    /// The caller chose nothing, so the value is our default; it is lowered if it is too high.
-    Default(T),
 }
 
 /// The resources that a caller wants for a run, before anything is done for it.
@@ -98,54 +95,6 @@ pub struct Grant {
     pub stdin: u64,
     /// The limits on files that are put, and likewise on those that are fetched.
     pub files: Files,
-}
-
-/// More than the policy allows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct LimitExceeded {
-    /// The key of the policy.
-    pub what: &'static str,
-    pub asked: String,
-    pub allowed: String,
-}
-
-impl fmt::Display for LimitExceeded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            what,
-            asked,
-            allowed,
-        } = self;
-        write!(
-            f,
-            "the policy's run.{what} allows {allowed}, and {asked} is asked for"
-        )
-    }
-}
-
-impl std::error::Error for LimitExceeded {}
-
-impl From<LimitExceeded> for Error {
-    fn from(excess: LimitExceeded) -> Self {
-        Self::new(Kind::Policy, excess.to_string(), excess.remedy())
-    }
-}
-
-impl LimitExceeded {
-    fn new(what: &'static str, asked: impl ToString, allowed: impl ToString) -> Self {
-        Self {
-            what,
-            asked: asked.to_string(),
-            allowed: allowed.to_string(),
-        }
-    }
-
-    pub fn remedy(&self) -> String {
-        format!(
-            "stay within that, or ask whoever wrote the policy to raise run.{}",
-            self.what
-        )
-    }
 }
 
 impl Ceiling {
@@ -265,30 +214,6 @@ impl Ceiling {
     }
 }
 
-impl<T> Requested<T> {
-    fn map<U>(self, change: impl FnOnce(T) -> U) -> Requested<U> {
-        match self {
-            Self::Given(value) => Requested::Given(change(value)),
-            Self::Default(value) => Requested::Default(change(value)),
-        }
-    }
-}
-
-fn lower<T: Ord + Copy>(
-    what: &'static str,
-    ask: Requested<T>,
-    most: Option<T>,
-    show: impl Fn(T) -> String,
-) -> Result<T, LimitExceeded> {
-    match (ask, most) {
-        (Requested::Given(value), Some(most)) if value > most => {
-            Err(LimitExceeded::new(what, show(value), at_most(show(most))))
-        }
-        (Requested::Default(value), Some(most)) => Ok(value.min(most)),
-        (Requested::Given(value) | Requested::Default(value), _) => Ok(value),
-    }
-}
-
 fn within(what: &'static str, size: u64, most: Option<Size>) -> Result<(), LimitExceeded> {
     lower(
         what,
@@ -303,10 +228,6 @@ fn bytes<'a>(words: impl IntoIterator<Item = &'a [u8]>) -> u64 {
     words.into_iter().map(|word| word.len() as u64 + 1).sum()
 }
 
-fn at_most(what: String) -> String {
-    format!("at most {what}")
-}
-
 fn list(names: &[impl AsRef<str>]) -> String {
     match names {
         [] => "none".into(),
@@ -314,13 +235,6 @@ fn list(names: &[impl AsRef<str>]) -> String {
             let names: Vec<_> = names.iter().map(AsRef::as_ref).collect();
             names.join(", ")
         }
-    }
-}
-
-fn seconds(time: Duration) -> String {
-    match time {
-        Duration::MAX => "no limit".into(),
-        time => format!("{} s", time.as_secs_f64()),
     }
 }
 

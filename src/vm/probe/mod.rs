@@ -70,7 +70,7 @@ pub fn probe(kvm: &Kvm) -> Result<Verdict> {
     runtime
         .set_len(program::MEMORY)
         .context("sizing a file in memory")?;
-    let memory = Memory::new(program::MEMORY, runtime)?;
+    let memory = Memory::new(program::MEMORY, runtime, Vec::new())?;
     let (_vm, vcpu) = bare(kvm, &memory, &guest_cpuid(kvm)?)?;
     program::load(memory.ram())?;
     prepare(&vcpu)?;

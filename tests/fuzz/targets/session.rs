@@ -42,6 +42,9 @@ enum Step {
         status: u8,
     },
     WantStdin,
+    Input {
+        room: u16,
+    },
     /// Of the host: standard input for the guest.
     Stdin {
         bytes: Vec<u8>,
@@ -91,11 +94,11 @@ fn start(way: u8, shared: Arc<Shared>) -> Session {
         script: None,
         files: vec![File::default()],
         record: way >= 128,
-        ..rehearsal(Image::built_in(), false)
+        ..rehearsal(Image::built_in(), false, "")
     };
     match way % 3 {
         0 => Session::cold(work, sinks, shared),
-        1 => Session::warming(work.frame, sinks, shared),
+        1 => Session::warming(work.frame, Vec::new(), sinks, shared),
         _ => Session::warm(work, sinks, shared),
     }
 }
@@ -123,10 +126,11 @@ fn take(session: &mut Session, shared: &Shared, step: Step) -> Result<(), Violat
         Step::NoFiles { errno } => session.no_files(errno),
         Step::Exit { status } => session.exited(status),
         Step::WantStdin => session.wants_stdin(),
+        Step::Input { room } => assert!(session.input(room.into()).len() <= room.into()),
         Step::Stdin { bytes } => {
             let room = shared.stdin_room();
             if room > 0 {
-                shared.give_stdin(&bytes[..room.min(bytes.len())]);
+                shared.give_stdin(bytes[..room.min(bytes.len())].into());
             }
         }
     }

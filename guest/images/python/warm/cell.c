@@ -2,10 +2,11 @@
  * Code as a cell of a notebook: what it displays is told, and the value of its last expression.
  */
 #include "warm.h"
-#include <internal/pycore_pylifecycle.h>
 
 /* Of cell.py and notebook.py, whatever the program makes of them. */
-static PyObject *forms, *handle, *compiled, *explain, *run_in_loop, *begin, *builtin_display;
+static PyObject *forms, *handle, *compiled, *explain, *run_in_loop, *begin, *builtin_display, *take_figures, *count_figures;
+
+PyObject *complete, *completions;
 
 /* What a value offers; if that cannot be found out, its repr() alone. */
 static PyObject *fields_of(PyObject *value, int raw)
@@ -102,24 +103,60 @@ void explain_error(PyObject *text, int is_cell)
     PyErr_Restore(type, error, NULL);
 }
 
-PyObject *run_cell(PyObject *text, PyObject *globals)
+void show_figures(void)
 {
-    PyObject *builtins = PyEval_GetBuiltins(), *pieces, *cell = PyObject_CallOneArg(compiled, text);
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyObject *figures = PyObject_CallNoArgs(take_figures);
+    for (Py_ssize_t i = 0; figures != NULL && i < PyList_GET_SIZE(figures); i++) {
+        if (show(DISPLAY, PyList_GET_ITEM(figures, i), 0) < 0)
+            break;
+    }
+    PyErr_Clear();
+    Py_XDECREF(figures);
+    PyErr_Restore(type, error, traceback);
+}
+
+/* Figures that nobody will see, since what a program displays is not told. */
+void tell_lost_figures(void)
+{
+    uint32_t open, undrawn;
+    if (PyDict_GetItemString(PyImport_GetModuleDict(), "matplotlib._pylab_helpers") == NULL)
+        return;
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyObject *counts = PyObject_CallNoArgs(count_figures);
+    if (counts != NULL && PyArg_ParseTuple(counts, "II", &open, &undrawn) && open > 0) {
+        PyObject *fields = must(Py_BuildValue("[y#y#]", &open, sizeof open, &undrawn, sizeof undrawn));
+        tell(LOST, fields);
+        Py_DECREF(fields);
+    }
+    PyErr_Clear();
+    Py_XDECREF(counts);
+    PyErr_Restore(type, error, traceback);
+}
+
+PyObject *run_cell(PyObject *text, PyObject *globals, const char *name)
+{
+    PyObject *builtins = PyEval_GetBuiltins(), *pieces, *cell = PyObject_CallFunction(compiled, "Os", text, name);
     int awaits;
     if (cell == NULL || !PyArg_ParseTuple(cell, "UOp", &text, &pieces, &awaits)) {
         explain_error(text, 1);
         return NULL;
     }
-    know_source(text, pieces, "<code>");
-    must(PyObject_CallOneArg(begin, text));
+    know_source(text, pieces, name);
     must_set(builtins, "display", builtin_display);
-    PyObject *value = run_pieces(pieces, awaits, globals);
+    /* It may be interrupted as well. */
+    PyObject *begun = PyObject_CallFunction(begin, "Os", text, name);
+    PyObject *value = begun == NULL ? NULL : run_pieces(pieces, awaits, globals);
+    Py_XDECREF(begun);
     if (value != NULL && value != Py_None) {
         must_set(builtins, "_", value);
         if (show(RESULT, value, 0) < 0)
-            value = NULL;
+            Py_CLEAR(value);
     }
-    _Py_UnhandledKeyboardInterrupt |= PyErr_Occurred() == PyExc_KeyboardInterrupt;
+    INTERRUPTED |= PyErr_Occurred() == PyExc_KeyboardInterrupt;
+    Py_DECREF(cell);
     return value;
 }
 
@@ -128,7 +165,7 @@ void rehearse_cells(void)
 {
     PyObject *text = must(PyUnicode_FromString("0\n")), *number = must(PyLong_FromLong(0));
     for (int i = 0; i < 20; i++) {
-        Py_DECREF(must(PyObject_CallOneArg(compiled, text)));
+        Py_DECREF(must(PyObject_CallFunction(compiled, "Os", text, "<code>")));
         Py_DECREF(must(fields_of(number, 0)));
     }
     Py_DECREF(text), Py_DECREF(number);
@@ -143,11 +180,17 @@ void prepare_cells(void)
     run_hidden("/usr/lib/sandbox/notebook.py", "<notebook>", globals);
     forms = must(PyDict_GetItemString(globals, "forms"));
     handle = must(PyDict_GetItemString(globals, "DisplayHandle"));
+    take_figures = must(PyDict_GetItemString(globals, "take_figures"));
+    count_figures = must(PyDict_GetItemString(globals, "count_figures"));
+    PyObject *show_figures = must(PyDict_GetItemString(globals, "show_figures"));
     /* Named as the import system, whose frames no traceback shows: modules are imported through it. */
     globals = must(PyDict_New());
+    must_set(globals, "show_figures", Py_NewRef(show_figures));
     run_hidden("/usr/lib/sandbox/cell.py", "<frozen importlib._bootstrap_external>", globals);
     compiled = must(PyDict_GetItemString(globals, "compiled"));
     explain = must(PyDict_GetItemString(globals, "explain"));
     run_in_loop = must(PyDict_GetItemString(globals, "run_in_loop"));
     begin = must(PyDict_GetItemString(globals, "begin"));
+    complete = must(PyDict_GetItemString(globals, "complete"));
+    completions = must(PyDict_GetItemString(globals, "completions"));
 }

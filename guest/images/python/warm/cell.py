@@ -1,17 +1,17 @@
 """Code as a cell of a notebook: how it is read, and what there is for it beside Python.
 
-Runs in the interpreter before it is saved. What it imports does not stay in sys.modules.
+Runs in the interpreter before it is saved, with one name given: `show_figures`, of notebook.py. What
+it imports does not stay in sys.modules.
 """
 
 from _frozen_importlib import ModuleSpec
 from _frozen_importlib_external import PathFinder, SourceFileLoader
 from _imp import create_builtin, exec_builtin
-from sys import meta_path
+from sys import meta_path, modules
 
 _ast = create_builtin(ModuleSpec('_ast', None))
 exec_builtin(_ast)
 
-NAME = '<code>'
 COROUTINE = 0x80
 # Where there is an IPython for code that wants one.
 STAND_INS = ['/usr/lib/sandbox/notebook']
@@ -29,15 +29,15 @@ INSTEAD = (
 )
 
 
-def compiled(text):
+def compiled(text, name):
     """The text as it runs, its code in pieces, whose last value is the cell's, and whether they await."""
     text = dedented(text.replace('\r\n', '\n').replace('\r', '\n'))
     awaiting = _ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    tree = compile(text, NAME, 'exec', _ast.PyCF_ONLY_AST | awaiting, True)
+    tree = compile(text, name, 'exec', _ast.PyCF_ONLY_AST | awaiting, True)
     trees = [(tree, 'exec')]
     if tree.body and type(tree.body[-1]) is _ast.Expr and not is_quiet(text, tree.body[-1]):
         trees.append((_ast.Expression(tree.body.pop().value), 'eval'))
-    pieces = [compile(tree, NAME, mode, awaiting, True) for tree, mode in trees]
+    pieces = [compile(tree, name, mode, awaiting, True) for tree, mode in trees]
     return text, pieces, any(piece.co_flags & COROUTINE for piece in pieces)
 
 
@@ -99,13 +99,51 @@ class StandIns:
         return PathFinder.find_spec(name, STAND_INS) if name == 'IPython' else None
 
 
-def begin(text):
-    """Has the import system know the cell: `linecache`, and so `traceback` and `inspect`, and `IPython`."""
+# Texts of the cells that have begun, by the names of their code.
+cells = {}
 
+
+def complete_linecache(module):
+    module.cache.update((name, lines_of(name)) for name in cells)
+
+
+def complete_pyplot(module):
+    module.show = show_figures
+
+
+completions = {'linecache': complete_linecache, 'matplotlib.pyplot': complete_pyplot}
+
+
+def complete(module):
+    """Completes a module that was imported, or came when it was imported: what runs is a cell."""
+    completion = completions.get(module.__name__)
+    if cells and completion:
+        completion(module)
+
+
+def lines_of(name):
+    text = cells[name]
+    return len(text), None, [f'{line}\n' for line in text.split('\n')], name
+
+
+def begin(text, name):
+    """Has the import system know the cell: `linecache`, and so `traceback` and `inspect`, and `IPython`."""
+    is_first = not cells
+    cells[name] = text
+    if is_first:
+        prepare_imports()
+    elif 'linecache' in modules:
+        try:
+            modules['linecache'].cache[name] = lines_of(name)
+        except Exception:
+            # The program has put another in its place.
+            pass
+
+
+def prepare_imports():
     def exec_module(self, module):
         execute(self, module)
-        if module.__name__ == 'linecache':
-            module.cache[NAME] = len(text), None, [f'{line}\n' for line in text.split('\n')], NAME
+        complete(module)
 
     execute = SourceFileLoader.exec_module
     SourceFileLoader.exec_module = exec_module

@@ -2,24 +2,31 @@
  * The end of the interpreter, without taking apart what the program did not make.
  */
 #include "warm.h"
-#include <internal/pycore_pylifecycle.h>
-#include <internal/pycore_runtime.h>
 
 #include <link.h>
 #include <signal.h>
 #include <sys/single_threaded.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /*
- * The modules that there were before the program, which are not taken apart at the end, and the
- * versions of their dictionaries: one that the program changed goes the usual way.
+ * The modules that there were before the program, in the order of their addresses. They are not taken apart
+ * at the end, but for those that the program changed.
  */
-#define MODULES_MAX 128
-static PyObject *startup;
-static uint64_t versions[MODULES_MAX];
+static struct known {
+    PyObject *module;
+    uint64_t version; /* of its dictionary */
+} *known;
+static size_t known_count;
 /* Standard output and standard error, as the interpreter made them. */
 static PyObject *streams[2];
 static int exit_status, leaving;
+/*
+ * What ends the process is destroyed with the last of what a program can know: with this module, if what the
+ * program made is in modules alone, else with the dictionary of sys.
+ */
+static PyObject *last_module;
+static uint64_t version_of_sys, version_of_builtins;
 
 static int look_at_loaded(struct dl_phdr_info *info, size_t size, void *loaded)
 {
@@ -37,6 +44,13 @@ static unsigned long long count_loaded(void)
 
 static unsigned long long loaded_at_start;
 
+/* Whether there is no other thread any more: the kernel counts them as links (proc(5), /proc/pid/task). */
+static int is_alone(void)
+{
+    struct stat status;
+    return __libc_single_threaded || (stat("/proc/self/task", &status) == 0 && status.st_nlink == 2 + 1);
+}
+
 /*
  * What the program registered for its end is done. The destructors of the libraries that there were
  * before it do nothing that anybody could see, but touch a page or two of each. Of several threads
@@ -44,7 +58,7 @@ static unsigned long long loaded_at_start;
  */
 static void skip_destructors(int status, void *nothing)
 {
-    if (!__libc_single_threaded || count_loaded() != loaded_at_start)
+    if (!is_alone() || count_loaded() != loaded_at_start)
         return;
     fflush(NULL);
     _exit(status);
@@ -53,7 +67,7 @@ static void skip_destructors(int status, void *nothing)
 /* As Py_RunMain does after the program and the end of the interpreter. */
 static void end_process(void)
 {
-    if (_Py_UnhandledKeyboardInterrupt) {
+    if (INTERRUPTED) {
         signal(SIGINT, SIG_DFL);
         kill(getpid(), SIGINT);
     }
@@ -73,8 +87,8 @@ static void end_early(PyObject *capsule)
 {
     /* Its own end would have done that. */
     flush_own_streams();
-    while (_PyRuntime.nexitfuncs > 0)
-        _PyRuntime.exitfuncs[--_PyRuntime.nexitfuncs]();
+    while (EXIT_FUNCTION_COUNT > 0)
+        EXIT_FUNCTIONS[--EXIT_FUNCTION_COUNT]();
     fflush(stdout);
     fflush(stderr);
     end_process();
@@ -83,6 +97,17 @@ static void end_early(PyObject *capsule)
 static uint64_t version(PyObject *module)
 {
     return PyModule_Check(module) ? ((PyDictObject *)PyModule_GetDict(module))->ma_version_tag : 0;
+}
+
+static int compare(const void *one, const void *other)
+{
+    PyObject *first = ((struct known *)one)->module, *second = ((struct known *)other)->module;
+    return (first > second) - (first < second);
+}
+
+static struct known *find_known(PyObject *module)
+{
+    return bsearch(&(struct known){.module = module}, known, known_count, sizeof *known, compare);
 }
 
 static int flush(const char *stream)
@@ -101,31 +126,76 @@ void flush_streams(void)
     flush_own_streams();
 }
 
+static uint64_t version_of(PyObject *dict)
+{
+    return ((PyDictObject *)dict)->ma_version_tag;
+}
+
+void know_usual_state(void)
+{
+    version_of_sys = version_of(PyThreadState_Get()->interp->sysdict);
+    version_of_builtins = version_of(PyEval_GetBuiltins());
+}
+
+/* Modules are cleared in the order opposite to that of their imports: the third one comes when all others have. */
+static int put_last(PyObject *capsule)
+{
+    PyInterpreterState *interpreter = PyThreadState_Get()->interp;
+    int usual = version_of(interpreter->sysdict) == version_of_sys && version_of(PyEval_GetBuiltins()) == version_of_builtins;
+    if (!usual)
+        return PySys_SetObject("last", capsule);
+    if (PyObject_SetAttrString(last_module, "last", capsule) < 0)
+        return -1;
+    return PyDict_SetItemString(PyImport_GetModuleDict(), "_frozen_importlib", last_module);
+}
+
 /*
  * The first function that was registered with atexit, so the last that is called. What there was
  * before the program is hidden from the end of the interpreter, which would take it apart object
- * by object; that ends when it comes to the capsule, the last of what the sys module holds.
+ * by object; that ends when it comes to the capsule.
  */
 static PyObject *shorten_the_end(PyObject *self, PyObject *arguments)
 {
-    PyObject *modules = PyImport_GetModuleDict(), *name, *module;
+    PyObject *name, *module;
     Py_ssize_t position = 0;
     if (!leaving || flush("stdout") < 0 || flush("stderr") < 0) {
         /* Py_FinalizeEx finds the same and has its own way with it. */
         PyErr_Clear();
         Py_RETURN_NONE;
     }
-    for (int i = 0; PyDict_Next(startup, &position, &name, &module); i++) {
-        int unchanged = i < MODULES_MAX && version(module) == versions[i];
-        if (unchanged && PyDict_GetItem(modules, name) == module && PyDict_DelItem(modules, name) < 0)
-            PyErr_Clear();
-    }
     static char something;
     PyObject *capsule = PyCapsule_New(&something, NULL, end_early);
-    if (capsule == NULL || PySys_SetObject("last", capsule) < 0)
+    if (capsule == NULL || put_last(capsule) < 0)
         PyErr_Clear();
     Py_XDECREF(capsule);
+    PyObject *modules = PyImport_GetModuleDict(), *all = PyDict_Copy(modules);
+    while (all != NULL && PyDict_Next(all, &position, &name, &module)) {
+        struct known *found = find_known(module);
+        if (found != NULL && version(module) == found->version && PyDict_DelItem(modules, name) < 0)
+            PyErr_Clear();
+    }
+    Py_XDECREF(all);
     Py_RETURN_NONE;
+}
+
+/* All modules in a dictionary, as they are now. */
+void know_at_the_end(PyObject *modules)
+{
+    PyObject *name, *module;
+    Py_ssize_t position = 0;
+    known = realloc(known, (known_count + PyDict_Size(modules)) * sizeof *known);
+    if (known == NULL)
+        fail("knowing modules");
+    while (PyDict_Next(modules, &position, &name, &module))
+        known[known_count++] = (struct known){module, version(module)};
+}
+
+/* One of them, which was changed, but not by the program. */
+void know_again(PyObject *module)
+{
+    struct known *found = find_known(module);
+    if (found != NULL)
+        found->version = version(module);
 }
 
 void prepare_the_end(void)
@@ -137,16 +207,26 @@ void prepare_the_end(void)
         must(NULL);
     streams[0] = Py_NewRef(must(PySys_GetObject("__stdout__")));
     streams[1] = Py_NewRef(must(PySys_GetObject("__stderr__")));
-    startup = must(PyDict_Copy(PyImport_GetModuleDict()));
+    last_module = must(PyModule_New("last"));
+}
+
+/* The modules and the libraries that there are before the program. */
+void know_what_there_is(void)
+{
+    /* Kept: the finders know the names of all that is in the library's directories. */
+    must(PyDict_Copy(must(PySys_GetObject("path_importer_cache"))));
+    PyObject *modules = must(PyDict_Copy(PyImport_GetModuleDict()));
     for (char **name = (char *[]){"__main__", "sys", "builtins", NULL}; *name != NULL; name++) {
-        if (PyDict_DelItemString(startup, *name) < 0)
+        if (PyDict_DelItemString(modules, *name) < 0)
             must(NULL);
     }
-    PyObject *name, *module;
-    Py_ssize_t position = 0;
-    for (int i = 0; i < MODULES_MAX && PyDict_Next(startup, &position, &name, &module); i++)
-        versions[i] = version(module);
+    if (linecache != NULL && PyDict_SetItemString(modules, "linecache", linecache) < 0)
+        must(NULL);
+    know_at_the_end(modules);
+    Py_DECREF(modules);
+    qsort(known, known_count, sizeof *known, compare);
     loaded_at_start = count_loaded();
+    /* It comes before what libraries have registered until now. */
     on_exit(skip_destructors, NULL);
 }
 

@@ -26,6 +26,7 @@ static int on_audit(const char *event, PyObject *arguments, void *data)
     prepare_reports();
     prepare_source();
     prepare_cells();
+    prepare_points();
     prepare_rest();
     if (is_to_be_saved(arguments)) {
         rehearse_cells();
@@ -34,12 +35,22 @@ static int on_audit(const char *event, PyObject *arguments, void *data)
     struct job job = receive_job();
     if (job.flags & REPORT)
         hear_exceptions(1);
-    exit_process(run_job(&job));
+    if (is_overshadowed(&job))
+        job.flags |= EXECUTE;
+    int status = run_job(&job);
+    if (job.flags & SESSION)
+        status = run_cells();
+    else if (job.flags & REPORT)
+        show_figures();
+    else
+        tell_lost_figures();
+    exit_process(status);
     return 0;
 }
 
 __attribute__((constructor)) static void load(void)
 {
+    read_preload();
     unsetenv("LD_PRELOAD");
     PySys_AddAuditHook(on_audit, NULL);
 }

@@ -20,12 +20,17 @@ from _frozen_importlib_external import (
     spec_from_file_location,
 )
 from _imp import _fix_co_filename
+from posix import listdir
 
 length = int.from_bytes(archive[:8], 'little')
 # Name: path, whether a package, and where its code is; nothing if it is an extension module.
 # And the names of all that can be imported from the library's directories.
 index, names = marshal.loads(archive[8 : 8 + length])
 library = sys.path[1:]
+# A layer of packages may have been mounted.
+for place in library:
+    if place.endswith('-packages'):
+        names.update(entry.partition('.')[0] for entry in listdir(place))
 find_anywhere = PathFinder.find_spec
 find_in = PathFinder._get_spec
 read_anywhere = SourceLoader.get_code

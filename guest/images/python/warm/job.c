@@ -12,6 +12,9 @@
 /* The first piece of the job. Written to before the template is saved, so that it is there. */
 static char first[64 << 10];
 
+/* What did not fit there. */
+static char *whole;
+
 static const char *cursor, *end;
 
 static uint32_t take_u32(void)
@@ -49,7 +52,7 @@ static struct list take_list(void)
     return list;
 }
 
-char *string(struct bytes bytes)
+char *copy_of(struct bytes bytes)
 {
     char *copy = strndup(bytes.data, bytes.length);
     if (copy == NULL)
@@ -65,8 +68,10 @@ static void receive(void)
     cursor = first;
     end = first + got;
     size_t length = take_u32(), have = end - cursor;
+    free(whole);
+    whole = NULL;
     if (have < length) {
-        char *whole = malloc(length);
+        whole = malloc(length);
         if (whole == NULL)
             fail("reading the job");
         memcpy(whole, cursor, have);
@@ -95,4 +100,21 @@ struct job receive_job(void)
     job.path = take_bytes();
     job.source = take_bytes();
     return job;
+}
+
+/* Asks at a point: the answer comes in each machine that goes on from there, and says whether it is another. */
+int is_another_after_point(void)
+{
+    receive();
+    return take_u32();
+}
+
+struct cell receive_cell(void)
+{
+    struct cell cell;
+    receive();
+    cell.number = take_bytes();
+    cell.code = take_bytes();
+    cell.input = take_bytes();
+    return cell;
 }

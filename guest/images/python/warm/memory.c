@@ -28,6 +28,17 @@ static void free_arena(void *context, void *address, size_t size)
         usual.free(context, address, size);
 }
 
+/* What was taken since is at hand again. */
+void fill_up(void)
+{
+    while (spare < spare_max) {
+        void *arena = usual.alloc(usual.ctx, ARENA);
+        if (arena == NULL)
+            fail("keeping memory at hand");
+        arenas[spare++] = arena;
+    }
+}
+
 void prefault(void)
 {
     size_t memory = sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE), heap = memory / 64;
@@ -35,12 +46,7 @@ void prefault(void)
     PyObject_GetArenaAllocator(&usual);
     PyObjectArenaAllocator allocator = {usual.ctx, allocate_arena, free_arena};
     PyObject_SetArenaAllocator(&allocator);
-    while (spare < spare_max) {
-        void *arena = usual.alloc(usual.ctx, ARENA);
-        if (arena == NULL)
-            fail("keeping memory at hand");
-        arenas[spare++] = arena;
-    }
+    fill_up();
     /* Freeing a large piece raises the size from which the C library maps each of them (mallopt(3)). */
     void *volatile piece = malloc(2 * heap);
     free(piece);

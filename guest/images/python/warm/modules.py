@@ -9,6 +9,7 @@ import importlib.util
 import marshal
 import os
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 
 library, target = sys.argv[1:]
 # Tests, tools, and what is not for importing.
@@ -41,9 +42,10 @@ for name, path, is_package in sources():
     index[name] = path, is_package, (len(code), len(code) + len(bytecode))
     code += bytecode
 for name in EXTENSIONS:
-    path = f'{library}/lib-dynload/{name}.cpython-311-x86_64-linux-gnu.so'
-    assert os.path.exists(path), path
-    index[name] = path, False, None
+    path = f'{library}/lib-dynload/{name}{EXTENSION_SUFFIXES[0]}'
+    # Each version has some of them.
+    if os.path.exists(path):
+        index[name] = path, False, None
 
 
 # Whatever is a module, or looks like a package.

@@ -4,24 +4,26 @@ Runs in the interpreter before it is saved, with one name given: `display`. What
 not stay in sys.modules.
 """
 
+import sys
+from io import BytesIO
 from _frozen_importlib import ModuleSpec
-from _imp import create_builtin, create_dynamic, exec_builtin, exec_dynamic
+from _imp import create_builtin, create_dynamic, exec_builtin, exec_dynamic, extension_suffixes
+
+EXTENSIONS = next(path for path in sys.path if path.endswith('/lib-dynload'))
 
 
-def builtin(name):
-    module = create_builtin(ModuleSpec(name, None))
-    exec_builtin(module)
+def hidden(name):
+    if name in sys.builtin_module_names:
+        module = create_builtin(ModuleSpec(name, None))
+        exec_builtin(module)
+    else:
+        path = f'{EXTENSIONS}/{name}{extension_suffixes()[0]}'
+        module = create_dynamic(ModuleSpec(name, None, origin=path))
+        exec_dynamic(module)
     return module
 
 
-def extension(name):
-    path = f'/usr/lib/python3.11/lib-dynload/{name}.cpython-311-x86_64-linux-gnu.so'
-    module = create_dynamic(ModuleSpec(name, None, origin=path))
-    exec_dynamic(module)
-    return module
-
-
-binascii, _json = builtin('binascii'), extension('_json')
+binascii, _json = hidden('binascii'), hidden('_json')
 
 JSON = 'application/json'
 # As IPython knows them.
@@ -47,6 +49,8 @@ def forms(value, raw):
         whole = offered(value, '_repr_mimebundle_', include=None, exclude=None)
         if is_a(whole, dict):
             bundle.update((kind, data) for kind, data in dict.items(whole) if is_a(kind, str))
+        if is_figure(value):
+            bundle['image/png'] = picture(value)
     if not raw or bundle['text/plain'] is None:
         bundle['text/plain'] = plain(value)
     fields = []
@@ -57,6 +61,51 @@ def forms(value, raw):
             # Not offered, or nothing that could be told.
             continue
     return fields
+
+
+# Figures of matplotlib, which offers no form of them itself.
+shown = []
+
+
+def is_figure(value):
+    kind = getattr(sys.modules.get('matplotlib.figure'), 'Figure', None)
+    return kind is not None and isinstance(value, kind)
+
+
+def picture(figure):
+    if not any(figure is known for known in shown):
+        shown.append(figure)
+    file = BytesIO()
+    try:
+        figure.savefig(file, format='png', bbox_inches='tight')
+    except Exception:
+        return None
+    return file.getvalue()
+
+
+def take_figures():
+    """The open figures that were not shown yet, in order. They are open no more."""
+    pyplot = sys.modules.get('matplotlib.pyplot')
+    if getattr(pyplot, 'get_fignums', None) is None:
+        return []
+    figures = [pyplot.figure(number) for number in pyplot.get_fignums()]
+    pyplot.close('all')
+    figures = [figure for figure in figures if not any(figure is known for known in shown)]
+    shown.clear()
+    return figures
+
+
+def count_figures():
+    """How many figures are open, and how many of them were changed since they were drawn: saved, above all."""
+    managers = sys.modules['matplotlib._pylab_helpers'].Gcf.get_all_fig_managers()
+    figures = [manager.canvas.figure for manager in managers]
+    return len(figures), sum(any(axes.stale for axes in figure.axes) for figure in figures)
+
+
+def show_figures(*arguments, **options):
+    """In place of pyplot.show(): there is no window, and a figure that was shown is done with."""
+    for figure in take_figures():
+        display(figure)
 
 
 def is_a(value, kind):

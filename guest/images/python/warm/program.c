@@ -2,7 +2,6 @@
  * Runs the program, as CPython's Modules/main.c does.
  */
 #include "warm.h"
-#include <internal/pycore_pylifecycle.h>
 
 #include <errno.h>
 #include <signal.h>
@@ -20,7 +19,7 @@ static void set_zone(void)
 static void set_environment(const struct list *env)
 {
     for (uint32_t i = 0; i < env->count; i++) {
-        char *name = string(env->items[i]), *value = strchr(name, '=');
+        char *name = copy_of(env->items[i]), *value = strchr(name, '=');
         if (value == NULL)
             continue;
         *value++ = 0;
@@ -60,15 +59,41 @@ static void set_path0(struct bytes script)
     if (script.length > 0)
         script.length--;
     PyObject *directory = must(PyUnicode_FromFormat("%s%s%U", work, script.length ? "/" : "", decode(script)));
+    know_path0(directory);
     if (path == NULL || PyList_SetItem(path, 0, directory) < 0)
         must(NULL);
+}
+
+/* As handle_system_exit does: the status that sys.exit() was given, or 1 and what it was given instead. */
+static int status_of_exit(void)
+{
+    PyObject *type, *error, *traceback, *output = PySys_GetObject("stderr");
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    fflush(stdout);
+    PyObject *code = PyObject_GetAttrString(error, "code");
+    PyErr_Clear();
+    if (code == Py_None)
+        return 0;
+    if (code != NULL && PyLong_Check(code))
+        return (int)PyLong_AsLong(code);
+    if (output != NULL && output != Py_None)
+        PyFile_WriteObject(code == NULL ? error : code, output, Py_PRINT_RAW);
+    else
+        PyObject_Print(code == NULL ? error : code, stderr, Py_PRINT_RAW), fflush(stderr);
+    PyErr_Clear();
+    PySys_WriteStderr("\n");
+    return 1;
 }
 
 /* The exit status of a program that gave this, or raised an exception, which is shown. */
 static int status_of(PyObject *result)
 {
     int status = 0;
-    if (result == NULL && !_Py_HandleSystemExit(&status)) {
+    if (result == NULL && PyErr_ExceptionMatches(PyExc_SystemExit)) {
+        status = status_of_exit();
+    } else if (result == NULL) {
+        report_missing_module();
         PyErr_Print();
         status = 1;
     }
@@ -84,10 +109,12 @@ static PyObject *run_text(PyObject *text, const char *utf8, PyObject *globals)
     PyCompilerFlags flags = _PyCompilerFlags_INIT;
     flags.cf_flags |= PyCF_IGNORE_COOKIE;
     PyObject *code = Py_CompileStringExFlags(utf8, name, Py_file_input, &flags, -1);
+    if (code != NULL)
+        register_source(text, code, name);
     PyObject *value = code == NULL ? NULL : PyEval_EvalCode(code, globals, globals);
-    if (code == NULL)
+    if (code == NULL && !KNOWS_LINES)
         explain_error(text, 0);
-    else if (value == NULL) {
+    else if (code != NULL && value == NULL && !KNOWS_LINES) {
         PyObject *type, *error, *traceback;
         PyErr_Fetch(&type, &error, &traceback);
         know_source(text, must(Py_BuildValue("[O]", code)), name);
@@ -95,14 +122,15 @@ static PyObject *run_text(PyObject *text, const char *utf8, PyObject *globals)
         hear_exceptions(0);
     }
     Py_XDECREF(code);
-    _Py_UnhandledKeyboardInterrupt |= PyErr_Occurred() == PyExc_KeyboardInterrupt;
+    INTERRUPTED |= PyErr_Occurred() == PyExc_KeyboardInterrupt;
     return value;
 }
 
 /* As pymain_run_command does. */
-static int run_command(struct bytes code, int notebook)
+int run_code(struct bytes code, const char *cell)
 {
-    PyObject *text = PyUnicode_FromFormat("%U\n", decode(code));
+    PyObject *line = decode(code), *text = PyUnicode_FromFormat("%U\n", line);
+    Py_DECREF(line);
     PyObject *utf8 = text == NULL ? NULL : PyUnicode_AsUTF8String(text);
     if (utf8 == NULL) {
         PySys_WriteStderr("Unable to decode the command from the command line:\n");
@@ -111,21 +139,33 @@ static int run_command(struct bytes code, int notebook)
     }
     /* Kept: the program may throw its module away. */
     PyObject *globals = Py_NewRef(PyModule_GetDict(must(PyImport_AddModule("__main__"))));
-    return status_of(notebook ? run_cell(text, globals) : run_text(text, PyBytes_AS_STRING(utf8), globals));
+    PyObject *value = cell != NULL ? run_cell(text, globals, cell) : run_text(text, PyBytes_AS_STRING(utf8), globals);
+    int status = status_of(value);
+    Py_XDECREF(value);
+    Py_DECREF(text), Py_DECREF(utf8);
+    /* The end of the interpreter takes it apart. */
+    Py_DECREF(globals);
+    return status;
 }
 
-/* As PyRun_SimpleFileExFlags does, closing the file. */
+static void set_loader(PyObject *globals, PyObject *path)
+{
+    PyObject *importer = must(PyImport_ImportModule("_frozen_importlib_external"));
+    PyObject *type = must(PyObject_GetAttrString(importer, "SourceFileLoader"));
+    must_set(globals, "__loader__", PyObject_CallFunction(type, "sO", "__main__", path));
+}
+
+/* As PyRun_SimpleFileExFlags does with source code, closing the file unless it is standard input. */
 static int run_file(FILE *file, const char *name)
 {
     PyCompilerFlags flags = _PyCompilerFlags_INIT;
     PyObject *globals = PyModule_GetDict(must(PyImport_AddModule("__main__")));
     PyObject *path = must(PyUnicode_DecodeFSDefault(name));
-    PyObject *importer = must(PyImport_ImportModule("_frozen_importlib_external"));
-    PyObject *type = must(PyObject_GetAttrString(importer, "SourceFileLoader"));
     must_set(globals, "__file__", path);
     must_set(globals, "__cached__", Py_None);
-    must_set(globals, "__loader__", PyObject_CallFunction(type, "sO", "__main__", path));
-    int status = status_of(PyRun_FileExFlags(file, name, Py_file_input, globals, globals, 1, &flags));
+    if (file != stdin)
+        set_loader(globals, path);
+    int status = status_of(PyRun_FileExFlags(file, name, Py_file_input, globals, globals, file != stdin, &flags));
     if (PyDict_DelItemString(globals, "__file__") < 0 || PyDict_DelItemString(globals, "__cached__") < 0)
         PyErr_Clear();
     return status;
@@ -151,14 +191,22 @@ static int is_plain(struct bytes source)
     return source.length > 0 && !has(head, "coding") && memchr(source.data, 0, source.length) == NULL;
 }
 
+/* What has a NUL in it, or is called so, may be compiled code. */
+static int may_be_compiled(struct bytes word, struct bytes source)
+{
+    int is_named = word.length >= 4 && memcmp(word.data + word.length - 4, ".pyc", 4) == 0;
+    return is_named || source.length == 0 || memchr(source.data, 0, source.length) != NULL;
+}
+
 /* A directory or zip archive with __main__ in it, as pymain_run_python does. */
 static int run_archive(PyObject *path)
 {
+    know_path0(path);
     if (PyList_SetItem(PySys_GetObject("path"), 0, Py_NewRef(path)) < 0)
         must(NULL);
     PyObject *runpy = must(PyImport_ImportModule("runpy"));
     PyObject *result = PyObject_CallMethod(runpy, "_run_module_as_main", "si", "__main__", 0);
-    _Py_UnhandledKeyboardInterrupt |= PyErr_Occurred() == PyExc_KeyboardInterrupt;
+    INTERRUPTED |= PyErr_Occurred() == PyExc_KeyboardInterrupt;
     return status_of(result);
 }
 
@@ -189,7 +237,7 @@ static int run_script(struct bytes word, struct bytes source)
     FILE *file = plain ? fmemopen((void *)source.data, source.length, "r") : fopen(name, "rb");
     if (file == NULL)
         fail("opening the script");
-    if (!plain) {
+    if (!plain && may_be_compiled(word, source)) {
         PyCompilerFlags flags = _PyCompilerFlags_INIT;
         return PyRun_SimpleFileExFlags(file, name, 1, &flags) != 0;
     }
@@ -199,7 +247,7 @@ static int run_script(struct bytes word, struct bytes source)
 /* The kernel makes the files, and knows from then on that there may be more than the script. */
 static void enter(struct bytes directory)
 {
-    if (chdir(string(directory)) < 0 || (work = getcwd(NULL, 0)) == NULL)
+    if (chdir(copy_of(directory)) < 0 || (work = getcwd(NULL, 0)) == NULL)
         fail("entering the working directory");
 }
 
@@ -213,7 +261,7 @@ static void execute(const struct job *job)
         if (words[i] == NULL)
             fail("reading the job");
         for (uint32_t j = 0; j < lists[i]->count; j++)
-            words[i][j] = string(lists[i]->items[j]);
+            words[i][j] = copy_of(lists[i]->items[j]);
     }
     char *path;
     if (asprintf(&path, "/usr/bin/%s", words[0][0]) < 0)
@@ -252,11 +300,16 @@ int run_job(const struct job *job)
         must(NULL);
     set_sys("argv", argv);
     set_environment(&job->env);
+    know_usual_state();
+    if (job->flags & SESSION)
+        return 0;
     if (command)
-        return run_command(job->argv.items[2], job->flags & NOTEBOOK);
+        return run_code(job->argv.items[2], job->flags & NOTEBOOK ? "<code>" : NULL);
     PyCompilerFlags flags = _PyCompilerFlags_INIT;
-    if (is(first, "-"))
+    if (is(first, "-") && Py_FdIsInteractive(stdin, "<stdin>"))
         return PyRun_AnyFileExFlags(stdin, "<stdin>", 0, &flags) != 0;
+    if (is(first, "-"))
+        return run_file(stdin, "<stdin>");
     if (!_Py_GetConfig()->safe_path)
         set_path0(job->path);
     return run_script(first, job->source);

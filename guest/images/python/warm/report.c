@@ -1,12 +1,8 @@
 /*
  * What is told of the program beside its output, by a prctl(2) of our kernel's ("host services"):
- * the exception that ended it, and what cell.c tells.
+ * the exception that ended it, the module that it lacked, and what cell.c tells.
  */
 #include "warm.h"
-#include <internal/pycore_namespace.h>
-#include <internal/pycore_pyerrors.h>
-#include <internal/pycore_pylifecycle.h>
-#include <internal/pycore_runtime.h>
 
 #include <sys/prctl.h>
 
@@ -88,12 +84,28 @@ static PyObject *message(PyObject *value)
 
 /*
  * The stream to which the interpreter prints the exception: it keeps the text, and passes it on to
- * the one that sys.stderr was, in whose place it is until the end of the text.
+ * the console, if there is one. It takes the place of sys.stderr, until the first word or the end of
+ * the text, which is told by a flush or is where nobody has the stream any more.
  */
-static PyObject *stream, *console, *text, *exception;
+static PyObject *stream, *replaced, *console, *text, *exception;
+
+static void take_place_of_stderr(void)
+{
+    replaced = Py_XNewRef(PySys_GetObject("stderr"));
+    PySys_SetObject("stderr", stream);
+}
+
+static void give_place_back(void)
+{
+    if (replaced != NULL && PySys_GetObject("stderr") == stream)
+        PySys_SetObject("stderr", replaced);
+    Py_CLEAR(replaced);
+}
 
 static PyObject *write_text(PyObject *self, PyObject *written)
 {
+    if (KNOWS_LINES)
+        give_place_back();
     PyObject *piece = PyUnicode_Check(written) ? with_name_of_source(written) : NULL, *result = Py_None;
     if (piece == NULL || PyList_Append(text, piece) < 0)
         PyErr_Clear();
@@ -103,11 +115,9 @@ static PyObject *write_text(PyObject *self, PyObject *written)
     return Py_XNewRef(result);
 }
 
-static PyObject *end_text(PyObject *self, PyObject *arguments)
+static void end_text(void)
 {
     close_source();
-    if (console != NULL && PySys_GetObject("stderr") == stream)
-        PySys_SetObject("stderr", console);
     if (exception != NULL) {
         PyObject *nothing = PyUnicode_New(0, 0);
         PyObject *traceback = encoded(PyUnicode_Join(nothing, text));
@@ -116,16 +126,36 @@ static PyObject *end_text(PyObject *self, PyObject *arguments)
         PyErr_Clear();
         Py_CLEAR(exception);
     }
+}
+
+static PyObject *flush_text(PyObject *self, PyObject *arguments)
+{
+    give_place_back();
+    end_text();
     if (console == NULL || console == Py_None)
         Py_RETURN_NONE;
     return PyObject_CallMethod(console, "flush", NULL);
 }
 
+static void end_stream(PyObject *capsule)
+{
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    end_text();
+    PyErr_Restore(type, error, traceback);
+}
+
 static PyObject *make_stream(void)
 {
-    static PyMethodDef write = {"write", write_text, METH_O, NULL}, flush = {"flush", end_text, METH_NOARGS, NULL};
-    PyObject *methods = Py_BuildValue("{sNsN}", "write", PyCFunction_New(&write, NULL), "flush",
-                                      PyCFunction_New(&flush, NULL));
+    static PyMethodDef write = {"write", write_text, METH_O, NULL}, flush = {"flush", flush_text, METH_NOARGS, NULL};
+    static char something;
+    PyObject *methods = Py_BuildValue("{sNsNsN}", "write", PyCFunction_New(&write, NULL), "flush",
+                                      PyCFunction_New(&flush, NULL), "end", PyCapsule_New(&something, NULL, end_stream));
+    /* What text is in colours for. */
+    PyObject *number = methods == NULL || console == NULL ? NULL : PyObject_GetAttrString(console, "fileno");
+    if (number == NULL || PyDict_SetItemString(methods, "fileno", number) < 0)
+        PyErr_Clear();
+    Py_XDECREF(number);
     PyObject *made = methods == NULL ? NULL : _PyNamespace_New(methods);
     Py_XDECREF(methods);
     return made;
@@ -142,19 +172,45 @@ void report_exception(PyObject *arguments)
     if (is_told)
         exception = Py_BuildValue("[NN]", encoded(type_name((PyObject *)Py_TYPE(value))), encoded(message(value)));
     text = PyList_New(0);
+    int is_usual = hook == usual_hook;
+    console = is_usual ? Py_XNewRef(PySys_GetObject("stderr")) : NULL;
     stream = make_stream();
     if ((is_told && exception == NULL) || text == NULL || stream == NULL) {
         PyErr_Clear();
         return;
     }
     open_source();
-    if (hook == usual_hook) {
-        console = Py_XNewRef(PySys_GetObject("stderr"));
-        PySys_SetObject("stderr", stream);
-    } else if (is_told) {
-        _PyErr_Display(stream, type, value, traceback);
+    if (is_usual || is_told)
+        take_place_of_stderr();
+    if (!is_usual && is_told) {
+        PyErr_Display(type, value, traceback);
+        give_place_back();
     }
+    if (KNOWS_LINES)
+        Py_DECREF(stream);
     PyErr_Clear();
+}
+
+/*
+ * Before an exception that ends the program is shown: its type and message, if a module is missing and
+ * the whole is not told. No code of the program runs for it.
+ */
+void report_missing_module(void)
+{
+    PyObject *type, *value, *traceback;
+    if (is_told || !PyErr_ExceptionMatches(PyExc_ModuleNotFoundError))
+        return;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    PyObject *text = ((PyImportErrorObject *)value)->msg;
+    if ((PyObject *)Py_TYPE(value) == PyExc_ModuleNotFoundError && text != NULL && PyUnicode_CheckExact(text)) {
+        PyObject *fields = Py_BuildValue("[yNy]", "ModuleNotFoundError", encoded(Py_NewRef(text)), "");
+        if (fields != NULL)
+            tell(EXCEPTION, fields);
+        Py_XDECREF(fields);
+        PyErr_Clear();
+    }
+    PyErr_Restore(type, value, traceback);
 }
 
 void drop_traceback(void)
@@ -168,12 +224,12 @@ void drop_traceback(void)
 void prepare_reports(void)
 {
     usual_hook = Py_NewRef(must(PySys_GetObject("excepthook")));
-    hook = _PyRuntime.audit_hook_head;
-    _PyRuntime.audit_hook_head = NULL;
+    hook = AUDIT_HOOKS;
+    AUDIT_HOOKS = NULL;
 }
 
 void hear_exceptions(int are_told)
 {
     is_told |= are_told;
-    _PyRuntime.audit_hook_head = hook;
+    AUDIT_HOOKS = hook;
 }

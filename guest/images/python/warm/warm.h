@@ -13,6 +13,7 @@
 #define PY_SSIZE_T_CLEAN
 #define Py_BUILD_CORE
 #include <Python.h>
+#include "versions.h"
 
 #include <stdint.h>
 
@@ -41,6 +42,7 @@ enum {
     NOTEBOOK = 4, /* so are what code displays, and the value of its last expression */
     EXECUTE = 8,  /* it is no Python, and gets the process */
     LINES = 16,   /* each line of output is given out when it is written */
+    SESSION = 32, /* it is cells, which come one by one */
 };
 
 /* util.c: the working directory; a failure, or a Python error, that is a mistake of ours. */
@@ -50,63 +52,102 @@ PyObject *must(PyObject *object);
 void must_set(PyObject *globals, const char *name, PyObject *value);
 PyObject *decode(struct bytes bytes);
 
-/* job.c */
+/* job.c: a cell's number, its code, and what it finds on standard input. They hold until the next one. */
+struct cell {
+    struct bytes number, code, input;
+};
 struct job receive_job(void);
-char *string(struct bytes bytes);
+struct cell receive_cell(void);
+int is_another_after_point(void);
+char *copy_of(struct bytes bytes);
 
 /* terminal.c */
 void enter_terminal(const struct job *job);
 void buffer_lines(void);
 
-/* program.c: gives its exit status. */
+/* program.c: each gives an exit status. What code as a cell is called is in its tracebacks; NULL: it is none. */
 int run_job(const struct job *job);
+int run_code(struct bytes code, const char *cell);
+
+/* session.c */
+int run_cells(void);
+
+/* point.c: `individual` are the globals of individual.py. */
+extern PyObject *individual;
+void prepare_points(void);
+void pass_point(void);
 
 /* Kinds of records: guest/src/report.rs. */
 enum {
     EXCEPTION = 1, /* type, message, traceback */
     RESULT = 2,    /* MIME type, data, and so on */
     DISPLAY = 3,
+    LOST = 4, /* how many figures are open, and how many of them were never drawn: u32 each */
+    CELL = 5, /* a session's cell has ended: its exit status (32 bits) */
 };
 
 /*
  * report.c: what is told of the program, beside its output. Once they are heard, an exception that
- * nobody catches is reported before it is printed. tell() makes a record of these byte strings;
- * encoded() consumes a text, and takes of a long one the start and the end.
+ * nobody catches is reported before it is printed; that a module is missing, always. tell() makes a
+ * record of these byte strings; encoded() consumes a text, and takes of a long one the start and the end.
  */
 void prepare_reports(void);
 void hear_exceptions(int are_told);
 void report_exception(PyObject *arguments);
+void report_missing_module(void);
 void tell(char kind, PyObject *fields);
 PyObject *encoded(PyObject *text);
 void drop_traceback(void);
 
 /* source.c: a list of code objects, what they were made of, and the file name that they have. */
+extern PyObject *linecache;
 void prepare_source(void);
+void rehearse_source(void);
+void register_source(PyObject *text, PyObject *code, const char *named);
 void know_source(PyObject *text, PyObject *code, const char *named);
 void open_source(void);
 PyObject *with_name_of_source(PyObject *text);
 void close_source(void);
 
-/* cell.c */
+/* cell.c: `complete` completes a module that comes while a cell runs, one of the names in `completions`. */
+extern PyObject *complete, *completions;
+void show_figures(void);
+void tell_lost_figures(void);
 void prepare_cells(void);
 void rehearse_cells(void);
 void explain_error(PyObject *text, int is_cell);
-PyObject *run_cell(PyObject *text, PyObject *globals);
+PyObject *run_cell(PyObject *text, PyObject *globals, const char *name);
 
 /* warmup.c: where it was saved, `hidden` is a list for the name of the module that a script is. */
 extern PyObject *hidden;
 void warm_up(void);
+
+/* hidden.c */
+PyObject *map_file(const char *path);
 void run_hidden(const char *path, const char *name, PyObject *globals);
+
+/* preload.c: `imports` are the globals of imports.py. */
+void read_preload(void);
+int preload(PyObject *imports);
+int is_overshadowed(const struct job *job);
+
+/* immortal.c */
+void make_immortal(void);
 
 /* memory.c */
 void prefault(void);
+void fill_up(void);
 void keep_all_memory(void);
 
 /* rest.c */
 void prepare_rest(void);
 
-/* exit.c */
+/* exit.c: what sys and builtins are like when the program begins is what is usual. */
 void prepare_the_end(void);
+void know_what_there_is(void);
+void know_at_the_end(PyObject *modules);
+void know_again(PyObject *module);
+void know_usual_state(void);
 void flush_streams(void);
 void exit_process(int status);
 

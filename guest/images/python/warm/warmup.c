@@ -4,40 +4,11 @@
 #include "warm.h"
 
 #include <dlfcn.h>
-#include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 PyObject *hidden;
-
-/* A file in memory, as long as the process lives. */
-static PyObject *map(const char *path)
-{
-    struct stat status;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &status) < 0)
-        fail(path);
-    void *memory = mmap(NULL, status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (memory == MAP_FAILED)
-        fail(path);
-    close(fd);
-    return must(PyMemoryView_FromMemory(memory, status.st_size, PyBUF_READ));
-}
-
-/*
- * Code in a file of ours; in tracebacks, the file has this name. Its builtins are its own, whatever the
- * program does to those that there are for all.
- */
-void run_hidden(const char *path, const char *name, PyObject *globals)
-{
-    Py_buffer *text = PyMemoryView_GET_BUFFER(map(path));
-    char *source = string((struct bytes){text->buf, text->len});
-    must_set(globals, "__builtins__", PyDict_Copy(PyEval_GetBuiltins()));
-    must(PyEval_EvalCode(must(Py_CompileString(source, name, Py_file_input)), globals, globals));
-    free(source);
-}
 
 /* A mapping of ours, from /proc/self/maps. */
 struct mapping {
@@ -75,11 +46,11 @@ static PyObject *unchanged(void)
  * imports.py, under the name of the import system, whose frames no traceback shows. Libraries of
  * extension modules are loaded; that the modules are imported is left to the program.
  */
-static void speed_imports(void)
+static PyObject *speed_imports(void)
 {
     PyObject *globals = must(PyDict_New());
     hidden = must(PyList_New(0));
-    must_set(globals, "archive", map("/usr/lib/sandbox/modules"));
+    must_set(globals, "archive", map_file("/usr/lib/sandbox/modules"));
     must_set(globals, "unchanged", unchanged());
     must_set(globals, "job", hidden);
     must_set(globals, "work", PyUnicode_FromString(work));
@@ -89,6 +60,7 @@ static void speed_imports(void)
         if (dlopen(PyUnicode_AsUTF8(PyList_GetItem(extensions, i)), RTLD_NOW) == NULL)
             fail(dlerror());
     }
+    return globals;
 }
 
 /* What the first program would make on the way is made now. */
@@ -98,23 +70,46 @@ static void rehearse(void)
     PyCompilerFlags flags = _PyCompilerFlags_INIT;
     PyObject *globals = PyModule_GetDict(must(PyImport_AddModule("__main__")));
     PyObject *loader = Py_NewRef(must(PyDict_GetItemString(globals, "__loader__")));
-    PyRun_SimpleFileExFlags(fmemopen(script, sizeof script - 1, "r"), "rehearsal", 1, &flags);
+    for (int i = 0; i < 20; i++)
+        PyRun_SimpleFileExFlags(fmemopen(script, sizeof script - 1, "r"), "rehearsal", 1, &flags);
+    rehearse_source();
     must_set(globals, "__loader__", loader);
     Py_DECREF(loader);
 }
 
 /* What there is now is no garbage: the collector need not look at it again, not even at the end. */
-static void freeze(void)
+static void freeze(PyObject *gc)
 {
-    PyObject *gc = must(PyImport_ImportModule("gc"));
     must(PyObject_CallMethod(gc, "collect", NULL));
     must(PyObject_CallMethod(gc, "freeze", NULL));
-    if (PyDict_DelItemString(PyImport_GetModuleDict(), "gc") < 0)
-        must(NULL);
     /* All but what the program fills: tracked anew, they are as young as it. */
     PyObject *module = must(PyImport_AddModule("__main__")), *globals = PyModule_GetDict(module);
     PyObject_GC_UnTrack(module), PyObject_GC_Track(module);
     PyObject_GC_UnTrack(globals), PyObject_GC_Track(globals);
+}
+
+/*
+ * The C library draws random numbers itself, from a key that it asked the kernel for (vgetrandom in the
+ * vDSO): each clone would draw the same. What its state is in may be dropped by the kernel at any time,
+ * after which it asks for another key, so each clone for its own.
+ */
+static void drop_random_state(void)
+{
+    FILE *maps = fopen("/proc/self/smaps", "r");
+    unsigned long start, end, from = 0, to = 0;
+    char *line = NULL;
+    size_t size = 0;
+    if (maps == NULL)
+        fail("/proc/self/smaps");
+    while (getline(&line, &size, maps) >= 0) {
+        int is_droppable = strncmp(line, "VmFlags:", 8) == 0 && strstr(line, " dp") != NULL;
+        if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+            from = start, to = end;
+        else if (is_droppable && madvise((void *)from, to - from, MADV_DONTNEED) < 0)
+            fail("dropping the state of random numbers");
+    }
+    free(line);
+    fclose(maps);
 }
 
 /*
@@ -147,13 +142,30 @@ static void settle(void)
     }
 }
 
+/* A module that nobody finds imported. */
+static PyObject *import_hidden(const char *name)
+{
+    PyObject *module = must(PyImport_ImportModule(name));
+    if (PyDict_DelItemString(PyImport_GetModuleDict(), name) < 0)
+        must(NULL);
+    return module;
+}
+
 void warm_up(void)
 {
+    /* Before there are modules that come when they are imported. */
+    PyObject *gc = import_hidden("gc");
     prefault();
-    speed_imports();
+    PyObject *imports = speed_imports();
     rehearse();
     prepare_the_end();
-    freeze();
+    if (preload(imports)) {
+        fill_up();
+        make_immortal();
+    }
+    know_what_there_is();
+    freeze(gc);
+    drop_random_state();
     touch_pages();
     settle();
 }

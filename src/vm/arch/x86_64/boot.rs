@@ -66,7 +66,8 @@ fn command_line(mode: Mode, verbose: bool) -> Result<Cmdline> {
         Mode::Emulated => "host_services",
     })?;
     // kvm-clock is the only clock: a restored guest's time must go on from its template's.
-    add("clocksource=kvm-clock no-kvmapf no-steal-acc no_timer_check lpj=1000000")?;
+    // The TSC need not be watched then, which takes two wake-ups a second.
+    add("clocksource=kvm-clock tsc=nowatchdog no-kvmapf no-steal-acc no_timer_check lpj=1000000")?;
     // The tables are sized for one program, not for a server: each entry costs an instruction or
     // more at boot.
     add("thash_entries=512 uhash_entries=256 dhash_entries=4096 ihash_entries=2048")?;
@@ -97,8 +98,9 @@ const EMULATED: &str = "clearcpuid=smap,popcnt,cx16,erms,fsrm,395,rep_good,\
 /// Words for a native kernel. The processor's own instructions work in native mode, so the kernel
 /// must avoid only the features that would keep it from its own pages, which are user mode's too
 /// (smap, smep); a bit of CR4 that the mode does not take on AMD (pcid), and what goes with it
-/// (invpcid); and XSAVE formats, as above. The other three words are as above.
-const NATIVE: &str = "clearcpuid=smap,smep,pcid,invpcid,xsaves,xsavec,xsaveopt \
+/// (invpcid); XSAVE formats, as above; and pages of 1 GiB, which the mode does not map. The other
+/// three words are as above.
+const NATIVE: &str = "clearcpuid=smap,smep,pcid,invpcid,xsaves,xsavec,xsaveopt nogbpages \
     rodata=off retain_initrd rootfstype=ramfs";
 
 /// Loads the initramfs at the top of low RAM, where the kernel does not look for room of its own.
@@ -187,6 +189,9 @@ fn memory_map(ram: &GuestMemoryMmap, runtime_size: u64) -> Vec<boot_e820_entry> 
         map.push(range(start.max(HIGH_MEMORY), start + region.len(), RAM));
     }
     map.push(range(RUNTIME, RUNTIME + runtime_size, PERSISTENT_MEMORY));
+    for start in WINDOWS {
+        map.push(range(start, start + WINDOW_SIZE, PERSISTENT_MEMORY));
+    }
     map
 }
 

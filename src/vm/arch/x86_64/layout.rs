@@ -46,6 +46,11 @@ pub const RUNTIME: u64 = 0x20_0000_0000;
 /// The alignment of the runtime image: persistent memory comes in sections of this size.
 pub const RUNTIME_ALIGNMENT: u64 = 2 << 20;
 
+/// The windows, in which layers are shown: ranges of persistent memory, above the runtime image.
+pub const WINDOWS: [u64; guest::WINDOWS] = [0x30_0000_0000, 0x32_0000_0000];
+/// The bytes of each window. The guest's kernel keeps no memory for windows of whole GiB.
+pub const WINDOW_SIZE: u64 = 8 << 30;
+
 /// The serial port COM1 and its interrupt.
 pub const SERIAL_PORT: u16 = 0x3f8;
 pub const SERIAL_PORTS: u16 = 8;

@@ -3,7 +3,8 @@
 //! a fault.
 
 use crate::vm::memory::Memory;
-use vm_memory::{Bytes, GuestAddress, VolatileSlice};
+use std::collections::BTreeSet;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
 
 const PAGE: u64 = crate::units::PAGE as u64;
 const PRESENT: u64 = 1 << 0;
@@ -92,6 +93,58 @@ impl<'a> AddressSpace<'a> {
         Ok(())
     }
 
+    /// Marks all pages that a process can reach as not accessed. Returns the pages of its tables that
+    /// say so.
+    pub fn forget_accesses(&self) -> BTreeSet<u64> {
+        let mut tables = BTreeSet::new();
+        self.each_page(&mut |at, entry| {
+            let forgotten = self.memory.ram().write_obj(entry & !ACCESSED, at);
+            if forgotten.is_ok() {
+                tables.insert(at.0 & ADDRESS);
+            }
+        });
+        tables
+    }
+
+    /// Returns the pages that a process can reach and that are marked as accessed.
+    pub fn accessed(&self) -> BTreeSet<u64> {
+        let mut pages = BTreeSet::new();
+        self.each_page(&mut |_, entry| {
+            if entry & ACCESSED != 0 {
+                pages.insert(entry & ADDRESS);
+            }
+        });
+        pages
+    }
+
+    /// Calls a function with the place and the content of each entry for a page of RAM in the lower
+    /// half of the addresses, except for those of huge pages. What the guest wrote there can name no
+    /// more tables than there are pages of RAM.
+    fn each_page(&self, act: &mut dyn FnMut(GuestAddress, u64)) {
+        let half = 1 << (INDEX_BITS - 1);
+        let mut tables = BTreeSet::from([self.root]);
+        for level in (0..4u32).rev() {
+            // What tables have in common is looked at once.
+            let mut next = BTreeSet::new();
+            for table in tables {
+                let count = if level == 3 { half } else { 2 * half };
+                for at in (0..count).map(|index| GuestAddress(table + index * 8)) {
+                    let entry: u64 = self.memory.ram().read_obj(at).unwrap_or_default();
+                    let page = GuestAddress(entry & ADDRESS);
+                    if entry & PRESENT == 0 || !self.memory.ram().address_in_range(page) {
+                        continue;
+                    }
+                    if level == 0 {
+                        act(at, entry);
+                    } else if entry & HUGE == 0 {
+                        next.insert(page.0);
+                    }
+                }
+            }
+            tables = next;
+        }
+    }
+
     /// Walks the tables to a physical address. The error tells whether the page was present.
     fn walk(&self, address: u64, access: Access) -> Result<u64, bool> {
         if !is_canonical(address) {
@@ -150,7 +203,7 @@ mod tests {
     fn memory() -> Memory {
         let runtime = tempfile::tempfile().unwrap();
         runtime.set_len(2 << 20).unwrap();
-        let memory = Memory::new(SIZE, runtime).unwrap();
+        let memory = Memory::new(SIZE, runtime, Vec::new()).unwrap();
         for (at, entry) in [
             (ROOT, 0x2000 | RW),
             (0x2000, 0x3000 | RW),
@@ -223,6 +276,29 @@ mod tests {
     }
 
     #[test]
+    fn only_small_pages_of_processes_are_found_again_once_accessed() {
+        let memory = memory();
+        for (at, entry) in [
+            (PT, 0x10_0000 | RW | ACCESSED),
+            (PT + 8, 0x11_0000 | PRESENT | ACCESSED),
+            (PT + 16, 0x12_0000 | ACCESSED),
+            (PT + 24, SIZE | RW | ACCESSED),
+            // A table that is not in RAM.
+            (0x2008, SIZE | RW),
+            // The kernel's half.
+            (ROOT + 511 * 8, 0x2000 | RW | ACCESSED),
+        ] {
+            set(&memory, at, entry);
+        }
+        let space = AddressSpace::new(&memory, ROOT);
+        assert_eq!(space.accessed(), [0x10_0000, 0x11_0000].into());
+        assert_eq!(space.forget_accesses(), [PT].into());
+        assert_eq!(space.accessed(), [].into());
+        space.read(0x1000, &mut [0]).unwrap();
+        assert_eq!(space.accessed(), [0x11_0000].into());
+    }
+
+    #[test]
     fn an_address_beyond_what_tables_translate_is_not_another_one() {
         let memory = memory();
         set(&memory, PT, 0x10_0000 | RW);
@@ -267,6 +343,8 @@ mod tests {
             }
             let space = AddressSpace::new(&memory, if near { ROOT } else { root });
             let address = if near { address % (1 << 30) } else { address };
+            space.forget_accesses();
+            space.accessed();
             if space.read(address, &mut [0; 100]).is_ok() {
                 space.write(address, &[0; 100]).unwrap_or_default();
             }

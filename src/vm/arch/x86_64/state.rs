@@ -12,6 +12,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 const MSR_TSC: u32 = 0x10;
 const MSR_TSC_DEADLINE: u32 = 0x6e0;
@@ -30,19 +31,54 @@ pub struct State {
     clock: u64,
 }
 
+/// What is known of a machine's state beforehand: what does not change, and which MSRs can be both read and
+/// set.
+#[derive(Clone)]
+pub struct Shape {
+    cpuid: Vec<kvm_cpuid_entry2>,
+    msrs: Vec<u32>,
+}
+
+impl Shape {
+    /// Finds the shape out. The vCPU must not be running.
+    pub fn of(kvm: &Kvm, vcpu: &VcpuFd) -> Result<Self> {
+        let cpuid = vcpu.get_cpuid2(KVM_MAX_CPUID_ENTRIES);
+        Ok(Self {
+            cpuid: cpuid.context("reading CPUID")?.as_slice().to_vec(),
+            msrs: settable_msrs(kvm, vcpu)?,
+        })
+    }
+}
+
 impl State {
     /// Reads the state. The vCPU must not be running, and must have completed its last exit.
-    pub fn read(kvm: &Kvm, vm: &VmFd, vcpu: &VcpuFd, mode: Mode, bus: BusState) -> Result<Self> {
+    pub fn read(
+        shape: &Shape,
+        vm: &VmFd,
+        vcpu: &VcpuFd,
+        mode: Mode,
+        bus: BusState,
+    ) -> Result<Self> {
         Ok(Self {
-            cpuid: vcpu
-                .get_cpuid2(KVM_MAX_CPUID_ENTRIES)
-                .context("reading CPUID")?
-                .as_slice()
-                .to_vec(),
-            vcpu: VcpuState::read(kvm, vcpu, mode)?,
+            cpuid: shape.cpuid.clone(),
+            vcpu: VcpuState::read(&shape.msrs, vcpu, mode)?,
             bus,
             clock: vm.get_clock().context("reading kvm-clock")?.clock,
         })
+    }
+
+    /// Has the machine's clocks go on from so much later.
+    pub fn advance(&mut self, by: Duration) {
+        self.clock = self.clock.saturating_add(by.as_nanos() as u64);
+    }
+
+    /// Returns the shape that the state of each machine has that goes on from it.
+    pub fn shape(&self) -> Shape {
+        let msrs = self.vcpu.msrs.iter().map(|msr| msr.index);
+        Shape {
+            cpuid: self.cpuid.clone(),
+            msrs: msrs.filter(|&index| index != native::MSR_VIF).collect(),
+        }
     }
 
     pub fn cpuid(&self) -> Result<CpuId> {
@@ -67,7 +103,7 @@ pub struct VcpuState {
 }
 
 impl VcpuState {
-    fn read(kvm: &Kvm, vcpu: &VcpuFd, mode: Mode) -> Result<Self> {
+    fn read(msrs: &[u32], vcpu: &VcpuFd, mode: Mode) -> Result<Self> {
         let deadline = read_msr(vcpu, MSR_TSC_DEADLINE)?.unwrap_or(0);
         let tsc = read_msr(vcpu, MSR_TSC)?.context("the vCPU has no TSC")?;
         Ok(Self {
@@ -80,7 +116,7 @@ impl VcpuState {
                 .get_debug_regs()
                 .context("reading the debug registers")?,
             lapic: vcpu.get_lapic().context("reading the local APIC")?,
-            msrs: read_msrs(kvm, vcpu, mode)?,
+            msrs: read_msrs(msrs, vcpu, mode)?,
             tsc,
             timer: (deadline != 0).then(|| deadline.saturating_sub(tsc)),
             events: vcpu.get_vcpu_events().context("reading the events")?,
@@ -88,9 +124,9 @@ impl VcpuState {
     }
 }
 
-/// Reads the MSRs that this KVM can both read and set. The TSC and its deadline are kept apart:
+/// Finds the MSRs that this KVM can both read and set. The TSC and its deadline are kept apart:
 /// they go on from other values.
-fn read_msrs(kvm: &Kvm, vcpu: &VcpuFd, mode: Mode) -> Result<Vec<kvm_msr_entry>> {
+fn settable_msrs(kvm: &Kvm, vcpu: &VcpuFd) -> Result<Vec<u32>> {
     let list = kvm
         .get_msr_index_list()
         .context("reading the list of MSRs")?;
@@ -102,8 +138,17 @@ fn read_msrs(kvm: &Kvm, vcpu: &VcpuFd, mode: Mode) -> Result<Vec<kvm_msr_entry>>
         if let Some(data) = read_msr(vcpu, index)?
             && set_msrs(vcpu, &[entry(index, data)])?
         {
-            msrs.push(entry(index, data));
+            msrs.push(index);
         }
+    }
+    Ok(msrs)
+}
+
+fn read_msrs(indices: &[u32], vcpu: &VcpuFd, mode: Mode) -> Result<Vec<kvm_msr_entry>> {
+    let mut msrs = Vec::new();
+    for &index in indices {
+        let data = read_msr(vcpu, index)?.context("an MSR is gone")?;
+        msrs.push(entry(index, data));
     }
     if mode == Mode::Native {
         msrs.push(entry(native::MSR_VIF, native::state(vcpu)?));

@@ -1,0 +1,131 @@
+//! `sandbox session fork` and `checkpoint`.
+
+use crate::checkpoint::Checkpoints;
+use crate::cli::admission::Admission;
+use crate::cli::messages::say;
+use crate::cli::progress::Progress;
+use crate::cli::request::Given;
+use crate::cli::session_start::room_for;
+use crate::kvm_mode::Device;
+use crate::limits::ConfineLevel;
+use crate::policy::{Grant, Requested, ResourceRequest};
+use crate::session::protocol::{Purpose, Spec};
+use crate::session::{Client, Place, Taken, check_name, let_go, none_go_on};
+use anyhow::Result;
+use clap::Args;
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long a session may take to save its machine.
+const SAVE_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[derive(Args)]
+pub struct ForkArgs {
+    /// The session's name
+    name: String,
+    /// How many sessions go on from there
+    #[arg(short = 'n', long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    count: u16,
+    /// Whether their processes confine themselves before their guests run: as far as this kernel lets them,
+    /// or fully or not at all
+    #[arg(
+        long,
+        env = "SANDBOX_CONFINE",
+        value_enum,
+        value_name = "HOW",
+        default_value = "auto"
+    )]
+    confine: ConfineLevel,
+    /// Ask for no more than this file allows
+    #[arg(long, env = "SANDBOX_POLICY", value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// No log: it has no entries for sessions that go on from others
+    #[arg(long, env = "SANDBOX_AUDIT", value_name = "FILE", hide = true)]
+    audit: Option<PathBuf>,
+    /// Do not print their names
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Args)]
+pub struct CheckpointArgs {
+    /// The session's name
+    name: String,
+    /// The checkpoint's
+    saved: String,
+    /// Save variables of the environment that the session was given, too
+    #[arg(long)]
+    with_env: bool,
+    /// Replace the checkpoint of this name
+    #[arg(long)]
+    force: bool,
+}
+
+/// Starts sessions that go on from where one is, and prints their names; returns the exit code.
+pub fn fork_verb(args: &ForkArgs, given: &Given, kvm: Device) -> Result<u8> {
+    let admission = Admission::prepare(args.policy.as_deref(), args.audit.as_deref())?;
+    if admission.is_audited() {
+        return Err(none_go_on().into());
+    }
+    let allowed = admission.ceiling.sessions.check_fork();
+    allowed.map_err(|excess| admission.refuse(excess))?;
+    let place = Place::open()?;
+    let taken = take(&place, &args.name, Purpose::Fork)?;
+    if taken.point.interpreter.has_variables && !args.quiet {
+        say("the variables that the session was given are those of the others too");
+    }
+    let mut spec = taken.spec(&place, kvm, args.confine)?;
+    let granted = grant(&taken, &spec, given, &admission)?;
+    spec.request.confine = granted.confine;
+    // Until they are there.
+    let _turn = room_for((args.count, granted.memory), &place, &admission)?;
+    let names = place.free_names(&args.name, args.count.into())?;
+    let specs = names.iter().map(|name| Spec {
+        name: name.clone(),
+        ..spec.clone()
+    });
+    let specs: Vec<_> = specs.collect();
+    let sockets = taken.start_all(&specs, || Progress::new(true))?;
+    sockets.iter().try_for_each(let_go)?;
+    if !args.quiet {
+        let mut out = stdout().lock();
+        names.iter().try_for_each(|name| writeln!(out, "{name}"))?;
+    }
+    Ok(0)
+}
+
+/// Saves a session's machine under a name; returns the exit code.
+pub fn checkpoint_verb(args: CheckpointArgs) -> Result<u8> {
+    check_name(&args.saved)?;
+    let checkpoints = Checkpoints::open()?;
+    let taken = take(&Place::open()?, &args.name, Purpose::Checkpoint)?;
+    taken.check_variables(args.with_env)?;
+    let memory = taken.point.memory >> 20;
+    let description = format!("the session {}, {memory} MiB", args.name);
+    let parts = (&taken.file, taken.length, &taken.point);
+    checkpoints.save(&args.saved, parts, description, args.force)?;
+    Ok(0)
+}
+
+/// Checks against the policy what each of the sessions gets, which may have begun without it.
+fn grant(taken: &Taken, spec: &Spec, given: &Given, admission: &Admission) -> Result<Grant> {
+    let limits = &spec.request.limits;
+    let granted = admission.ceiling.grant(&ResourceRequest {
+        memory: Requested::Given(limits.memory),
+        timeout: Requested::Given(limits.timeout),
+        output: Requested::Given(limits.max_output),
+        pids: Requested::Given(limits.pids),
+        confine: given.ask("confine", spec.request.confine),
+        root: taken.point.interpreter.frame_of_job()?.root,
+        language: None,
+        stdin: None,
+        environment: Vec::new(),
+    });
+    granted.map_err(|excess| admission.refuse(excess))
+}
+
+fn take(place: &Place, name: &str, purpose: Purpose) -> Result<Taken> {
+    let mut client = Client::connect(place, name)?.with_timeout(SAVE_TIMEOUT)?;
+    Taken::from_session(&mut client, purpose)
+}

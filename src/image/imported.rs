@@ -1,0 +1,236 @@
+//! Images that the user imported. Each came in a file: a frame that zstd skips, which holds the
+//! description, and then the image's file system, compressed.
+
+use crate::cache::{self, Item, Opened, Removed, Shelf, check_writable, mark_used, open_trusted};
+use crate::error::{Error, Kind};
+use crate::fs::{BLOCK, remove};
+use crate::image::descriptor::Files;
+use crate::image::{Image, store};
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The first bytes of the frame with the description (RFC 8878, section 3.1.2).
+const SKIPPED: [u8; 4] = 0x184D_2A50_u32.to_le_bytes();
+/// Upper bound on the bytes of a description.
+const DESCRIPTION_MAX: u32 = 64 << 10;
+/// The beginning of a file's name until it is whole.
+const UNFINISHED: &str = ".import-";
+
+/// The directory with the images: `NAME.toml` describes one, and names its file system.
+pub struct Imported(PathBuf);
+
+impl Imported {
+    pub fn open() -> Result<Self> {
+        cache::subdirectory("images").map(Self)
+    }
+
+    /// Returns all images, by name.
+    pub fn all(&self) -> Result<Vec<Image>> {
+        let mut images = Vec::new();
+        for (name, _) in store::files(&self.0, |name| name.ends_with(".toml"))? {
+            images.extend(self.find(name.trim_end_matches(".toml"))?);
+        }
+        images.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(images)
+    }
+
+    /// Returns the image with this name, if there is one.
+    pub fn find(&self, name: &str) -> Result<Option<Image>> {
+        let path = self.description(name);
+        let text = match open_trusted(&path)? {
+            Opened::Trusted(file, _) => io::read_to_string(file)?,
+            Opened::Missing => return Ok(None),
+            Opened::Refused(why) => return Err(refused(&path, why).into()),
+        };
+        let image = Image::parse(&text).map_err(|why| refused(&path, &why))?;
+        Ok(Some(image))
+    }
+
+    /// Takes in the image in this file, in place of one with the same name; returns it.
+    pub fn import(&self, from: &Path) -> Result<Image> {
+        check_writable(&self.0)?;
+        let unreadable = |error: io::Error| {
+            Error::new(
+                Kind::File,
+                format!("the image {} cannot be read: {error}", from.display()),
+                "check the path and its permissions",
+            )
+        };
+        let mut file = File::open(from).map_err(unreadable)?;
+        let text = description(&mut file)
+            .map_err(unreadable)?
+            .ok_or_else(|| refused(from, "it is no image that scripts/build-image made"))?;
+        let image = Image::parse(&text).map_err(|why| refused(from, &why))?;
+        let files = image.files.as_ref();
+        let files = files.ok_or_else(|| refused(from, "it says nothing of its file system"))?;
+        if image.name == Image::built_in().name {
+            let why = format!(
+                "its name, {}, is that of the image that is built in",
+                image.name
+            );
+            return Err(refused(from, &why).into());
+        }
+        let _lock = store::lock(&self.0)?;
+        for (_, path) in store::files(&self.0, |name| name.starts_with(UNFINISHED))? {
+            remove(&path)?;
+        }
+        let unpack = |into: &mut File| store::unpack(&file, into, &files.sha256);
+        self.place(&self.file_system(files), unpack)
+            .map_err(|error| refused(from, &format!("{error:#}")))?;
+        self.place(&self.description(&image.name), |into| {
+            Ok(into.write_all(text.as_bytes())?)
+        })?;
+        self.sweep()?;
+        Ok(image)
+    }
+
+    /// Removes the image with this name; returns whether there was one.
+    pub fn remove(&self, name: &str) -> Result<bool> {
+        let _lock = store::lock(&self.0)?;
+        let was_there = remove(&self.description(name))?.is_some();
+        self.sweep()?;
+        Ok(was_there)
+    }
+
+    /// Removes the file systems that no image has. A run that uses one keeps it.
+    fn sweep(&self) -> Result<()> {
+        let images = self.all()?;
+        let needed: Vec<_> = images.iter().flat_map(|image| &image.files).collect();
+        for (_, path) in store::files(&self.0, |name| name.ends_with(".erofs"))? {
+            if !needed.iter().any(|files| self.file_system(files) == path) {
+                remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the file system of an image.
+    fn runtime(&self, image: &Image, files: &Files) -> Result<File> {
+        let path = self.file_system(files);
+        let why = match open_trusted(&path)? {
+            Opened::Trusted(file, metadata) if metadata.len() == files.size => {
+                mark_used(&file, metadata.mtime());
+                return Ok(file);
+            }
+            Opened::Trusted(..) => "it has another size than was imported",
+            Opened::Missing => "it is gone",
+            Opened::Refused(why) => why,
+        };
+        let name = &image.name;
+        Err(Error::new(
+            Kind::File,
+            format!("the file system of the image {name} cannot be used: {why}"),
+            "import the image again: sandbox image import FILE",
+        )
+        .into())
+    }
+
+    fn description(&self, name: &str) -> PathBuf {
+        self.0.join(format!("{name}.toml"))
+    }
+
+    fn file_system(&self, files: &Files) -> PathBuf {
+        self.0.join(store::runtime_name(&files.sha256))
+    }
+
+    /// Makes a file that nobody can change, all at once.
+    fn place(&self, path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+        let temporary = self.0.join(format!("{UNFINISHED}{}", std::process::id()));
+        let written = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o400)
+            .open(&temporary)
+            .context("making a file")
+            .and_then(|mut file| {
+                write(&mut file)?;
+                file.sync_all().context("writing it to disk")
+            })
+            .and_then(|()| fs::rename(&temporary, path).context("renaming a file"));
+        if written.is_err() {
+            remove(&temporary)?;
+        }
+        written
+    }
+}
+
+/// Opens the runtime image of an image.
+pub fn runtime(image: &Image) -> Result<File> {
+    match &image.files {
+        Some(files) => Imported::open()?.runtime(image, files),
+        None => store::runtime(),
+    }
+}
+
+/// Reads the description at the start of an image's file, which has one, and leaves the file at its
+/// start.
+fn description(file: &mut File) -> io::Result<Option<String>> {
+    let mut head = [0; 8];
+    file.take(8).read_exact(&mut head).or_else(no_end)?;
+    let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
+    if head[..4] != SKIPPED || length > DESCRIPTION_MAX {
+        return Ok(None);
+    }
+    let mut text = Vec::new();
+    file.take(length.into()).read_to_end(&mut text)?;
+    file.rewind()?;
+    Ok(String::from_utf8(text).ok())
+}
+
+/// A file that ends early is no image, but can be read.
+fn no_end(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => Ok(()),
+        _ => Err(error),
+    }
+}
+
+fn refused(path: &Path, why: &str) -> Error {
+    Error::new(
+        Kind::File,
+        format!("the image {} is refused: {why}", path.display()),
+        "make it again with scripts/build-image, and import that: sandbox image import FILE",
+    )
+}
+
+/// What was imported takes room as all else does, but only `sandbox image remove` removes it.
+impl Shelf for Imported {
+    fn items(&self) -> Result<Vec<Item>> {
+        let mut items = Vec::new();
+        for image in self.all()? {
+            let Some(files) = &image.files else { continue };
+            // It may have been removed meanwhile.
+            if let Ok(metadata) = self.file_system(files).symlink_metadata() {
+                items.push(Item {
+                    name: format!("images/{}", image.name),
+                    size: metadata.blocks() * BLOCK,
+                    used: metadata.mtime(),
+                    is_needed: true,
+                    about: Ok("an image that was imported".into()),
+                });
+            }
+        }
+        Ok(items)
+    }
+
+    fn remove(&self, _: &str) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn sweep(&self) -> Result<Removed> {
+        Ok(Removed::default())
+    }
+
+    fn verify(&self, name: &str) -> Result<bool> {
+        let image = name.rsplit('/').next().map(|name| self.find(name));
+        let files = image.transpose()?.flatten().and_then(|image| image.files);
+        let Some(files) = files else { return Ok(true) };
+        let mut hash = Sha256::new();
+        io::copy(&mut File::open(self.file_system(&files))?, &mut hash)?;
+        Ok(format!("{:x}", hash.finalize()) == files.sha256)
+    }
+}

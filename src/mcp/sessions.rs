@@ -1,0 +1,249 @@
+//! The sessions of a server's clients: machines that are kept from call to call. They end with the server.
+
+use crate::audit::Log;
+use crate::error::Error;
+use crate::fs::make_private;
+use crate::job::Source;
+use crate::kvm_mode::Device;
+use crate::limits::Limits;
+use crate::mcp::session_log::SessionLog;
+use crate::policy::{self, Grant, Requested};
+use crate::run::Request;
+use crate::session::protocol::{Bounds, Spec};
+use crate::session::{Client, Place};
+use anyhow::{Result, anyhow};
+use std::collections::BTreeMap;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The most sessions of a client that a policy does not allow more or fewer, and of all clients. Of more, the
+/// one ends that was used least recently.
+const CLIENT_MAX: u32 = 4;
+const ALL_MAX: usize = 16;
+
+/// The sessions of all clients.
+pub struct Sessions {
+    place: Place,
+    policy: policy::Sessions,
+    bounds: Bounds,
+    log: SessionLog,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// By the names of client and session.
+    slots: BTreeMap<(String, String), Slot>,
+    /// The number of the last session, which is its name on the host.
+    last: u64,
+}
+
+/// A session, or the place of one that has yet to start.
+struct Slot {
+    number: u64,
+    /// Bytes of memory.
+    memory: u64,
+    used: Instant,
+    owner: Owner,
+}
+
+/// The socket by which a session knows that somebody owns it. It ends when that is closed.
+type Owner = Arc<Mutex<Option<UnixStream>>>;
+
+/// A connection to a session, and whether that was started for it.
+pub struct Opened {
+    pub client: Client,
+    pub is_new: bool,
+}
+
+impl Sessions {
+    /// Makes the store of a server, which will have a directory of its own in this one.
+    pub fn new(
+        parent: &Path,
+        policy: policy::Sessions,
+        log: Option<Arc<Log>>,
+    ) -> Result<Self, Error> {
+        let usual = Bounds::default();
+        let (idle, age) = policy.bounds(
+            Requested::Default(usual.idle),
+            Requested::Default(usual.age),
+        )?;
+        Ok(Self {
+            // Its name is short, since the path of a socket must be.
+            place: Place::at(parent.join("s")),
+            bounds: Bounds {
+                idle,
+                age,
+                no_forks: policy.check_fork().err().map(Error::from),
+                no_checkpoints: policy.check_checkpoint().err().map(Error::from),
+                ..usual
+            },
+            policy,
+            log: SessionLog::new(log),
+            kept: Mutex::default(),
+        })
+    }
+
+    /// Ends all sessions; returns when their ends are written, or after so long.
+    pub fn end(&self, timeout: Duration) {
+        lock(&self.kept).slots.clear();
+        self.log.wait(timeout);
+    }
+
+    /// Connects to a client's session with this name, which is started if there is none, or none any more.
+    pub fn open(&self, key: (&str, &str), grant: &Grant, kvm: &Device) -> Result<Opened> {
+        let (number, owner) = lock(&self.kept).slot(key, grant.memory, &self.policy);
+        let name = number.to_string();
+        // Another call for the same session waits meanwhile, and other sessions do not.
+        let mut owner = lock(&owner);
+        if owner.is_some()
+            && let Ok(client) = Client::connect(&self.place, &name)
+        {
+            return Ok(Opened {
+                client,
+                is_new: false,
+            });
+        }
+        let directory = self.place.directory();
+        make_private(directory).map_err(|why| anyhow!("the directory of sessions {why}"))?;
+        let spec = Spec {
+            directory: directory.into(),
+            name,
+            request: request(grant, kvm),
+            bounds: self.bounds.clone(),
+            is_owned: true,
+            log: None,
+            is_logged: false,
+            point: None,
+        };
+        *owner = Some(self.log.start(&spec, key)?);
+        Ok(Opened {
+            client: Client::connect(&self.place, &spec.name)?,
+            is_new: true,
+        })
+    }
+}
+
+impl Kept {
+    /// Returns the slot of a session. For a new one, another may have to end.
+    fn slot(
+        &mut self,
+        (client, name): (&str, &str),
+        memory: u64,
+        policy: &policy::Sessions,
+    ) -> (u64, Owner) {
+        let key = (client.to_owned(), name.to_owned());
+        if !self.slots.contains_key(&key) {
+            while !self.has_room(client, memory, policy) && self.end_oldest(|its| its == client) {}
+            if self.slots.len() >= ALL_MAX {
+                self.end_oldest(|_| true);
+            }
+            self.last += 1;
+        }
+        let number = self.last;
+        let slot = self.slots.entry(key).or_insert_with(|| Slot {
+            number,
+            memory,
+            used: Instant::now(),
+            owner: Arc::default(),
+        });
+        slot.used = Instant::now();
+        (slot.number, Arc::clone(&slot.owner))
+    }
+
+    fn has_room(&self, client: &str, memory: u64, policy: &policy::Sessions) -> bool {
+        let of_client = || self.slots.iter().filter(|((its, _), _)| its == client);
+        let count = of_client().count() as u32;
+        let of_others = of_client().map(|(_, slot)| slot.memory).sum();
+        let is_usual = policy.count.is_some() || count < CLIENT_MAX;
+        is_usual && policy.check(count, memory, of_others).is_ok()
+    }
+
+    /// Ends the session that was used least recently, if there is one.
+    fn end_oldest(&mut self, is_meant: impl Fn(&str) -> bool) -> bool {
+        let slots = self.slots.iter();
+        let meant = slots.filter(|((client, _), _)| is_meant(client));
+        let oldest = meant.min_by_key(|(_, slot)| slot.used);
+        let oldest = oldest.map(|(key, _)| key.clone());
+        oldest.is_some_and(|key| self.slots.remove(&key).is_some())
+    }
+}
+
+/// Returns the request for a session whose cells get these resources.
+fn request(grant: &Grant, kvm: &Device) -> Request {
+    Request {
+        limits: Limits {
+            memory: grant.memory,
+            machine_memory: grant.machine_memory,
+            timeout: grant.timeout,
+            max_output: grant.output,
+            pids: grant.pids,
+            ..Limits::default()
+        },
+        kvm: kvm.clone(),
+        confine: grant.confine,
+        capture: false,
+        ..Request::of(Source::Code(Default::default()))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Size;
+
+    const MIB: u64 = 1 << 20;
+
+    /// Has a client use a session of 256 MiB; returns its number.
+    fn used(kept: &mut Kept, key: (&str, &str), policy: &policy::Sessions) -> u64 {
+        kept.slot(key, 256 * MIB, policy).0
+    }
+
+    fn names(kept: &Kept) -> Vec<&str> {
+        kept.slots.keys().map(|(_, name)| name.as_str()).collect()
+    }
+
+    #[test]
+    fn of_more_sessions_than_a_client_may_have_the_oldest_goes() {
+        let mut kept = Kept::default();
+        let policy = policy::Sessions::default();
+        for name in ["a", "b", "c", "d"] {
+            used(&mut kept, ("one", name), &policy);
+        }
+        let other = used(&mut kept, ("two", "a"), &policy);
+        let first = used(&mut kept, ("one", "a"), &policy);
+        assert_eq!((first, other), (1, 5));
+        assert_eq!(used(&mut kept, ("one", "e"), &policy), 6);
+        assert_eq!(names(&kept), ["a", "c", "d", "e", "a"]);
+        for client in 0..2 * ALL_MAX {
+            used(&mut kept, (&client.to_string(), "a"), &policy);
+        }
+        assert_eq!(kept.slots.len(), ALL_MAX);
+    }
+
+    #[test]
+    fn a_policy_bounds_the_sessions_of_a_client_and_their_memory() {
+        let count = policy::Sessions {
+            count: Some(6),
+            ..Default::default()
+        };
+        let memory = policy::Sessions {
+            memory: Some(Size(512 * MIB)),
+            ..Default::default()
+        };
+        for (policy, left) in [(count, 6), (memory, 2)] {
+            let mut kept = Kept::default();
+            for name in ["a", "b", "c", "d", "e", "f", "g"] {
+                used(&mut kept, ("one", name), &policy);
+            }
+            assert_eq!(kept.slots.len(), left, "{:?}", names(&kept));
+            assert_eq!(names(&kept).last(), Some(&"g"));
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The check of a request to run a cell or a command.
+
+use crate::error::{Error, Kind};
+use crate::session::commands::AskedCommand;
+use crate::session::facts::Facts;
+use crate::session::peers::Id;
+use crate::session::protocol::{Bounds, Format, Language, Terminal};
+use crate::session::turn::{Ask, Waiting};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use guest::channel::{Command, files};
+use guest::{Cell, USER, WindowSize};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// A command, as a request has it.
+pub struct Wanted {
+    pub argv: Vec<String>,
+    pub env: BTreeMap<String, String>,
+    pub workdir: Option<String>,
+    pub user: Option<String>,
+    pub input: bool,
+    pub terminal: Option<Terminal>,
+}
+
+/// Returns the cell that a peer asks for.
+pub fn cell(
+    facts: &Facts,
+    peer: Id,
+    (code, stdin): (String, Option<String>),
+    timeout_s: Option<f64>,
+) -> Result<Waiting, Error> {
+    check_size(facts, code.len())?;
+    if code.contains('\0') {
+        let message = "the code has a NUL in it";
+        return Err(Error::new(Kind::Request, message, "leave it out"));
+    }
+    let stdin = STANDARD.decode(stdin.unwrap_or_default());
+    let stdin = stdin.map_err(|error| {
+        Error::new(
+            Kind::Request,
+            format!("what is to be on standard input is not base64: {error}"),
+            "encode it in base64",
+        )
+    })?;
+    if stdin.len() as u64 > facts.limits.input {
+        return Err(Error::new(
+            Kind::Policy,
+            format!(
+                "the policy allows {} bytes of standard input, and the cell is given {}",
+                facts.limits.input,
+                stdin.len()
+            ),
+            "give it less, or ask whoever wrote the policy to raise run.stdin",
+        ));
+    }
+    Ok(Waiting {
+        ask: ask(facts, peer, timeout_s)?,
+        cell: Cell {
+            code: code.into(),
+            stdin,
+            number: 0,
+        },
+    })
+}
+
+/// Returns the command that a peer asks for.
+pub fn command(
+    facts: &Facts,
+    peer: Id,
+    wanted: Wanted,
+    timeout_s: Option<f64>,
+) -> Result<AskedCommand, Error> {
+    check_command(facts, &wanted)?;
+    let frame = &facts.frame;
+    let user = if frame.root { 0 } else { USER };
+    let mut limits = ask(facts, peer, timeout_s)?;
+    if wanted.terminal.is_some() && timeout_s.is_none() {
+        // Somebody sits there.
+        limits.timeout = facts.bounds.timeout_max;
+    }
+    Ok(AskedCommand {
+        ask: limits,
+        has_input: wanted.input || wanted.terminal.is_some(),
+        output_max: match wanted.terminal {
+            Some(_) => None,
+            None => Some(facts.limits.max_output),
+        },
+        input_max: facts.limits.input,
+        command: Command {
+            env: environment(&frame.env, &wanted),
+            argv: wanted.argv.into_iter().map(String::into_bytes).collect(),
+            workdir: workdir(&frame.workdir, wanted.workdir),
+            user: wanted.user.unwrap_or(user.to_string()).into(),
+            root: frame.root,
+            reports: false,
+            terminal: wanted.terminal.map(|terminal| WindowSize {
+                rows: terminal.rows,
+                columns: terminal.columns,
+            }),
+        },
+    })
+}
+
+/// Returns the words of the command that makes files.
+pub fn put(format: Format) -> Vec<Vec<u8>> {
+    match format {
+        Format::Records => vec![files::MOVE.into(), files::PUT.into()],
+        Format::Tar => words(&["tar", "-x", "-f", "-"]),
+    }
+}
+
+/// Returns the words of the command that sends files.
+pub fn get(format: Format, paths: Vec<String>) -> Result<Vec<Vec<u8>>, Error> {
+    let is_absolute = |path: &String| path.starts_with('/') && !path.contains('\0');
+    match format {
+        Format::Records if !paths.is_empty() && paths.iter().all(is_absolute) => {
+            let paths = paths.into_iter().map(String::into_bytes);
+            let own = [files::MOVE.to_vec(), files::GET.to_vec()];
+            Ok(own.into_iter().chain(paths).collect())
+        }
+        Format::Tar if paths.is_empty() => Ok(words(&["tar", "-c", "-f", "-", "."])),
+        _ => Err(Error::new(
+            Kind::Request,
+            "these are no files to get",
+            "give absolute paths or, for an archive of the working directory, none",
+        )),
+    }
+}
+
+fn words(words: &[&str]) -> Vec<Vec<u8>> {
+    words.iter().map(|word| word.as_bytes().to_vec()).collect()
+}
+
+/// Returns the command that moves files for a peer.
+pub fn files(
+    facts: &Facts,
+    peer: Id,
+    argv: Vec<Vec<u8>>,
+    has_input: bool,
+) -> Result<AskedCommand, Error> {
+    if let Some(refusal) = &facts.bounds.no_files {
+        return Err(refusal.clone());
+    }
+    let frame = &facts.frame;
+    let user = if frame.root { 0 } else { USER };
+    Ok(AskedCommand {
+        ask: ask(facts, peer, None)?,
+        has_input,
+        output_max: None,
+        input_max: u64::MAX,
+        command: Command {
+            env: frame.env.clone(),
+            argv,
+            workdir: frame.workdir.clone(),
+            user: user.to_string().into(),
+            root: frame.root,
+            reports: false,
+            terminal: None,
+        },
+    })
+}
+
+/// Returns what an interpreter beside the session's own is started with.
+pub fn interpreter(facts: &Facts, language: Language) -> Result<Command, Error> {
+    if let (Language::Bash, Some(refusal)) = (language, &facts.bounds.no_commands) {
+        return Err(refusal.clone());
+    }
+    let frame = &facts.frame;
+    let user = if frame.root { 0 } else { USER };
+    Ok(Command {
+        env: frame.env.clone(),
+        workdir: frame.workdir.clone(),
+        user: user.to_string().into(),
+        root: frame.root,
+        ..Command::default()
+    })
+}
+
+/// Returns the environment of a command: its own variables take the place of the session's.
+fn environment(own: &[Vec<u8>], wanted: &Wanted) -> Vec<Vec<u8>> {
+    let mut env = BTreeMap::new();
+    for variable in own {
+        let equals = variable.iter().position(|&byte| byte == b'=');
+        let (name, value) = variable.split_at(equals.unwrap_or(variable.len()));
+        env.insert(name, value.get(1..).unwrap_or_default());
+    }
+    let terminal = wanted.terminal.as_ref();
+    if let Some(term) = terminal.and_then(|terminal| terminal.term.as_ref()) {
+        env.insert(b"TERM", term.as_bytes());
+    }
+    let given = wanted.env.iter();
+    env.extend(given.map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+    let variables = env.into_iter();
+    variables
+        .map(|(name, value)| [name, b"=", value].concat())
+        .collect()
+}
+
+/// Returns a working directory, which may be given relative to the session's.
+fn workdir(own: &[u8], given: Option<String>) -> Vec<u8> {
+    match given {
+        Some(path) if path.starts_with('/') => path.into(),
+        Some(path) => [own, b"/", path.as_bytes()].concat(),
+        None => own.into(),
+    }
+}
+
+fn check_command(facts: &Facts, wanted: &Wanted) -> Result<(), Error> {
+    let Bounds {
+        no_commands,
+        no_variables,
+        ..
+    } = &facts.bounds;
+    let Wanted { argv, env, .. } = wanted;
+    let variables = no_variables.as_ref().filter(|_| !env.is_empty());
+    if let Some(refusal) = no_commands.as_ref().or(variables) {
+        return Err(refusal.clone());
+    }
+    check_size(facts, argv.iter().map(String::len).sum())?;
+    let words = argv.iter().chain(env.keys()).chain(env.values());
+    let words = words.chain(&wanted.workdir).chain(&wanted.user);
+    let terminal = wanted.terminal.as_ref();
+    let words = words.chain(terminal.and_then(|terminal| terminal.term.as_ref()));
+    let is_name = |name: &String| !name.is_empty() && !name.contains('=');
+    if argv.first().is_none_or(String::is_empty)
+        || words.into_iter().any(|word| word.contains('\0'))
+        || !env.keys().all(is_name)
+    {
+        return Err(Error::new(
+            Kind::Request,
+            "this is no command: it has no name, a NUL, or a variable without a proper name",
+            "give the command's name and its arguments",
+        ));
+    }
+    match wanted.user.as_deref() {
+        Some("root" | "0") if !facts.frame.root => Err(Error::new(
+            Kind::Request,
+            "the session has no root",
+            "start one with --root, or leave the user out",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn ask(facts: &Facts, peer: Id, timeout_s: Option<f64>) -> Result<Ask, Error> {
+    let timeout = timeout_s.map(limit).transpose()?;
+    let limits = [timeout.or(facts.limits.timeout), facts.bounds.timeout_max];
+    Ok(Ask {
+        peer,
+        timeout: limits.into_iter().flatten().min(),
+        asked: Instant::now(),
+    })
+}
+
+/// Checks the bytes of code or of a command against the policy.
+fn check_size(facts: &Facts, bytes: usize) -> Result<(), Error> {
+    match facts.bounds.code_max {
+        Some(most) if bytes as u64 > most => Err(Error::new(
+            Kind::Policy,
+            format!("the policy allows {most} bytes of code, and the cell has {bytes}"),
+            "make it shorter",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn limit(seconds: f64) -> Result<Duration, Error> {
+    let limit = Duration::try_from_secs_f64(seconds).ok();
+    limit.filter(|limit| !limit.is_zero()).ok_or_else(|| {
+        Error::new(
+            Kind::Request,
+            format!("{seconds} is no time limit"),
+            "give seconds, more than 0",
+        )
+    })
+}

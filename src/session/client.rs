@@ -1,0 +1,169 @@
+//! The end of whoever asks a session.
+
+use crate::error::{Error, Kind};
+use crate::json::to_line;
+use crate::session::place::{Place, Sought, check_name};
+use crate::session::protocol::{Message, Purpose, Request};
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt};
+use nix::unistd::Pid;
+use std::io::{self, BufRead, BufReader, ErrorKind, IoSlice, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// A connection to a session.
+pub struct Client {
+    name: String,
+    stream: BufReader<UnixStream>,
+}
+
+impl Client {
+    /// Connects to the session with this name.
+    pub fn connect(place: &Place, name: &str) -> Result<Self> {
+        check_name(name)?;
+        match place.connect(name)? {
+            Sought::Found(stream) => Ok(Self {
+                name: name.into(),
+                stream: BufReader::new(stream),
+            }),
+            Sought::Gone => Err(gone(name, "its process ended").into()),
+            Sought::Never => Err(Error::new(
+                Kind::Request,
+                format!("there is no session {name}"),
+                format!("see sandbox session list, or start it: sandbox session start {name}"),
+            )
+            .into()),
+        }
+    }
+
+    /// Waits for each message for so long at most.
+    pub fn with_timeout(self, timeout: Duration) -> Result<Self> {
+        let set = self.stream.get_ref().set_read_timeout(Some(timeout));
+        set.context("setting a timeout")?;
+        Ok(self)
+    }
+
+    pub fn send(&mut self, request: &Request) -> Result<()> {
+        let mut line = to_line(request).context("encoding a request")?;
+        line.push(b'\n');
+        match self.stream.get_ref().write_all(&line) {
+            // What it said last can still be read.
+            Err(error) if is_closed(error.kind()) => Ok(()),
+            result => result.context("asking a session"),
+        }
+    }
+
+    /// Has the session save its machine to a file; returns the length of what is there beside the memory, and
+    /// how long the machine stood still.
+    pub fn save(&mut self, file: BorrowedFd, purpose: Purpose) -> Result<(u64, f64)> {
+        let mut line = to_line(&Request::Save { purpose }).context("encoding a request")?;
+        line.push(b'\n');
+        let handed = [file.as_raw_fd()];
+        let control = [ControlMessage::ScmRights(&handed)];
+        let socket = self.stream.get_ref().as_raw_fd();
+        let pieces = [IoSlice::new(&line)];
+        let sent = sendmsg::<()>(socket, &pieces, &control, MsgFlags::MSG_NOSIGNAL, None);
+        match sent {
+            // What it said last can still be read.
+            Ok(_) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}
+            Err(errno) => return Err(errno).context("asking a session"),
+        }
+        match self.receive()? {
+            Message::Saved { bytes, paused_ms } => Ok((bytes, paused_ms)),
+            Message::Refused { error } => Err(error.into()),
+            other => bail!("the session {} answered {other:?}", self.name),
+        }
+    }
+
+    /// Waits for the next message. That the session is over is an error.
+    pub fn receive(&mut self) -> Result<Message> {
+        let mut line = Vec::new();
+        match self.stream.read_until(b'\n', &mut line) {
+            Err(error) if is_closed(error.kind()) => line.clear(),
+            Err(error) => return Err(silent(&self.name, &error)),
+            Ok(_) => {}
+        }
+        if line.last() != Some(&b'\n') {
+            return Err(gone(&self.name, "its process ended").into());
+        }
+        match serde_json::from_slice(&line).context("reading what a session said")? {
+            Message::Over { why } => Err(gone(&self.name, &why).into()),
+            message => Ok(message),
+        }
+    }
+
+    /// Asks for one thing, and returns the answer.
+    pub fn ask(&mut self, request: &Request) -> Result<Message> {
+        self.send(request)?;
+        match self.receive()? {
+            Message::Refused { error } => Err(error.into()),
+            message => Ok(message),
+        }
+    }
+
+    /// Returns the socket, to end the connection from another thread.
+    pub fn socket(&self) -> Result<UnixStream> {
+        let socket = self.stream.get_ref().try_clone();
+        socket.context("duplicating a socket")
+    }
+
+    /// Returns the process of the session.
+    pub fn process(&self) -> Option<Pid> {
+        let process = getsockopt(self.stream.get_ref(), sockopt::PeerCredentials);
+        process.ok().map(|process| Pid::from_raw(process.pid()))
+    }
+
+    /// Ends the session; returns when nothing of it is left.
+    pub fn stop(mut self) -> Result<()> {
+        self.send(&Request::Stop {})?;
+        loop {
+            let mut line = Vec::new();
+            match self.stream.read_until(b'\n', &mut line) {
+                Ok(0) => return Ok(()),
+                Err(error) if is_closed(error.kind()) => return Ok(()),
+                Err(error) => return Err(silent(&self.name, &error)),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Returns whether a message, or a part of one, has come already.
+    pub fn has_more(&self) -> bool {
+        !self.stream.buffer().is_empty()
+    }
+}
+
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.get_ref().as_fd()
+    }
+}
+
+fn is_closed(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
+}
+
+/// Says that nothing was heard from a session.
+fn silent(name: &str, error: &io::Error) -> anyhow::Error {
+    let why = match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => String::new(),
+        _ => format!(": {error}"),
+    };
+    Error::new(
+        Kind::Guest,
+        format!("the session {name} does not answer{why}"),
+        "try again, or end its process, which holds the socket",
+    )
+    .into()
+}
+
+/// Says that a session is gone.
+fn gone(name: &str, why: &str) -> Error {
+    Error::new(
+        Kind::Guest,
+        format!("the session {name} is gone: {why}"),
+        format!("start another: sandbox session start {name}"),
+    )
+}

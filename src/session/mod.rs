@@ -1,0 +1,38 @@
+//! A machine that is kept, and asked again: its process, the socket that this listens on, and the
+//! messages there (docs/session-protocol.md).
+
+mod another;
+mod answer;
+mod asked;
+mod background;
+mod channel;
+mod client;
+mod commands;
+mod context;
+mod contexts;
+mod facts;
+mod fork;
+mod guest;
+mod journal;
+mod kept;
+mod line;
+mod machine;
+mod owner;
+mod passing;
+mod peers;
+mod place;
+mod points;
+pub mod protocol;
+mod server;
+mod start;
+mod taken;
+mod turn;
+
+pub use client::Client;
+pub use journal::{Answer, Asked, Entry, answer, first_entry, none_go_on, unwritten};
+pub use kept::{Kept, bytes_of};
+pub use machine::serve;
+pub use owner::let_go;
+pub use place::{Place, check_name, random_name};
+pub use start::{KEEPER_VERB, Owned, Started, VERB, start};
+pub use taken::Taken;

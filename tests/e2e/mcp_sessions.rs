@@ -1,0 +1,171 @@
+//! Sessions of `sandbox mcp`: what is kept from call to call, for whom, and until when.
+
+use crate::agent::*;
+use crate::common::exit_code;
+use crate::mcp::{FOREVER, failed};
+use crate::web::{Web, tokens};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use std::fs;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// Returns the processes of sessions whose sockets are in this directory's child.
+fn sessions_of(server: u32) -> Vec<i32> {
+    let tasks = fs::read_dir("/proc").unwrap();
+    let pids = tasks.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let is_session = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let is_live = !stat.contains(") Z ") && !stat.is_empty();
+        let parent = stat
+            .rsplit(") ")
+            .next()
+            .and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
+        line.windows(13).any(|piece| piece == b"serve-session") && is_live && parent == Some(server)
+    };
+    pids.filter(is_session).collect()
+}
+
+fn call_in(agent: &mut Agent, session: &str, code: &str) -> Value {
+    agent.call(json!({"code": code, "session": session}))
+}
+
+#[test]
+fn variables_are_kept_for_the_next_call_that_names_the_session() {
+    let mut agent = Agent::start(&[]);
+    let first = call_in(
+        &mut agent,
+        "a",
+        "print('out'); x = 41; open('f', 'w').write('')",
+    );
+    assert_eq!(first["isError"], false, "{first}");
+    let text = text_of(&first);
+    assert!(text.starts_with("out\n"), "{text}");
+    let started =
+        "[session a] variables and files are kept (the session was started with this call)";
+    assert!(text.ends_with(started), "{text}");
+    let second = call_in(&mut agent, "a", "import os; x + 1, os.listdir()");
+    let record = &second["structuredContent"];
+    assert_eq!(record["result"]["text/plain"], "(42, ['f'])");
+    assert_eq!(
+        (&record["session"], &record["state"]),
+        (&json!("a"), &json!("kept"))
+    );
+    assert!(text_of(&second).ends_with("[session a] variables and files are kept"));
+    let schema = sandbox::internals::record::schema().to_value();
+    jsonschema::validate(&schema, record).unwrap();
+    for result in [
+        agent.call(json!({"code": "x"})),
+        call_in(&mut agent, "b", "x"),
+    ] {
+        failed(&result, "exited");
+        assert_eq!(
+            result["structuredContent"]["exception"]["type"],
+            "NameError"
+        );
+    }
+}
+
+#[test]
+fn what_a_session_lost_is_told_in_words_and_for_programs() {
+    let mut agent = Agent::start(&[]);
+    call_in(&mut agent, "a", "x = 1");
+    let result = call_in(&mut agent, "a", "import os; os._exit(3)");
+    failed(&result, "exited");
+    assert_eq!(result["structuredContent"]["state"], "reset");
+    let words = "[session a] variables are gone, files are kept (the interpreter exited with 3)";
+    assert!(text_of(&result).ends_with(words), "{}", text_of(&result));
+    let late = json!({"code": FOREVER, "session": "a", "timeout_s": 0.5});
+    let late = agent.call(late);
+    failed(&late, "timeout");
+    assert_eq!(late["structuredContent"]["state"], "kept");
+}
+
+#[test]
+fn input_and_input_alone_comes_with_a_call_of_a_session() {
+    let mut agent = Agent::start(&[]);
+    let result = agent.call(json!({"code": "print(input())", "session": "a", "stdin": "line\n"}));
+    assert_eq!(result["structuredContent"]["stdout"], "line\n", "{result}");
+    for (name, value) in [
+        ("session", json!("../x")),
+        ("session", json!("")),
+        ("args", json!(["a"])),
+        ("env", json!({"A": "b"})),
+        ("files", json!([{"path": "a"}])),
+    ] {
+        let mut arguments = json!({"code": "1", "session": "a"});
+        arguments[name] = value;
+        let result = agent.call(arguments);
+        failed(&result, "error");
+        assert!(
+            text_of(&result).contains("session"),
+            "{name}: {}",
+            text_of(&result)
+        );
+    }
+}
+
+#[test]
+fn bash_keeps_its_own_state_in_the_same_machine() {
+    let mut agent = Agent::start(&[]);
+    let mut in_bash =
+        |code: &str| agent.call(json!({"code": code, "session": "a", "language": "bash"}));
+    in_bash("value=7; cd /tmp; echo of-bash >shared");
+    let kept = in_bash("echo $value $PWD");
+    assert_eq!(kept["structuredContent"]["stdout"], "7 /tmp\n", "{kept}");
+    let shared = call_in(&mut agent, "a", "open('/tmp/shared').read()");
+    let result = &shared["structuredContent"]["result"]["text/plain"];
+    assert_eq!(result, "'of-bash\\n'", "{shared}");
+}
+
+#[test]
+fn a_cancelled_call_has_its_cell_interrupted_and_its_session_stays() {
+    let mut agent = Agent::start(&[]);
+    call_in(&mut agent, "a", "x = 0");
+    let call = json!({"code": "while True: x += 1", "session": "a"});
+    let id = agent.start_call(call);
+    sleep(Duration::from_millis(300));
+    agent.tell("notifications/cancelled", json!({"requestId": id}));
+    let result = call_in(&mut agent, "a", "type(x).__name__");
+    assert_eq!(result["structuredContent"]["result"]["text/plain"], "'int'");
+    assert_eq!(result["structuredContent"]["state"], "kept");
+}
+
+#[test]
+fn sessions_end_with_their_server_however_it_ends() {
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let mut agent = Agent::start(&[]);
+        call_in(&mut agent, "a", "x = 1");
+        let server = agent.server.child.id();
+        let [session] = sessions_of(server)[..] else {
+            panic!("{:?}", sessions_of(server));
+        };
+        kill(Pid::from_raw(server as i32), signal).unwrap();
+        exit_code(agent.server.child.wait().unwrap());
+        let end = Instant::now() + Duration::from_secs(30);
+        let is_there = || {
+            let stat = fs::read_to_string(format!("/proc/{session}/stat"));
+            stat.is_ok_and(|stat| !stat.contains(") Z "))
+        };
+        while is_there() && Instant::now() < end {
+            sleep(Duration::from_millis(10));
+        }
+        assert!(!is_there(), "{signal}");
+    }
+}
+
+#[test]
+fn a_session_is_its_clients_own_whatever_its_name() {
+    let (file, tokens) = tokens(&["one", "two"]);
+    let web = Web::start(&["--tokens", file.path().to_str().unwrap()]);
+    let ask = |token: &str, code: &str| {
+        let arguments = json!({"code": code, "session": "same"});
+        let answer = web.ask(token, "tools/call", call(arguments)).message();
+        answer["result"]["structuredContent"].clone()
+    };
+    ask(&tokens[0], "x = 1");
+    assert_eq!(ask(&tokens[1], "x")["exception"]["type"], "NameError");
+    assert_eq!(ask(&tokens[0], "x")["result"]["text/plain"], "1");
+}

@@ -152,9 +152,9 @@ enum Verb {
         /// The number of the socket's descriptor
         #[arg(value_parser = clap::value_parser!(RawFd).range(3..))]
         socket: RawFd,
-        /// That of the file with the point that it goes on from
-        #[arg(value_parser = clap::value_parser!(RawFd).range(3..))]
-        point: Option<RawFd>,
+        /// Those of the file with the point that it goes on from, and of the pipe to its owner
+        #[arg(num_args = 2, value_names = ["POINT", "PIPE"], value_parser = clap::value_parser!(RawFd).range(3..))]
+        point: Vec<RawFd>,
     },
     /// Keep the log of a session, for another process of this program
     #[command(name = crate::session::KEEPER_VERB, hide = true)]
@@ -207,8 +207,9 @@ pub fn main() -> u8 {
         }),
         Verb::Worker { socket } => worker(socket),
         Verb::ServeSession { socket, point } => inherited(socket).and_then(|socket| {
-            let point = point.map(inherited).transpose()?;
-            crate::session::serve(socket, point).map(|()| 0)
+            let point: Vec<_> = point.into_iter().map(inherited).collect::<Result<_>>()?;
+            let point = <[_; 2]>::try_from(point).ok();
+            crate::session::serve(socket, point.map(Into::into)).map(|()| 0)
         }),
         Verb::KeepSession { socket } => inherited(socket).and_then(session_keeper::keep),
         Verb::Completions { shell } => man::completions(Cli::command(), shell),

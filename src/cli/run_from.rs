@@ -38,9 +38,10 @@ pub fn run_from(from: &str, args: &RunArgs, given: &Given, kvm: Device) -> Resul
         limits.grace = args.grace;
     }
     limits.max_output = args.max_output.unwrap_or(limits.max_output);
-    // The session ends with this socket.
-    let _owned = taken.start(&spec, &mut Progress::new(args.quiet))?;
-    have_run_and(&spec.name, (&request, None), args.json, false)
+    let name = spec.name.clone();
+    // The session ends with this pipe.
+    let _owner = taken.start_all(&[spec], || Progress::new(args.quiet))?;
+    have_run_and(&name, (&request, None), args.json, false)
 }
 
 fn no_cell() -> Error {

@@ -86,8 +86,7 @@ pub fn fork_verb(args: &ForkArgs, given: &Given, kvm: Device) -> Result<u8> {
         ..spec.clone()
     });
     let specs: Vec<_> = specs.collect();
-    let sockets = taken.start_all(&specs, || Progress::new(true))?;
-    sockets.iter().try_for_each(let_go)?;
+    let_go(taken.start_all(&specs, || Progress::new(true))?)?;
     if !args.quiet {
         let mut out = stdout().lock();
         names.iter().try_for_each(|name| writeln!(out, "{name}"))?;

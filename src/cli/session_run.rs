@@ -49,20 +49,27 @@ pub struct CellArgs {
 pub struct CommandArgs {
     /// The session's name
     name: String,
-    /// Set a variable of the command's environment, or pass on the one with this name
-    #[arg(short, long, value_name = "NAME[=VALUE]")]
-    env: Vec<OsString>,
-    /// The command's working directory [default: the session's]
-    #[arg(short, long, value_name = "DIR")]
-    workdir: Option<String>,
-    /// The command's user, by name or number [default: the session's]
-    #[arg(short, long, value_name = "USER")]
-    user: Option<String>,
+    #[command(flatten)]
+    place: PlaceArgs,
     #[command(flatten)]
     how: HowArgs,
     /// The command and its arguments, after --
     #[arg(last = true, required = true, value_name = "COMMAND")]
     words: Vec<String>,
+}
+
+/// Where a command runs, as whom, and with what environment.
+#[derive(Args)]
+pub struct PlaceArgs {
+    /// Set a variable of the command's environment, or pass on the one with this name
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub env: Vec<OsString>,
+    /// The command's working directory [default: the session's]
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// The command's user, by name or number [default: the session's]
+    #[arg(short, long, value_name = "USER")]
+    pub user: Option<String>,
 }
 
 #[derive(Args)]
@@ -116,9 +123,9 @@ pub fn exec_verb(args: CommandArgs) -> Result<u8> {
     let input = args.how.stdin.as_deref().map(Input::open).transpose()?;
     let request = Request::Exec {
         argv: args.words,
-        env: variables(&args.env)?,
-        workdir: args.workdir,
-        user: args.user,
+        env: variables(&args.place.env)?,
+        workdir: args.place.workdir,
+        user: args.place.user,
         input: input.is_some(),
         terminal: None,
         timeout_s: args.how.timeout_s(),

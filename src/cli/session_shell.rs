@@ -3,7 +3,7 @@
 use crate::cli::exit_code;
 use crate::cli::session_cell::{Cell, Followed};
 use crate::cli::session_input::Input;
-use crate::cli::session_run::{tell_end, variables};
+use crate::cli::session_run::{PlaceArgs, tell_end, variables};
 use crate::error::{Error, Kind};
 use crate::session::protocol::{Request, Terminal};
 use crate::session::{Client, Place};
@@ -11,7 +11,6 @@ use crate::terminal::{self, Keeper};
 use anyhow::{Context, Result};
 use clap::Args;
 use guest::stream::STDIN;
-use std::ffi::OsString;
 use std::io::stdin;
 use std::os::fd::AsFd;
 
@@ -19,15 +18,8 @@ use std::os::fd::AsFd;
 pub struct ShellArgs {
     /// The session's name
     name: String,
-    /// Set a variable of the command's environment, or pass on the one with this name
-    #[arg(short, long, value_name = "NAME[=VALUE]")]
-    env: Vec<OsString>,
-    /// The command's working directory [default: the session's]
-    #[arg(short, long, value_name = "DIR")]
-    workdir: Option<String>,
-    /// The command's user, by name or number [default: the session's]
-    #[arg(short, long, value_name = "USER")]
-    user: Option<String>,
+    #[command(flatten)]
+    place: PlaceArgs,
     /// A command and its arguments, after -- [default: bash]
     #[arg(last = true, value_name = "COMMAND")]
     words: Vec<String>,
@@ -49,9 +41,9 @@ pub fn shell_verb(args: ShellArgs) -> Result<u8> {
             true => vec!["bash".into()],
             false => args.words,
         },
-        env: variables(&args.env)?,
-        workdir: args.workdir,
-        user: args.user,
+        env: variables(&args.place.env)?,
+        workdir: args.place.workdir,
+        user: args.place.user,
         input: true,
         terminal: Some(Terminal {
             rows: terminal.size.rows,

@@ -191,7 +191,7 @@ fn start_from(from: &str, name: &str, args: &StartArgs, given: &Given, kvm: Devi
         limits.grace = args.grace;
     }
     limits.max_output = args.max_output.unwrap_or(limits.max_output);
-    let_go(&taken.start(&spec, &mut Progress::new(args.quiet))?)?;
+    let_go(taken.start_all(&[spec], || Progress::new(args.quiet))?)?;
     if !args.quiet {
         writeln!(stdout(), "{name}")?;
     }

@@ -9,6 +9,7 @@ use crate::run::{self, Lineage, Origin, Path, prepare, record_of};
 use crate::session::another;
 use crate::session::facts::Facts;
 use crate::session::journal::Journal;
+use crate::session::owner::Tie;
 use crate::session::passing::{self, Means};
 use crate::session::peers::{PEERS_MAX, Peers};
 use crate::session::place::Place;
@@ -32,11 +33,11 @@ use std::sync::Arc;
 /// The most descriptors of the process: those of the machine and of the peers, and some.
 const DESCRIPTORS: u64 = 48 + PEERS_MAX as u64;
 
-/// Serves the session that this socket asks for, until it is over. `point`: the file with the point that it
-/// goes on from, if it does.
-pub fn serve(socket: OwnedFd, point: Option<OwnedFd>) -> Result<()> {
+/// Serves the session that this socket asks for, until it is over. `point`: if it goes on from one, the file
+/// with it and the pipe to the owner.
+pub fn serve(socket: OwnedFd, point: Option<(OwnedFd, OwnedFd)>) -> Result<()> {
     let socket = File::from(socket);
-    let served = begin(&socket, point.map(File::from));
+    let served = begin(&socket, point);
     if let Err(error) = &served {
         let error = match record_of::explained(error) {
             Ok(error) => error,
@@ -71,28 +72,33 @@ struct Ends {
     channels: Arc<Channels>,
 }
 
-fn begin(socket: &File, point: Option<File>) -> Result<()> {
+fn begin(socket: &File, point: Option<(OwnedFd, OwnedFd)>) -> Result<()> {
     let spec = Spec::hear(socket)?;
-    let kept = [Some(socket), point.as_ref()];
-    let kept = kept.into_iter().flatten().map(AsRawFd::as_raw_fd);
-    confine::prepare(spec.request.confine, kept.collect())?;
+    let mut kept = vec![socket.as_raw_fd()];
+    if let Some((file, pipe)) = &point {
+        kept.extend([file.as_raw_fd(), pipe.as_raw_fd()]);
+    }
+    confine::prepare(spec.request.confine, kept)?;
     let ends = Ends {
         shared: Arc::new(Shared::new().context("making an eventfd")?),
         cells: Arc::new(Cells::default()),
         channels: Arc::new(Channels::default()),
     };
     let place = Place::at(spec.directory.clone());
-    let (listener, made) = match (point, spec.point) {
-        (Some(file), Some(length)) => {
-            let made = go_on(&spec, file, length, &ends)?;
-            (place.listen(&spec.name)?, made)
+    let (listener, made, tie) = match (point, spec.point) {
+        (Some((file, pipe)), Some(length)) => {
+            let made = go_on(&spec, file.into(), length, &ends)?;
+            (place.listen(&spec.name)?, made, Some(Tie::Pipe(pipe)))
         }
-        _ => make(socket, &spec, &place, &ends)?,
+        _ => {
+            let (listener, made) = make(socket, &spec, &place, &ends)?;
+            let owner = spec.is_owned.then(|| duplicate(socket)).transpose()?;
+            (listener, made, owner.map(Tie::Socket))
+        }
     };
     // Nothing is to be kept busy by a process that stays.
     std::env::set_current_dir("/").context("leaving the directory")?;
     let signals = Signals::watch()?;
-    let owner = spec.is_owned.then(|| duplicate(socket)).transpose()?;
     let Made {
         vm,
         mut facts,
@@ -119,7 +125,7 @@ fn begin(socket: &File, point: Option<File>) -> Result<()> {
     );
     server.points = Some(points);
     server.number = cells;
-    server.owner = owner;
+    server.tie = tie;
     let ran = server.run(watchdog, Some(|| Started::Ready.tell(socket)));
     // Its connections end with the process: who sees one end knows that nothing is left.
     forget(server);

@@ -267,12 +267,10 @@ fn receive(socket: &OwnedFd, bytes: &mut [u8]) -> nix::Result<(usize, Option<Own
     let mut descriptors = Vec::new();
     for message in received.cmsgs()? {
         if let ControlMessageOwned::ScmRights(numbers) = message {
-            // SAFETY: the descriptors are new, and nobody else's.
-            descriptors.extend(
-                numbers
-                    .into_iter()
-                    .map(|it| unsafe { OwnedFd::from_raw_fd(it) }),
-            );
+            for number in numbers {
+                // SAFETY: the descriptor is new, and nobody else's.
+                descriptors.push(unsafe { OwnedFd::from_raw_fd(number) });
+            }
         }
     }
     Ok((received.bytes, descriptors.pop()))

@@ -11,7 +11,7 @@ use crate::session::contexts::{Contexts, Which};
 use crate::session::facts::Facts;
 use crate::session::guest::Guest;
 use crate::session::kept::bytes_of;
-use crate::session::owner::{self, Owner};
+use crate::session::owner::{Owner, Tie};
 use crate::session::peers::{Heard, Id, Peers, Ready};
 use crate::session::points::Points;
 use crate::session::protocol::{Bounds, Description, Message, Request};
@@ -20,7 +20,7 @@ use crate::units::rough;
 use crate::vm::{End, Vm};
 use crate::watchdog::Watchdog;
 use anyhow::Result;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,8 +34,8 @@ pub struct Server {
     pub peers: Peers,
     pub shared: Arc<Shared>,
     pub signals: Signals,
-    /// The socket of whoever owns it, if it is to end with that.
-    pub owner: Option<OwnedFd>,
+    /// The tie to whoever owns it, if it is to end with that.
+    pub tie: Option<Tie>,
     /// What it takes for its machine to go on in others.
     pub points: Option<Points>,
     pub began: Instant,
@@ -60,7 +60,7 @@ impl Server {
             peers,
             shared,
             signals,
-            owner: None,
+            tie: None,
             points: None,
             began: Instant::now(),
             contexts: Contexts::new(cells, Arc::clone(&channels)),
@@ -113,11 +113,9 @@ impl Server {
             {
                 self.over = Some(format!("{} asked its process to stop", received.signal));
             }
-            let is_logged = self.facts.journal.is_some();
-            let look = |socket| owner::look(socket, is_logged);
-            match self.owner.as_ref().map(look) {
+            match self.tie.as_ref().map(Tie::look) {
                 Some(Owner::IsGone) => self.over = Some("whoever it was for has ended it".into()),
-                Some(Owner::LetsGo) => self.owner = None,
+                Some(Owner::LetsGo) => self.tie = None,
                 Some(Owner::IsThere) | None => {}
             }
             for heard in self.peers.serve(peers)? {
@@ -155,7 +153,7 @@ impl Server {
         let pulse = works.then_some(PULSE_INTERVAL);
         let wait = pulse.map_or(wait, |pulse| pulse.min(wait));
         let mut others = vec![self.signals.as_fd(), self.shared.news()];
-        others.extend(self.owner.as_ref().map(OwnedFd::as_fd));
+        others.extend(self.tie.as_ref().map(Tie::as_fd));
         let ready = self.peers.wait(&others, wait)?;
         if ready.is_none() && pulse.is_some() {
             watchdog.kick();

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{BufRead, BufReader, ErrorKind, PipeReader, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -18,7 +18,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 
 /// The subcommand that makes this program a session; its arguments are the numbers of the socket and, if it
-/// goes on from one, of the file with the point.
+/// goes on from one, of the file with the point and of the pipe to its owner.
 pub const VERB: &str = "serve-session";
 /// The subcommand that makes this program the keeper of one of which a log is kept.
 pub const KEEPER_VERB: &str = "keep-session";
@@ -56,13 +56,22 @@ pub fn start(spec: &Spec, listener: &mut dyn Listener) -> Result<Owned> {
     begin(spec, None, listener)
 }
 
-/// Starts a session that goes on from the point in this file. It ends with the socket, unless it is let go.
-pub fn start_another(spec: &Spec, point: BorrowedFd, listener: &mut dyn Listener) -> Result<Owned> {
-    begin(spec, Some(point), listener)
+/// Starts a session that goes on from the point in this file. It ends with the other end of this pipe, unless
+/// that lets it go.
+pub fn start_another(
+    spec: &Spec,
+    (point, pipe): (BorrowedFd, &PipeReader),
+    listener: &mut dyn Listener,
+) -> Result<()> {
+    begin(spec, Some([point, pipe.as_fd()]), listener).map(drop)
 }
 
 /// Starts the process of a session, and follows it until it can be asked.
-fn begin(spec: &Spec, point: Option<BorrowedFd>, listener: &mut dyn Listener) -> Result<Owned> {
+fn begin(
+    spec: &Spec,
+    point: Option<[BorrowedFd; 2]>,
+    listener: &mut dyn Listener,
+) -> Result<Owned> {
     let place = Place::at(spec.directory.clone());
     place.check_free(&spec.name)?;
     let (socket, its) = UnixStream::pair().context("making a socket")?;
@@ -70,8 +79,8 @@ fn begin(spec: &Spec, point: Option<BorrowedFd>, listener: &mut dyn Listener) ->
         Some(_) => KEEPER_VERB,
         None => VERB,
     };
-    let numbers = [Some(its.as_fd()), point];
-    let child = spawn(verb, numbers.into_iter().flatten())?;
+    let handed = [its.as_fd()].into_iter();
+    let child = spawn(verb, handed.chain(point.into_iter().flatten()))?;
     drop(its);
     let mut line = serde_json::to_vec(spec).context("encoding what is to be started")?;
     line.push(b'\n');

@@ -11,14 +11,13 @@ use crate::session::place::Place;
 use crate::session::protocol::{Bounds, Purpose, Spec};
 use crate::session::start::start_another;
 use crate::template::builder::Listener;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::ffi::OsString;
 use std::fs::File;
+use std::io::{PipeWriter, pipe};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -42,10 +41,15 @@ impl Taken {
         let (length, _) = client.save(file.as_fd(), purpose)?;
         let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW;
         let seals = seals | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
-        let point = Point::read(&file, length)?;
-        file.set_len(point.file_length()?)
-            .context("sizing a file of memory")?;
+        let size = Point::read(&file, length)?.file_length()?;
+        file.set_len(size).context("sizing a file of memory")?;
         fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).context("sealing a file of memory")?;
+        // The session had the file until now, and could have changed what was read before.
+        let point = Point::read(&file, length)?;
+        ensure!(
+            point.file_length()? == size,
+            "the session changed its machine while it was saved"
+        );
         Ok(Self {
             file,
             length,
@@ -87,38 +91,35 @@ impl Taken {
         })
     }
 
-    /// Starts a session that goes on from here.
-    pub fn start(&self, spec: &Spec, listener: &mut dyn Listener) -> Result<UnixStream> {
-        start_another(spec, self.file.as_fd(), listener).map(|session| session.socket)
-    }
-
-    /// Starts these sessions, a few at once. If one cannot be started, those end that were.
+    /// Starts these sessions, a few at once. They end with the pipe that is returned, unless that lets them
+    /// go. If one cannot be started, those end that were.
     pub fn start_all<L: Listener>(
         &self,
         specs: &[Spec],
         listener: impl Fn() -> L + Sync,
-    ) -> Result<Vec<UnixStream>> {
+    ) -> Result<PipeWriter> {
+        let (its, ours) = pipe().context("making a pipe")?;
         let next = AtomicUsize::new(0);
-        let started = Mutex::new(Vec::new());
         let work = || -> Result<()> {
             while let Some(spec) = specs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let socket = self.start(spec, &mut listener());
-                if socket.is_err() {
+                let started = start_another(spec, (self.file.as_fd(), &its), &mut listener());
+                if started.is_err() {
                     next.store(specs.len(), Ordering::Relaxed);
                 }
-                started.lock().map_err(panicked)?.push(socket?);
+                started?;
             }
             Ok(())
         };
         thread::scope(|scope| {
             let workers = (0..AT_ONCE.min(specs.len())).map(|_| scope.spawn(work));
             let workers: Vec<_> = workers.collect();
-            let ended = workers
-                .into_iter()
-                .map(|worker| worker.join().map_err(panicked)?);
+            let ended = workers.into_iter().map(|worker| {
+                let joined = worker.join().map_err(|_| anyhow!("a thread panicked"));
+                joined?
+            });
             ended.collect::<Result<()>>()
         })?;
-        started.into_inner().map_err(panicked)
+        Ok(ours)
     }
 
     /// Checks that its variables of the environment may be kept in a file.
@@ -132,8 +133,4 @@ impl Taken {
             "save them too: --with-env, or save a session that was given none",
         ))
     }
-}
-
-fn panicked<T>(_: T) -> anyhow::Error {
-    anyhow!("a thread panicked")
 }

@@ -8,6 +8,8 @@ unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_TARGET CARGO_TARGET_DIR
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # Build products live outside the checkout, each in a directory named after the hash of its inputs.
 cache=${SANDBOX_BUILD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sandbox-build}
+# What scripts/build makes, and the tests run.
+binary=$repo/target/x86_64-unknown-linux-gnu/release/sandbox
 
 . "$repo/scripts/apt.sh"
 
@@ -30,6 +32,11 @@ export SCRIPTS_BEGAN=${SCRIPTS_BEGAN:-$(date +%s)}
 # say TEXT...: with the name of the script, and how long it and those that called it have run.
 say() { printf '%s, after %s s: %s\n' "$(basename "$0")" $(($(date +%s) - SCRIPTS_BEGAN)) "$*" >&2; }
 fail() { say "$*"; exit 1; }
+
+# cargo_test ARGUMENT...: of the tests, which run the binary that was built.
+cargo_test() {
+    SANDBOX_BINARY=$binary env --default-signal=HUP,INT,QUIT,TERM cargo test --locked --profile harness "$@"
+}
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi

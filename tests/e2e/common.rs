@@ -15,8 +15,8 @@ use tempfile::TempDir;
 /// This machine's own Python, which runs what tests need done outside of a guest.
 pub const PYTHON: &str = "/usr/bin/python3";
 
-/// Returns the binary under test. `SANDBOX_BINARY` names it if the tests were moved to another
-/// host.
+/// Returns the binary under test. `SANDBOX_BINARY` names it where it is not the one that cargo made beside
+/// the tests.
 pub fn binary() -> String {
     std::env::var("SANDBOX_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_sandbox").into())
 }

@@ -6,7 +6,9 @@ use std::process::Command;
 /// Returns the image's python3 in the guest's environment, with nothing of this process's own. The current
 /// directory is /work for it.
 pub fn reference() -> Command {
-    let mut command = if std::env::var_os("SANDBOX_BINARY").is_some() {
+    // scripts/test-images names that of another image.
+    let tree = std::env::var_os("REFERENCE_TREE");
+    let mut command = if tree.as_ref().is_some_and(|tree| tree == "/") {
         // The tests were moved to a host that has the image's files (scripts/hardware-host).
         Command::new(PYTHON)
     } else {
@@ -17,8 +19,7 @@ pub fn reference() -> Command {
                 env!("CARGO_MANIFEST_DIR"),
                 "/tests/e2e/reference.sh"
             ))
-            // scripts/test-images names that of another image.
-            .arg(std::env::var_os("REFERENCE_TREE").unwrap_or(built_in.into()));
+            .arg(tree.unwrap_or(built_in.into()));
         command
     };
     command

@@ -443,6 +443,21 @@ fn the_interpreter_of_standard_input_is_in_the_state_of_a_fresh_one() {
 }
 
 #[test]
+fn what_programs_often_import_was_executed_before() {
+    let code = "import sys
+executed = []
+sys.addaudithook(lambda event, given: event == 'exec' and executed.append(given[0].co_filename))
+import argparse, asyncio, concurrent.futures, dataclasses, datetime, decimal, json, logging, pathlib, random, re, sqlite3
+import statistics, subprocess, tempfile, urllib.parse, uuid
+assert executed == [], executed
+import colorsys
+assert len(executed) == 1, executed";
+    let output = warm().args(["-c", code]).output().unwrap();
+    let told = (exit_code(output.status), text(&output.stderr));
+    assert_eq!(told, (0, String::new()));
+}
+
+#[test]
 fn modules_of_the_library_are_as_a_fresh_interpreter_imports_them() {
     assert_like_fresh(Given::Script, MODULES, &MODULES_DIFFERENT);
 }

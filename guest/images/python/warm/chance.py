@@ -70,17 +70,39 @@ def is_spent(generator, maker):
     return maker == 'joblib._multiprocessing_helpers' or generator is getattr(dummy, '_prng', running)
 
 
-def draw_again():
-    """What modules drew for themselves when they were imported, and when that was."""
+def seed_random(random):
+    """Whoever has a generator of this module has imported it."""
+    for generator, *_ in unseeded:
+        generator.seed()
+
+
+def seed_openssl(ssl):
     if has_openssl_drawn:
-        packages['_ssl'].RAND_add(os.urandom(32), 32)
-    symbol, process, logging = map(packages.get, ('sympy.core.symbol', 'multiprocessing.process', 'logging'))
-    if hasattr(getattr(symbol, 'Dummy', None), '_prng'):
+        ssl.RAND_add(os.urandom(32), 32)
+
+
+def draw_index(symbol):
+    if hasattr(symbol.Dummy, '_prng'):
         symbol.Dummy._base_dummy_index = symbol.Dummy._prng.randint(10**6, 9 * 10**6)
-    if process is not None:
-        process.current_process().authkey = os.urandom(32)
-    if logging is not None:
-        logging._startTime = logging.time.time_ns() if type(logging._startTime) is int else logging.time.time()
+
+
+def draw_key(process):
+    process.current_process().authkey = os.urandom(32)
+
+
+def look_at_clock(logging):
+    logging._startTime = logging.time.time_ns() if type(logging._startTime) is int else logging.time.time()
+
+
+# What modules drew for themselves when they were imported, or when that was, is drawn again when they appear.
+renewals = {
+    'random': seed_random,
+    'numpy.random.bit_generator': lambda module: seed_numpy(preloaded),
+    '_ssl': seed_openssl,
+    'sympy.core.symbol': draw_index,
+    'multiprocessing.process': draw_key,
+    'logging': look_at_clock,
+}
 
 
 def is_same(one, other):
@@ -89,11 +111,3 @@ def is_same(one, other):
         return one.keys() == other.keys() and all(is_same(one[key], other[key]) for key in one)
     same = one == other
     return same if isinstance(same, bool) else bool(same.all())
-
-
-def seed_again():
-    """Seeds what was seeded by chance. A program can have drawn nothing from it before."""
-    for generator, *_ in unseeded:
-        generator.seed()
-    seed_numpy(preloaded)
-    draw_again()

@@ -210,6 +210,17 @@ void prepare_the_end(void)
     last_module = must(PyModule_New("last"));
 }
 
+/* A module that was hidden may be known from elsewhere too. */
+static void forget_twins(void)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < known_count; i++) {
+        if (kept == 0 || known[kept - 1].module != known[i].module)
+            known[kept++] = known[i];
+    }
+    known_count = kept;
+}
+
 /* The modules and the libraries that there are before the program. */
 void know_what_there_is(void)
 {
@@ -225,6 +236,7 @@ void know_what_there_is(void)
     know_at_the_end(modules);
     Py_DECREF(modules);
     qsort(known, known_count, sizeof *known, compare);
+    forget_twins();
     loaded_at_start = count_loaded();
     /* It comes before what libraries have registered until now. */
     on_exit(skip_destructors, NULL);

@@ -35,8 +35,13 @@ static int is_of_module(PyObject *object)
     return 0;
 }
 
+/* The program's module goes with the program. */
+static PyObject *program;
+
 static void make_one(PyObject *object)
 {
+    if (object == program)
+        return;
     object->ob_refcnt = _Py_IMMORTAL_REFCNT;
     if (PyModule_Check(object))
         PyModule_GetDict(object)->ob_refcnt = _Py_IMMORTAL_REFCNT;
@@ -66,6 +71,7 @@ static int visit_tracked(PyObject *object, void *nothing)
 
 void make_immortal(void)
 {
+    program = must(PyImport_AddModule("__main__"));
     PyUnstable_GC_VisitObjects(visit_tracked, NULL);
 }
 

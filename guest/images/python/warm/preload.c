@@ -181,6 +181,7 @@ int preload(PyObject *imports)
     must_set(globals, "wanted", names);
     must_set(globals, "first_uses", PyUnicode_FromString(first_uses == NULL ? "" : first_uses));
     must_set(globals, "draws", PyCFunction_New(&draws_method, NULL));
+    must_set(globals, "linecache", Py_NewRef(linecache == NULL ? Py_None : linecache));
     must_set(globals, "know", PyCFunction_New(&know_method, NULL));
     must_set(globals, "complete", Py_NewRef(complete));
     must_set(globals, "completions", Py_NewRef(completions));

@@ -3,17 +3,16 @@
 Runs in the interpreter before it is saved, with these names given: `wanted`, names of modules, or
 statements that import some, as their words with a colon between them; `first_uses`, code that does
 what programs do first with them; `draws`, a function that tells which random bytes were drawn since it
-was last called (chance.py); `know`, a function that lets the end of the interpreter pass over a module
+was last called (chance.py); `linecache`, that module if it is loaded, but not there, or None; `know`, a function that lets the end of the interpreter pass over a module
 that was changed here, if it does not change any more; `complete` and `completions`, of cell.py;
 `is_only_library`, of imports.py; and all of chance.py.
 
 What is imported is hidden at once: it is not in sys.modules until the program imports it, and then
 appears there with all that its own import brought, in the same order. What else an import changed
 (filters of warnings, functions for the end, the environment, places where imports look) is undone,
-and done again when the module appears. What is seeded by chance is seeded again before any module
-appears.
+and done again when the module appears. What it drew by chance is drawn again then.
 
-`wishes` is then what of that is of packages, and `fit` what of it could be imported ahead: others
+`wishes` is then what of that is imported, and `fit` what of it could be imported ahead: others
 raised an exception, printed something, or drew random bytes for something that cannot be drawn again,
 and an interpreter must start anew without them; `is_useful` says the same of `first_uses`.
 """
@@ -27,7 +26,9 @@ from _frozen_importlib import BuiltinImporter, ModuleSpec
 from _frozen_importlib_external import PathFinder
 
 modules = sys.modules
-before = set(modules)
+before, places = set(modules), set(sys.path_importer_cache)
+if linecache is not None:
+    modules['linecache'] = linecache
 find_builtin = BuiltinImporter.find_spec
 usual_import, usual_load, usual_find = builtins.__import__, bootstrap._load_unlocked, bootstrap._gcd_import
 
@@ -53,6 +54,7 @@ def need_with_parents(importer, name):
 
 
 def watched_import(name, globals=None, locals=None, fromlist=(), level=0):
+    note_modules()
     result = usual_import(name, globals, locals, fromlist, level)
     # A function may import for the module that calls it while that is executed.
     importer = running[-1]
@@ -74,8 +76,8 @@ def watched_find(name, package=None, level=0):
 
 
 def watched_load(spec):
-    need(running[-1], spec.name)
     note_changes()
+    need(running[-1], spec.name)
     running.append(spec.name)
     try:
         return usual_load(spec)
@@ -94,16 +96,21 @@ def state():
     return {name: list(items) for name, items in lists.items()}, environment
 
 
-def note_changes():
-    """What differs from the last time was done by the module that runs."""
-    global last, seen
+def note_modules():
+    """A module may make another without importing it."""
+    global seen
     if len(modules) != len(seen):
-        # Compiled code may make a module without importing it.
         for name in [name for name in modules if name not in seen]:
             need(running[-1], name)
             if name == '_ssl':
                 watch_openssl()
         seen = set(modules)
+
+
+def note_changes():
+    """What differs from the last time was done by the module that runs."""
+    global last
+    note_modules()
     now = state()
     if now != last:
         changes.setdefault(running[-1], []).append(difference(last, now))
@@ -187,8 +194,10 @@ def order(name, seen):
     """The modules that come with a module, itself the last: each of them when all that it imports is there."""
     if name in seen or name not in hidden:
         return
-    seen.add(name)
     yield from order(name.rpartition('.')[0], seen)
+    if name in seen:
+        return
+    seen.add(name)
     for other in needs.get(name, ()):
         yield from order(other, seen)
     yield name
@@ -204,7 +213,7 @@ def steps(names):
 
 
 def has_more(name):
-    return name in changes or name in at_exit or name in completions
+    return name in changes or name in at_exit or name in renewals or name in completions
 
 
 def appear(name):
@@ -222,6 +231,8 @@ def appear(name):
                 change(*one)
             for function, arguments, keywords in at_exit.get(name, ()):
                 register(function, *arguments, **keywords)
+            if name in renewals:
+                renewals[name](module)
             complete(module)
             know(module)
 
@@ -260,15 +271,11 @@ def spec_of(name, module):
 
 def may_appear(fullname):
     """Whether a search would find this very module."""
-    global is_fresh
     parent = fullname.rpartition('.')[0]
     if parent and packages.get(parent) is not modules.get(parent):
         return False
     if not parent and not is_only_library(fullname) and is_shadowed(fullname):
         return False
-    if is_fresh:
-        is_fresh = False
-        seed_again()
     return True
 
 
@@ -290,8 +297,6 @@ def collides(directory, script):
             return True
     return False
 
-
-is_fresh = True
 
 # ---- The imports.
 
@@ -339,10 +344,7 @@ def import_one(wish):
 
 
 def use():
-    places = set(sys.path_importer_cache)
     exec(first_uses, {'__builtins__': builtins, '__name__': None})
-    for place in set(sys.path_importer_cache) - places:
-        del sys.path_importer_cache[place]
 
 
 def leaves_nothing(output, function, *arguments):
@@ -379,8 +381,9 @@ def hide_all():
             name = name.rpartition('.')[0]
 
 
-wishes = [one for words in wanted for one in wish(words.split(':'))]
-wishes = [one for one in dict.fromkeys(wishes) if is_of_package(one)]
+# Of what a program imports, that of the library is left to it.
+wishes = [one for words in wanted for one in wish(words.split(':')) if ':' not in words or is_of_package(one)]
+wishes = list(dict.fromkeys(wishes))
 last, seen = state(), set(modules)
 builtins.__import__, bootstrap._load_unlocked, bootstrap._gcd_import = watched_import, watched_load, watched_find
 import atexit
@@ -399,6 +402,9 @@ fit, is_useful = import_all()
 builtins.__import__, bootstrap._load_unlocked, bootstrap._gcd_import = usual_import, usual_load, usual_find
 random.Random.seed, atexit.register = usual_seed, register
 preloaded.extend(find_numpy_generators())
+for place in set(sys.path_importer_cache) - places:
+    if '-packages/' not in place:
+        del sys.path_importer_cache[place]
 restore(first)
 new = [name for name in modules if name not in before]
 packages = {name: modules[name] for name in new}

@@ -26,14 +26,14 @@ def write(results, directory):
     # A cold run is so far to the right that the others would all look the same.
     shown = {name: times for name, times in results.hello.items() if name != FRESH}
     (directory / "speed.svg").write_text(chart.strips(shown, BARE))
-    replace(directory / "speed.md", text)
+    replace(directory / "speed.md", text, BEGIN, END)
 
 
-def replace(page, text):
-    """Puts this between the marks of a page, which need not exist."""
-    before, _, rest = (page.read_text() if page.exists() else "").partition(BEGIN)
-    after = rest.partition(END)[2] or "\n"
-    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+def replace(page, text, begin, end):
+    """Puts this between these marks of a page, which need not exist."""
+    before, _, rest = (page.read_text() if page.exists() else "").partition(begin)
+    after = rest.partition(end)[2] or "\n"
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 def markdown(results):

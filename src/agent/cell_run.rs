@@ -87,29 +87,19 @@ impl CellRun {
         job: Job,
         interpreter: JobFrame,
         limit: u64,
-        (cells, channels): (Arc<Cells>, Arc<Channels>),
+        queues: (Arc<Cells>, Arc<Channels>),
         shared: Arc<Shared>,
     ) -> Self {
         let handover = job.handover();
+        let limits = JobLimits {
+            withheld: job.withheld,
+            pids: job.frame.pids_limit,
+        };
         Self {
-            connection: Connection::new(),
-            shared,
-            cells,
-            channels,
-            interpreter,
             rest: handover.clone().into(),
-            job: handover,
-            limits: JobLimits {
-                withheld: job.withheld,
-                pids: job.frame.pids_limit,
-            },
             files: FileStream::new(job.into_files()),
-            limit,
-            output: Default::default(),
-            report: GuestReportBuilder::new(limit, false),
             has_waited: false,
-            progress: Progress::None,
-            outcome: None,
+            ..Self::another(handover, interpreter, limits, limit, queues, shared)
         }
     }
 

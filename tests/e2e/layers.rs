@@ -6,7 +6,7 @@ use crate::packages::Place;
 use serde_json::json;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 
 /// Code that checks 6 MiB of data.
@@ -47,6 +47,17 @@ fn layer(place: &Place) -> PathBuf {
     path
 }
 
+/// Truncates a file under a program that waits for a line before it reads more of it, and checks that this
+/// ends its run and is told.
+pub fn is_ended_by_truncation(mut child: Child, file: &Path) {
+    let file = fs::File::options().write(true).open(file).unwrap();
+    file.set_len(4096).unwrap();
+    child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_ne!(exit_code(output.status), 0, "{output:?}");
+    assert!(said(&output).contains("truncated"), "{output:?}");
+}
+
 #[test]
 fn thirty_two_machines_read_one_layer_at_once() {
     let place = place();
@@ -67,22 +78,13 @@ fn thirty_two_machines_read_one_layer_at_once() {
 #[test]
 fn a_layer_that_shrinks_meanwhile_ends_its_run_and_is_made_again() {
     let place = place();
-    let mut child = looking(&place);
+    let child = looking(&place);
     let path = layer(&place);
     // As its user may, who gives permission first.
     let mut permissions = path.metadata().unwrap().permissions();
     std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o600);
     fs::set_permissions(&path, permissions).unwrap();
-    fs::File::options()
-        .write(true)
-        .open(&path)
-        .unwrap()
-        .set_len(4096)
-        .unwrap();
-    child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_ne!(exit_code(output.status), 0, "{output:?}");
-    assert!(said(&output).contains("truncated"), "{output:?}");
+    is_ended_by_truncation(child, &path);
     let output = place.sandbox(&["run", "--with", "large", "-c", "import large; print('ran')"]);
     assert_eq!(text(&output.stdout), "ran\n", "{output:?}");
 }

@@ -4,8 +4,9 @@
 use crate::common::{exit_code, finish, said, start, text};
 use crate::file_times::set_time;
 use crate::files::{Here, noise, tree};
+use crate::layers::is_ended_by_truncation;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
@@ -217,14 +218,5 @@ print(sum(f.read()[1_000_000:]))";
         .unwrap()
         .read_exact(&mut line)
         .unwrap();
-    fs::File::options()
-        .write(true)
-        .open(here.path("large"))
-        .unwrap()
-        .set_len(4096)
-        .unwrap();
-    child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_ne!(exit_code(output.status), 0, "{output:?}");
-    assert!(said(&output).contains("truncated"), "{output:?}");
+    is_ended_by_truncation(child, &here.path("large"));
 }

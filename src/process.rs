@@ -57,13 +57,18 @@ fn without_options(binary: &Path) -> Command {
     command
 }
 
+/// Returns a descriptor that becomes readable once the process has ended, which may be any.
+pub fn pidfd(process: Pid) -> nix::Result<OwnedFd> {
+    // SAFETY: pidfd_open(2) takes numbers only.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, process.as_raw(), 0) };
+    // SAFETY: the descriptor is new, and nobody else's.
+    Errno::result(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
 /// Returns a descriptor that becomes readable once the child has ended.
 pub fn descriptor(child: Pid) -> Result<OwnedFd> {
-    // SAFETY: pidfd_open(2) takes numbers only.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.as_raw(), 0) };
-    match Errno::result(fd) {
-        // SAFETY: the descriptor is new, and nobody else's.
-        Ok(fd) => Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }),
+    match pidfd(child) {
+        Ok(fd) => Ok(fd),
         // Linux before 5.3, or a container runtime before it.
         Err(Errno::ENOSYS | Errno::EPERM) => watched(child),
         Err(errno) => Err(errno).context("watching a process"),

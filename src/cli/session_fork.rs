@@ -5,9 +5,8 @@ use crate::cli::admission::Admission;
 use crate::cli::messages::say;
 use crate::cli::progress::Progress;
 use crate::cli::request::Given;
-use crate::cli::session_start::room_for;
+use crate::cli::session_start::{BoundArgs, room_for};
 use crate::kvm_mode::Device;
-use crate::limits::ConfineLevel;
 use crate::policy::{Grant, Requested, ResourceRequest};
 use crate::session::protocol::{Purpose, Spec};
 use crate::session::{Client, Place, Taken, check_name, let_go, none_go_on};
@@ -27,19 +26,8 @@ pub struct ForkArgs {
     /// How many sessions go on from there
     #[arg(short = 'n', long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1000))]
     count: u16,
-    /// Whether their processes confine themselves before their guests run: as far as this kernel lets them,
-    /// or fully or not at all
-    #[arg(
-        long,
-        env = "SANDBOX_CONFINE",
-        value_enum,
-        value_name = "HOW",
-        default_value = "auto"
-    )]
-    confine: ConfineLevel,
-    /// Ask for no more than this file allows
-    #[arg(long, env = "SANDBOX_POLICY", value_name = "FILE")]
-    policy: Option<PathBuf>,
+    #[command(flatten)]
+    bounds: BoundArgs,
     /// No log: it has no entries for sessions that go on from others
     #[arg(long, env = "SANDBOX_AUDIT", value_name = "FILE", hide = true)]
     audit: Option<PathBuf>,
@@ -64,7 +52,7 @@ pub struct CheckpointArgs {
 
 /// Starts sessions that go on from where one is, and prints their names; returns the exit code.
 pub fn fork_verb(args: &ForkArgs, given: &Given, kvm: Device) -> Result<u8> {
-    let admission = Admission::prepare(args.policy.as_deref(), args.audit.as_deref())?;
+    let admission = Admission::prepare(args.bounds.policy.as_deref(), args.audit.as_deref())?;
     if admission.is_audited() {
         return Err(none_go_on().into());
     }
@@ -75,7 +63,7 @@ pub fn fork_verb(args: &ForkArgs, given: &Given, kvm: Device) -> Result<u8> {
     if taken.point.interpreter.has_variables && !args.quiet {
         say("the variables that the session was given are those of the others too");
     }
-    let mut spec = taken.spec(&place, kvm, args.confine)?;
+    let mut spec = taken.spec(&place, kvm, args.bounds.confine)?;
     let granted = grant(&taken, &spec, given, &admission)?;
     spec.request.confine = granted.confine;
     // Until they are there.

@@ -19,13 +19,14 @@ use crate::limits::{ConfineLevel, DEFAULT_CAPTURE, PACKAGES_MEMORY};
 use crate::policy::{Grant, ResourceRequest};
 use crate::run::{Request, inspect, prepare};
 use crate::session::protocol::{Bounds, Spec};
-use crate::session::{Place, Taken, check_name, let_go, none_go_on, random_name, start};
+use crate::session::{Client, Place, Taken, check_name, let_go, none_go_on, random_name, start};
 use crate::template::Preload;
 use crate::units::{Timeout, parse_grace, parse_memory, parse_size, parse_timeout};
 use anyhow::Result;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgMatches, Args};
 use nix::fcntl::Flock;
+use nix::unistd::getppid;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Write, stdout};
@@ -89,6 +90,25 @@ pub struct StartArgs {
         conflicts_with = "image"
     )]
     python: Option<String>,
+    #[command(flatten)]
+    bounds: BoundArgs,
+    /// Write the session and its cells to this log, which another process does
+    #[arg(long, env = "SANDBOX_AUDIT", value_name = "FILE")]
+    audit: Option<PathBuf>,
+    /// Go on from this checkpoint of a session, which has its own memory, files, packages and variables
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["memory", "pids_limit", "env", "env_file", "with", "requirements", "put", "exclude", "workdir", "root", "image", "python"])]
+    from: Option<String>,
+    /// End it when the process ends that runs this command, such as a script. In $(…) that is a subshell
+    #[arg(long)]
+    with_parent: bool,
+    /// Do not print the name
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// What a session may do at most, whatever it asks for.
+#[derive(Args)]
+pub struct BoundArgs {
     /// Whether the session's process confines itself before the guest runs: as far as this kernel lets it,
     /// or fully or not at all
     #[arg(
@@ -98,19 +118,10 @@ pub struct StartArgs {
         value_name = "HOW",
         default_value = "auto"
     )]
-    confine: ConfineLevel,
+    pub confine: ConfineLevel,
     /// Ask for no more than this file allows
     #[arg(long, env = "SANDBOX_POLICY", value_name = "FILE")]
-    policy: Option<PathBuf>,
-    /// Write the session and its cells to this log, which another process does
-    #[arg(long, env = "SANDBOX_AUDIT", value_name = "FILE")]
-    audit: Option<PathBuf>,
-    /// Go on from this checkpoint of a session, which has its own memory, files, packages and variables
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["memory", "pids_limit", "env", "env_file", "with", "requirements", "put", "exclude", "workdir", "root", "image", "python"])]
-    from: Option<String>,
-    /// Do not print the name
-    #[arg(short, long)]
-    quiet: bool,
+    pub policy: Option<PathBuf>,
 }
 
 /// Starts a session, and prints its name; returns the exit code.
@@ -121,7 +132,8 @@ pub fn start_verb(mut args: StartArgs, matches: &ArgMatches, kvm: Device) -> Res
         None => random_name()?,
     };
     check_name(&name)?;
-    let admission = Admission::prepare(args.policy.as_deref(), args.audit.as_deref())?;
+    let parent = args.with_parent.then(|| getppid().as_raw());
+    let admission = Admission::prepare(args.bounds.policy.as_deref(), args.audit.as_deref())?;
     let given = Given(Some(matches));
     if let Some(from) = &args.from {
         check_free(&admission)?;
@@ -145,11 +157,13 @@ pub fn start_verb(mut args: StartArgs, matches: &ArgMatches, kvm: Device) -> Res
         request,
         bounds,
         is_owned: false,
+        parent,
         log: admission.log_of_session(files)?,
         is_logged: false,
         point: None,
     };
     start(&spec, &mut Progress::new(quiet))?;
+    keep_to_parent(&spec)?;
     if !quiet {
         writeln!(stdout(), "{}", spec.name)?;
     }
@@ -174,7 +188,7 @@ fn check_free(admission: &Admission) -> Result<(), Error> {
 /// Starts a session that goes on from a checkpoint.
 fn start_from(from: &str, name: &str, args: &StartArgs, given: &Given, kvm: Device) -> Result<u8> {
     let taken = Taken::from_checkpoint(from)?;
-    let mut spec = taken.spec(&Place::open()?, kvm, args.confine)?;
+    let mut spec = taken.spec(&Place::open()?, kvm, args.bounds.confine)?;
     spec.name = name.into();
     let (limits, bounds) = (&mut spec.request.limits, &mut spec.bounds);
     let is_given = |option| !given.is_default(option);
@@ -191,11 +205,23 @@ fn start_from(from: &str, name: &str, args: &StartArgs, given: &Given, kvm: Devi
         limits.grace = args.grace;
     }
     limits.max_output = args.max_output.unwrap_or(limits.max_output);
-    let_go(taken.start_all(&[spec], || Progress::new(args.quiet))?)?;
+    spec.parent = args.with_parent.then(|| getppid().as_raw());
+    let specs = [spec];
+    let_go(taken.start_all(&specs, || Progress::new(args.quiet))?)?;
+    keep_to_parent(&specs[0])?;
     if !args.quiet {
         writeln!(stdout(), "{name}")?;
     }
     Ok(0)
+}
+
+/// Ends a session whose parent has ended while it started: its number may have become another process's.
+fn keep_to_parent(spec: &Spec) -> Result<()> {
+    let is_orphan = |&parent: &i32| parent != getppid().as_raw();
+    match spec.parent.filter(is_orphan) {
+        Some(_) => Client::connect(&Place::at(spec.directory.clone()), &spec.name)?.stop(),
+        None => Ok(()),
+    }
 }
 
 /// Checks against the policy what goes into the guest; returns the files.
@@ -330,7 +356,7 @@ fn grant(args: &StartArgs, given: &Given, env: &[Vec<u8>], admission: &Admission
         timeout: given.ask("timeout", args.timeout.0),
         output: given.ask("max_output", args.max_output.unwrap_or(DEFAULT_CAPTURE)),
         pids: given.ask("pids_limit", args.pids_limit),
-        confine: given.ask("confine", args.confine),
+        confine: given.ask("confine", args.bounds.confine),
         root: args.root,
         language: None,
         stdin: None,

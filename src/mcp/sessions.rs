@@ -114,6 +114,7 @@ impl Sessions {
             request: request(grant, kvm),
             bounds: self.bounds.clone(),
             is_owned: true,
+            parent: None,
             log: None,
             is_logged: false,
             point: None,

@@ -85,7 +85,8 @@ fn begin(socket: &File, point: Option<(OwnedFd, OwnedFd)>) -> Result<()> {
         channels: Arc::new(Channels::default()),
     };
     let place = Place::at(spec.directory.clone());
-    let (listener, made, tie) = match (point, spec.point) {
+    let parent = spec.parent.map(Tie::to_process).transpose()?;
+    let (listener, made, owner) = match (point, spec.point) {
         (Some((file, pipe)), Some(length)) => {
             let made = go_on(&spec, file.into(), length, &ends)?;
             (place.listen(&spec.name)?, made, Some(Tie::Pipe(pipe)))
@@ -125,7 +126,7 @@ fn begin(socket: &File, point: Option<(OwnedFd, OwnedFd)>) -> Result<()> {
     );
     server.points = Some(points);
     server.number = cells;
-    server.tie = tie;
+    server.ties = owner.into_iter().chain(parent).collect();
     let ran = server.run(watchdog, Some(|| Started::Ready.tell(socket)));
     // Its connections end with the process: who sees one end knows that nothing is left.
     forget(server);

@@ -1,7 +1,11 @@
 //! What ties a session to whoever started it, with whose end it ends.
 
+use crate::error::{Error, Kind};
+use crate::process::pidfd;
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Pid;
 use std::io::{PipeWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -13,6 +17,8 @@ pub enum Tie {
     /// The reading end of a pipe that all sessions have which were started together. One write lets all of
     /// them go, or none if the owner is gone before, since nobody takes it out of the pipe.
     Pipe(OwnedFd),
+    /// The process that asked for it, which never lets it go.
+    Process(OwnedFd),
 }
 
 /// What is known of the owner.
@@ -25,6 +31,25 @@ pub enum Owner {
 }
 
 impl Tie {
+    /// Ties a session to a process, which is there as long as whoever asks for this is its child.
+    pub fn to_process(number: i32) -> Result<Self, Error> {
+        let why = |errno| match errno {
+            Errno::ESRCH => (
+                "the process that the session is to end with has ended",
+                "start it again",
+            ),
+            _ => (
+                "this kernel, or a container runtime, does not tell when a process ends (pidfd_open)",
+                "leave out --with-parent",
+            ),
+        };
+        let found = pidfd(Pid::from_raw(number)).map(Self::Process);
+        found.map_err(|errno| {
+            let (message, remedy) = why(errno);
+            Error::new(Kind::Request, message, remedy)
+        })
+    }
+
     /// Looks what is at the other end.
     pub fn look(&self) -> Owner {
         let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
@@ -33,15 +58,15 @@ impl Tie {
         }
         match self {
             Self::Pipe(_) if fds[0].revents().is_some_and(has_input) => Owner::LetsGo,
-            Self::Pipe(_) | Self::Socket(_) => Owner::IsGone,
+            Self::Pipe(_) | Self::Socket(_) | Self::Process(_) => Owner::IsGone,
         }
     }
 }
 
 impl AsFd for Tie {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        let (Self::Socket(end) | Self::Pipe(end)) = self;
-        end.as_fd()
+        let (Self::Socket(fd) | Self::Pipe(fd) | Self::Process(fd)) = self;
+        fd.as_fd()
     }
 }
 
@@ -74,6 +99,20 @@ mod tests {
         let tie = Tie::Pipe(its.into());
         drop(ours);
         assert_eq!(tie.look(), Owner::IsGone);
+    }
+
+    #[test]
+    fn a_process_is_there_until_it_ends() {
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let tie = Tie::to_process(child.id() as i32).unwrap();
+        assert_eq!(tie.look(), Owner::IsThere);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(tie.look(), Owner::IsGone);
+        assert!(Tie::to_process(child.id() as i32).is_err());
     }
 
     #[test]

@@ -288,6 +288,8 @@ pub struct Spec {
     /// Whether it ends when whoever started it closes the socket over which it was started, without having
     /// let it go.
     pub is_owned: bool,
+    /// The process with whose end it ends, if it is to end with one.
+    pub parent: Option<i32>,
     /// The log that is to be kept of it, by a process of its own.
     pub log: Option<KeptLog>,
     /// Whether whoever started it writes a log of it, over that socket.

@@ -34,8 +34,8 @@ pub struct Server {
     pub peers: Peers,
     pub shared: Arc<Shared>,
     pub signals: Signals,
-    /// The tie to whoever owns it, if it is to end with that.
-    pub tie: Option<Tie>,
+    /// The ties to those with whose end it is to end.
+    pub ties: Vec<Tie>,
     /// What it takes for its machine to go on in others.
     pub points: Option<Points>,
     pub began: Instant,
@@ -60,7 +60,7 @@ impl Server {
             peers,
             shared,
             signals,
-            tie: None,
+            ties: Vec::new(),
             points: None,
             began: Instant::now(),
             contexts: Contexts::new(cells, Arc::clone(&channels)),
@@ -113,11 +113,7 @@ impl Server {
             {
                 self.over = Some(format!("{} asked its process to stop", received.signal));
             }
-            match self.tie.as_ref().map(Tie::look) {
-                Some(Owner::IsGone) => self.over = Some("whoever it was for has ended it".into()),
-                Some(Owner::LetsGo) => self.tie = None,
-                Some(Owner::IsThere) | None => {}
-            }
+            self.look_at_owners();
             for heard in self.peers.serve(peers)? {
                 self.hear(heard, &guest);
             }
@@ -153,12 +149,23 @@ impl Server {
         let pulse = works.then_some(PULSE_INTERVAL);
         let wait = pulse.map_or(wait, |pulse| pulse.min(wait));
         let mut others = vec![self.signals.as_fd(), self.shared.news()];
-        others.extend(self.tie.as_ref().map(Tie::as_fd));
+        others.extend(self.ties.iter().map(Tie::as_fd));
         let ready = self.peers.wait(&others, wait)?;
         if ready.is_none() && pulse.is_some() {
             watchdog.kick();
         }
         Ok(ready.unwrap_or_default())
+    }
+
+    fn look_at_owners(&mut self) {
+        let over = &mut self.over;
+        self.ties.retain(|tie| {
+            let owner = tie.look();
+            if owner == Owner::IsGone {
+                *over = Some("whoever it was for has ended it, or has ended".into());
+            }
+            owner != Owner::LetsGo
+        });
     }
 
     /// Returns when it was last of use, unless it is now.

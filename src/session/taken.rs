@@ -85,6 +85,7 @@ impl Taken {
             request,
             bounds,
             is_owned: true,
+            parent: None,
             log: None,
             is_logged: false,
             point: Some(self.length),

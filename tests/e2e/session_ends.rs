@@ -50,6 +50,36 @@ fn nothing_is_left_of_a_session_that_is_stopped() {
 }
 
 #[test]
+fn a_session_ends_with_its_parent_where_that_is_asked_for() {
+    let log = tempfile::tempdir().unwrap();
+    let log = log.path().join("log");
+    for options in [&[][..], &["--audit", log.to_str().unwrap()]] {
+        let sessions = Sessions::new();
+        let command = sessions.command(&[&["start", "a", "--with-parent"], options].concat());
+        // The shell is the parent, as long as there is input.
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", "\"$@\" && read line", "sh"]);
+        shell.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        let mut shell = start(&mut shell);
+        let end = Instant::now() + PATIENCE;
+        while !sessions.socket().exists() && Instant::now() < end {
+            sleep(Duration::from_millis(5));
+        }
+        assert_eq!(sessions.gives("1 + 1"), "2\n");
+        let pid = sessions.pid();
+        shell.kill().unwrap();
+        shell.wait().unwrap();
+        assert!(is_gone(pid), "{options:?}");
+    }
+}
+
+#[test]
 fn a_session_ends_when_it_is_asked_nothing_or_too_old() {
     for (options, why) in [
         (["--idle", "100ms"], "asked nothing"),

@@ -13,8 +13,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// The bytes that the host takes at once.
-const PIECE: usize = 1 << 20;
+/// The bytes that are sent at once. More would take fewer requests to the host, but the first touch of each page
+/// of memory costs more than that on a software KVM.
+const PIECE: usize = 128 << 10;
 /// The most bytes of a file that says it is smaller than a piece.
 const SMALL_MAX: usize = 16 << 20;
 
@@ -80,13 +81,8 @@ impl<W: Write> Archive<W> {
 
     /// Adds a record without its content.
     fn add(&mut self, name: &[u8], mode: u32, size: u64, modified: Option<i64>) -> Result<()> {
-        let header = Header {
-            path: name.len() as u32,
-            mode,
-            size,
-            modified,
-        };
-        self.buffer.extend(header.encode());
+        self.buffer
+            .extend(header(name, mode, size, modified).encode());
         self.buffer.extend(name);
         self.flush_if_full()
     }
@@ -100,20 +96,24 @@ impl<W: Write> Archive<W> {
         } else {
             PIECE
         };
-        let mut start = Vec::with_capacity(stated.min(PIECE as u64) as usize + 1);
-        if let Err(error) = (&file).take(most as u64).read_to_end(&mut start) {
-            return self.add_unreadable(name, &error);
-        }
-        let size = match start.len() < most {
-            true => start.len() as u64,
-            false if stated < most as u64 => {
-                return self.add_unreadable(name, &Errno::EFBIG.into());
-            }
-            false => stated,
+        let before = self.buffer.len();
+        let header = |size| header(name, metadata.mode(), size, modified(metadata)).encode();
+        self.buffer.extend(header(stated));
+        self.buffer.extend(name);
+        let count = match (&file).take(most as u64).read_to_end(&mut self.buffer) {
+            Ok(count) if count == most && stated < most as u64 => Err(Errno::EFBIG.into()),
+            result => result,
         };
-        self.add(name, metadata.mode(), size, modified(metadata))?;
-        let mut left = size.saturating_sub(start.len() as u64);
-        self.buffer.append(&mut start);
+        let size = match count {
+            Ok(count) if count < most => count as u64,
+            Ok(_) => stated,
+            Err(error) => {
+                self.buffer.truncate(before);
+                return self.add_unreadable(name, &error);
+            }
+        };
+        self.buffer[before..before + Header::LENGTH].copy_from_slice(&header(size));
+        let mut left = size.saturating_sub(most as u64);
         self.flush_if_full()?;
         while left > 0 {
             let mut piece = (&file).take(left.min(PIECE as u64));
@@ -149,6 +149,15 @@ impl<W: Write> Archive<W> {
             .context("writing to the host")?;
         self.buffer.clear();
         Ok(())
+    }
+}
+
+fn header(name: &[u8], mode: u32, size: u64, modified: Option<i64>) -> Header {
+    Header {
+        path: name.len() as u32,
+        mode,
+        size,
+        modified,
     }
 }
 

@@ -4,12 +4,15 @@
 use crate::collect::collect;
 use crate::unpack::unpack;
 use anyhow::{Context, Result, bail};
-use guest::CHANNEL_WINDOW;
 use guest::channel::files;
 use nix::errno::Errno;
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork};
 use std::io::{self, BufReader, Write, stderr};
 use std::os::fd::{AsFd, OwnedFd};
+
+/// The bytes that are read at once: the headers of files. Their contents go from the pipe to the file without a
+/// buffer, since the first touch of each of its pages is dear on a software KVM.
+const BUFFER: usize = 4 << 10;
 
 /// The first descriptor that is no standard stream.
 const OTHERS: libc::c_uint = 3;
@@ -55,7 +58,7 @@ fn act(words: &[Vec<u8>]) -> Result<()> {
     match words.split_first() {
         Some((word, [])) if word == files::PUT => {
             let stdin = stream(&io::stdin())?;
-            unpack(BufReader::with_capacity(CHANNEL_WINDOW, stdin))
+            unpack(BufReader::with_capacity(BUFFER, stdin))
         }
         Some((word, paths)) if word == files::GET => collect(paths, stream(&io::stdout())?),
         _ => bail!("this moves no files"),

@@ -38,6 +38,10 @@ impl Tie {
                 "the process that the session is to end with has ended",
                 "start it again",
             ),
+            Errno::EINVAL => (
+                "the process that the session is to end with is not to be seen from here: it is in a container around this one",
+                "leave out --with-parent",
+            ),
             _ => (
                 "this kernel, or a container runtime, does not tell when a process ends (pidfd_open)",
                 "leave out --with-parent",

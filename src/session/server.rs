@@ -162,7 +162,7 @@ impl Server {
         self.ties.retain(|tie| {
             let owner = tie.look();
             if owner == Owner::IsGone {
-                *over = Some("whoever it was for has ended it, or has ended".into());
+                *over = Some("whoever it was started for has ended".into());
             }
             owner != Owner::LetsGo
         });

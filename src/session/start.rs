@@ -126,7 +126,8 @@ fn spawn<'a>(verb: &str, handed: impl Iterator<Item = BorrowedFd<'a>>) -> Result
 
 /// Follows the start to its end.
 fn follow(socket: &UnixStream, listener: &mut dyn Listener) -> Result<()> {
-    let mut socket = BufReader::new(socket);
+    // No more than the line is taken: what comes after the last one is for the keeper of a log.
+    let mut socket = BufReader::with_capacity(1, socket);
     loop {
         let mut line = String::new();
         match socket.read_line(&mut line) {

@@ -1,6 +1,7 @@
 //! The console blocks of the documents: each command is run, and what it prints is compared.
 
 use crate::common::*;
+use crate::sessions::Sessions;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -67,7 +68,8 @@ fn each_console_block_prints_what_it_shows() {
         for block in blocks(&fs::read_to_string(&document).unwrap()) {
             let directory = tempfile::tempdir().unwrap();
             let tools = tempfile::tempdir().unwrap();
-            let sockets = tempfile::tempdir().unwrap();
+            // Those of the block end with it.
+            let sessions = Sessions::new();
             symlink(binary(), tools.path().join("sandbox")).unwrap();
             let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
             symlink(examples, directory.path().join("examples")).unwrap();
@@ -80,7 +82,7 @@ fn each_console_block_prints_what_it_shows() {
                 let mut shell = Command::new("bash");
                 shell.args(["-c", &format!("exec 2>&1\n{}", step.command)]);
                 shell.current_dir(&directory).env("PATH", &path);
-                shell.env("XDG_RUNTIME_DIR", sockets.path());
+                shell.env("XDG_RUNTIME_DIR", sessions.0.path());
                 let output = finish(&mut shell, b"");
                 let printed = text(&output.stdout);
                 assert!(

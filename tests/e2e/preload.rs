@@ -1,6 +1,6 @@
 //! Packages that a machine had imported before it was saved.
 
-use crate::common::text;
+use crate::common::{exit_code, sandbox, text};
 use crate::packages::Place;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -38,6 +38,18 @@ print(early.early, before, after)";
     let other = "late = 1\nimport json, early\nprint(early.early, json.dumps([1]))";
     let printed = prints(&place, &["run", "--with", "early", "-c", other]);
     assert_eq!(printed, "True [1]\n", "a second program, the same machine");
+}
+
+#[test]
+fn modules_of_the_library_that_were_imported_run_as_programs() {
+    for module in ["ast", "base64", "inspect", "timeit"] {
+        let run = |more: &[&str]| {
+            let words = [&["run"], more, &["--module", module, "--", "-h"]].concat();
+            let output = sandbox(&words).output().unwrap();
+            (exit_code(output.status), text(&output.stdout))
+        };
+        assert_eq!(run(&["--quiet"]), run(&["--fresh"]), "{module}");
+    }
 }
 
 #[test]

@@ -70,7 +70,7 @@ def is_spent(generator, maker):
     return maker == 'joblib._multiprocessing_helpers' or generator is getattr(dummy, '_prng', running)
 
 
-def seed_random(random):
+def seed_random(module):
     """Whoever has a generator of this module has imported it."""
     for generator, *_ in unseeded:
         generator.seed()
@@ -94,7 +94,7 @@ def look_at_clock(logging):
     logging._startTime = logging.time.time_ns() if type(logging._startTime) is int else logging.time.time()
 
 
-# What modules drew for themselves when they were imported, or when that was, is drawn again when they appear.
+# What modules drew for themselves when they were imported, or when that was, is drawn again before they appear.
 renewals = {
     'random': seed_random,
     'numpy.random.bit_generator': lambda module: seed_numpy(preloaded),

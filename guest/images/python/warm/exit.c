@@ -21,6 +21,10 @@ static size_t known_count;
 /* Standard output and standard error, as the interpreter made them. */
 static PyObject *streams[2];
 static int exit_status, leaving;
+/* The modules that are hidden until the program imports them, and how many there were. */
+static PyObject *hidden_modules;
+static Py_ssize_t hidden_count;
+static PyObject *get_objects, *base_of_files;
 /*
  * What ends the process is destroyed with the last of what a program can know: with this module, if what the
  * program made is in modules alone, else with the dictionary of sys.
@@ -82,10 +86,29 @@ static void flush_own_streams(void)
     }
 }
 
+/*
+ * Files that the program hung into a module which is not taken apart, as a handler of logging's: their
+ * ends would have written what they hold.
+ */
+static void flush_files(void)
+{
+    if (hidden_modules == NULL || PyDict_Size(hidden_modules) == hidden_count)
+        return;
+    PyObject *objects = PyObject_CallNoArgs(get_objects);
+    for (Py_ssize_t i = 0; objects != NULL && i < PyList_GET_SIZE(objects); i++) {
+        PyObject *object = PyList_GET_ITEM(objects, i);
+        if (PyObject_TypeCheck(object, (PyTypeObject *)base_of_files))
+            Py_XDECREF(PyObject_CallMethod(object, "flush", NULL));
+        PyErr_Clear();
+    }
+    PyErr_Clear();
+}
+
 /* The last of the interpreter's objects that a program could know is gone: the rest goes with the machine. */
 static void end_early(PyObject *capsule)
 {
     /* Its own end would have done that. */
+    flush_files();
     flush_own_streams();
     while (EXIT_FUNCTION_COUNT > 0)
         EXIT_FUNCTIONS[--EXIT_FUNCTION_COUNT]();
@@ -158,7 +181,8 @@ static PyObject *shorten_the_end(PyObject *self, PyObject *arguments)
 {
     PyObject *name, *module;
     Py_ssize_t position = 0;
-    if (!leaving || flush("stdout") < 0 || flush("stderr") < 0) {
+    int has_others = PyInterpreterState_Next(PyInterpreterState_Head()) != NULL;
+    if (!leaving || has_others || flush("stdout") < 0 || flush("stderr") < 0) {
         /* Py_FinalizeEx finds the same and has its own way with it. */
         PyErr_Clear();
         Py_RETURN_NONE;
@@ -179,7 +203,7 @@ static PyObject *shorten_the_end(PyObject *self, PyObject *arguments)
 }
 
 /* All modules in a dictionary, as they are now. */
-void know_at_the_end(PyObject *modules)
+static void know_at_the_end(PyObject *modules)
 {
     PyObject *name, *module;
     Py_ssize_t position = 0;
@@ -190,6 +214,13 @@ void know_at_the_end(PyObject *modules)
         known[known_count++] = (struct known){module, version(module)};
 }
 
+void know_hidden(PyObject *modules)
+{
+    hidden_modules = Py_NewRef(modules);
+    hidden_count = PyDict_Size(modules);
+    know_at_the_end(modules);
+}
+
 /* One of them, which was changed, but not by the program. */
 void know_again(PyObject *module)
 {
@@ -198,8 +229,10 @@ void know_again(PyObject *module)
         found->version = version(module);
 }
 
-void prepare_the_end(void)
+void prepare_the_end(PyObject *gc)
 {
+    get_objects = must(PyObject_GetAttrString(gc, "get_objects"));
+    base_of_files = must(PyObject_GetAttrString(must(PyImport_ImportModule("_io")), "_IOBase"));
     static PyMethodDef definition = {"shorten_the_end", shorten_the_end, METH_NOARGS, NULL};
     PyObject *atexit = must(PyImport_ImportModule("atexit"));
     must(PyObject_CallMethod(atexit, "register", "N", must(PyCFunction_New(&definition, NULL))));

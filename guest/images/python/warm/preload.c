@@ -198,7 +198,7 @@ int preload(PyObject *imports)
         start_over(fit, 1);
     if (PyDict_GetItemString(globals, "is_useful") == Py_False)
         start_over(fit, 0);
-    know_at_the_end(must(PyDict_GetItemString(globals, "hidden")));
+    know_hidden(must(PyDict_GetItemString(globals, "hidden")));
     collides = Py_NewRef(must(PyDict_GetItemString(globals, "collides")));
     return 1;
 }

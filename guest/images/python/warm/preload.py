@@ -3,14 +3,15 @@
 Runs in the interpreter before it is saved, with these names given: `wanted`, names of modules, or
 statements that import some, as their words with a colon between them; `first_uses`, code that does
 what programs do first with them; `draws`, a function that tells which random bytes were drawn since it
-was last called (chance.py); `linecache`, that module if it is loaded, but not there, or None; `know`, a function that lets the end of the interpreter pass over a module
-that was changed here, if it does not change any more; `complete` and `completions`, of cell.py;
-`is_only_library`, of imports.py; and all of chance.py.
+was last called (chance.py); `linecache`, that module if it is loaded, but not there, or None; `know`, a
+function that lets the end of the interpreter pass over a module that was changed here, if it does not
+change any more; `complete` and `completions`, of cell.py; `is_only_library`, of imports.py; and all of
+chance.py.
 
 What is imported is hidden at once: it is not in sys.modules until the program imports it, and then
 appears there with all that its own import brought, in the same order. What else an import changed
 (filters of warnings, functions for the end, the environment, places where imports look) is undone,
-and done again when the module appears. What it drew by chance is drawn again then.
+and done again when the module appears. What it drew by chance is drawn again before.
 
 `wishes` is then what of that is imported, and `fit` what of it could be imported ahead: others
 raised an exception, printed something, or drew random bytes for something that cannot be drawn again,
@@ -20,13 +21,13 @@ and an interpreter must start anew without them; `is_useful` says the same of `f
 import sys
 import builtins
 import os
+from _imp import acquire_lock, release_lock
 from posix import close, dup, dup2, fstat, listdir, memfd_create
 import _frozen_importlib as bootstrap
 from _frozen_importlib import BuiltinImporter, ModuleSpec
-from _frozen_importlib_external import PathFinder
 
 modules = sys.modules
-before, places = set(modules), set(sys.path_importer_cache)
+before, places, library = set(modules), set(sys.path_importer_cache), sys.path[1:]
 if linecache is not None:
     modules['linecache'] = linecache
 find_builtin = BuiltinImporter.find_spec
@@ -213,16 +214,29 @@ def steps(names):
 
 
 def has_more(name):
-    return name in changes or name in at_exit or name in renewals or name in completions
+    return name in changes or name in at_exit or name in completions
+
+
+def plan_of(name):
+    return plans.get(name) or list(steps(order(name, set())))
+
+
+def renew(name):
+    """Draws again what a module, and those that come with it, drew by chance. Nobody can find them yet."""
+    for name, module, *_ in plan_of(name):
+        if name in hidden and (renewal := renewals.pop(name, None)):
+            renewal(module)
+            know(module)
 
 
 def appear(name):
     """Puts a module where its import would have put it, with all that its import brought."""
-    for name, module, parent, leaf, more in plans.get(name) or list(steps(order(name, set()))):
+    for name, module, parent, leaf, more in plan_of(name):
         if name not in hidden:
             continue
-        del hidden[name]
+        # Another thread finds it in one or the other.
         modules[name] = module
+        del hidden[name]
         if parent in modules:
             setattr(modules[parent], leaf, module)
             know(modules[parent])
@@ -231,32 +245,52 @@ def appear(name):
                 change(*one)
             for function, arguments, keywords in at_exit.get(name, ()):
                 register(function, *arguments, **keywords)
-            if name in renewals:
-                renewals[name](module)
             complete(module)
             know(module)
 
 
 class Appearing:
-    """The loader of a module that is there already."""
+    """The loader of a module that is there already; what else is asked of it is for the module's own. Only one
+    thread at a time has modules appear."""
 
     def __init__(self, name, module):
         self.name = name
         self.module = module
         self.spec = getattr(module, '__spec__', None)
 
+    def __getattr__(self, name):
+        return getattr(self.spec.loader, name)
+
     def create_module(self, spec):
+        acquire_lock()
+        try:
+            renew(self.name)
+        finally:
+            release_lock()
         return self.module
 
     def exec_module(self, module):
+        if type(module).__name__ == '_LazyModule':
+            # It would load itself once more when something looks at it.
+            object.__setattr__(module, '__class__', type(sys))
+        acquire_lock()
+        try:
+            appear(self.name)
+        finally:
+            release_lock()
+        # Until then, other threads wait for the module.
         module.__spec__ = self.spec
-        appear(self.name)
         know(module)
 
 
 def find_spec(cls, fullname, path=None, target=None):
-    if fullname in hidden and may_appear(fullname):
-        return spec_of(fullname, hidden[fullname])
+    module = hidden.get(fullname)
+    if module is None and target is None and fullname in packages:
+        # It may have appeared a moment ago, in another thread.
+        there = modules.get(fullname)
+        module = there if there is packages[fullname] else None
+    if module is not None and may_appear(fullname):
+        return spec_of(fullname, module)
     return find_builtin(fullname, path, target)
 
 
@@ -274,28 +308,33 @@ def may_appear(fullname):
     parent = fullname.rpartition('.')[0]
     if parent and packages.get(parent) is not modules.get(parent):
         return False
-    if not parent and not is_only_library(fullname) and is_shadowed(fullname):
+    if builtins.__import__ is not usual_import or sys.meta_path[:1] != [BuiltinImporter]:
         return False
-    return True
+    if any(modules.get(name, module) is not module for name, module, *_ in plan_of(fullname)):
+        return False
+    return is_only_library(fullname) or not are_shadowed()
 
 
-def is_shadowed(name):
-    found, known = PathFinder.find_spec(name), packages[name].__spec__
-    if known is None or known.origin in ('built-in', 'frozen'):
-        return False
-    return found is None or found.origin != known.origin
+def are_shadowed():
+    """Whether the program may have put something where one of the modules would be looked for."""
+    if [place for place in sys.path if place in library] != library:
+        return True
+    return any(holds_any(place or '.', True) for place in sys.path if type(place) is str and place not in library)
 
 
 def collides(directory, script):
     """Whether something in there, or beside a script in there, has one of the names that are looked for."""
-    for place in {directory, directory + '/' + script.rpartition('/')[0]}:
-        try:
-            entries = listdir(place)
-        except OSError:
-            continue
-        if not tops.isdisjoint(entry.partition('.')[0] or entry for entry in entries):
-            return True
-    return False
+    return any(holds_any(place, False) for place in {directory, directory + '/' + script.rpartition('/')[0]})
+
+
+def holds_any(place, unless_known):
+    try:
+        entries = listdir(place)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return unless_known
+    return not tops.isdisjoint(entry.partition('.')[0] or entry for entry in entries)
 
 
 # ---- The imports.
@@ -381,7 +420,7 @@ def hide_all():
             name = name.rpartition('.')[0]
 
 
-# Of what a program imports, that of the library is left to it.
+# The statements of a program count for packages only.
 wishes = [one for words in wanted for one in wish(words.split(':')) if ':' not in words or is_of_package(one)]
 wishes = list(dict.fromkeys(wishes))
 last, seen = state(), set(modules)
@@ -409,6 +448,8 @@ restore(first)
 new = [name for name in modules if name not in before]
 packages = {name: modules[name] for name in new}
 # What a search for a module would find, and files that packages read when they are imported.
-tops = {'matplotlibrc', '.config', '.matplotlib', *(name for name in new if '.' not in name)}
+tops = {name for name in new if '.' not in name}
+if installed:
+    tops |= {'matplotlibrc', '.config', '.matplotlib'}
 hide_all()
 BuiltinImporter.find_spec = classmethod(find_spec)

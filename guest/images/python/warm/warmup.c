@@ -158,7 +158,7 @@ void warm_up(void)
     prefault();
     PyObject *imports = speed_imports();
     rehearse();
-    prepare_the_end();
+    prepare_the_end(gc);
     if (preload(imports)) {
         fill_up();
         make_immortal();

@@ -47,9 +47,6 @@ pub struct Warm {
     pub language: String,
     /// The library that stops it before its code.
     pub library: String,
-    /// The modules that it imports before it is saved, which are there once a program imports them.
-    #[serde(default)]
-    pub ahead: Vec<String>,
     /// The program that its first clone runs.
     pub rehearsal: String,
 }

@@ -64,12 +64,11 @@ impl TemplateSpec {
 
     /// Returns what the interpreter imports before it is saved, as names or statements.
     pub fn wishes(&self) -> Vec<String> {
-        let of_layers = match &self.preload {
-            Preload::None => &[][..],
-            Preload::OfProgram => &self.imports,
-            Preload::Modules(names) => names,
-        };
-        [&self.image.warm.ahead, of_layers].concat()
+        match &self.preload {
+            Preload::None => Vec::new(),
+            Preload::OfProgram => self.imports.clone(),
+            Preload::Modules(names) => names.clone(),
+        }
     }
 
     /// Returns the limits that apply while a template is made.

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods)] // clocks are compared
 
 mod agent;
+mod ahead;
 mod audit;
 mod cache;
 mod cells;

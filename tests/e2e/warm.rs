@@ -40,7 +40,7 @@ fn made(code: &str) -> TempDir {
 }
 
 /// Runs both interpreters on these words in that directory, and compares them.
-fn agree(directory: &TempDir, words: &[&OsStr]) {
+pub fn agree(directory: &TempDir, words: &[&OsStr]) {
     agree_with(directory, warm().args(words), reference().args(words));
 }
 
@@ -173,52 +173,6 @@ os.mkdir('d'); open('d/csv.py', 'w').write('x = 3'); os.rename('d/csv.py', 'csv.
 sys.path.append('d'); open('d/last.py', 'w').write('x = 4')
 import helper, json, csv, last
 print(helper.x, json.x, csv.x, last.x, helper.__file__, last.__file__)
-''')";
-    a_module_that_the_program_has_replaced: "script.py" made by "open('script.py', 'w').write('''
-import sys, types
-mine = sys.modules['random'] = types.ModuleType('random')
-mine.Random = mine.random = dict
-import random, tempfile
-print(random is mine, tempfile._Random is dict)
-sys.modules['_decimal'] = sys.modules['_json'] = None
-import decimal, json
-print(decimal.Decimal.__module__, json.decoder.scanstring.__module__, json.scanner.c_make_scanner)
-''')";
-    a_module_that_is_found_before_the_librarys_later_on: "script.py" made by "open('script.py', 'w').write('''
-import os, sys
-os.mkdir('lib'); open('lib/bisect.py', 'w').write('MINE = 1\\ndef bisect(*_): pass\\ninsort = insort_left = insort_right = bisect_left = bisect_right = bisect')
-sys.path.insert(0, 'lib')
-import random, bisect
-print(bisect.MINE, random.bisect is bisect)
-open('heapq.py', 'w').write('MINE = 2\\nfrom _heapq import *\\nfrom _heapq import heapify, heappop, heappush, heapreplace\\nnlargest = merge = heapify')
-import asyncio, heapq
-print(heapq.MINE)
-''')";
-    what_is_asked_of_the_loaders_of_modules: "script.py" made by "open('script.py', 'w').write('''
-import importlib.util, pkgutil, runpy, sys
-find = importlib.util.find_spec
-print([find(name).loader.is_package(name) for name in ('json', 'random')], find('random').cached)
-print(len(find('textwrap').loader.get_source('textwrap')), pkgutil.get_data('json', '__init__.py')[:20])
-print(sorted(runpy.run_module('bisect'))[:9], 'bisect' in sys.modules)
-import pyclbr
-print(sorted(pyclbr.readmodule_ex('queue')))
-''')";
-    modules_that_are_loaded_when_they_are_used: "script.py" made by "open('script.py', 'w').write('''
-import importlib.util, sys
-for name in 'random', 'logging', 'json', 'statistics':
-    spec = importlib.util.find_spec(name)
-    spec.loader = importlib.util.LazyLoader(spec.loader)
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    print(type(module).__name__, sorted(vars(module))[-3:] and len(dir(module)), type(module).__name__)
-''')";
-    files_that_hang_on_modules_of_the_library_are_written: "script.py" made by "open('script.py', 'w').write('''
-import logging
-class Handler(logging.Handler):
-    file = None
-    def emit(self, record): self.file.write(record.getMessage())
-handler = Handler(); handler.file = open('/dev/stdout', 'w')
-logging.root.addHandler(handler); logging.warning('by a handler')
 ''')";
     a_search_path_without_anything: "script.py" made by
         "open('script.py', 'w').write('import sys; sys.path.clear(); import json')";
@@ -486,21 +440,6 @@ fn the_interpreter_of_code_is_in_the_state_of_a_fresh_one() {
 #[test]
 fn the_interpreter_of_standard_input_is_in_the_state_of_a_fresh_one() {
     assert_like_fresh(Given::Stdin, STATE, &STATE_DIFFERENT);
-}
-
-#[test]
-fn what_programs_often_import_was_executed_before() {
-    let code = "import sys
-executed = []
-sys.addaudithook(lambda event, given: event == 'exec' and executed.append(given[0].co_filename))
-import argparse, asyncio, concurrent.futures, dataclasses, datetime, decimal, json, logging, pathlib, random, re, sqlite3
-import statistics, subprocess, tempfile, urllib.parse, uuid
-assert executed == [], executed
-import colorsys
-assert len(executed) == 1, executed";
-    let output = warm().args(["-c", code]).output().unwrap();
-    let told = (exit_code(output.status), text(&output.stderr));
-    assert_eq!(told, (0, String::new()));
 }
 
 #[test]

@@ -21,9 +21,6 @@ static size_t known_count;
 /* Standard output and standard error, as the interpreter made them. */
 static PyObject *streams[2];
 static int exit_status, leaving;
-/* The modules that are hidden until the program imports them, and how many there were. */
-static PyObject *hidden_modules;
-static Py_ssize_t hidden_count;
 static PyObject *get_objects, *base_of_files;
 /*
  * What ends the process is destroyed with the last of what a program can know: with this module, if what the
@@ -87,13 +84,11 @@ static void flush_own_streams(void)
 }
 
 /*
- * Files that the program hung into a module which is not taken apart, as a handler of logging's: their
+ * Files that the program hung where they are taken apart later than this, as a handler of logging's: their
  * ends would have written what they hold.
  */
 static void flush_files(void)
 {
-    if (hidden_modules == NULL || PyDict_Size(hidden_modules) == hidden_count)
-        return;
     PyObject *objects = PyObject_CallNoArgs(get_objects);
     for (Py_ssize_t i = 0; objects != NULL && i < PyList_GET_SIZE(objects); i++) {
         PyObject *object = PyList_GET_ITEM(objects, i);
@@ -203,7 +198,7 @@ static PyObject *shorten_the_end(PyObject *self, PyObject *arguments)
 }
 
 /* All modules in a dictionary, as they are now. */
-static void know_at_the_end(PyObject *modules)
+void know_at_the_end(PyObject *modules)
 {
     PyObject *name, *module;
     Py_ssize_t position = 0;
@@ -212,13 +207,6 @@ static void know_at_the_end(PyObject *modules)
         fail("knowing modules");
     while (PyDict_Next(modules, &position, &name, &module))
         known[known_count++] = (struct known){module, version(module)};
-}
-
-void know_hidden(PyObject *modules)
-{
-    hidden_modules = Py_NewRef(modules);
-    hidden_count = PyDict_Size(modules);
-    know_at_the_end(modules);
 }
 
 /* One of them, which was changed, but not by the program. */

@@ -1,5 +1,5 @@
 /*
- * Modules that are imported before the interpreter is saved (preload.py, chance.py), and the random bytes that
+ * Modules that are imported before the interpreter is saved (preload.py and two more), and the random bytes that
  * they draw meanwhile, which no clone may share.
  */
 #include "warm.h"
@@ -191,6 +191,7 @@ int preload(PyObject *imports)
     must_set(globals, "is_only_library", Py_NewRef(must(PyDict_GetItemString(imports, "is_only_library"))));
     drawn = must(PyList_New(0));
     run_hidden("/usr/lib/sandbox/chance.py", "<frozen importlib._bootstrap>", globals);
+    run_hidden("/usr/lib/sandbox/places.py", "<frozen importlib._bootstrap>", globals);
     run_hidden("/usr/lib/sandbox/preload.py", "<frozen importlib._bootstrap>", globals);
     Py_CLEAR(drawn);
     PyObject *fit = must(PyDict_GetItemString(globals, "fit"));
@@ -198,7 +199,7 @@ int preload(PyObject *imports)
         start_over(fit, 1);
     if (PyDict_GetItemString(globals, "is_useful") == Py_False)
         start_over(fit, 0);
-    know_hidden(must(PyDict_GetItemString(globals, "hidden")));
+    know_at_the_end(must(PyDict_GetItemString(globals, "hidden")));
     collides = Py_NewRef(must(PyDict_GetItemString(globals, "collides")));
     return 1;
 }

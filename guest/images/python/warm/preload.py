@@ -303,40 +303,6 @@ def spec_of(name, module):
     return spec
 
 
-def may_appear(fullname):
-    """Whether a search would find this very module."""
-    parent = fullname.rpartition('.')[0]
-    if parent and packages.get(parent) is not modules.get(parent):
-        return False
-    if builtins.__import__ is not usual_import or sys.meta_path[:1] != [BuiltinImporter]:
-        return False
-    if any(modules.get(name, module) is not module for name, module, *_ in plan_of(fullname)):
-        return False
-    return is_only_library(fullname) or not are_shadowed()
-
-
-def are_shadowed():
-    """Whether the program may have put something where one of the modules would be looked for."""
-    if [place for place in sys.path if place in library] != library:
-        return True
-    return any(holds_any(place or '.', True) for place in sys.path if type(place) is str and place not in library)
-
-
-def collides(directory, script):
-    """Whether something in there, or beside a script in there, has one of the names that are looked for."""
-    return any(holds_any(place, False) for place in {directory, directory + '/' + script.rpartition('/')[0]})
-
-
-def holds_any(place, unless_known):
-    try:
-        entries = listdir(place)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return unless_known
-    return not tops.isdisjoint(entry.partition('.')[0] or entry for entry in entries)
-
-
 # ---- The imports.
 
 
@@ -383,7 +349,9 @@ def import_one(wish):
 
 
 def use():
+    known = set(sys.path_importer_cache)
     exec(first_uses, {'__builtins__': builtins, '__name__': None})
+    forget_places(known)
 
 
 def leaves_nothing(output, function, *arguments):
@@ -441,9 +409,9 @@ fit, is_useful = import_all()
 builtins.__import__, bootstrap._load_unlocked, bootstrap._gcd_import = usual_import, usual_load, usual_find
 random.Random.seed, atexit.register = usual_seed, register
 preloaded.extend(find_numpy_generators())
-for place in set(sys.path_importer_cache) - places:
-    if '-packages/' not in place:
-        del sys.path_importer_cache[place]
+if not any(map(is_of_package, fit)):
+    # The library is found without a look at directories.
+    forget_places(places)
 restore(first)
 new = [name for name in modules if name not in before]
 packages = {name: modules[name] for name in new}

@@ -145,7 +145,7 @@ void prepare_rest(void);
 /* exit.c: what sys and builtins are like when the program begins is what is usual. */
 void prepare_the_end(PyObject *gc);
 void know_what_there_is(void);
-void know_hidden(PyObject *modules);
+void know_at_the_end(PyObject *modules);
 void know_again(PyObject *module);
 void know_usual_state(void);
 void flush_streams(void);

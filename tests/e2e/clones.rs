@@ -219,28 +219,6 @@ for name, value in {
 }
 
 #[test]
-fn threads_that_import_what_draws_have_numbers_of_their_own() {
-    let code = "
-import threading
-def draw():
-    import random
-    drawn.append(random.random())
-drawn = []
-threads = [threading.Thread(target=draw) for _ in range(4)]
-for thread in threads: thread.start()
-for thread in threads: thread.join()
-print(*drawn)";
-    let mut drawn = BTreeSet::new();
-    const CLONES: usize = 30;
-    for _ in 0..CLONES {
-        let output = sandbox(&["run", "-c", code]).output().unwrap();
-        assert_eq!(exit_code(output.status), 0, "{}", text(&output.stderr));
-        drawn.extend(text(&output.stdout).split_whitespace().map(str::to_owned));
-    }
-    assert_eq!(drawn.len(), 4 * CLONES);
-}
-
-#[test]
 fn a_hash_seed_of_ones_own_is_honoured() {
     let code = "print('hash', hash('x'), sep='\\t')";
     let mut python = reference();

@@ -1,14 +1,14 @@
 //! Packages that a machine had imported before it was saved.
 
-use crate::common::{exit_code, sandbox, text};
+use crate::common::text;
 use crate::packages::Place;
 use serde_json::json;
 use std::collections::BTreeSet;
 
 /// A module that tells whether it was executed before a program could set `late`.
-const EARLY: &str = "import json, sys\nearly = not hasattr(sys.modules['__main__'], 'late')\n";
+pub const EARLY: &str = "import json, sys\nearly = not hasattr(sys.modules['__main__'], 'late')\n";
 
-fn place_with(name: &str, code: &str) -> Place {
+pub fn place_with(name: &str, code: &str) -> Place {
     let place = Place::new();
     place.add_wheels(&json!([[name, "1.0", "", {format!("{name}.py"): code}]]));
     place.does(&["packages", "setup"]);
@@ -16,7 +16,7 @@ fn place_with(name: &str, code: &str) -> Place {
 }
 
 #[track_caller]
-fn prints(place: &Place, words: &[&str]) -> String {
+pub fn prints(place: &Place, words: &[&str]) -> String {
     let output = place.sandbox(words);
     assert!(output.status.success(), "{output:?}");
     text(&output.stdout)
@@ -38,18 +38,6 @@ print(early.early, before, after)";
     let other = "late = 1\nimport json, early\nprint(early.early, json.dumps([1]))";
     let printed = prints(&place, &["run", "--with", "early", "-c", other]);
     assert_eq!(printed, "True [1]\n", "a second program, the same machine");
-}
-
-#[test]
-fn modules_of_the_library_that_were_imported_run_as_programs() {
-    for module in ["ast", "base64", "inspect", "timeit"] {
-        let run = |more: &[&str]| {
-            let words = [&["run"], more, &["--module", module, "--", "-h"]].concat();
-            let output = sandbox(&words).output().unwrap();
-            (exit_code(output.status), text(&output.stdout))
-        };
-        assert_eq!(run(&["--quiet"]), run(&["--fresh"]), "{module}");
-    }
 }
 
 #[test]

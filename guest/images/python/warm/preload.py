@@ -270,9 +270,6 @@ class Appearing:
         return self.module
 
     def exec_module(self, module):
-        if type(module).__name__ == '_LazyModule':
-            # It would load itself once more when something looks at it.
-            object.__setattr__(module, '__class__', type(sys))
         acquire_lock()
         try:
             appear(self.name)

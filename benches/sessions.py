@@ -214,7 +214,8 @@ def many(sessions, count):
 
 
 def idle(sessions, watched, rest):
-    """What a session takes that is asked nothing."""
+    """What a session takes that is asked nothing, beside another one: what they share is neither's own."""
+    sessions.start("b")
     sessions.start("a")
     with sessions.connection("a") as client:
         client.cell("x = 1")

@@ -64,3 +64,14 @@ pub fn why_unusable(error: &anyhow::Error) -> Option<&Error> {
         .downcast_ref::<Error>()
         .filter(|error| error.kind == Kind::Cache)
 }
+
+/// Waits until a condition holds that depends on who holds a lock: a process that another test has just
+/// started holds what it inherited until it runs its program.
+#[cfg(test)]
+pub fn wait_until(mut holds: impl FnMut() -> bool) {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !holds() {
+        assert!(std::time::Instant::now() < end, "somebody holds it still");
+        std::thread::yield_now();
+    }
+}

@@ -87,6 +87,7 @@ fn distrust(metadata: &Metadata) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::wait_until;
     use nix::sys::stat::Mode;
     use nix::unistd::{geteuid, mkfifo};
     use std::fs::{self, Permissions};
@@ -188,7 +189,7 @@ mod tests {
         );
         assert!(is_in_use(&path));
         drop(mapping);
-        assert!(!is_in_use(&path));
+        wait_until(|| !is_in_use(&path));
         assert!(!is_in_use(&directory.path().join("nothing")));
     }
 

@@ -2,7 +2,7 @@
 
 use super::fixture::{Fixture, Index, Published, refusal, wheel};
 use super::*;
-use crate::cache::{Shelf, prune};
+use crate::cache::{Shelf, prune, wait_until};
 use crate::error::{Kind, Packages as Way, Remedy};
 use crate::image::LayerFile;
 use anyhow::Result;
@@ -11,7 +11,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 fn demo() -> Published {
     wheel(
@@ -320,12 +320,10 @@ fn what_is_kept_is_listed_pruned_and_swept() {
     prune(&[&fixture.store], 0).unwrap();
     assert!(made.path.exists());
     drop(held);
-    // Processes that other tests have just started may still hold it.
-    let end = Instant::now() + Duration::from_secs(60);
-    while made.path.exists() && Instant::now() < end {
+    wait_until(|| {
         prune(&[&fixture.store], 0).unwrap();
-    }
-    assert!(!made.path.exists());
+        !made.path.exists()
+    });
     prune(&[&fixture.store], 0).unwrap();
     assert!(fixture.left().is_empty(), "{:?}", fixture.left());
     assert_eq!(

@@ -19,7 +19,9 @@ use crate::limits::{ConfineLevel, DEFAULT_CAPTURE, PACKAGES_MEMORY};
 use crate::policy::{Grant, ResourceRequest};
 use crate::run::{Request, inspect, prepare};
 use crate::session::protocol::{Bounds, Spec};
-use crate::session::{Client, Place, Taken, check_name, let_go, none_go_on, random_name, start};
+use crate::session::{
+    Client, Place, Taken, check_name, let_go, none_go_on, parent_has_ended, random_name, start,
+};
 use crate::template::Preload;
 use crate::units::{Timeout, parse_grace, parse_memory, parse_size, parse_timeout};
 use anyhow::Result;
@@ -219,7 +221,10 @@ fn start_from(from: &str, name: &str, args: &StartArgs, given: &Given, kvm: Devi
 fn keep_to_parent(spec: &Spec) -> Result<()> {
     let is_orphan = |&parent: &i32| parent != getppid().as_raw();
     match spec.parent.filter(is_orphan) {
-        Some(_) => Client::connect(&Place::at(spec.directory.clone()), &spec.name)?.stop(),
+        Some(_) => {
+            Client::connect(&Place::at(spec.directory.clone()), &spec.name)?.stop()?;
+            Err(parent_has_ended().into())
+        }
         None => Ok(()),
     }
 }

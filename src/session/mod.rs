@@ -32,7 +32,7 @@ pub use client::Client;
 pub use journal::{Answer, Asked, Entry, answer, first_entry, none_go_on, unwritten};
 pub use kept::{Kept, bytes_of};
 pub use machine::serve;
-pub use owner::let_go;
+pub use owner::{let_go, parent_has_ended};
 pub use place::{Place, check_name, random_name};
 pub use start::{KEEPER_VERB, Owned, Started, VERB, start};
 pub use taken::Taken;

@@ -33,25 +33,19 @@ pub enum Owner {
 impl Tie {
     /// Ties a session to a process, which is there as long as whoever asks for this is its child.
     pub fn to_process(number: i32) -> Result<Self, Error> {
-        let why = |errno| match errno {
-            Errno::ESRCH => (
-                "the process that the session is to end with has ended",
-                "start it again",
-            ),
-            Errno::EINVAL => (
+        let (message, remedy) = match pidfd(Pid::from_raw(number)) {
+            Ok(fd) => return Ok(Self::Process(fd)),
+            Err(Errno::ESRCH) => return Err(parent_has_ended()),
+            Err(Errno::EINVAL) => (
                 "the process that the session is to end with is not to be seen from here: it is in a container around this one",
                 "leave out --with-parent",
             ),
-            _ => (
+            Err(_) => (
                 "this kernel, or a container runtime, does not tell when a process ends (pidfd_open)",
                 "leave out --with-parent",
             ),
         };
-        let found = pidfd(Pid::from_raw(number)).map(Self::Process);
-        found.map_err(|errno| {
-            let (message, remedy) = why(errno);
-            Error::new(Kind::Request, message, remedy)
-        })
+        Err(Error::new(Kind::Request, message, remedy))
     }
 
     /// Looks what is at the other end.
@@ -72,6 +66,15 @@ impl AsFd for Tie {
         let (Self::Socket(fd) | Self::Pipe(fd) | Self::Process(fd)) = self;
         fd.as_fd()
     }
+}
+
+/// Says that the process is gone with which a session was to end.
+pub fn parent_has_ended() -> Error {
+    Error::new(
+        Kind::Request,
+        "the process that the session is to end with has ended",
+        "start it again",
+    )
 }
 
 fn has_input(events: PollFlags) -> bool {

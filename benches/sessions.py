@@ -215,11 +215,11 @@ def many(sessions, count):
 
 def idle(sessions, watched, rest):
     """What a session takes that is asked nothing, beside another one: what they share is neither's own."""
-    sessions.start("b")
-    sessions.start("a")
-    with sessions.connection("a") as client:
-        client.cell("x = 1")
-        pid = client.process()
+    for name in ("b", "a"):
+        sessions.start(name)
+        with sessions.connection(name) as client:
+            client.cell("x = 1")
+            pid = client.process()
     time.sleep(rest)
     before = switches(pid)
     time.sleep(watched)

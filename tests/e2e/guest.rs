@@ -93,6 +93,24 @@ assert abs(time.time() - os.stat('/tmp/new').st_mtime) < 60
 }
 
 #[test]
+fn commands_have_the_options_that_scripts_use() {
+    let code = r#"
+import subprocess
+open('a b.txt', 'w').write('one\nTwo 22\n')
+for command, expected in {
+    "python -c 'import sys; print(sys.version_info[0], sys.executable)'": '3 /usr/bin/python\n',
+    "grep -rnP --include='*.txt' '(?<=Two )[0-9]+' .": './a b.txt:2:Two 22\n',
+    "grep -rHnFZ -e one . | tr '\\0' :": './a b.txt:1:one\n',
+    "find . -type f -newermt 2001-01-01 -printf '%s %f\n'": '11 a b.txt\n',
+    "find . -name '*.txt' -print0 | xargs -0 -n 1 wc -l": '2 ./a b.txt\n',
+}.items():
+    given = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert given.stdout == expected, (command, given)
+"#;
+    holds(&[], code);
+}
+
+#[test]
 fn the_wall_clock_is_the_hosts() {
     let output = run(&[], "import time; print(time.time())");
     let guest: f64 = text(&output.stdout).trim().parse().unwrap();

@@ -98,6 +98,30 @@ fn mount_file_systems() -> Result<()> {
     )
 }
 
+/// Lets root write where the image has what a system keeps of its own: users, settings, homes. What is
+/// written is in memory, above what the image has.
+pub fn open_to_root() -> Result<()> {
+    const ABOVE: &str = "/run/above";
+    make_directory(ABOVE)?;
+    make_mount("tmpfs", ABOVE, "tmpfs", MsFlags::empty(), "mode=700")?;
+    for directory in ["etc", "home", "root", "var"] {
+        let own = format!("{ABOVE}/{directory}");
+        let [upper, work] = ["upper", "work"].map(|name| format!("{own}/{name}"));
+        for path in [&own, &upper, &work] {
+            make_directory(path)?;
+        }
+        let target = format!("/{directory}");
+        // The directory itself has the mode of the one above.
+        fs::metadata(&target)
+            .and_then(|metadata| fs::set_permissions(&upper, metadata.permissions()))
+            .with_context(|| format!("giving {upper} the mode of {target}"))?;
+        let options = format!("lowerdir={target},upperdir={upper},workdir={work},redirect_dir=on");
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        make_mount("overlay", &target, "overlay", flags, &options)?;
+    }
+    Ok(())
+}
+
 fn make_device_links() -> Result<()> {
     // devtmpfs made /dev/ptmx, which belongs to no instance of devpts.
     fs::remove_file("/dev/ptmx").context("removing /dev/ptmx")?;

@@ -41,7 +41,7 @@ fn run() -> Result<Infallible> {
     let children = watch_children()?;
     let mut decoder = Decoder::with_limit(guest::MAX_START);
     let mut beside = Beside::default();
-    let mut is_first = true;
+    let (mut is_first, mut is_open_to_root) = (true, false);
     send(&mut host, &Frame::Ready)?;
     // The host ends this machine when it needs nothing more.
     loop {
@@ -51,6 +51,9 @@ fn run() -> Result<Infallible> {
                     true => 0,
                     false => process::memory_kills()?,
                 };
+                if job.root && !std::mem::replace(&mut is_open_to_root, true) {
+                    machine::open_to_root()?;
+                }
                 let mut relay = Relay {
                     host: &mut host,
                     beside: &mut beside,

@@ -96,6 +96,32 @@ print(open('/proc/sys/kernel/hostname').read())
     assert_eq!(text(&output.stdout), "conquered\n\n");
 }
 
+#[test]
+fn settings_users_and_homes_take_what_root_writes() {
+    let code = "
+import os, pwd, subprocess, sys
+open('/etc/passwd', 'a').write('joe:x:1500:1500::/home/joe:/bin/sh\\n')
+os.mkdir('/home/joe')
+os.rename('/etc/hosts', '/etc/hosts.old')
+os.remove('/etc/profile')
+for path in '/root/x', '/var/x', '/etc/default/x': open(path, 'w').write('x')
+as_joe = lambda code: subprocess.run([sys.executable, '-c', code], user='joe', capture_output=True, text=True)
+print(pwd.getpwnam('joe').pw_uid, os.path.exists('/etc/profile'), oct(os.stat('/root').st_mode))
+for path in '/etc/x', '/home/x', '/run/above/x': print(as_joe(f'open({path!r}, \"w\")').stderr.splitlines()[-1])
+";
+    let output = attack(&[], "300", code);
+    assert_ended(&output, 0, "");
+    let expected = "1500 False 0o40700
+PermissionError: [Errno 13] Permission denied: '/etc/x'
+PermissionError: [Errno 13] Permission denied: '/home/x'
+PermissionError: [Errno 13] Permission denied: '/run/above/x'
+";
+    assert_eq!(text(&output.stdout), expected);
+    // It is that machine's alone.
+    let code = "import os; print(os.path.exists('/root/x'), os.path.exists('/etc/profile'))";
+    assert_eq!(text(&attack(&[], "300", code).stdout), "False True\n");
+}
+
 /// These keys do not end the machine.
 #[test]
 fn sysrq_that_kills_all_processes_ends_the_program() {

@@ -31,6 +31,8 @@ pub struct PutArgs {
     /// Leave out of directories what matches this pattern
     #[arg(long, value_name = "PATTERN")]
     exclude: Vec<String>,
+    #[command(flatten)]
+    owner: OwnerArgs,
 }
 
 #[derive(Args)]
@@ -44,6 +46,15 @@ pub struct GetArgs {
     /// Replace files that are there, and add to directories
     #[arg(short, long)]
     force: bool,
+    #[command(flatten)]
+    owner: OwnerArgs,
+}
+
+#[derive(Args)]
+struct OwnerArgs {
+    /// The user in the guest whose files they are, by name or number [default: the session's]
+    #[arg(short, long, value_name = "USER")]
+    user: Option<String>,
 }
 
 /// A connection over which files go.
@@ -55,9 +66,10 @@ struct Transfer {
 
 pub fn put_verb(args: PutArgs) -> Result<u8> {
     let (mut transfer, session) = Transfer::begin(&args.name)?;
+    let user = args.owner.user;
     if is_tar(&args.files)? {
         let format = Format::Tar;
-        transfer.client.send(&Request::Put { format })?;
+        transfer.client.send(&Request::Put { format, user })?;
         let mut archive = stdin().lock();
         return transfer.send(|room| {
             let mut bytes = vec![0; room];
@@ -71,16 +83,20 @@ pub fn put_verb(args: PutArgs) -> Result<u8> {
     let listed = list(&puts, &excluded, session.workdir.as_bytes())?;
     let mut stream = FileStream::new(read(listed, session.memory)?);
     let format = Format::Records;
-    transfer.client.send(&Request::Put { format })?;
+    transfer.client.send(&Request::Put { format, user })?;
     transfer.send(|room| Ok(stream.take(room)))
 }
 
 pub fn get_verb(args: GetArgs) -> Result<u8> {
     let (mut transfer, session) = Transfer::begin(&args.name)?;
+    let user = args.owner.user;
     if is_tar(&args.files)? {
-        let format = Format::Tar;
-        let paths = Vec::new();
-        transfer.client.send(&Request::Get { format, paths })?;
+        let request = Request::Get {
+            format: Format::Tar,
+            paths: Vec::new(),
+            user,
+        };
+        transfer.client.send(&request)?;
         return transfer.receive(&mut stdout().lock());
     }
     let gets = parsed(&args.files, Get::parse)?;
@@ -94,9 +110,11 @@ pub fn get_verb(args: GetArgs) -> Result<u8> {
     };
     // It extracts in a process of its own, since a guest may send anything.
     let (unpacker, mut stream) = Unpacker::start(&found, &limits, args.force, ConfineLevel::Auto)?;
-    let paths = found.iter().map(path_of).collect::<Result<_, _>>()?;
-    let format = Format::Records;
-    transfer.client.send(&Request::Get { format, paths })?;
+    transfer.client.send(&Request::Get {
+        format: Format::Records,
+        paths: found.iter().map(path_of).collect::<Result<_, _>>()?,
+        user,
+    })?;
     let received = transfer.receive(&mut stream);
     drop(stream);
     let fetched = unpacker.finish()?;

@@ -73,7 +73,7 @@ pub fn command(
 ) -> Result<AskedCommand, Error> {
     check_command(facts, &wanted)?;
     let frame = &facts.frame;
-    let user = if frame.root { 0 } else { USER };
+    let user = chosen_user(facts, wanted.user.clone())?;
     let mut limits = ask(facts, peer, timeout_s)?;
     if wanted.terminal.is_some() && timeout_s.is_none() {
         // Somebody sits there.
@@ -91,7 +91,7 @@ pub fn command(
             env: environment(&frame.env, &wanted),
             argv: wanted.argv.into_iter().map(String::into_bytes).collect(),
             workdir: workdir(&frame.workdir, wanted.workdir),
-            user: wanted.user.unwrap_or(user.to_string()).into(),
+            user,
             root: frame.root,
             reports: false,
             terminal: wanted.terminal.map(|terminal| WindowSize {
@@ -102,58 +102,70 @@ pub fn command(
     })
 }
 
-/// Returns the words of the command that makes files.
-pub fn put(format: Format) -> Vec<Vec<u8>> {
-    match format {
-        Format::Records => vec![files::MOVE.into(), files::PUT.into()],
-        Format::Tar => words(&["tar", "-x", "-f", "-"]),
+/// A command that moves files.
+pub struct Mover {
+    argv: Vec<Vec<u8>>,
+    has_input: bool,
+}
+
+/// Returns the command that makes files.
+pub fn put(format: Format) -> Mover {
+    Mover {
+        argv: match format {
+            Format::Records => vec![files::MOVE.into(), files::PUT.into()],
+            Format::Tar => words(&["tar", "-x", "-f", "-"]),
+        },
+        has_input: true,
     }
 }
 
-/// Returns the words of the command that sends files.
-pub fn get(format: Format, paths: Vec<String>) -> Result<Vec<Vec<u8>>, Error> {
+/// Returns the command that sends files.
+pub fn get(format: Format, paths: Vec<String>) -> Result<Mover, Error> {
     let is_absolute = |path: &String| path.starts_with('/') && !path.contains('\0');
-    match format {
+    let argv = match format {
         Format::Records if !paths.is_empty() && paths.iter().all(is_absolute) => {
             let paths = paths.into_iter().map(String::into_bytes);
             let own = [files::MOVE.to_vec(), files::GET.to_vec()];
-            Ok(own.into_iter().chain(paths).collect())
+            own.into_iter().chain(paths).collect()
         }
-        Format::Tar if paths.is_empty() => Ok(words(&["tar", "-c", "-f", "-", "."])),
-        _ => Err(Error::new(
-            Kind::Request,
-            "these are no files to get",
-            "give absolute paths or, for an archive of the working directory, none",
-        )),
-    }
+        Format::Tar if paths.is_empty() => words(&["tar", "-c", "-f", "-", "."]),
+        _ => {
+            return Err(Error::new(
+                Kind::Request,
+                "these are no files to get",
+                "give absolute paths or, for an archive of the working directory, none",
+            ));
+        }
+    };
+    let has_input = false;
+    Ok(Mover { argv, has_input })
 }
 
 fn words(words: &[&str]) -> Vec<Vec<u8>> {
     words.iter().map(|word| word.as_bytes().to_vec()).collect()
 }
 
-/// Returns the command that moves files for a peer.
+/// Returns the command that moves files for a peer, as this user.
 pub fn files(
     facts: &Facts,
     peer: Id,
-    argv: Vec<Vec<u8>>,
-    has_input: bool,
+    mover: Mover,
+    user: Option<String>,
 ) -> Result<AskedCommand, Error> {
     if let Some(refusal) = &facts.bounds.no_files {
         return Err(refusal.clone());
     }
     let frame = &facts.frame;
-    let user = if frame.root { 0 } else { USER };
     Ok(AskedCommand {
         ask: ask(facts, peer, None)?,
-        has_input,
+        has_input: mover.has_input,
         output_max: None,
         input_max: u64::MAX,
         command: Command {
             env: frame.env.clone(),
-            argv,
+            argv: mover.argv,
             workdir: frame.workdir.clone(),
-            user: user.to_string().into(),
+            user: chosen_user(facts, user)?,
             root: frame.root,
             reports: false,
             terminal: None,
@@ -167,11 +179,10 @@ pub fn interpreter(facts: &Facts, language: Language) -> Result<Command, Error> 
         return Err(refusal.clone());
     }
     let frame = &facts.frame;
-    let user = if frame.root { 0 } else { USER };
     Ok(Command {
         env: frame.env.clone(),
         workdir: frame.workdir.clone(),
-        user: user.to_string().into(),
+        user: chosen_user(facts, None)?,
         root: frame.root,
         ..Command::default()
     })
@@ -219,7 +230,7 @@ fn check_command(facts: &Facts, wanted: &Wanted) -> Result<(), Error> {
     }
     check_size(facts, argv.iter().map(String::len).sum())?;
     let words = argv.iter().chain(env.keys()).chain(env.values());
-    let words = words.chain(&wanted.workdir).chain(&wanted.user);
+    let words = words.chain(&wanted.workdir);
     let terminal = wanted.terminal.as_ref();
     let words = words.chain(terminal.and_then(|terminal| terminal.term.as_ref()));
     let is_name = |name: &String| !name.is_empty() && !name.contains('=');
@@ -233,13 +244,25 @@ fn check_command(facts: &Facts, wanted: &Wanted) -> Result<(), Error> {
             "give the command's name and its arguments",
         ));
     }
-    match wanted.user.as_deref() {
-        Some("root" | "0") if !facts.frame.root => Err(Error::new(
+    Ok(())
+}
+
+/// Returns the name or number of the user that is asked for, or else of the session's own.
+fn chosen_user(facts: &Facts, wanted: Option<String>) -> Result<Vec<u8>, Error> {
+    let root = facts.frame.root;
+    match wanted {
+        Some(name) if name.contains('\0') => Err(Error::new(
+            Kind::Request,
+            "the name of the user has a NUL in it",
+            "leave it out",
+        )),
+        Some(name) if !root && (name == "root" || name == "0") => Err(Error::new(
             Kind::Request,
             "the session has no root",
             "start one with --root, or leave the user out",
         )),
-        _ => Ok(()),
+        Some(name) => Ok(name.into()),
+        None => Ok(if root { 0 } else { USER }.to_string().into()),
     }
 }
 

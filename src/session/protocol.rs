@@ -67,6 +67,9 @@ pub enum Request {
     Put {
         #[serde(default)]
         format: Format,
+        /// As for `exec`.
+        #[serde(default)]
+        user: Option<String>,
     },
     /// Send files of the guest's, as output.
     Get {
@@ -75,6 +78,9 @@ pub enum Request {
         /// Absolute paths of files and directories; none for an archive, which has the working directory.
         #[serde(default)]
         paths: Vec<String>,
+        /// As for `exec`.
+        #[serde(default)]
+        user: Option<String>,
     },
     /// Give standard input to the command of this connection.
     Input {

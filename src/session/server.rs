@@ -5,7 +5,7 @@ use crate::error::{Error, Kind};
 use crate::outcome::Outcome;
 use crate::record::State;
 use crate::session::answer::end_message;
-use crate::session::asked::{self, Wanted};
+use crate::session::asked::{self, Mover, Wanted};
 use crate::session::commands::{AskedCommand, Commands};
 use crate::session::contexts::{Contexts, Which};
 use crate::session::facts::Facts;
@@ -266,13 +266,15 @@ impl Server {
                 };
                 self.exec(id, wanted, timeout_s, guest)?;
             }
-            Request::Put { format } => {
-                let words = asked::put(format);
-                self.move_files(id, words, true, guest)?;
+            Request::Put { format, user } => {
+                self.move_files(id, asked::put(format), user, guest)?;
             }
-            Request::Get { format, paths } => {
-                let words = asked::get(format, paths)?;
-                self.move_files(id, words, false, guest)?;
+            Request::Get {
+                format,
+                paths,
+                user,
+            } => {
+                self.move_files(id, asked::get(format, paths)?, user, guest)?;
             }
             Request::Input { data, encoding } => {
                 let bytes = bytes_of(data, encoding).map_err(|error| not_base64(&error))?;
@@ -298,11 +300,11 @@ impl Server {
     fn move_files(
         &mut self,
         id: Id,
-        words: Vec<Vec<u8>>,
-        has_input: bool,
+        mover: Mover,
+        user: Option<String>,
         guest: &Guest,
     ) -> Result<(), Error> {
-        let asked = asked::files(&self.facts, id, words, has_input)?;
+        let asked = asked::files(&self.facts, id, mover, user)?;
         self.start(id, asked, guest)
     }
 

@@ -128,6 +128,54 @@ fn a_workspace_goes_out_and_in_as_an_archive() {
 }
 
 #[test]
+fn files_belong_to_the_user_that_is_named() {
+    let sessions = Sessions::of_another_kind(&["--root"]);
+    fs::write(sessions.path("f"), "f").unwrap();
+    sessions.does(&["put", "a", "f", "f:/work/of/root"]);
+    sessions.does(&["put", "a", "--user", "sandbox", "f:/tmp/theirs"]);
+    let owners = sessions.ask(&[
+        "exec",
+        "a",
+        "--",
+        "stat",
+        "-c",
+        "%U",
+        "f",
+        "of",
+        "/tmp/theirs",
+    ]);
+    assert_eq!(text(&owners.stdout), "root\nroot\nsandbox\n");
+    sessions.does(&["exec", "a", "--", "chmod", "600", "f"]);
+    let refused = sessions.here(&["get", "a", "--user", "sandbox", "f:mine"]);
+    assert_eq!(exit_code(refused.status), 125);
+    assert!(
+        text(&refused.stderr).contains("Permission denied"),
+        "{refused:?}"
+    );
+    sessions.does(&["get", "a", "f:mine"]);
+    let unknown = sessions.here(&["put", "a", "--user", "nosuch", "f"]);
+    assert!(
+        text(&unknown.stderr).contains("nosuch: no such user"),
+        "{unknown:?}"
+    );
+    let mut peer = Peer::connect(&sessions);
+    peer.send(&json!({"verb": "put", "user": "root\0"}));
+    let refused = peer.hear_of("refused").to_string();
+    assert!(refused.contains("a NUL"), "{refused}");
+}
+
+#[test]
+fn files_of_root_are_moved_only_where_there_is_root() {
+    let sessions = Sessions::with(&[]);
+    fs::write(sessions.path("f"), "f").unwrap();
+    let refused = sessions.here(&["put", "a", "--user", "root", "f"]);
+    assert!(
+        text(&refused.stderr).contains("the session has no root"),
+        "{refused:?}"
+    );
+}
+
+#[test]
 fn what_cannot_be_moved_is_told_with_what_to_do() {
     let sessions = Sessions::with(&[]);
     sessions.gives("import os; os.mkdir('d'); os.mkfifo('pipe')");

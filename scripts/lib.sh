@@ -109,6 +109,24 @@ hash_of() {
     done | sha256sum | cut -c1-16
 }
 
+# cached_venv NAME REQUIREMENTS: prints the path of a virtual environment with these packages, which is kept in the cache.
+# Call it on its own: beside ||, a failure in it would not end the script.
+cached_venv() {
+    local venv making
+    venv=$cache/$1-$(hash_of "$2")
+    if [ ! -d "$venv" ]; then
+        say "installing what $(realpath --relative-to="$repo" "$2") names"
+        mkdir -p "$cache"
+        making=$(mktemp -d "$cache/making-$1.XXXXXX")
+        # shellcheck disable=SC2064  # What it is now.
+        trap "rm -rf '$making'" EXIT
+        /usr/bin/python3 -m venv "$making"
+        "$making/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r "$2" >&2
+        mv -T "$making" "$venv" 2>/dev/null || [ -d "$venv" ]
+    fi
+    printf '%s\n' "$venv"
+}
+
 # replace FILE: writes standard input there, unless that is what it holds: an untouched file spares what depends on it.
 replace() {
     local new=$1.$BASHPID

@@ -234,6 +234,11 @@ impl Governor {
         })?;
         if arguments.session.is_some() {
             run.sessions.check_alone(grant.memory)?;
+            // Nobody counts those.
+            let is_bounded = grant.files.count.is_some() || grant.files.size.is_some();
+            if is_bounded && arguments.files.iter().any(|file| file.is_fetched) {
+                return Err(LimitExceeded::none("files", "a file out of a session"));
+            }
         }
         Ok(grant)
     }

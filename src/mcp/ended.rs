@@ -38,7 +38,12 @@ impl Ended {
     }
 
     /// Returns the end of a cell. `is_told`: the record is the session's.
-    pub fn of_cell(record: Record, is_told: bool, usage: Usage) -> Self {
+    pub fn of_cell(
+        record: Record,
+        is_told: bool,
+        usage: Usage,
+        workspace: Option<Workspace>,
+    ) -> Self {
         // As it would be sent.
         let size = serde_json::to_vec(&record).map_or(0, |line| line.len() as u64);
         Self {
@@ -46,7 +51,7 @@ impl Ended {
             is_told,
             record,
             usage,
-            workspace: None,
+            workspace,
         }
     }
 

@@ -10,6 +10,7 @@ mod progress;
 mod rejections;
 mod run;
 mod server;
+mod session_files;
 mod session_log;
 mod sessions;
 mod signals;

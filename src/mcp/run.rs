@@ -8,7 +8,7 @@ use crate::limits::Limits;
 use crate::log::say;
 use crate::mcp::cell::{self, Asked};
 use crate::mcp::ended::{Ended, in_words};
-use crate::mcp::sessions::Sessions;
+use crate::mcp::sessions::{Packages, Sessions};
 use crate::mcp::tool::arguments::Arguments;
 use crate::mcp::workspace::Workspace;
 use crate::policy::Grant;
@@ -61,7 +61,7 @@ impl Run {
     pub async fn in_session(
         sessions: Arc<Sessions>,
         client: Arc<str>,
-        asked: Asked,
+        (asked, packages): (Asked, Option<Packages>),
         (grant, kvm): (&Grant, &Device),
         output: Option<OwnedFd>,
     ) -> Result<Self> {
@@ -71,7 +71,8 @@ impl Run {
         thread::Builder::new()
             .name("cell".into())
             .spawn(move || {
-                let opened = sessions.open((&client, &asked.session), &grant, &kvm);
+                let key = (&*client, asked.session.as_str());
+                let opened = sessions.open(key, (&grant, packages), &kvm);
                 let opened = opened.and_then(|opened| Ok((opened.client.socket()?, opened)));
                 let opened = match opened {
                     Ok((socket, opened)) => {
@@ -86,7 +87,7 @@ impl Run {
                         return;
                     }
                 };
-                let ended = cell::run(opened, &asked, output);
+                let ended = cell::run(sessions.place(), opened, asked, output);
                 // If nobody receives this, the caller no longer waits.
                 tell_ended.send(Ok(ended)).unwrap_or_default();
             })

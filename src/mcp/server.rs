@@ -1,6 +1,7 @@
 //! The MCP server: its tool, and the files that runs left.
 
 use crate::audit::shortened;
+use crate::error::{Error, Kind};
 use crate::image::Image;
 use crate::image::LayerFile;
 use crate::limits::BOOT_LIMIT;
@@ -8,7 +9,7 @@ use crate::log::say;
 use crate::mcp::admission::{Governor, Refused};
 use crate::mcp::artifacts::{COUNT_MAX, SHOWN};
 use crate::mcp::cell::Asked;
-use crate::mcp::ended::Ended;
+use crate::mcp::ended::{Ended, in_words};
 use crate::mcp::packages::{self, Wanted};
 use crate::mcp::progress::Printed;
 use crate::mcp::run::Run;
@@ -187,17 +188,17 @@ impl Server {
             let how_far = || printed.as_mut().map(Printed::so_far).unwrap_or_default();
             let kvm = &self.shared.kvm;
             let (lock, layer) = brought.unzip();
-            let mut run = match asked(arguments, grant) {
-                Some(asked) => {
+            let directory = self.shared.directory.join(random::unguessable_id()?);
+            let workspace = Workspace::create(directory)?;
+            let mut run = match &arguments.session {
+                Some(session) => {
+                    let asked = asked(session, arguments, grant, workspace);
+                    let packages = lock.as_ref().map(|lock| lock.key().to_string()).zip(layer);
                     let sessions = Arc::clone(&self.shared.sessions);
                     let name = Arc::clone(client.name());
-                    Run::in_session(sessions, name, asked, (grant, kvm), output).await?
+                    Run::in_session(sessions, name, (asked, packages), (grant, kvm), output).await?
                 }
-                None => {
-                    let directory = self.shared.directory.join(random::unguessable_id()?);
-                    let workspace = Workspace::create(directory)?;
-                    Run::start(workspace, (arguments, layer), grant, kvm, output).await?
-                }
+                None => Run::start(workspace, (arguments, layer), grant, kvm, output).await?,
             };
             let ended = tokio::select! {
                 ended = run.ended() => ended,
@@ -214,13 +215,7 @@ impl Server {
                 ended
             })
         };
-        execution.await.unwrap_or_else(|error: anyhow::Error| {
-            say(&format!("{error:#}"));
-            Ended::without_process(Failure {
-                message: "the server failed to run the program".into(),
-                remedy: "call again; the server's log says why".into(),
-            })
-        })
+        execution.await.unwrap_or_else(|error| not_run(&error))
     }
 }
 
@@ -325,10 +320,10 @@ impl ServerHandler for Server {
     }
 }
 
-/// Returns the cell that a call asks for, if it names a session.
-fn asked(arguments: &Arguments, grant: &Grant) -> Option<Asked> {
-    Some(Asked {
-        session: arguments.session.clone()?,
+/// Returns the cell that a call asks for in this session.
+fn asked(session: &str, arguments: &Arguments, grant: &Grant, workspace: Workspace) -> Asked {
+    Asked {
+        session: session.into(),
         request: Request::Run {
             code: arguments.code.clone(),
             language: language_of(&arguments.language),
@@ -337,6 +332,24 @@ fn asked(arguments: &Arguments, grant: &Grant) -> Option<Asked> {
             timeout_s: grant.timeout.map(|timeout| timeout.as_secs_f64()),
         },
         memory: grant.memory,
+        files: arguments.files.clone(),
+        workspace,
+    }
+}
+
+/// Returns the end of a run that could not be started: what a call asked for is told to its client, else the
+/// server's log has the reason.
+fn not_run(error: &anyhow::Error) -> Ended {
+    let asked = error.downcast_ref::<Error>();
+    Ended::without_process(match asked.filter(|error| error.kind == Kind::Request) {
+        Some(error) => in_words(error.clone()),
+        None => {
+            say(&format!("{error:#}"));
+            Failure {
+                message: "the server failed to run the program".into(),
+                remedy: "call again; the server's log says why".into(),
+            }
+        }
     })
 }
 

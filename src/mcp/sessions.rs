@@ -1,8 +1,9 @@
 //! The sessions of a server's clients: machines that are kept from call to call. They end with the server.
 
 use crate::audit::Log;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::fs::make_private;
+use crate::image::LayerFile;
 use crate::job::Source;
 use crate::kvm_mode::Device;
 use crate::limits::Limits;
@@ -49,13 +50,25 @@ struct Slot {
     owner: Owner,
 }
 
-/// The socket by which a session knows that somebody owns it. It ends when that is closed.
-type Owner = Arc<Mutex<Option<UnixStream>>>;
+/// A session that was started, which one caller at a time connects to.
+type Owner = Arc<Mutex<Option<Started>>>;
+
+struct Started {
+    /// The socket by which the session knows that somebody owns it. It ends when that is closed.
+    _owner: UnixStream,
+    /// The key of its packages.
+    packages: Option<String>,
+}
+
+/// The packages of a call: their key, and the layer that they are in.
+pub type Packages = (String, LayerFile);
 
 /// A connection to a session, and whether that was started for it.
 pub struct Opened {
     pub client: Client,
     pub is_new: bool,
+    /// Its name on the host.
+    pub name: String,
 }
 
 impl Sessions {
@@ -72,7 +85,7 @@ impl Sessions {
         )?;
         Ok(Self {
             // Its name is short, since the path of a socket must be.
-            place: Place::at(parent.join("s")),
+            place: Place::at(parent.join("sandbox")),
             bounds: Bounds {
                 idle,
                 age,
@@ -92,18 +105,32 @@ impl Sessions {
         self.log.wait(timeout);
     }
 
+    /// Returns where the sessions are.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// Connects to a client's session with this name, which is started if there is none, or none any more.
-    pub fn open(&self, key: (&str, &str), grant: &Grant, kvm: &Device) -> Result<Opened> {
+    pub fn open(
+        &self,
+        key: (&str, &str),
+        (grant, packages): (&Grant, Option<Packages>),
+        kvm: &Device,
+    ) -> Result<Opened> {
         let (number, owner) = lock(&self.kept).slot(key, grant.memory, &self.policy);
         let name = number.to_string();
         // Another call for the same session waits meanwhile, and other sessions do not.
-        let mut owner = lock(&owner);
-        if owner.is_some()
+        let mut started = lock(&owner);
+        let (packages, layer) = packages.unzip();
+        if let Some(there) = started.as_ref()
             && let Ok(client) = Client::connect(&self.place, &name)
         {
+            there.check(packages, key.1)?;
+            let is_new = false;
             return Ok(Opened {
                 client,
-                is_new: false,
+                is_new,
+                name,
             });
         }
         let directory = self.place.directory();
@@ -111,7 +138,10 @@ impl Sessions {
         let spec = Spec {
             directory: directory.into(),
             name,
-            request: request(grant, kvm),
+            request: Request {
+                layers: layer.into_iter().collect(),
+                ..request(grant, kvm)
+            },
             bounds: self.bounds.clone(),
             is_owned: true,
             parent: None,
@@ -119,11 +149,29 @@ impl Sessions {
             is_logged: false,
             point: None,
         };
-        *owner = Some(self.log.start(&spec, key)?);
+        *started = Some(Started {
+            _owner: self.log.start(&spec, key)?,
+            packages,
+        });
         Ok(Opened {
             client: Client::connect(&self.place, &spec.name)?,
             is_new: true,
+            name: spec.name,
         })
+    }
+}
+
+impl Started {
+    /// Checks that it has the packages that a call asks for, if that asks for any.
+    fn check(&self, asked: Option<String>, session: &str) -> Result<(), Error> {
+        match asked.is_none() || asked == self.packages {
+            true => Ok(()),
+            false => Err(Error::new(
+                Kind::Request,
+                format!("the session {session} was started without these packages"),
+                "leave packages out, to go on with those that it has, or name another session",
+            )),
+        }
     }
 }
 

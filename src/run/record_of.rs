@@ -32,19 +32,10 @@ pub fn report(report: Report) -> (Record, Option<Error>) {
     let limits_hit = limits_hit(&report);
     let unusual = unusual(&report);
     let error = failure.or_else(|| report.explanation());
-    let Fetched {
-        files,
-        missing,
-        left_out,
-        ..
-    } = report.fetched;
-    let missing_count = missing.count.saturating_add(left_out.count);
-    let left_out = left_out.first.into_iter();
-    let left_out = left_out.map(|name| format!("{name}: neither file nor directory"));
     let mut kept = report.kept.into_iter();
     let mut stream = |totals| Stream::new(kept.next().flatten(), totals);
     let [stdout, stderr] = report.output.map(&mut stream);
-    let record = Record {
+    let mut record = Record {
         status,
         exit_code,
         signal,
@@ -59,10 +50,6 @@ pub fn report(report: Report) -> (Record, Option<Error>) {
         result: report.told.result,
         displays: report.told.displays,
         events: report.told.events,
-        files: files.first.into_iter().map(file).collect(),
-        files_count: files.count as u64,
-        files_missing: missing.first.into_iter().chain(left_out).collect(),
-        files_missing_count: missing_count as u64,
         timings_ms: timings(&report.timings),
         path: Some(match report.path {
             run::Path::Warm => Path::Warm,
@@ -86,7 +73,24 @@ pub fn report(report: Report) -> (Record, Option<Error>) {
         unusual,
         ..Record::empty(status)
     };
+    add_files(&mut record, report.fetched);
     (record, error)
+}
+
+/// Adds the files that were fetched to a record.
+pub fn add_files(record: &mut Record, fetched: Fetched) {
+    let Fetched {
+        files,
+        missing,
+        left_out,
+        ..
+    } = fetched;
+    record.files_count = files.count as u64;
+    record.files = files.first.into_iter().map(file).collect();
+    record.files_missing_count = missing.count.saturating_add(left_out.count) as u64;
+    let left_out = left_out.first.into_iter();
+    let left_out = left_out.map(|name| format!("{name}: neither file nor directory"));
+    record.files_missing = missing.first.into_iter().chain(left_out).collect();
 }
 
 /// Returns the record of a run that never began, or that could not be brought to its end, after

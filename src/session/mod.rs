@@ -26,6 +26,7 @@ pub mod protocol;
 mod server;
 mod start;
 mod taken;
+mod transfer;
 mod turn;
 
 pub use client::Client;
@@ -36,3 +37,4 @@ pub use owner::{let_go, parent_has_ended};
 pub use place::{Place, check_name, random_name};
 pub use start::{KEEPER_VERB, Owned, Started, VERB, start};
 pub use taken::Taken;
+pub use transfer::Transfer;

@@ -84,7 +84,7 @@ fn what_a_session_lost_is_told_in_words_and_for_programs() {
 }
 
 #[test]
-fn input_and_input_alone_comes_with_a_call_of_a_session() {
+fn input_comes_with_a_call_of_a_session_and_arguments_do_not() {
     let mut agent = Agent::start(&[]);
     let result = agent.call(json!({"code": "print(input())", "session": "a", "stdin": "line\n"}));
     assert_eq!(result["structuredContent"]["stdout"], "line\n", "{result}");
@@ -93,7 +93,6 @@ fn input_and_input_alone_comes_with_a_call_of_a_session() {
         ("session", json!("")),
         ("args", json!(["a"])),
         ("env", json!({"A": "b"})),
-        ("files", json!([{"path": "a"}])),
     ] {
         let mut arguments = json!({"code": "1", "session": "a"});
         arguments[name] = value;
@@ -105,6 +104,61 @@ fn input_and_input_alone_comes_with_a_call_of_a_session() {
             text_of(&result)
         );
     }
+}
+
+#[test]
+fn files_go_into_a_session_and_come_out_of_it() {
+    let mut agent = Agent::start(&[]);
+    let files = json!([
+        {"path": "in.csv", "content": "a,b\n1,2\n"},
+        {"path": "deep/raw", "content": "AP8=", "encoding": "base64", "fetch": true},
+        {"path": "/tmp/out.txt"},
+        {"path": "made"},
+    ]);
+    let code = "import os; os.mkdir('made'); open('made/x', 'w').write('x'); open('/tmp/out.txt', 'w').write('done'); open('in.csv').read()";
+    let result = agent.call(json!({"code": code, "session": "a", "files": files}));
+    let record = &result["structuredContent"];
+    assert_eq!(record["result"]["text/plain"], "'a,b\\n1,2\\n'", "{result}");
+    let paths: Vec<_> = (0..3).map(|at| &record["files"][at]["path"]).collect();
+    assert_eq!(paths, ["deep/raw", "/tmp/out.txt", "made/x"]);
+    assert_eq!(
+        (&record["files_count"], &record["files_missing_count"]),
+        (&json!(3), &json!(0))
+    );
+    let uri = &record["files"][0]["host"];
+    let read = agent.ask("resources/read", json!({"uri": uri}));
+    assert_eq!(read["result"]["contents"][0]["blob"], "AP8=", "{read}");
+    assert!(result.to_string().contains("done"), "{result}");
+
+    let files = json!([{"path": "in.csv", "content": "replaced"}, {"path": "nosuch"}]);
+    let result =
+        agent.call(json!({"code": "open('in.csv').read()", "session": "a", "files": files}));
+    failed(&result, "exited");
+    let record = &result["structuredContent"];
+    assert_eq!(record["result"]["text/plain"], "'replaced'");
+    assert_eq!(record["files_missing"], json!(["nosuch"]));
+
+    // What cannot be put is told, and loses nothing.
+    let files = json!([{"path": "made", "content": "a directory is there"}]);
+    let result = agent.call(json!({"code": "1", "session": "a", "files": files}));
+    failed(&result, "error");
+    assert!(text_of(&result).contains("made"), "{}", text_of(&result));
+    assert_eq!(result["structuredContent"]["state"], "kept");
+    let result = call_in(&mut agent, "a", "os.listdir('made')");
+    assert_eq!(result["structuredContent"]["result"]["text/plain"], "['x']");
+}
+
+#[test]
+fn files_come_out_of_a_session_only_where_a_policy_does_not_count_them() {
+    let policy = tempfile::NamedTempFile::new().unwrap();
+    fs::write(policy.path(), "[run]\nfiles = {count = 3}\n").unwrap();
+    let mut agent = Agent::start(&["--policy", policy.path().to_str().unwrap()]);
+    let mut with = |files: Value| agent.call(json!({"code": "1", "session": "a", "files": files}));
+    let put = with(json!([{"path": "a", "content": "a"}]));
+    assert_eq!(put["isError"], false, "{put}");
+    let refused = with(json!([{"path": "a"}]));
+    failed(&refused, "error");
+    assert!(text_of(&refused).contains("out of a session"), "{refused}");
 }
 
 #[test]

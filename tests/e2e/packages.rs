@@ -1,6 +1,6 @@
 //! Packages, of an index that the tests make: what scripts ask for, how it is kept, and how it runs.
 
-use crate::agent::{Agent, text_of};
+use crate::agent::{Agent, Server, text_of};
 use crate::common::{Cache, finish, start, text};
 use serde_json::json;
 use std::fs;
@@ -322,6 +322,44 @@ fn a_policy_says_which_packages_a_run_may_have() {
         let output = place.sandbox(&["run", "--policy", "policy.toml", "a.py"]);
         assert_eq!(output.status.success(), holds, "{policy}: {output:?}");
     }
+}
+
+#[test]
+fn a_session_of_an_agent_has_the_packages_of_its_first_call() {
+    let place = Place::new();
+    place.does(&["packages", "setup"]);
+    place.script("policy.toml", "[run.packages]\nallow = 'any'\n");
+    let scratch = tempfile::tempdir().unwrap();
+    let mut command = place.command(&["mcp", "--policy", "policy.toml"]);
+    let child = start(command.env("TMPDIR", scratch.path()));
+    let mut agent = Agent::connect(Server { child, scratch });
+    agent.initialize();
+    let mut ask = |code: &str, packages: &[&str]| {
+        let call = json!({"code": code, "session": "a", "packages": packages});
+        agent.call(call)
+    };
+    let first = ask("import demo; demo.version", &["demo"]);
+    assert_eq!(
+        first["structuredContent"]["result"]["text/plain"], "'1.0'",
+        "{first}"
+    );
+    for packages in [&[][..], &["demo"]] {
+        let later = ask("demo.version", packages);
+        assert_eq!(
+            later["structuredContent"]["result"]["text/plain"], "'1.0'",
+            "{later}"
+        );
+    }
+    let other = ask("1", &["helper"]);
+    let said = text_of(&other);
+    assert!(
+        said.contains("the session a was started without these packages"),
+        "{said}"
+    );
+    assert_eq!(
+        ask("demo.version", &[])["structuredContent"]["state"],
+        "kept"
+    );
 }
 
 #[test]

@@ -52,8 +52,8 @@ pub struct Arguments {
     #[schemars(with = "u64")]
     pub memory_mib: Option<u64>,
     /// The name of a session, in which variables and files are kept for the next call that names it; its
-    /// machine is started with the first call. Python and Bash keep theirs each; without args, env, packages
-    /// and files. Without a name, nothing is kept.
+    /// machine is started with the first call, which says what packages and memory it has. Python and Bash
+    /// keep theirs each; without args and env. Without a name, nothing is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub session: Option<String>,
@@ -84,7 +84,7 @@ pub struct Wrong {
 }
 
 /// A file that is put into the guest, or fetched, or both.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "GivenFile")]
 pub struct File {
     pub path: String,
@@ -226,11 +226,9 @@ impl Arguments {
             ("language", language_of(&self.language).is_none()),
             ("args", !self.args.is_empty()),
             ("env", !self.env.is_empty()),
-            ("packages", !self.packages.is_empty()),
-            ("files", !self.files.is_empty()),
         ] {
             if is_given {
-                let what = "a session runs Python and Bash, without args, env, packages and files";
+                let what = "a session runs Python and Bash, without args and env";
                 return Err(wrong(argument, what.into()));
             }
         }

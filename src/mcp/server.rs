@@ -286,7 +286,8 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
         let client = Client::of(&context);
-        let files = self.shared.kept.list(client.name());
+        let mut files = self.shared.kept.list(client.name());
+        files.extend(self.shared.sessions.list(client.name()));
         let bytes = files.iter().map(|file| file.uri.len() + file.name.len());
         let bytes = bytes.map(|bytes| bytes as u64 + ENTRY).sum();
         match client.has_room(AnswerKind::Files, bytes, &context).await {
@@ -305,6 +306,12 @@ impl ServerHandler for Server {
             let uri = shortened(&request.uri);
             ErrorData::resource_not_found(format!("there is no {uri}, or not any more"), None)
         };
+        let (shared, name) = (Arc::clone(&self.shared), Arc::clone(client.name()));
+        let uri = request.uri.clone();
+        let described = spawn_blocking(move || shared.sessions.describe(&name, &uri)).await;
+        if let Ok(Some(contents)) = described {
+            return Ok(ReadResourceResult::new(vec![contents]).into());
+        }
         let find = || self.shared.kept.find(client.name(), &request.uri);
         let size = find().ok_or_else(missing)?.size();
         if !client.has_room(AnswerKind::Files, size, &context).await {

@@ -9,10 +9,12 @@ use crate::kvm_mode::Device;
 use crate::limits::Limits;
 use crate::mcp::session_log::SessionLog;
 use crate::policy::{self, Grant, Requested};
-use crate::run::Request;
-use crate::session::protocol::{Bounds, Spec};
+use crate::run;
+use crate::session::protocol::{Bounds, Message, Request, Spec};
 use crate::session::{Client, Place};
 use anyhow::{Result, anyhow};
+use rmcp::model::{Resource, ResourceContents};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -23,6 +25,11 @@ use std::time::{Duration, Instant};
 /// one ends that was used least recently.
 const CLIENT_MAX: u32 = 4;
 const ALL_MAX: usize = 16;
+/// The beginning of the address of a session, before its name.
+const URI: &str = "sandbox://session/";
+const MIME_TYPE: &str = "application/json";
+/// The time for a session to tell about itself.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The sessions of all clients.
 pub struct Sessions {
@@ -138,7 +145,7 @@ impl Sessions {
         let spec = Spec {
             directory: directory.into(),
             name,
-            request: Request {
+            request: run::Request {
                 layers: layer.into_iter().collect(),
                 ..request(grant, kvm)
             },
@@ -161,6 +168,47 @@ impl Sessions {
     }
 }
 
+impl Sessions {
+    /// Lists a client's sessions that are there.
+    pub fn list(&self, client: &str) -> Vec<Resource> {
+        let numbers = lock(&self.kept).numbers(client);
+        let there = numbers
+            .into_iter()
+            .filter(|(_, number)| Client::connect(&self.place, &number.to_string()).is_ok());
+        let resource = |(name, _)| Resource::new(format!("{URI}{name}"), name);
+        there
+            .map(|there| resource(there).with_mime_type(MIME_TYPE))
+            .collect()
+    }
+
+    /// Returns what a client's session tells about itself, if this is the address of one that is there.
+    pub fn describe(&self, client: &str, uri: &str) -> Option<ResourceContents> {
+        let name = uri.strip_prefix(URI)?;
+        let numbers = lock(&self.kept).numbers(client);
+        let (_, number) = numbers.into_iter().find(|(its, _)| its == name)?;
+        let asked = Client::connect(&self.place, &number.to_string()).and_then(|client| {
+            client
+                .with_timeout(ANSWER_TIMEOUT)?
+                .ask(&Request::Describe {})
+        });
+        let Ok(Message::Described(description)) = asked else {
+            return None;
+        };
+        let text = json!({
+            "session": name,
+            "memory": description.memory,
+            "cells": description.cells,
+            "waiting": description.waiting,
+            "is_busy": description.cell.is_some(),
+            "age_s": description.age_s,
+            "idle_s": description.idle_s,
+            "left_s": description.left_s,
+        });
+        let contents = ResourceContents::text(text.to_string(), uri);
+        Some(contents.with_mime_type(MIME_TYPE))
+    }
+}
+
 impl Started {
     /// Checks that it has the packages that a call asks for, if that asks for any.
     fn check(&self, asked: Option<String>, session: &str) -> Result<(), Error> {
@@ -176,6 +224,13 @@ impl Started {
 }
 
 impl Kept {
+    /// Returns the names of a client's sessions, and their numbers.
+    fn numbers(&self, client: &str) -> Vec<(String, u64)> {
+        let own = self.slots.iter().filter(|((its, _), _)| its == client);
+        own.map(|((_, name), slot)| (name.clone(), slot.number))
+            .collect()
+    }
+
     /// Returns the slot of a session. For a new one, another may have to end.
     fn slot(
         &mut self,
@@ -221,8 +276,8 @@ impl Kept {
 }
 
 /// Returns the request for a session whose cells get these resources.
-fn request(grant: &Grant, kvm: &Device) -> Request {
-    Request {
+fn request(grant: &Grant, kvm: &Device) -> run::Request {
+    run::Request {
         limits: Limits {
             memory: grant.memory,
             machine_memory: grant.machine_memory,
@@ -234,7 +289,7 @@ fn request(grant: &Grant, kvm: &Device) -> Request {
         kvm: kvm.clone(),
         confine: grant.confine,
         capture: false,
-        ..Request::of(Source::Code(Default::default()))
+        ..run::Request::of(Source::Code(Default::default()))
     }
 }
 

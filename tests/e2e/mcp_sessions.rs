@@ -107,6 +107,39 @@ fn input_comes_with_a_call_of_a_session_and_arguments_do_not() {
 }
 
 #[test]
+fn sessions_are_resources_of_their_client() {
+    let (file, tokens) = tokens(&["one", "two"]);
+    let web = Web::start(&["--tokens", file.path().to_str().unwrap()]);
+    let ask = |token: &str, method: &str, params: Value| {
+        web.ask(token, method, params).message()["result"].clone()
+    };
+    for (token, session) in [(0, "a"), (0, "b"), (1, "c")] {
+        let arguments = json!({"code": "1", "session": session});
+        ask(&tokens[token], "tools/call", call(arguments));
+    }
+    let listed = ask(&tokens[0], "resources/list", json!({}))["resources"].clone();
+    let uris: Vec<_> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| &it["uri"])
+        .collect();
+    assert_eq!(uris, ["sandbox://session/a", "sandbox://session/b"]);
+    let read = |token: &str, uri: &str| ask(token, "resources/read", json!({"uri": uri}));
+    let told = read(&tokens[0], "sandbox://session/a")["contents"][0]["text"].clone();
+    let told: Value = serde_json::from_str(told.as_str().unwrap()).unwrap();
+    assert_eq!((&told["session"], &told["cells"]), (&json!("a"), &json!(1)));
+    assert_eq!(told["memory"], 256 << 20);
+    for uri in [
+        "sandbox://session/c",
+        "sandbox://session/",
+        "sandbox://session/3",
+    ] {
+        assert_eq!(read(&tokens[0], uri), Value::Null, "{uri}");
+    }
+}
+
+#[test]
 fn files_go_into_a_session_and_come_out_of_it() {
     let mut agent = Agent::start(&[]);
     let files = json!([

@@ -180,6 +180,25 @@ print(json.dumps({'own': chance.own.getrandbits(64), 'rng': int(chance.rng.integ
         no_two(CLONES, '--with', wheel(home, 'chance', CHANCE), '-c', draws)
 
 
+def session(verb, *words):
+    return subprocess.run([BINARY, 'session', verb, *words], capture_output=True, text=True, check=True).stdout
+
+
+def no_two_children_of_a_session_draw_the_same():
+    name = f'draws-{os.getpid()}'
+    session('start', name, '--quiet', *CORE)
+    names = [name]
+    try:
+        session('run', name, '-c', 'import numpy; rng = numpy.random.default_rng(); kept = numpy.random.default_rng(7); numpy.random.rand()')
+        names += session('fork', name, '-n', '20').split()
+        draws = 'int(rng.integers(2**62)), int(numpy.random.randint(2**62)), int(kept.integers(2**62))'
+        told = [eval(session('run', one, '-c', draws)) for one in names]
+    finally:
+        session('stop', *names)
+    by_chance, legacy, seeded = map(set, zip(*told))
+    assert (len(by_chance), len(legacy), len(seeded)) == (21, 21, 1), told
+
+
 # Where a clone may differ from an interpreter that imported the same: docs/clones.md has each of these.
 DIFFERENCES = [
     # What was compiled lately, a text that is made of a set, and numbers of threads.
@@ -233,6 +252,7 @@ def main():
         a_command_of_a_package_runs,
         large_libraries_are_imported_ahead,
         no_two_clones_draw_the_same,
+        no_two_children_of_a_session_draw_the_same,
         a_clone_is_as_an_interpreter_that_imported_the_same,
     ]
     failed = 0

@@ -207,7 +207,7 @@ time.sleep(1000)"
             "the guest crashed: ",
         ),
     ] {
-        assert_ended(&attack(&[], "60", &steal(frame)), 125, told);
+        assert_ended(&attack(&[], "300", &steal(frame)), 125, told);
     }
     let connect = "
 import socket
@@ -242,14 +242,14 @@ print('asking', flush=True)
 {services}"
         )
     };
-    let claim = attack(with_ports(), "60", &code("ask(5, 7, 0, 0, 0)"));
+    let claim = attack(with_ports(), "300", &code("ask(5, 7, 0, 0, 0)"));
     assert_ended(&claim, 7, "");
     let all = "
 for al in 0, 1, 2, 3, 4, 6, 7, 9, 10, 255:
     for address in 0, 1, 0x1000, 0x7fff_ffff_f000, 1 << 63, (1 << 64) - 1, ctypes.addressof(ctypes.c_char.from_buffer(page)) + 2048:
         for count in 0, 1, 4096, 1 << 32, (1 << 64) - 1: ask(al, 0, count, address, address)
 print('done')";
-    let output = attack(with_ports(), "60", &code(all));
+    let output = attack(with_ports(), "300", &code(all));
     let ended = exit_code(output.status);
     assert!(
         [0, 124, 125, 132, 135, 139].contains(&ended),
@@ -257,7 +257,7 @@ print('done')";
         text(&output.stderr)
     );
     assert_ended(
-        &attack(with_ports(), "60", &code("ask(3, 9, 10, 0, 0)")),
+        &attack(with_ports(), "300", &code("ask(3, 9, 10, 0, 0)")),
         125,
         "output to stream 9",
     );
@@ -272,7 +272,7 @@ while True:
     except BlockingIOError: os.write(1, b'no more\\n'); break
 while True: pass
 ";
-    let output = attack(&["--fresh", "--pids-limit", "30"], "60", code);
+    let output = attack(&["--fresh", "--pids-limit", "30"], "300", code);
     assert_ended(&output, 124, "time limit");
     assert!(text(&output.stdout).starts_with("no more\n"), "{output:?}");
 }

@@ -103,7 +103,8 @@ fn mount_file_systems() -> Result<()> {
 pub fn open_to_root() -> Result<()> {
     const ABOVE: &str = "/run/above";
     make_directory(ABOVE)?;
-    make_mount("tmpfs", ABOVE, "tmpfs", MsFlags::empty(), "mode=700")?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    make_mount("tmpfs", ABOVE, "tmpfs", flags, "mode=700")?;
     for directory in ["etc", "home", "root", "var"] {
         let own = format!("{ABOVE}/{directory}");
         let [upper, work] = ["upper", "work"].map(|name| format!("{own}/{name}"));
@@ -116,7 +117,6 @@ pub fn open_to_root() -> Result<()> {
             .and_then(|metadata| fs::set_permissions(&upper, metadata.permissions()))
             .with_context(|| format!("giving {upper} the mode of {target}"))?;
         let options = format!("lowerdir={target},upperdir={upper},workdir={work},redirect_dir=on");
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
         make_mount("overlay", &target, "overlay", flags, &options)?;
     }
     Ok(())

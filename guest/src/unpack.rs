@@ -12,8 +12,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
 
-/// Makes the files of a stream of records ([`guest::Header`]), in place of those that are there. Directories
-/// that are there stay, with what is in them.
+/// Makes the files of a stream of records ([`guest::Header`]), in place of those that are there, which stay until
+/// the new ones are whole. Directories that are there stay, with what is in them.
 pub fn unpack(mut stream: impl Read) -> Result<()> {
     loop {
         let mut header = [0; Header::LENGTH];
@@ -37,14 +37,13 @@ fn make(path: &Path, header: Header, stream: &mut impl Read) -> Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
-    let permissions = Permissions::from_mode(header.mode & 0o777);
     let mut content = stream.take(header.size);
     match header.mode & kind::MASK {
         kind::DIRECTORY => match fs::create_dir(path) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => {}
             result => {
                 result?;
-                fs::set_permissions(path, permissions)?;
+                fs::set_permissions(path, permissions(header))?;
             }
         },
         kind::LINK => {
@@ -54,23 +53,36 @@ fn make(path: &Path, header: Header, stream: &mut impl Read) -> Result<()> {
             symlink(OsStr::from_bytes(&target), path)?;
         }
         kind::FILE => {
-            remove(path)?;
-            let mut options = File::options();
-            let mut file = options
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(path)?;
-            io::copy(&mut content, &mut file)?;
-            file.set_permissions(permissions)?;
+            let draft = path.with_file_name(format!(".sandbox-{}", std::process::id()));
+            let made = write(&draft, header, &mut content).and_then(|()| fs::rename(&draft, path));
+            if made.is_err() {
+                remove(&draft)?;
+            }
+            made?;
         }
         _ => bail!("it is neither a file nor a directory"),
     }
-    if content.limit() > 0 {
-        bail!("its content was cut");
-    }
     set_time(path, header.modified)?;
     Ok(())
+}
+
+/// Makes a file with this content, all of which must come.
+fn write(path: &Path, header: Header, content: &mut io::Take<impl Read>) -> io::Result<()> {
+    let mut options = File::options();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    io::copy(content, &mut file)?;
+    if content.limit() > 0 {
+        return Err(io::Error::other("its content was cut"));
+    }
+    file.set_permissions(permissions(header))
+}
+
+fn permissions(header: Header) -> Permissions {
+    Permissions::from_mode(header.mode & 0o777)
 }
 
 fn set_time(path: &Path, modified: Option<i64>) -> nix::Result<()> {

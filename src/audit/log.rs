@@ -1,6 +1,7 @@
 //! Appending to a log, under a lock that keeps out all other writers.
 
-use crate::audit::entry::{End, Event, LINE_MAX, Link, Torn, Usage, line};
+use crate::audit::entry::{End, Event, Usage};
+use crate::audit::line::{LINE_MAX, Link, Torn, line};
 use crate::audit::tail::{Rest, Tail};
 use crate::clock::since_1970;
 use crate::error::{Error, Kind, Remedy};

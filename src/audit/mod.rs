@@ -4,6 +4,7 @@
 //! Several processes may write to one log.
 
 mod entry;
+mod line;
 mod log;
 mod tail;
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The end of a log: its last entry, and the bytes after that.
 
-use crate::audit::entry::{GENESIS, LINE_MAX, Link, parse, was_whole};
+use crate::audit::line::{GENESIS, LINE_MAX, Link, parse, was_whole};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -118,7 +118,8 @@ fn is_beginning(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::entry::{Event, Refusal, line};
+    use crate::audit::entry::{Event, Refusal};
+    use crate::audit::line::line;
     use std::io::Write;
     use std::time::SystemTime;
 

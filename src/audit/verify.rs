@@ -1,6 +1,6 @@
 //! Verification that a log is as it was written.
 
-use crate::audit::entry::{GENESIS, LINE_MAX, Link, Torn, parse};
+use crate::audit::line::{GENESIS, LINE_MAX, Link, Torn, parse};
 use crate::record::Anchor;
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::{Flock, FlockArg};

@@ -48,8 +48,8 @@ impl Admission {
         self.log.is_some()
     }
 
-    /// Returns the log that is to be kept of a session, into which these files go.
-    pub fn log_of_session(&self, files: Files) -> Result<Option<KeptLog>> {
+    /// Returns the log that is to be kept of a session, into which these files go. `from`: what it goes on from.
+    pub fn log_of_session(&self, files: Files, from: Option<String>) -> Result<Option<KeptLog>> {
         let kept = |log: &Log| -> Result<KeptLog> {
             let (rotate, sync) = log.how();
             Ok(KeptLog {
@@ -58,6 +58,7 @@ impl Admission {
                 sync,
                 code: self.keep_code,
                 files,
+                from: from.clone(),
             })
         };
         self.log.as_ref().map(kept).transpose()

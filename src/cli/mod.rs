@@ -162,7 +162,13 @@ enum Verb {
         /// The number of the socket's descriptor
         #[arg(value_parser = clap::value_parser!(RawFd).range(3..))]
         socket: RawFd,
+        /// Those of the file with the point that it goes on from, and of the pipe to its owner
+        #[arg(value_parser = clap::value_parser!(RawFd).range(3..), num_args = 2)]
+        point: Vec<RawFd>,
     },
+    /// Fetch files from a session, for another process of this program
+    #[command(name = crate::session::FETCH_VERB, hide = true)]
+    FetchFiles,
     /// Print a script that completes commands and options in a shell
     Completions {
         /// Its language
@@ -206,12 +212,13 @@ pub fn main() -> u8 {
             false => EXIT_OURS,
         }),
         Verb::Worker { socket } => worker(socket),
-        Verb::ServeSession { socket, point } => inherited(socket).and_then(|socket| {
-            let point: Vec<_> = point.into_iter().map(inherited).collect::<Result<_>>()?;
-            let point = <[_; 2]>::try_from(point).ok();
-            crate::session::serve(socket, point.map(Into::into)).map(|()| 0)
-        }),
-        Verb::KeepSession { socket } => inherited(socket).and_then(session_keeper::keep),
+        Verb::ServeSession { socket, point } => handed(socket, point)
+            .and_then(|(socket, point)| crate::session::serve(socket, point))
+            .map(|()| 0),
+        Verb::KeepSession { socket, point } => {
+            handed(socket, point).and_then(|(socket, point)| session_keeper::keep(socket, point))
+        }
+        Verb::FetchFiles => crate::session::serve_fetch().map(|()| 0),
         Verb::Completions { shell } => man::completions(Cli::command(), shell),
         Verb::Man { command } => man::manual(Cli::command(), &command),
     };
@@ -225,6 +232,13 @@ fn worker(socket: RawFd) -> Result<u8> {
         Ended::Failed(error) => exit_code::of_kind(error.kind),
         Ended::Interrupted(signal) => EXIT_SIGNALED + signal,
     })
+}
+
+/// Takes the descriptors that a session's process is started with: its socket, and those of a point.
+fn handed(socket: RawFd, point: Vec<RawFd>) -> Result<(OwnedFd, Option<(OwnedFd, OwnedFd)>)> {
+    let socket = inherited(socket)?;
+    let point: Vec<_> = point.into_iter().map(inherited).collect::<Result<_>>()?;
+    Ok((socket, <[_; 2]>::try_from(point).ok().map(Into::into)))
 }
 
 /// Takes the socket with this number.

@@ -48,8 +48,7 @@ pub fn run_verb(args: RunArgs, matches: &ArgMatches, kvm: Device) -> Result<u8> 
     let told = |made| {
         let mut record = in_words(made);
         if let Some(lock) = &lock {
-            record.packages = lock.packages.clone();
-            record.packages_lock = Some(lock.key().to_string());
+            lock.tell(&mut record);
         }
         record
     };

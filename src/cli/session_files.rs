@@ -2,10 +2,10 @@
 
 use crate::cli::messages::tell_of_files;
 use crate::error::{Error, Kind};
-use crate::files::{Destination, Excluded, Fetched, Get, Put, Unpacker, destinations, list, read};
-use crate::limits::{ConfineLevel, Limits};
+use crate::files::{Excluded, Fetched, Get, Put, destinations, list, read};
+use crate::limits::Limits;
 use crate::session::protocol::{Description, Format, Message, Request};
-use crate::session::{Client, Place, Transfer};
+use crate::session::{Client, Place, Transfer, fetch};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use guest::FileStream;
@@ -54,62 +54,60 @@ struct OwnerArgs {
 
 pub fn put_verb(args: PutArgs) -> Result<u8> {
     let (mut client, session) = connected(&args.name)?;
-    let user = args.owner.user;
+    let (user, timeout_s) = (args.owner.user, None);
+    let request = |format| Request::Put {
+        format,
+        user,
+        timeout_s,
+    };
     if is_tar(&args.files)? {
-        let format = Format::Tar;
-        client.send(&Request::Put { format, user })?;
+        client.send(&request(Format::Tar))?;
         let mut archive = stdin().lock();
-        return Transfer::new(&mut client).send(|room| {
+        Transfer::new(&mut client).send(|room| {
             let mut bytes = vec![0; room];
             let count = archive.read(&mut bytes).context("reading the archive")?;
             bytes.truncate(count);
             Ok(bytes)
-        });
+        })?;
+        return Ok(0);
     }
     let puts = parsed(&args.files, Put::parse)?;
     let excluded = Excluded::of(&args.exclude)?;
     let listed = list(&puts, &excluded, session.workdir.as_bytes())?;
     let mut stream = FileStream::new(read(listed, session.memory)?);
-    let format = Format::Records;
-    client.send(&Request::Put { format, user })?;
-    Transfer::new(&mut client).send(|room| Ok(stream.take(room)))
+    client.send(&request(Format::Records))?;
+    Transfer::new(&mut client).send(|room| Ok(stream.take(room)))?;
+    Ok(0)
 }
 
 pub fn get_verb(args: GetArgs) -> Result<u8> {
     let (mut client, session) = connected(&args.name)?;
     let user = args.owner.user;
     if is_tar(&args.files)? {
-        let request = Request::Get {
+        client.send(&Request::Get {
             format: Format::Tar,
             paths: Vec::new(),
             user,
-        };
-        client.send(&request)?;
-        return Transfer::new(&mut client).receive(&mut stdout().lock());
+            timeout_s: None,
+        })?;
+        Transfer::new(&mut client).receive(&mut stdout().lock())?;
+        return Ok(0);
     }
     let gets = parsed(&args.files, Get::parse)?;
     let found = destinations(&gets, session.workdir.as_bytes(), args.force)?;
     let limits = Limits {
         memory: session.memory,
+        timeout: None,
         // A policy that bounds them lets no files out at all.
         fetch_count: u64::MAX,
         fetch_size: u64::MAX,
         ..Limits::default()
     };
-    // It extracts in a process of its own, since a guest may send anything.
-    let (unpacker, mut stream) = Unpacker::start(&found, &limits, args.force, ConfineLevel::Auto)?;
-    client.send(&Request::Get {
-        format: Format::Records,
-        paths: found.iter().map(path_of).collect::<Result<_, _>>()?,
-        user,
-    })?;
-    let received = Transfer::new(&mut client).receive(&mut stream);
-    drop(stream);
-    let fetched = unpacker.finish()?;
-    let code = received?;
+    let (fetched, received) = fetch(&mut client, &found, &limits, (user, args.force))?;
+    received?;
     tell_of_files(&fetched);
     Ok(match is_whole(&fetched) {
-        true => code,
+        true => 0,
         false => 125,
     })
 }
@@ -147,17 +145,6 @@ fn parsed<T>(
         })
     };
     words.iter().map(parse).collect()
-}
-
-/// Returns the path in the guest, as messages have it.
-fn path_of(destination: &Destination) -> Result<String, Error> {
-    String::from_utf8(destination.guest.clone()).map_err(|_| {
-        Error::new(
-            Kind::File,
-            "a path in the guest is not UTF-8",
-            "get the directory that it is in",
-        )
-    })
 }
 
 fn is_whole(fetched: &Fetched) -> bool {

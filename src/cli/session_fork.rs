@@ -1,15 +1,17 @@
 //! `sandbox session fork` and `checkpoint`.
 
+use crate::audit::Files;
 use crate::checkpoint::Checkpoints;
 use crate::cli::admission::Admission;
 use crate::cli::messages::say;
 use crate::cli::progress::Progress;
 use crate::cli::request::Given;
 use crate::cli::session_start::{BoundArgs, room_for};
+use crate::error::{Error, Kind};
 use crate::kvm_mode::Device;
 use crate::policy::{Grant, Requested, ResourceRequest};
-use crate::session::protocol::{Purpose, Spec};
-use crate::session::{Client, Place, Taken, check_name, let_go, none_go_on};
+use crate::session::protocol::{Message, Purpose, Request, Spec};
+use crate::session::{Client, Place, Taken, check_name, let_go};
 use anyhow::Result;
 use clap::Args;
 use std::io::{Write, stdout};
@@ -28,8 +30,8 @@ pub struct ForkArgs {
     count: u16,
     #[command(flatten)]
     bounds: BoundArgs,
-    /// No log: it has no entries for sessions that go on from others
-    #[arg(long, env = "SANDBOX_AUDIT", value_name = "FILE", hide = true)]
+    /// Write these sessions and their cells to this log, which other processes do
+    #[arg(long, env = "SANDBOX_AUDIT", value_name = "FILE")]
     audit: Option<PathBuf>,
     /// Do not print their names
     #[arg(short, long)]
@@ -53,12 +55,10 @@ pub struct CheckpointArgs {
 /// Starts sessions that go on from where one is, and prints their names; returns the exit code.
 pub fn fork_verb(args: &ForkArgs, given: &Given, kvm: Device) -> Result<u8> {
     let admission = Admission::prepare(args.bounds.policy.as_deref(), args.audit.as_deref())?;
-    if admission.is_audited() {
-        return Err(none_go_on().into());
-    }
     let allowed = admission.ceiling.sessions.check_fork();
     allowed.map_err(|excess| admission.refuse(excess))?;
     let place = Place::open()?;
+    check_log(&place, &args.name, &admission)?;
     let taken = take(&place, &args.name, Purpose::Fork)?;
     if taken.point.interpreter.has_variables && !args.quiet {
         say("the variables that the session was given are those of the others too");
@@ -66,6 +66,7 @@ pub fn fork_verb(args: &ForkArgs, given: &Given, kvm: Device) -> Result<u8> {
     let mut spec = taken.spec(&place, kvm, args.bounds.confine)?;
     let granted = grant(&taken, &spec, given, &admission)?;
     spec.request.confine = granted.confine;
+    spec.log = admission.log_of_session(Files::default(), Some(args.name.clone()))?;
     // Until they are there.
     let _turn = room_for((args.count, granted.memory), &place, &admission)?;
     let names = place.free_names(&args.name, args.count.into())?;
@@ -93,6 +94,22 @@ pub fn checkpoint_verb(args: CheckpointArgs) -> Result<u8> {
     let parts = (&taken.file, taken.length, &taken.point);
     checkpoints.save(&args.saved, parts, description, args.force)?;
     Ok(0)
+}
+
+/// Checks that there is a log for those that go on from a session of which one is kept.
+fn check_log(place: &Place, name: &str, admission: &Admission) -> Result<()> {
+    let described = Client::connect(place, name)?.ask(&Request::Describe {})?;
+    match described {
+        Message::Described(session) if session.is_logged && !admission.is_audited() => {
+            Err(Error::new(
+                Kind::Policy,
+                format!("a log is kept of the session {name}, and there is none for those that go on from it"),
+                "name one: --audit FILE",
+            )
+            .into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Checks against the policy what each of the sessions gets, which may have begun without it.

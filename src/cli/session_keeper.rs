@@ -6,8 +6,11 @@ use crate::cli::admission::CLIENT;
 use crate::process::{self, processor_time};
 use crate::record::{Anchor, Record};
 use crate::run::record_of::explained;
-use crate::session::protocol::Spec;
-use crate::session::{Answer, Asked, Entry, Owned, Started, answer, first_entry, start, unwritten};
+use crate::session::protocol::{Purpose, Spec};
+use crate::session::{
+    Answer, Asked, Entry, Owned, Owner, Started, Tie, answer, first_entry, start, start_another,
+    unwritten,
+};
 use crate::signals::Signals;
 use crate::worker::client::usage;
 use crate::worker::{Notice, Notices};
@@ -18,7 +21,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{PipeWriter, Read, pipe};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -27,12 +30,13 @@ const ENTRY_MAX: usize = 128 << 20;
 /// The most cells and commands that are at work at once.
 const OPEN_MAX: usize = 64;
 
-/// Starts the session that is asked for over this socket, and keeps its log until it is over.
-pub fn keep(socket: OwnedFd) -> Result<u8> {
+/// Starts the session that is asked for over this socket, and keeps its log until it is over. `point`: if it goes
+/// on from one, the file with it and the pipe to the owner.
+pub fn keep(socket: OwnedFd, point: Option<(OwnedFd, OwnedFd)>) -> Result<u8> {
     let socket = File::from(socket);
     // Before there is a thread or a process that one could be meant for.
     let signals = Signals::watch()?;
-    let keeper = Keeper::begin(&socket).inspect_err(|error| {
+    let keeper = Keeper::begin(&socket, point).inspect_err(|error| {
         let told = explained(error).unwrap_or_else(|_| unwritten("its writer was stopped"));
         // Whoever asked for it may be gone.
         Started::Failed(told).tell(&socket).unwrap_or_default();
@@ -48,6 +52,10 @@ struct Keeper {
     log: Log,
     keep_code: bool,
     session: Owned,
+    /// The pipe to which the session is tied, if it goes on from a point. It never lets it go.
+    _pipe: Option<PipeWriter>,
+    /// What ties both to whoever had them started together with others, until that lets them go.
+    tie: Option<Tie>,
     /// The number of the session in the log.
     run: u64,
     began: Instant,
@@ -66,11 +74,12 @@ struct Open {
 }
 
 impl Keeper {
-    fn begin(socket: &File) -> Result<Self> {
+    fn begin(socket: &File, point: Option<(OwnedFd, OwnedFd)>) -> Result<Self> {
         let mut spec = Spec::hear(socket)?;
         let kept = spec.log.take().context("no log is named")?;
         let log = Log::open(&kept.path, kept.rotate, kept.sync)?;
-        let run = log.append(CLIENT, &first_entry(&spec, &spec.name, kept.files))?;
+        let first = first_entry(&spec, &spec.name, kept.files, kept.from);
+        let run = log.append(CLIENT, &first)?;
         let run = run.sequence;
         spec.is_owned = true;
         spec.is_logged = true;
@@ -79,12 +88,20 @@ impl Keeper {
             // If nobody receives it, that is noticed soon enough.
             Started::Notice(notice).tell(socket).unwrap_or_default();
         });
-        match start(&spec, notices) {
+        let (file, tie) = point.unzip();
+        let pipe = file.is_some().then(pipe).transpose()?;
+        let started = match (&file, &pipe) {
+            (Some(file), Some((its, _))) => start_another(&spec, (file.as_fd(), its), notices),
+            _ => start(&spec, notices),
+        };
+        match started {
             Ok(session) => Ok(Self {
                 spec,
                 log,
                 keep_code: kept.code,
                 session,
+                _pipe: pipe.map(|(_, ours)| ours),
+                tie: tie.map(Tie::Pipe),
                 run,
                 began,
                 open: BTreeMap::new(),
@@ -121,15 +138,24 @@ impl Keeper {
     fn listen(&mut self, signals: &Signals) -> Result<()> {
         let mut heard = Vec::new();
         loop {
-            let mut fds = [
+            let tie = self.tie.as_ref();
+            let mut fds = vec![
                 PollFd::new(self.session.socket.as_fd(), PollFlags::POLLIN),
                 PollFd::new(signals.as_fd(), PollFlags::POLLIN),
             ];
+            fds.extend(tie.map(|tie| PollFd::new(tie.as_fd(), PollFlags::POLLIN)));
             match poll(&mut fds, PollTimeout::NONE) {
                 Err(Errno::EINTR) => continue,
                 result => result.context("waiting for a session")?,
             };
             let speaks = fds[0].revents().is_some_and(|events| !events.is_empty());
+            let owner = tie.map_or(Owner::IsThere, Tie::look);
+            if owner != Owner::IsThere {
+                self.tie = None;
+            }
+            if owner == Owner::IsGone {
+                self.kill(Signal::SIGTERM);
+            }
             if signals
                 .take()?
                 .is_some_and(|received| received.asks_to_stop())
@@ -168,6 +194,7 @@ impl Keeper {
             }
             Entry::Begins { cell, asked } => self.write_start(cell, asked)?,
             Entry::Ended { cell, record } => self.write_end(cell, &record)?,
+            Entry::Saves { purpose } => self.log.append(CLIENT, &self.save(purpose)),
         };
         let answered: Answer = written.map_err(|error| unwritten(&format!("{error:#}")));
         answer(&self.session.socket, &answered)
@@ -217,6 +244,17 @@ impl Keeper {
             exit: record.exit_code.map_or(125, i32::from),
         };
         Ok(self.log.end(CLIENT, run, record, usage))
+    }
+
+    /// Returns the entry of a session that is to be saved.
+    fn save(&self, purpose: Purpose) -> Event {
+        Event::Save {
+            run: self.run,
+            purpose: match purpose {
+                Purpose::Fork => "fork".into(),
+                Purpose::Checkpoint => "checkpoint".into(),
+            },
+        }
     }
 
     fn pid(&self) -> Pid {

@@ -16,11 +16,11 @@ use crate::image::Image;
 use crate::job::{Source, name, resolve};
 use crate::kvm_mode::Device;
 use crate::limits::{ConfineLevel, DEFAULT_CAPTURE, PACKAGES_MEMORY};
-use crate::policy::{Grant, ResourceRequest};
+use crate::policy::{Ceiling, Grant, ResourceRequest};
 use crate::run::{Request, inspect, prepare};
 use crate::session::protocol::{Bounds, Spec};
 use crate::session::{
-    Client, Place, Taken, check_name, let_go, none_go_on, parent_has_ended, random_name, start,
+    Client, Place, Taken, check_name, let_go, parent_has_ended, random_name, start,
 };
 use crate::template::Preload;
 use crate::units::{Timeout, parse_grace, parse_memory, parse_size, parse_timeout};
@@ -139,7 +139,7 @@ pub fn start_verb(mut args: StartArgs, matches: &ArgMatches, kvm: Device) -> Res
     let given = Given(Some(matches));
     if let Some(from) = &args.from {
         check_free(&admission)?;
-        return start_from(from, &name, &args, &given, kvm);
+        return start_from(from, &name, &args, (&given, &admission), kvm);
     }
     let (bounds, request, wish) = asked(args, &given, kvm, &admission)?;
     let (request, _) = with_packages((request, wish), quiet)?;
@@ -160,7 +160,7 @@ pub fn start_verb(mut args: StartArgs, matches: &ArgMatches, kvm: Device) -> Res
         bounds,
         is_owned: false,
         parent,
-        log: admission.log_of_session(files)?,
+        log: admission.log_of_session(files, None)?,
         is_logged: false,
         point: None,
     };
@@ -172,12 +172,9 @@ pub fn start_verb(mut args: StartArgs, matches: &ArgMatches, kvm: Device) -> Res
     Ok(0)
 }
 
-/// Checks that there is no policy, which would have to know what is in a checkpoint, and no log.
+/// Checks that there is no policy, which would have to know what is in a checkpoint.
 fn check_free(admission: &Admission) -> Result<(), Error> {
-    if admission.is_audited() {
-        return Err(none_go_on());
-    }
-    if !admission.inspects() {
+    if admission.ceiling == Ceiling::default() {
         return Ok(());
     }
     Err(Error::new(
@@ -188,10 +185,17 @@ fn check_free(admission: &Admission) -> Result<(), Error> {
 }
 
 /// Starts a session that goes on from a checkpoint.
-fn start_from(from: &str, name: &str, args: &StartArgs, given: &Given, kvm: Device) -> Result<u8> {
+fn start_from(
+    from: &str,
+    name: &str,
+    args: &StartArgs,
+    (given, admission): (&Given, &Admission),
+    kvm: Device,
+) -> Result<u8> {
     let taken = Taken::from_checkpoint(from)?;
     let mut spec = taken.spec(&Place::open()?, kvm, args.bounds.confine)?;
     spec.name = name.into();
+    spec.log = admission.log_of_session(Files::default(), Some(from.into()))?;
     let (limits, bounds) = (&mut spec.request.limits, &mut spec.bounds);
     let is_given = |option| !given.is_default(option);
     if is_given("idle") {

@@ -20,6 +20,16 @@ pub struct Destination {
 }
 
 impl Destination {
+    /// Returns the path in the guest, as requests of sessions have it.
+    pub fn guest_text(&self) -> Result<String, Error> {
+        String::from_utf8(self.guest.clone()).map_err(|_| {
+            unusable(
+                "a path in the guest is not UTF-8",
+                "get the directory that it is in",
+            )
+        })
+    }
+
     pub fn path(&self) -> PathBuf {
         match (self.is_merged(), self.directory == Path::new(".")) {
             (true, _) => self.directory.clone(),

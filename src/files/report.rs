@@ -80,6 +80,19 @@ impl Fetched {
         }
     }
 
+    /// Returns why the end of a program does not count, which did well or did not, if that is so.
+    pub fn undelivered(&self, did_well: bool) -> Option<Error> {
+        match &self.failure {
+            Some(failure) => Some(failure.clone()),
+            None if did_well && self.missing.count > 0 => Some(Error::new(
+                Kind::Delivery,
+                format!("files that were wanted are missing: {}", self.missing.count),
+                Remedy::MakeFiles,
+            )),
+            None => None,
+        }
+    }
+
     /// Makes the report safe to show: a guest may have taken over the process that sent it.
     pub fn distrusted(mut self) -> Self {
         self.files.distrust();

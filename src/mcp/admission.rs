@@ -124,7 +124,9 @@ impl Governor {
     pub fn advice(&self, record: &Record) -> Vec<String> {
         let allowed = self.policy.run.packages.as_ref();
         let advice = advice(record);
-        advice.iter().map(|it| advised(it, allowed)).collect()
+        let in_session = record.session.is_some();
+        let advised = |it| advised(it, allowed, in_session);
+        advice.iter().map(advised).collect()
     }
 
     /// Returns the packages that the run may have of those that it asks for.
@@ -234,11 +236,6 @@ impl Governor {
         })?;
         if arguments.session.is_some() {
             run.sessions.check_alone(grant.memory)?;
-            // Nobody counts those.
-            let is_bounded = grant.files.count.is_some() || grant.files.size.is_some();
-            if is_bounded && arguments.files.iter().any(|file| file.is_fetched) {
-                return Err(LimitExceeded::none("files", "a file out of a session"));
-            }
         }
         Ok(grant)
     }

@@ -79,7 +79,7 @@ impl Maker for Compiler<'_> {
 }
 
 /// Returns what to do about what a program lacked, where a policy allows these packages.
-pub fn advised(remedy: &Remedy, allowed: Option<&Packages>) -> String {
+pub fn advised(remedy: &Remedy, allowed: Option<&Packages>, in_session: bool) -> String {
     let Remedy::BringModule {
         name,
         distribution: Some(package),
@@ -89,7 +89,13 @@ pub fn advised(remedy: &Remedy, allowed: Option<&Packages>) -> String {
     };
     match allowed.map(|allowed| allowed.check(&[Some(package.clone())])) {
         Some(Ok(())) => format!(
-            "there is no module {name} here; the package {package} brings it: call again with it in packages"
+            "there is no module {name} here; the package {package} brings it: call again with it in packages{}",
+            // It has what its first call brought.
+            if in_session {
+                ", for another session"
+            } else {
+                ""
+            }
         ),
         _ => format!(
             "there is no module {name} here, and the policy of this server forbids the package that brings it, \
@@ -134,10 +140,10 @@ mod tests {
             (None, "the policy of this server forbids"),
         ] {
             let allowed = allow.map(policy);
-            let advice = advised(&yaml, allowed.as_ref());
+            let advice = advised(&yaml, allowed.as_ref(), false);
             assert!(advice.contains(words), "{allow:?}: {advice}");
             assert!(advice.contains("pyyaml"), "{advice}");
-            let unknown = advised(&missing("strng", None), allowed.as_ref());
+            let unknown = advised(&missing("strng", None), allowed.as_ref(), false);
             assert!(!unknown.contains("packages"), "{unknown}");
         }
     }

@@ -1,6 +1,5 @@
 //! A run for a client, in a worker, or a cell in one of its sessions.
 
-use crate::files::{Get, Put, PutContent};
 use crate::image::LayerFile;
 use crate::job::Source;
 use crate::kvm_mode::Device;
@@ -8,9 +7,10 @@ use crate::limits::Limits;
 use crate::log::say;
 use crate::mcp::cell::{self, Asked};
 use crate::mcp::ended::{Ended, in_words};
+use crate::mcp::session_files::Fetcher;
 use crate::mcp::sessions::{Packages, Sessions};
 use crate::mcp::tool::arguments::Arguments;
-use crate::mcp::workspace::Workspace;
+use crate::mcp::workspace::{Workspace, puts};
 use crate::policy::Grant;
 use crate::process::{self, OURS};
 use crate::record::Record;
@@ -42,8 +42,9 @@ pub struct Run {
 /// What does a run.
 enum Work {
     Process(Arc<Mutex<Child>>),
-    /// A session, at the other end of this. The end of the connection ends its cell.
-    Cell(UnixStream),
+    /// A session, at the other end of this, and what fetches files from it. The end of the connection ends its
+    /// cell.
+    Cell(UnixStream, Fetcher),
 }
 
 impl Work {
@@ -51,7 +52,10 @@ impl Work {
         match self {
             Self::Process(child) => kill(child),
             // One that has ended already has no end to be told of.
-            Self::Cell(socket) => socket.shutdown(Shutdown::Both).unwrap_or_default(),
+            Self::Cell(socket, fetcher) => {
+                socket.shutdown(Shutdown::Both).unwrap_or_default();
+                fetcher.end();
+            }
         }
     }
 }
@@ -68,6 +72,8 @@ impl Run {
         let (grant, kvm) = (*grant, kvm.clone());
         let (tell_started, started) = oneshot::channel();
         let (tell_ended, ended) = oneshot::channel();
+        let fetcher = Fetcher::default();
+        let its = fetcher.clone();
         thread::Builder::new()
             .name("cell".into())
             .spawn(move || {
@@ -87,12 +93,13 @@ impl Run {
                         return;
                     }
                 };
-                let ended = cell::run(sessions.place(), opened, asked, output);
+                let ended = cell::run(opened, asked, output, (sessions.directory(), &its));
                 // If nobody receives this, the caller no longer waits.
                 tell_ended.send(Ok(ended)).unwrap_or_default();
             })
             .context("starting a thread")?;
-        let work = Work::Cell(started.await.context("waiting for a thread")??);
+        let socket = started.await.context("waiting for a thread")??;
+        let work = Work::Cell(socket, fetcher);
         Ok(Self { work, ended })
     }
 
@@ -222,38 +229,31 @@ fn lock(child: &Mutex<Child>) -> std::sync::MutexGuard<'_, Child> {
 
 /// Returns the request for a run whose files are left in this directory.
 fn request(workspace: &Workspace, arguments: &Arguments, grant: &Grant, kvm: &Device) -> Request {
-    let files = arguments.files.iter();
-    let puts = files.clone().filter_map(|file| {
-        Some(Put {
-            content: PutContent::Given(file.content.clone()?),
-            guest: Some(file.path.clone().into()),
-        })
-    });
-    let gets = files.enumerate().filter(|(_, file)| file.is_fetched);
-    let gets = gets.map(|(number, file)| Get {
-        guest: file.path.clone().into(),
-        host: Some(workspace.path().join(format!("get-{number}"))),
-    });
     Request {
         language: Some(arguments.language.to_string()),
         arguments: arguments.args.iter().map(Into::into).collect(),
         env: arguments.variables().into_iter().map(Vec::from).collect(),
-        puts: puts.collect(),
-        gets: gets.collect(),
-        limits: Limits {
-            memory: grant.memory,
-            machine_memory: grant.machine_memory,
-            timeout: grant.timeout,
-            max_output: grant.output,
-            fetch_count: grant.files.count.unwrap_or(u64::MAX),
-            fetch_size: grant.files.size.map_or(u64::MAX, |size| size.0),
-            pids: grant.pids,
-            ..Limits::default()
-        },
+        puts: puts(&arguments.files),
+        gets: workspace.gets(&arguments.files),
+        limits: limits(grant),
         kvm: kvm.clone(),
         confine: grant.confine,
         tells: true,
         ..Request::of(Source::Code(arguments.code.clone().into()))
+    }
+}
+
+/// Returns the limits of what a call gets.
+pub fn limits(grant: &Grant) -> Limits {
+    Limits {
+        memory: grant.memory,
+        machine_memory: grant.machine_memory,
+        timeout: grant.timeout,
+        max_output: grant.output,
+        fetch_count: grant.files.count.unwrap_or(u64::MAX),
+        fetch_size: grant.files.size.map_or(u64::MAX, |size| size.0),
+        pids: grant.pids,
+        ..Limits::default()
     }
 }
 

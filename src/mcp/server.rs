@@ -1,7 +1,6 @@
 //! The MCP server: its tool, and the files that runs left.
 
 use crate::audit::shortened;
-use crate::error::{Error, Kind};
 use crate::image::Image;
 use crate::image::LayerFile;
 use crate::limits::BOOT_LIMIT;
@@ -9,10 +8,11 @@ use crate::log::say;
 use crate::mcp::admission::{Governor, Refused};
 use crate::mcp::artifacts::{COUNT_MAX, SHOWN};
 use crate::mcp::cell::Asked;
-use crate::mcp::ended::{Ended, in_words};
+use crate::mcp::ended::Ended;
 use crate::mcp::packages::{self, Wanted};
 use crate::mcp::progress::Printed;
-use crate::mcp::run::Run;
+use crate::mcp::run::{Run, limits};
+use crate::mcp::sessions::Mismatch;
 use crate::mcp::state::Shared;
 use crate::mcp::tool::answer;
 use crate::mcp::tool::arguments::{Arguments, language_of};
@@ -20,7 +20,7 @@ use crate::mcp::tool::remedies::words;
 use crate::mcp::tool::schema::schema;
 use crate::mcp::transport::backpressure::AnswerKind;
 use crate::mcp::transport::client::Client;
-use crate::mcp::workspace::Workspace;
+use crate::mcp::workspace::{Workspace, puts};
 use crate::packages::Lock;
 use crate::policy::Grant;
 use crate::random;
@@ -193,7 +193,7 @@ impl Server {
             let mut run = match &arguments.session {
                 Some(session) => {
                     let asked = asked(session, arguments, grant, workspace);
-                    let packages = lock.as_ref().map(|lock| lock.key().to_string()).zip(layer);
+                    let packages = lock.clone().zip(layer);
                     let sessions = Arc::clone(&self.shared.sessions);
                     let name = Arc::clone(client.name());
                     Run::in_session(sessions, name, (asked, packages), (grant, kvm), output).await?
@@ -209,8 +209,7 @@ impl Server {
             ended.map(|mut ended| {
                 ended.record.advice = self.shared.governor.advice(&ended.record);
                 if let Some(lock) = lock {
-                    ended.record.packages = lock.packages.clone();
-                    ended.record.packages_lock = Some(lock.key().to_string());
+                    lock.tell(&mut ended.record);
                 }
                 ended
             })
@@ -287,7 +286,9 @@ impl ServerHandler for Server {
     ) -> Result<ListResourcesResult, ErrorData> {
         let client = Client::of(&context);
         let mut files = self.shared.kept.list(client.name());
-        files.extend(self.shared.sessions.list(client.name()));
+        let (sessions, name) = (Arc::clone(&self.shared.sessions), Arc::clone(client.name()));
+        let there = spawn_blocking(move || sessions.list(&name)).await;
+        files.extend(there.unwrap_or_default());
         let bytes = files.iter().map(|file| file.uri.len() + file.name.len());
         let bytes = bytes.map(|bytes| bytes as u64 + ENTRY).sum();
         match client.has_room(AnswerKind::Files, bytes, &context).await {
@@ -338,18 +339,22 @@ fn asked(session: &str, arguments: &Arguments, grant: &Grant, workspace: Workspa
             stdin: Some(BASE64_STANDARD.encode(&arguments.stdin)),
             timeout_s: grant.timeout.map(|timeout| timeout.as_secs_f64()),
         },
-        memory: grant.memory,
-        files: arguments.files.clone(),
+        limits: limits(grant),
+        puts: puts(&arguments.files),
+        gets: workspace.gets(&arguments.files),
         workspace,
     }
 }
 
-/// Returns the end of a run that could not be started: what a call asked for is told to its client, else the
-/// server's log has the reason.
+/// Returns the end of a run that could not be started: what a call asked for in vain is told to its client, else
+/// the server's log has the reason.
 fn not_run(error: &anyhow::Error) -> Ended {
-    let asked = error.downcast_ref::<Error>();
-    Ended::without_process(match asked.filter(|error| error.kind == Kind::Request) {
-        Some(error) => in_words(error.clone()),
+    Ended::without_process(match error.downcast_ref::<Mismatch>() {
+        Some(mismatch) => Failure {
+            message: mismatch.to_string(),
+            remedy: "leave packages out, to go on with those that it has, or name another session"
+                .into(),
+        },
         None => {
             say(&format!("{error:#}"));
             Failure {

@@ -1,94 +1,99 @@
 //! Files into a session of a client's before a cell, and out of it afterwards.
 
-use crate::files::{Excluded, Fetched, Put, PutContent, Written, list, read};
-use crate::mcp::tool::arguments::File;
+use crate::files::{Excluded, Put, list, read};
+use crate::limits::Limits;
 use crate::process::{self, OURS};
 use crate::session::protocol::{Format, Request};
-use crate::session::{Client, Place, Transfer};
-use anyhow::{Context, Result};
+use crate::session::{Client, FETCH_VERB, Fetch, Told, Transfer};
+use anyhow::{Context, Result, bail};
 use guest::{FileStream, WORKDIR};
-use std::ffi::OsString;
-use std::fs::{self, Metadata};
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use nix::unistd::Pid;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-/// Puts the files with a content into a session that has so many bytes of memory.
-pub fn put(client: &mut Client, files: &[File], memory: u64) -> Result<()> {
-    let puts = files.iter().filter_map(|file| {
-        Some(Put {
-            content: PutContent::Given(file.content.clone()?),
-            guest: Some(file.path.clone().into()),
-        })
-    });
-    let puts: Vec<_> = puts.collect();
+/// The most bytes of what the process that fetches files tells.
+const TOLD_MAX: u64 = 16 << 20;
+
+/// Puts files into a session.
+pub fn put(client: &mut Client, puts: &[Put], limits: &Limits) -> Result<()> {
     if puts.is_empty() {
         return Ok(());
     }
-    let listed = list(&puts, &Excluded::of(&[])?, WORKDIR.as_bytes())?;
-    let mut stream = FileStream::new(read(listed, memory)?);
+    let listed = list(puts, &Excluded::of(&[])?, WORKDIR.as_bytes())?;
+    let mut stream = FileStream::new(read(listed, limits.memory)?);
     client.send(&Request::Put {
         format: Format::Records,
         user: None,
+        timeout_s: limits.timeout.map(|timeout| timeout.as_secs_f64()),
     })?;
-    let sent = Transfer::new(client).send(|room| Ok(stream.take(room)));
-    sent.map(drop)
+    Transfer::new(client).send(|room| Ok(stream.take(room)))
 }
 
-/// Fetches the files that are asked for from a session, to this directory. It is done by `session get` in a
-/// process of its own, which starts another to take apart what the guest sends: there may be no other
-/// thread where that is started.
-pub fn fetch(place: &Place, session: &str, files: &[File], directory: &Path) -> Result<Fetched> {
-    let wanted = files.iter().filter(|file| file.is_fetched).enumerate();
-    let wanted: Vec<_> = wanted
-        .map(|(number, file)| (&file.path, directory.join(format!("get-{number}"))))
-        .collect();
-    let mut fetched = Fetched::default();
-    if wanted.is_empty() {
-        return Ok(fetched);
-    }
-    let parent = place
-        .directory()
-        .parent()
-        .context("a place in no directory")?;
-    let words = wanted.iter().map(|(path, host)| {
-        let mut word = OsString::from(path);
-        word.push(":");
-        word.push(host);
-        word
-    });
-    process::command(Path::new(OURS))
-        .args(["session", "get", "--", session])
-        .args(words)
-        .env("XDG_RUNTIME_DIR", parent)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .context("starting the process that fetches files")?;
-    // Whatever it said: what is there is whole.
-    for (path, host) in wanted {
-        match host.symlink_metadata() {
-            Ok(there) => add(&mut fetched, path.clone(), host, &there)?,
-            Err(_) => fetched.missing.add(path.clone()),
-        }
-    }
-    Ok(fetched)
+/// The process that fetches files for a call, which another thread may end.
+#[derive(Clone, Default)]
+pub struct Fetcher(Arc<Mutex<State>>);
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Idle,
+    Fetches(Child),
+    /// Nobody waits for files any more.
+    Over,
 }
 
-/// Adds a file, or those in a directory.
-fn add(fetched: &mut Fetched, guest: String, host: PathBuf, metadata: &Metadata) -> Result<()> {
-    if metadata.is_dir() {
-        for entry in fs::read_dir(&host)? {
-            let entry = entry?;
-            let name = format!("{guest}/{}", entry.file_name().display());
-            add(fetched, name, entry.path(), &entry.metadata()?)?;
+impl Fetcher {
+    /// Ends the process, and lets none start.
+    pub fn end(&self) {
+        match &mut *self.state() {
+            // This has no effect on a child that has ended. Whoever waits for it reaps it.
+            State::Fetches(child) => child.kill().unwrap_or_default(),
+            state => *state = State::Over,
         }
-    } else {
-        fetched.files.add(Written {
-            guest,
-            host: host.to_string_lossy().into_owned(),
-            size: metadata.len(),
-        });
     }
-    Ok(())
+
+    /// Fetches files; returns what came of it, and the processor time that it took.
+    pub fn fetch(&self, asked: &Fetch) -> Result<(Told, Duration)> {
+        let (mut stdin, stdout, pid) = self.start()?;
+        // It reads all, unless it is ended.
+        let sent = serde_json::to_writer(&mut stdin, asked).map_err(Into::into);
+        let sent: Result<()> = sent.and_then(|()| stdin.flush().map_err(Into::into));
+        drop(stdin);
+        let mut told = Vec::new();
+        let heard = stdout.take(TOLD_MAX).read_to_end(&mut told);
+        let exit = process::ended(pid)?;
+        if let State::Fetches(child) = &mut *self.state() {
+            child.wait().context("waiting for a process")?;
+        }
+        sent.context("asking for files")?;
+        heard.context("hearing of files")?;
+        let told = serde_json::from_slice(&told).context("reading what was fetched")?;
+        Ok((told, exit.processor_time))
+    }
+
+    fn start(&self) -> Result<(ChildStdin, ChildStdout, Pid)> {
+        let mut state = self.state();
+        if matches!(*state, State::Over) {
+            bail!("nobody waits for the files");
+        }
+        let mut child = process::command(Path::new(OURS))
+            .arg(FETCH_VERB)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("starting the process that fetches files")?;
+        let streams = child.stdin.take().zip(child.stdout.take());
+        let pid = Pid::from_raw(child.id() as i32);
+        *state = State::Fetches(child);
+        let (stdin, stdout) = streams.context("a process without streams")?;
+        Ok((stdin, stdout, pid))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

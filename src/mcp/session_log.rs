@@ -46,7 +46,7 @@ impl SessionLog {
     /// it ends.
     pub fn start(&self, spec: &Spec, (client, name): (&str, &str)) -> Result<UnixStream> {
         let begin = |log: &Arc<Log>| -> Result<Begun> {
-            let entry = first_entry(spec, name, Files::default());
+            let entry = first_entry(spec, name, Files::default(), None);
             Ok(Begun {
                 run: log.append(client, &entry)?.sequence,
                 log: Arc::clone(log),

@@ -1,13 +1,14 @@
 //! The sessions of a server's clients: machines that are kept from call to call. They end with the server.
 
 use crate::audit::Log;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::fs::make_private;
 use crate::image::LayerFile;
 use crate::job::Source;
 use crate::kvm_mode::Device;
 use crate::limits::Limits;
 use crate::mcp::session_log::SessionLog;
+use crate::packages::Lock;
 use crate::policy::{self, Grant, Requested};
 use crate::run;
 use crate::session::protocol::{Bounds, Message, Request, Spec};
@@ -16,9 +17,10 @@ use anyhow::{Result, anyhow};
 use rmcp::model::{Resource, ResourceContents};
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::{self, Path};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 /// The most sessions of a client that a policy does not allow more or fewer, and of all clients. Of more, the
@@ -29,7 +31,7 @@ const ALL_MAX: usize = 16;
 const URI: &str = "sandbox://session/";
 const MIME_TYPE: &str = "application/json";
 /// The time for a session to tell about itself.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The sessions of all clients.
 pub struct Sessions {
@@ -55,7 +57,12 @@ struct Slot {
     memory: u64,
     used: Instant,
     owner: Owner,
+    turn: Turn,
 }
+
+/// The turns of a session's calls: one that moves files has the session alone, so that nothing runs between these
+/// and its cell. A call at work has a share of this.
+type Turn = Arc<RwLock<()>>;
 
 /// A session that was started, which one caller at a time connects to.
 type Owner = Arc<Mutex<Option<Started>>>;
@@ -63,12 +70,26 @@ type Owner = Arc<Mutex<Option<Started>>>;
 struct Started {
     /// The socket by which the session knows that somebody owns it. It ends when that is closed.
     _owner: UnixStream,
-    /// The key of its packages.
-    packages: Option<String>,
+    /// Its packages.
+    lock: Option<Lock>,
+    /// The processor time of its process that calls have answered for.
+    charged: Arc<Mutex<Duration>>,
 }
 
-/// The packages of a call: their key, and the layer that they are in.
-pub type Packages = (String, LayerFile);
+/// The packages of a call, and the layer that they are in.
+pub type Packages = (Lock, LayerFile);
+
+/// What a call asks of a session that this does not have.
+#[derive(Debug)]
+pub struct Mismatch(String);
+
+impl Display for Mismatch {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Mismatch {}
 
 /// A connection to a session, and whether that was started for it.
 pub struct Opened {
@@ -76,15 +97,15 @@ pub struct Opened {
     pub is_new: bool,
     /// Its name on the host.
     pub name: String,
+    /// Its packages.
+    pub lock: Option<Lock>,
+    pub turn: Turn,
+    pub charged: Arc<Mutex<Duration>>,
 }
 
 impl Sessions {
     /// Makes the store of a server, which will have a directory of its own in this one.
-    pub fn new(
-        parent: &Path,
-        policy: policy::Sessions,
-        log: Option<Arc<Log>>,
-    ) -> Result<Self, Error> {
+    pub fn new(parent: &Path, policy: policy::Sessions, log: Option<Arc<Log>>) -> Result<Self> {
         let usual = Bounds::default();
         let (idle, age) = policy.bounds(
             Requested::Default(usual.idle),
@@ -92,7 +113,7 @@ impl Sessions {
         )?;
         Ok(Self {
             // Its name is short, since the path of a socket must be.
-            place: Place::at(parent.join("sandbox")),
+            place: Place::at(path::absolute(parent.join("s"))?),
             bounds: Bounds {
                 idle,
                 age,
@@ -113,8 +134,8 @@ impl Sessions {
     }
 
     /// Returns where the sessions are.
-    pub fn place(&self) -> &Place {
-        &self.place
+    pub fn directory(&self) -> &Path {
+        self.place.directory()
     }
 
     /// Connects to a client's session with this name, which is started if there is none, or none any more.
@@ -124,20 +145,22 @@ impl Sessions {
         (grant, packages): (&Grant, Option<Packages>),
         kvm: &Device,
     ) -> Result<Opened> {
-        let (number, owner) = lock(&self.kept).slot(key, grant.memory, &self.policy);
+        let (number, owner, turn) = lock(&self.kept).slot(key, grant.memory, &self.policy);
         let name = number.to_string();
         // Another call for the same session waits meanwhile, and other sessions do not.
         let mut started = lock(&owner);
-        let (packages, layer) = packages.unzip();
+        let (lock, layer) = packages.unzip();
         if let Some(there) = started.as_ref()
             && let Ok(client) = Client::connect(&self.place, &name)
         {
-            there.check(packages, key.1)?;
-            let is_new = false;
+            there.check(lock.as_ref(), key.1)?;
             return Ok(Opened {
                 client,
-                is_new,
+                is_new: false,
                 name,
+                lock: there.lock.clone(),
+                turn,
+                charged: Arc::clone(&there.charged),
             });
         }
         let directory = self.place.directory();
@@ -156,14 +179,19 @@ impl Sessions {
             is_logged: false,
             point: None,
         };
+        let charged = Arc::default();
         *started = Some(Started {
             _owner: self.log.start(&spec, key)?,
-            packages,
+            lock: lock.clone(),
+            charged: Arc::clone(&charged),
         });
         Ok(Opened {
             client: Client::connect(&self.place, &spec.name)?,
             is_new: true,
             name: spec.name,
+            lock,
+            turn,
+            charged,
         })
     }
 }
@@ -211,14 +239,12 @@ impl Sessions {
 
 impl Started {
     /// Checks that it has the packages that a call asks for, if that asks for any.
-    fn check(&self, asked: Option<String>, session: &str) -> Result<(), Error> {
-        match asked.is_none() || asked == self.packages {
+    fn check(&self, asked: Option<&Lock>, session: &str) -> Result<(), Mismatch> {
+        match asked.is_none() || asked == self.lock.as_ref() {
             true => Ok(()),
-            false => Err(Error::new(
-                Kind::Request,
-                format!("the session {session} was started without these packages"),
-                "leave packages out, to go on with those that it has, or name another session",
-            )),
+            false => Err(Mismatch(format!(
+                "the session {session} was started without these packages"
+            ))),
         }
     }
 }
@@ -237,7 +263,7 @@ impl Kept {
         (client, name): (&str, &str),
         memory: u64,
         policy: &policy::Sessions,
-    ) -> (u64, Owner) {
+    ) -> (u64, Owner, Turn) {
         let key = (client.to_owned(), name.to_owned());
         if !self.slots.contains_key(&key) {
             while !self.has_room(client, memory, policy) && self.end_oldest(|its| its == client) {}
@@ -252,9 +278,10 @@ impl Kept {
             memory,
             used: Instant::now(),
             owner: Arc::default(),
+            turn: Arc::default(),
         });
         slot.used = Instant::now();
-        (slot.number, Arc::clone(&slot.owner))
+        (slot.number, Arc::clone(&slot.owner), Arc::clone(&slot.turn))
     }
 
     fn has_room(&self, client: &str, memory: u64, policy: &policy::Sessions) -> bool {
@@ -265,11 +292,12 @@ impl Kept {
         is_usual && policy.check(count, memory, of_others).is_ok()
     }
 
-    /// Ends the session that was used least recently, if there is one.
+    /// Ends the session that was used least recently, if there is one; one with a call at work only if all have.
     fn end_oldest(&mut self, is_meant: impl Fn(&str) -> bool) -> bool {
         let slots = self.slots.iter();
         let meant = slots.filter(|((client, _), _)| is_meant(client));
-        let oldest = meant.min_by_key(|(_, slot)| slot.used);
+        let is_busy = |slot: &Slot| Arc::strong_count(&slot.turn) > 1;
+        let oldest = meant.min_by_key(|(_, slot)| (is_busy(slot), slot.used));
         let oldest = oldest.map(|(key, _)| key.clone());
         oldest.is_some_and(|key| self.slots.remove(&key).is_some())
     }

@@ -5,7 +5,7 @@ use crate::error::{Error, Kind, Packages as Way, Remedy};
 use crate::key::Key;
 use crate::packages::requirement::{self, shortened};
 use crate::packages::wheel;
-use crate::record::Package;
+use crate::record::{Package, Record};
 
 /// A lock, all of whose lines were read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +60,12 @@ impl Lock {
             "# What sandbox takes for Python {python} on {platform}; sandbox packages lock renews it.\n\
              {REQUEST}{request}\n{resolved}"
         )
+    }
+
+    /// Says in a record that its program had these packages.
+    pub fn tell(&self, record: &mut Record) {
+        record.packages = self.packages.clone();
+        record.packages_lock = Some(self.key().to_string());
     }
 
     /// Returns the key of what it names, whatever its comments say.

@@ -66,16 +66,9 @@ impl Report {
 
     /// Returns why the program's own end does not count, if that is so.
     pub fn undelivered(&self) -> Option<Error> {
-        let Fetched {
-            missing, failure, ..
-        } = &self.fetched;
-        match (&self.outcome, failure) {
-            (Outcome::Exited(_) | Outcome::Signaled { .. }, Some(failure)) => Some(failure.clone()),
-            (Outcome::Exited(0), None) if missing.count > 0 => Some(Error::new(
-                Kind::Delivery,
-                format!("files that were wanted are missing: {}", missing.count),
-                Remedy::MakeFiles,
-            )),
+        match self.outcome {
+            Outcome::Exited(code) => self.fetched.undelivered(code == 0),
+            Outcome::Signaled { .. } => self.fetched.undelivered(false),
             _ => None,
         }
     }

@@ -4,7 +4,7 @@ use crate::error::{Error, Kind};
 use crate::session::commands::AskedCommand;
 use crate::session::facts::Facts;
 use crate::session::peers::Id;
-use crate::session::protocol::{Bounds, Format, Language, Terminal};
+use crate::session::protocol::{Bounds, Format, Language, Request, Terminal};
 use crate::session::turn::{Ask, Waiting};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,13 +14,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// A command, as a request has it.
-pub struct Wanted {
-    pub argv: Vec<String>,
-    pub env: BTreeMap<String, String>,
-    pub workdir: Option<String>,
-    pub user: Option<String>,
-    pub input: bool,
-    pub terminal: Option<Terminal>,
+struct Wanted {
+    argv: Vec<String>,
+    env: BTreeMap<String, String>,
+    workdir: Option<String>,
+    user: Option<String>,
+    input: bool,
+    terminal: Option<Terminal>,
 }
 
 /// Returns the cell that a peer asks for.
@@ -64,8 +64,48 @@ pub fn cell(
     })
 }
 
-/// Returns the command that a peer asks for.
-pub fn command(
+/// Returns the command that a peer asks for, which may be one that moves files.
+pub fn command(facts: &Facts, peer: Id, request: Request) -> Result<AskedCommand, Error> {
+    match request {
+        Request::Exec {
+            argv,
+            env,
+            workdir,
+            user,
+            input,
+            terminal,
+            timeout_s,
+        } => {
+            let wanted = Wanted {
+                argv,
+                env,
+                workdir,
+                user,
+                input,
+                terminal,
+            };
+            wanted_command(facts, peer, wanted, timeout_s)
+        }
+        Request::Put {
+            format,
+            user,
+            timeout_s,
+        } => files(facts, peer, (put(format), user), timeout_s),
+        Request::Get {
+            format,
+            paths,
+            user,
+            timeout_s,
+        } => files(facts, peer, (get(format, paths)?, user), timeout_s),
+        _ => Err(Error::new(
+            Kind::Request,
+            "this asks for no command",
+            "see docs/session-protocol.md",
+        )),
+    }
+}
+
+fn wanted_command(
     facts: &Facts,
     peer: Id,
     wanted: Wanted,
@@ -103,13 +143,13 @@ pub fn command(
 }
 
 /// A command that moves files.
-pub struct Mover {
+struct Mover {
     argv: Vec<Vec<u8>>,
     has_input: bool,
 }
 
 /// Returns the command that makes files.
-pub fn put(format: Format) -> Mover {
+fn put(format: Format) -> Mover {
     Mover {
         argv: match format {
             Format::Records => vec![files::MOVE.into(), files::PUT.into()],
@@ -120,7 +160,7 @@ pub fn put(format: Format) -> Mover {
 }
 
 /// Returns the command that sends files.
-pub fn get(format: Format, paths: Vec<String>) -> Result<Mover, Error> {
+fn get(format: Format, paths: Vec<String>) -> Result<Mover, Error> {
     let is_absolute = |path: &String| path.starts_with('/') && !path.contains('\0');
     let argv = match format {
         Format::Records if !paths.is_empty() && paths.iter().all(is_absolute) => {
@@ -146,18 +186,18 @@ fn words(words: &[&str]) -> Vec<Vec<u8>> {
 }
 
 /// Returns the command that moves files for a peer, as this user.
-pub fn files(
+fn files(
     facts: &Facts,
     peer: Id,
-    mover: Mover,
-    user: Option<String>,
+    (mover, user): (Mover, Option<String>),
+    timeout_s: Option<f64>,
 ) -> Result<AskedCommand, Error> {
     if let Some(refusal) = &facts.bounds.no_files {
         return Err(refusal.clone());
     }
     let frame = &facts.frame;
     Ok(AskedCommand {
-        ask: ask(facts, peer, None)?,
+        ask: ask(facts, peer, timeout_s)?,
         has_input: mover.has_input,
         output_max: None,
         input_max: u64::MAX,

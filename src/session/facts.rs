@@ -6,7 +6,7 @@ use crate::limits::Limits;
 use crate::record::Record;
 use crate::run::Path;
 use crate::session::journal::{Asked, Entry, Journal};
-use crate::session::protocol::Bounds;
+use crate::session::protocol::{Bounds, Purpose};
 use crate::template::Key;
 use crate::vm::mode::Mode;
 use guest::JobFrame;
@@ -34,6 +34,14 @@ impl Facts {
         };
         let asked = asked();
         journal.write(&Entry::Begins { cell, asked }).map(drop)
+    }
+
+    /// Has the log say that the machine is to be saved, if one is kept: what cannot be written down is not done.
+    pub fn saves(&self, purpose: Purpose) -> Result<(), Error> {
+        match &self.journal {
+            Some(journal) => journal.write(&Entry::Saves { purpose }).map(drop),
+            None => Ok(()),
+        }
     }
 
     /// Has the log say how a cell ended, if one is kept.

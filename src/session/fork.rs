@@ -6,7 +6,6 @@ use crate::error::Error;
 use crate::run::record_of;
 use crate::session::context::Passed;
 use crate::session::guest::Guest;
-use crate::session::journal::none_go_on;
 use crate::session::peers::Id;
 use crate::session::points::{Points, stirs};
 use crate::session::protocol::{Message, Purpose};
@@ -21,7 +20,7 @@ impl Server {
         let busy = runs.or(self.contexts.why_busy());
         let asked = match (self.why_no_point(purpose), &mut self.points) {
             (Some(refusal), _) => Err(refusal),
-            (None, Some(points)) => points.ask(id, file, busy),
+            (None, Some(points)) => points.ask(id, file, busy, || self.facts.saves(purpose)),
             (None, None) => Ok(()),
         };
         if let Err(error) = asked {
@@ -32,12 +31,10 @@ impl Server {
     /// Returns why the machine may not be saved for this purpose, if it may not.
     fn why_no_point(&self, purpose: Purpose) -> Option<Error> {
         let bounds = &self.facts.bounds;
-        let refusal = match purpose {
-            Purpose::Checkpoint => &bounds.no_checkpoints,
-            Purpose::Fork => &bounds.no_forks,
-        };
-        let is_logged = self.facts.journal.is_some();
-        is_logged.then(none_go_on).or_else(|| refusal.clone())
+        match purpose {
+            Purpose::Checkpoint => bounds.no_checkpoints.clone(),
+            Purpose::Fork => bounds.no_forks.clone(),
+        }
     }
 
     /// Begins the point that is asked for, and answers after the one that was passed.

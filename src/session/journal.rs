@@ -4,7 +4,7 @@ use crate::audit::{Event, Files, Session, names};
 use crate::error::{Error, Kind};
 use crate::json::to_line;
 use crate::record::{Anchor, Record};
-use crate::session::protocol::{Language, Spec};
+use crate::session::protocol::{Language, Purpose, Spec};
 use anyhow::{Context, Result};
 use guest::Cell;
 use guest::channel::Command;
@@ -25,6 +25,8 @@ pub enum Entry {
     Begins { cell: u64, asked: Asked },
     /// A cell has ended.
     Ended { cell: u64, record: Box<Record> },
+    /// The machine is to be saved, once that is written.
+    Saves { purpose: Purpose },
     /// The session is over. This is the last entry, and has no answer.
     Over { why: String },
 }
@@ -117,11 +119,12 @@ impl Journal {
 }
 
 /// Returns the entry of a session that begins, into which these files go, by the name that its owner has for
-/// it.
-pub fn first_entry(spec: &Spec, name: &str, files: Files) -> Event {
+/// it. `from`: what it goes on from, if that is another.
+pub fn first_entry(spec: &Spec, name: &str, files: Files, from: Option<String>) -> Event {
     let request = &spec.request;
     Event::Session(Session {
         session: name.into(),
+        from,
         environment: names(request.env.iter().map(Vec::as_slice)),
         files,
         limits: (&request.limits).into(),
@@ -146,14 +149,5 @@ pub fn unwritten(why: &str) -> Error {
         Kind::Policy,
         format!("the log of runs cannot be written: {why}"),
         "mend that and start another session: what is not written down does not run",
-    )
-}
-
-/// Says that a session of which a log is kept neither goes on in others nor goes on from another.
-pub fn none_go_on() -> Error {
-    Error::new(
-        Kind::Policy,
-        "the log of runs has no entries for sessions that are forked or saved, or that go on from others",
-        "start fresh sessions, or keep no log of these",
     )
 }

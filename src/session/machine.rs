@@ -110,6 +110,8 @@ fn begin(socket: &File, point: Option<(OwnedFd, OwnedFd)>) -> Result<()> {
     } = made;
     let length = MEMORY_OFFSET.saturating_add(vm.memory_size());
     let peers = Peers::new(listener);
+    let journal = spec.is_logged.then(|| duplicate(socket)).transpose()?;
+    facts.journal = journal.map(Journal::new).transpose()?;
     let level = spec.request.confine;
     let seal = Seal::serving(level, facts.mode, memory, length, DESCRIPTORS)?;
     facts.confinement = seal.layers.clone();
@@ -149,7 +151,6 @@ fn make(socket: &File, spec: &Spec, place: &Place, ends: &Ends) -> Result<(UnixL
     let interpreter = interpreter(&mut job)?;
     let origin = find(request, &mut job, notices)?;
     let listener = place.listen(&spec.name)?;
-    let journal = spec.is_logged.then(|| duplicate(socket)).transpose()?;
     let facts = Facts {
         name: spec.name.clone(),
         bounds: spec.bounds.clone(),
@@ -159,7 +160,7 @@ fn make(socket: &File, spec: &Spec, place: &Place, ends: &Ends) -> Result<(UnixL
         mode: origin.mode,
         confinement: Vec::new(),
         limits: request.limits.clone(),
-        journal: journal.map(Journal::new).transpose()?,
+        journal: None,
     };
     // It has an end at once: input comes with the cells.
     ends.shared.give_stdin(Vec::new());

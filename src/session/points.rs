@@ -55,12 +55,14 @@ impl Points {
         }
     }
 
-    /// Takes a request, with the file that came with it. `busy`: why the session is not quiet.
+    /// Takes a request, with the file that came with it. `busy`: why the session is not quiet. It is written down
+    /// once nothing else is against it.
     pub fn ask(
         &mut self,
         peer: Id,
         file: Option<OwnedFd>,
         busy: Option<&str>,
+        write_down: impl FnOnce() -> Result<(), Error>,
     ) -> Result<(), Error> {
         if let Err(why) = self.lineage {
             let message = format!("the session cannot be forked or saved: {why}");
@@ -83,6 +85,7 @@ impl Points {
                 "hand in the descriptor of one: docs/session-protocol.md",
             ));
         };
+        write_down()?;
         self.asked = Some(Asked {
             peer,
             file: Some(file.into()),

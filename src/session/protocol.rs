@@ -70,6 +70,10 @@ pub enum Request {
         /// As for `exec`.
         #[serde(default)]
         user: Option<String>,
+        /// As for `run`.
+        #[serde(default)]
+        #[schemars(range(min = 0.001))]
+        timeout_s: Option<f64>,
     },
     /// Send files of the guest's, as output.
     Get {
@@ -81,6 +85,10 @@ pub enum Request {
         /// As for `exec`.
         #[serde(default)]
         user: Option<String>,
+        /// As for `run`.
+        #[serde(default)]
+        #[schemars(range(min = 0.001))]
+        timeout_s: Option<f64>,
     },
     /// Give standard input to the command of this connection.
     Input {
@@ -241,6 +249,8 @@ struct Failure {
 pub struct Description {
     pub name: String,
     pub pid: u32,
+    /// Whether a log is kept of it.
+    pub is_logged: bool,
     /// The cell that runs.
     pub cell: Option<u64>,
     /// The number of cells that wait.
@@ -316,6 +326,8 @@ pub struct KeptLog {
     pub code: bool,
     /// The files that go into the guest, for the session's own entry.
     pub files: Files,
+    /// What the session goes on from, for that entry too.
+    pub from: Option<String>,
 }
 
 impl Spec {

@@ -5,7 +5,7 @@ use crate::error::{Error, Kind};
 use crate::outcome::Outcome;
 use crate::record::State;
 use crate::session::answer::end_message;
-use crate::session::asked::{self, Mover, Wanted};
+use crate::session::asked;
 use crate::session::commands::{AskedCommand, Commands};
 use crate::session::contexts::{Contexts, Which};
 use crate::session::facts::Facts;
@@ -247,34 +247,9 @@ impl Server {
                 let asked = asked::cell(&self.facts, id, (code, stdin), timeout_s)?;
                 self.contexts.queue(&which, asked, &self.facts, guest)?;
             }
-            Request::Exec {
-                argv,
-                env,
-                workdir,
-                user,
-                input,
-                terminal,
-                timeout_s,
-            } => {
-                let wanted = Wanted {
-                    argv,
-                    env,
-                    workdir,
-                    user,
-                    input,
-                    terminal,
-                };
-                self.exec(id, wanted, timeout_s, guest)?;
-            }
-            Request::Put { format, user } => {
-                self.move_files(id, asked::put(format), user, guest)?;
-            }
-            Request::Get {
-                format,
-                paths,
-                user,
-            } => {
-                self.move_files(id, asked::get(format, paths)?, user, guest)?;
+            Request::Exec { .. } | Request::Put { .. } | Request::Get { .. } => {
+                let asked = asked::command(&self.facts, id, request)?;
+                self.start(id, asked, guest)?;
             }
             Request::Input { data, encoding } => {
                 let bytes = bytes_of(data, encoding).map_err(|error| not_base64(&error))?;
@@ -284,28 +259,6 @@ impl Server {
             Request::Resize(size) => self.commands.resize(id, size.into(), guest),
         }
         Ok(())
-    }
-
-    fn exec(
-        &mut self,
-        id: Id,
-        wanted: Wanted,
-        timeout_s: Option<f64>,
-        guest: &Guest,
-    ) -> Result<(), Error> {
-        let asked = asked::command(&self.facts, id, wanted, timeout_s)?;
-        self.start(id, asked, guest)
-    }
-
-    fn move_files(
-        &mut self,
-        id: Id,
-        mover: Mover,
-        user: Option<String>,
-        guest: &Guest,
-    ) -> Result<(), Error> {
-        let asked = asked::files(&self.facts, id, mover, user)?;
-        self.start(id, asked, guest)
     }
 
     fn start(&mut self, id: Id, asked: AskedCommand, guest: &Guest) -> Result<(), Error> {
@@ -326,6 +279,7 @@ impl Server {
         Description {
             name: self.facts.name.clone(),
             pid: std::process::id(),
+            is_logged: self.facts.journal.is_some(),
             cell,
             waiting,
             contexts: self.contexts.describe(),

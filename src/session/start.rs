@@ -20,7 +20,7 @@ use std::process::{Child, Stdio};
 /// The subcommand that makes this program a session; its arguments are the numbers of the socket and, if it
 /// goes on from one, of the file with the point and of the pipe to its owner.
 pub const VERB: &str = "serve-session";
-/// The subcommand that makes this program the keeper of one of which a log is kept.
+/// The subcommand that makes this program the keeper of one of which a log is kept, with the same arguments.
 pub const KEEPER_VERB: &str = "keep-session";
 
 /// A message from a session's process while it starts.
@@ -56,14 +56,14 @@ pub fn start(spec: &Spec, listener: &mut dyn Listener) -> Result<Owned> {
     begin(spec, None, listener)
 }
 
-/// Starts a session that goes on from the point in this file. It ends with the other end of this pipe, unless
-/// that lets it go.
+/// Starts a session that goes on from the point in this file; with a log, in the process of its keeper. It ends
+/// with the other end of this pipe, unless that lets it go.
 pub fn start_another(
     spec: &Spec,
     (point, pipe): (BorrowedFd, &PipeReader),
     listener: &mut dyn Listener,
-) -> Result<()> {
-    begin(spec, Some([point, pipe.as_fd()]), listener).map(drop)
+) -> Result<Owned> {
+    begin(spec, Some([point, pipe.as_fd()]), listener)
 }
 
 /// Starts the process of a session, and follows it until it can be asked.

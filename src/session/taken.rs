@@ -79,6 +79,7 @@ impl Taken {
         request.limits = limits;
         request.kvm = kvm;
         request.confine = confine;
+        request.root = self.point.interpreter.frame_of_job()?.root;
         Ok(Spec {
             directory: place.directory().into(),
             name: String::new(),
@@ -107,7 +108,7 @@ impl Taken {
                 if started.is_err() {
                     next.store(specs.len(), Ordering::Relaxed);
                 }
-                started?;
+                drop(started?);
             }
             Ok(())
         };

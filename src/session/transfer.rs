@@ -1,7 +1,7 @@
 //! Files on their way over a connection to a session.
 
 use crate::error::{Error, Kind};
-use crate::record::Encoding;
+use crate::record::{Encoding, Record, Status};
 use crate::session::bytes_of;
 use crate::session::client::Client;
 use crate::session::protocol::{Message, Request};
@@ -13,6 +13,11 @@ use std::io::{ErrorKind, Write};
 
 /// The most bytes of one request.
 const PIECE: usize = 128 << 10;
+/// What to do about files that have no place.
+const PLACES: &str =
+    "name a place below /work, /tmp or /dev/shm, with room in it, and a directory as DIRECTORY/";
+/// The most bytes that are kept of what the guest complains of.
+const COMPLAINT_MAX: usize = 4 << 10;
 
 /// A connection over which files go, once `put` or `get` was asked for.
 pub struct Transfer<'a> {
@@ -27,8 +32,8 @@ impl<'a> Transfer<'a> {
         Self { client, complaint }
     }
 
-    /// Sends all that `next` gives, at most so many bytes at once; returns the exit code.
-    pub fn send(&mut self, mut next: impl FnMut(usize) -> Result<Vec<u8>>) -> Result<u8> {
+    /// Sends all that `next` gives, at most so many bytes at once.
+    pub fn send(&mut self, mut next: impl FnMut(usize) -> Result<Vec<u8>>) -> Result<()> {
         let mut under_way = 0;
         let mut has_ended = false;
         loop {
@@ -46,19 +51,16 @@ impl<'a> Transfer<'a> {
             }
             match self.hear(&mut std::io::sink())? {
                 Heard::Taken(bytes) => under_way = under_way.saturating_sub(bytes),
-                Heard::Ended(code) => return Ok(code),
+                Heard::Ended => return Ok(()),
                 Heard::Other => {}
             }
         }
     }
 
-    /// Writes all that comes; returns the exit code.
-    pub fn receive(&mut self, out: &mut impl Write) -> Result<u8> {
-        loop {
-            if let Heard::Ended(code) = self.hear(out)? {
-                return Ok(code);
-            }
-        }
+    /// Writes all that comes, or as much as whoever extracts it takes: that has told then why it takes no more.
+    pub fn receive(&mut self, out: &mut impl Write) -> Result<()> {
+        while !matches!(self.hear(out)?, Heard::Ended) {}
+        Ok(())
     }
 
     fn hear(&mut self, out: &mut impl Write) -> Result<Heard> {
@@ -66,16 +68,17 @@ impl<'a> Transfer<'a> {
             Message::Output(piece) if piece.stream == "stdout" => {
                 let bytes = bytes_of(piece.data, piece.encoding)?;
                 match out.write_all(&bytes) {
-                    // Whoever extracts has told why it takes no more.
-                    Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+                    Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(Heard::Ended),
                     result => result.context("writing what came")?,
                 }
             }
             Message::Output(piece) => {
-                self.complaint.extend(bytes_of(piece.data, piece.encoding)?);
+                let room = COMPLAINT_MAX.saturating_sub(self.complaint.len());
+                let bytes = bytes_of(piece.data, piece.encoding)?;
+                self.complaint.extend(bytes.into_iter().take(room));
             }
             Message::Taken { bytes } => return Ok(Heard::Taken(bytes)),
-            Message::Ended { record, .. } => return self.ended(record.exit_code),
+            Message::Ended { record, .. } => return self.ended(&record),
             Message::Refused { error } => return Err(error.into()),
             _ => {}
         }
@@ -83,20 +86,19 @@ impl<'a> Transfer<'a> {
     }
 
     /// Tells what the guest could not do.
-    fn ended(&self, exit_code: Option<u8>) -> Result<Heard> {
-        if exit_code == Some(0) {
-            return Ok(Heard::Ended(0));
-        }
+    fn ended(&self, record: &Record) -> Result<Heard> {
         let complaint = String::from_utf8_lossy(&self.complaint);
-        Err(Error::new(
-            Kind::File,
-            match complaint.trim() {
-                "" => "the session could not move the files".into(),
-                complaint => format!("the session could not move the files: {complaint}"),
-            },
-            "name a place below /work, /tmp or /dev/shm, with room in it, and a directory as DIRECTORY/",
-        )
-        .into())
+        let failed = "the session could not move the files";
+        let (message, remedy) = match (record.exit_code, record.status, complaint.trim()) {
+            (Some(0), ..) => return Ok(Heard::Ended),
+            (_, Status::Timeout, _) => (
+                "the files could not be moved within the time limit".into(),
+                "move fewer or smaller files at once, or give them longer",
+            ),
+            (_, _, "") => (failed.into(), PLACES),
+            (_, _, complaint) => (format!("{failed}: {complaint}"), PLACES),
+        };
+        Err(Error::new(Kind::File, message, remedy).into())
     }
 }
 
@@ -104,7 +106,7 @@ impl<'a> Transfer<'a> {
 enum Heard {
     /// So many bytes were taken.
     Taken(usize),
-    /// It is over, with this exit code.
-    Ended(u8),
+    /// It is over.
+    Ended,
     Other,
 }

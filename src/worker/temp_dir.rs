@@ -24,7 +24,9 @@ impl TempDir {
     pub fn create() -> Result<Self> {
         let parent = std::env::temp_dir();
         sweep(&parent);
-        let path = parent.join(format!("{PREFIX}{}", random::unguessable_id()?));
+        // Its name is short, since the paths of sockets in it must be.
+        let id = random::unguessable_id()?;
+        let path = parent.join(format!("{PREFIX}{}", &id[..16]));
         let create = || {
             DirBuilder::new().mode(0o700).create(&path)?;
             File::open(&path)

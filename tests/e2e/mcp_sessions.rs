@@ -28,6 +28,25 @@ fn sessions_of(server: u32) -> Vec<i32> {
     pids.filter(is_session).collect()
 }
 
+/// Returns the processes that fetch files for this server.
+fn fetchers(server: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{server}/task")).unwrap();
+    let children = tasks
+        .flatten()
+        .map(|task| fs::read_to_string(task.path().join("children")));
+    let children: Vec<_> = children.map(Result::unwrap_or_default).collect();
+    let pids = children
+        .iter()
+        .flat_map(|children| children.split_whitespace());
+    let is_fetcher = |pid: &&str| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.windows(11).any(|piece| piece == b"fetch-files")
+    };
+    pids.filter(is_fetcher)
+        .map(|pid| pid.parse().unwrap())
+        .collect()
+}
+
 fn call_in(agent: &mut Agent, session: &str, code: &str) -> Value {
     agent.call(json!({"code": code, "session": session}))
 }
@@ -153,7 +172,7 @@ fn files_go_into_a_session_and_come_out_of_it() {
     let record = &result["structuredContent"];
     assert_eq!(record["result"]["text/plain"], "'a,b\\n1,2\\n'", "{result}");
     let paths: Vec<_> = (0..3).map(|at| &record["files"][at]["path"]).collect();
-    assert_eq!(paths, ["deep/raw", "/tmp/out.txt", "made/x"]);
+    assert_eq!(paths, ["/work/deep/raw", "/tmp/out.txt", "/work/made/x"]);
     assert_eq!(
         (&record["files_count"], &record["files_missing_count"]),
         (&json!(3), &json!(0))
@@ -166,10 +185,11 @@ fn files_go_into_a_session_and_come_out_of_it() {
     let files = json!([{"path": "in.csv", "content": "replaced"}, {"path": "nosuch"}]);
     let result =
         agent.call(json!({"code": "open('in.csv').read()", "session": "a", "files": files}));
-    failed(&result, "exited");
+    failed(&result, "error");
     let record = &result["structuredContent"];
     assert_eq!(record["result"]["text/plain"], "'replaced'");
-    assert_eq!(record["files_missing"], json!(["nosuch"]));
+    let missing = json!(["/work/nosuch: No such file or directory"]);
+    assert_eq!(record["files_missing"], missing);
 
     // What cannot be put is told, and loses nothing.
     let files = json!([{"path": "made", "content": "a directory is there"}]);
@@ -182,16 +202,122 @@ fn files_go_into_a_session_and_come_out_of_it() {
 }
 
 #[test]
-fn files_come_out_of_a_session_only_where_a_policy_does_not_count_them() {
+fn files_that_do_not_come_out_of_a_session_whole_are_told() {
+    let mut agent = Agent::start(&[]);
+    let code = "
+import os
+os.makedirs('d/e'); os.mkfifo('d/pipe'); os.symlink('/etc', 'd/link')
+open('d/closed', 'w').close(); os.chmod('d/closed', 0)
+open('d/e/fine', 'w').write('fine'); open('odd\\\\', 'w').write('odd')
+";
+    let files = json!([{"path": "d"}, {"path": "odd\\"}]);
+    let result = agent.call(json!({"code": code, "session": "a", "files": files}));
+    failed(&result, "error");
+    let record = &result["structuredContent"];
+    let paths: Vec<_> = record["files"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| &it["path"])
+        .collect();
+    assert_eq!(paths, ["/work/d/e/fine", "/work/odd\\"], "{record}");
+    let missing = record["files_missing"].to_string();
+    for name in ["closed", "pipe", "link"] {
+        assert!(missing.contains(name), "{missing}");
+    }
+    assert_eq!(record["state"], "kept");
+}
+
+#[test]
+fn the_fetch_of_files_has_the_time_of_its_call_and_ends_with_that() {
+    let mut agent = Agent::start(&[]);
+    let start = json!({"code": "f = open('sparse', 'w'); f.truncate(1 << 40)", "session": "a", "timeout_s": 3600});
+    assert_eq!(agent.call(start)["isError"], false);
+    let fetch =
+        json!({"code": "1", "session": "a", "timeout_s": 3600, "files": [{"path": "sparse"}]});
+    let result = agent.call(fetch.clone());
+    failed(&result, "error");
+    // What takes apart what the guest sends refuses it, and nobody waits for the rest.
+    assert!(text_of(&result).contains("more than 256 MiB"), "{result}");
+    // The limit is this call's, not that of the call which started the session.
+    let quick = json!({"code": "open('l', 'w').write('x')", "session": "b", "timeout_s": 0.4});
+    assert_eq!(agent.call(quick)["isError"], false);
+    let files = json!([{"path": "long", "content": "x".repeat(12 << 20), "fetch": true}]);
+    let long = agent.call(json!({"code": "1", "session": "b", "timeout_s": 300, "files": files}));
+    assert_eq!(long["isError"], false, "{}", text_of(&long));
+}
+
+#[test]
+fn a_cancelled_call_leaves_no_process_that_fetches() {
+    let mut agent = Agent::start(&[]);
+    let server = agent.server.child.id();
+    call_in(&mut agent, "a", "import os");
+    let files: Vec<_> = (0..64)
+        .map(|at| json!({"path": format!("many/{at}")}))
+        .collect();
+    let many = "import os; os.mkdir('many'); [open(f'many/{at}', 'w').truncate(3 << 20) for at in range(64)]";
+    let id = agent.start_call(json!({"code": many, "session": "a", "files": files}));
+    crate::agent::until(|| fetchers(server).first().copied());
+    agent.tell("notifications/cancelled", json!({"requestId": id}));
+    crate::agent::until(|| fetchers(server).is_empty().then_some(()));
+    let result = call_in(&mut agent, "a", "len(os.listdir('many'))");
+    assert_eq!(
+        result["structuredContent"]["result"]["text/plain"], "64",
+        "{result}"
+    );
+}
+
+#[test]
+fn nothing_runs_between_a_call_and_its_files() {
+    let mut agent = Agent::start(&[]);
+    let watch = "
+import time
+seen = set()
+while 'end' not in seen:
+    time.sleep(0.01)
+    try: seen.add(open('f').read())
+    except OSError: seen.add('none')
+    if len(seen) > 1: break
+    if time.monotonic() > begun + 2: break
+seen
+";
+    call_in(&mut agent, "a", "import time; begun = time.monotonic()");
+    let watcher = agent.start_call(json!({"code": watch, "session": "a"}));
+    let uri = json!({"uri": "sandbox://session/a"});
+    let is_busy = |agent: &mut Agent| {
+        let told = agent.ask("resources/read", uri.clone());
+        told.to_string().contains(r#"\"is_busy\":true"#)
+    };
+    while !is_busy(&mut agent) {}
+    let put = json!([{"path": "f", "content": "put"}]);
+    let putter =
+        agent.start_call(json!({"code": "open('f').read()", "session": "a", "files": put}));
+    let watched = agent.answer(watcher);
+    let result =
+        |answer: &Value| answer["result"]["structuredContent"]["result"]["text/plain"].clone();
+    assert_eq!(result(&watched), "{'none'}", "{watched}");
+    assert_eq!(result(&agent.answer(putter)), "'put'");
+}
+
+#[test]
+fn a_policy_bounds_the_files_of_each_call_of_a_session() {
     let policy = tempfile::NamedTempFile::new().unwrap();
-    fs::write(policy.path(), "[run]\nfiles = {count = 3}\n").unwrap();
+    fs::write(policy.path(), "[run]\nfiles = {count = 2, size = '1M'}\n").unwrap();
     let mut agent = Agent::start(&["--policy", policy.path().to_str().unwrap()]);
+    let make = "import os; os.mkdir('d'); [open(f'd/{at}', 'w') for at in range(3)]; open('large', 'w').write('x' * 2_000_000)";
+    assert_eq!(call_in(&mut agent, "a", make)["isError"], false);
     let mut with = |files: Value| agent.call(json!({"code": "1", "session": "a", "files": files}));
-    let put = with(json!([{"path": "a", "content": "a"}]));
-    assert_eq!(put["isError"], false, "{put}");
-    let refused = with(json!([{"path": "a"}]));
-    failed(&refused, "error");
-    assert!(text_of(&refused).contains("out of a session"), "{refused}");
+    assert_eq!(
+        with(json!([{"path": "d/0"}, {"path": "d/1"}]))["isError"],
+        false
+    );
+    for files in [
+        json!([{"path": "d"}]),
+        json!([{"path": "large"}]),
+        json!([{"path": "a"}, {"path": "b"}, {"path": "c"}]),
+    ] {
+        failed(&with(files), "error");
+    }
 }
 
 #[test]

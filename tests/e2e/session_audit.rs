@@ -201,29 +201,91 @@ fn commands_of_a_session_are_written_down_by_their_words() {
 }
 
 #[test]
-fn a_session_that_is_logged_is_neither_forked_nor_saved() {
+fn what_goes_on_from_a_logged_session_is_in_a_log_too() {
     let log = Log::new();
     let sessions = logged(&log, &[]);
-    let started = sessions.ask(&["start", "b"]);
-    assert_eq!(text(&started.stdout), "b\n", "{}", text(&started.stderr));
-    let is_refused = |words: &[&str], with_log: bool| {
-        let mut command = sessions.command(words);
-        if with_log {
-            command.env("SANDBOX_AUDIT", log.path());
-        }
-        let output = command.output().unwrap();
-        let stderr = text(&output.stderr);
-        assert_eq!(exit_code(output.status), 125, "{words:?}: {stderr}");
-        assert!(
-            stderr.contains("the log of runs has no entries"),
-            "{stderr}"
-        );
+    let fork = |log: Option<&Log>| {
+        let mut command = sessions.command(&["fork", "a", "-n", "2"]);
+        command.envs(log.map(|log| ("SANDBOX_AUDIT", log.path())));
+        command.output().unwrap()
     };
-    is_refused(&["fork", "a"], false);
-    is_refused(&["checkpoint", "a", "kept"], false);
-    is_refused(&["fork", "b"], true);
-    is_refused(&["start", "c", "--from", "kept"], true);
-    let listed = text(&sessions.ask(&["list"]).stdout);
-    assert_eq!(listed.lines().count(), 2, "{listed}");
+    let refused = fork(None);
+    let stderr = text(&refused.stderr);
+    assert_eq!(exit_code(refused.status), 125, "{stderr}");
+    assert!(
+        stderr.contains("a log is kept of the session a"),
+        "{stderr}"
+    );
+    assert_eq!(events(&log), ["session"]);
+
+    let forked = fork(Some(&log));
+    assert_eq!(
+        text(&forked.stdout),
+        "a-1\na-2\n",
+        "{}",
+        text(&forked.stderr)
+    );
+    assert_eq!(events(&log), ["session", "save", "session", "session"]);
+    let entries = log.entries();
+    assert_eq!(
+        (&entries[1]["run"], &entries[1]["purpose"]),
+        (&json!(1), &json!("fork"))
+    );
+    let from = |entry: &Value| (entry["session"].clone(), entry["from"].clone());
+    let mut children = [from(&entries[2]), from(&entries[3])];
+    children.sort_by_key(|(name, _)| name.to_string());
+    assert_eq!(
+        children,
+        ["a-1", "a-2"].map(|name| (json!(name), json!("a")))
+    );
+    assert_eq!(from(&entries[0]), (json!("a"), Value::Null));
+
+    let output = sessions.ask(&["run", "a-2", "-c", "print('of a child')"]);
+    assert_eq!(
+        text(&output.stdout),
+        "of a child\n",
+        "{}",
+        text(&output.stderr)
+    );
+    let [.., start, end] = &log.entries()[..] else {
+        panic!("{:?}", log.entries())
+    };
+    assert_eq!(
+        (&start["session"], &end["exit_code"]),
+        (&json!("a-2"), &json!(0))
+    );
+    sessions.ask(&["stop", "--all"]);
+    let end = Instant::now() + PATIENCE;
+    while !log.sound().open.is_empty() && Instant::now() < end {
+        sleep(Duration::from_millis(10));
+    }
+    assert_eq!(log.sound().open, [0u64; 0]);
+}
+
+#[test]
+fn children_that_are_logged_end_with_their_keepers() {
+    let log = Log::new();
+    let sessions = logged(&log, &[]);
+    let mut fork = sessions.command(&["fork", "a"]);
+    let forked = fork.env("SANDBOX_AUDIT", log.path()).output().unwrap();
+    assert_eq!(text(&forked.stdout), "a-1\n", "{}", text(&forked.stderr));
+    let listed = sessions.ask(&["list", "--json"]);
+    let listed = text(&listed.stdout);
+    let pids: Vec<Value> = listed
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let child = pids.into_iter().find(|it| it["name"] == "a-1").unwrap();
+    let child = child["pid"].as_i64().unwrap() as i32;
+    let stat = |pid: i32| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let its = stat(child);
+    let keeper = its.rsplit(") ").next().unwrap().split(' ').nth(1).unwrap();
+    kill(Pid::from_raw(keeper.parse().unwrap()), Signal::SIGKILL).unwrap();
+    let end = Instant::now() + PATIENCE;
+    let is_there = || !stat(child).is_empty() && !stat(child).contains(") Z ");
+    while is_there() && Instant::now() < end {
+        sleep(Duration::from_millis(10));
+    }
+    assert!(!is_there());
     assert_eq!(text(&ask(&sessions, &["-c", "1 + 1"]).stdout), "2\n");
 }

@@ -1,5 +1,6 @@
 //! Machines of sessions that are saved under a name: what goes on from them, and what is refused.
 
+use crate::audit::Log;
 use crate::common::{Cache, exit_code, text};
 use crate::sessions::{PATIENCE, Sessions};
 use std::fs::{self, Permissions};
@@ -296,4 +297,21 @@ fn what_the_machine_of_a_checkpoint_has_already_cannot_be_asked_for() {
     let output = saving.ask(&["run", "b", "-c", "while True: pass"]);
     assert_eq!(exit_code(output.status), 124);
     assert_eq!(saving.gives(&["run", "b", "-c", "x"]), "1\n");
+}
+
+#[test]
+fn what_goes_on_from_a_checkpoint_can_be_logged() {
+    let saving = Saving::of("x = 41");
+    let log = Log::new();
+    let path = log.path();
+    let path = path.to_str().unwrap();
+    saving.gives(&["start", "b", "--from", "kept", "--audit", path]);
+    assert_eq!(saving.gives(&["run", "b", "-c", "x + 1"]), "42\n");
+    saving.gives(&["checkpoint", "b", "again"]);
+    let entries = log.entries();
+    let events: Vec<_> = entries.iter().map(|entry| &entry["event"]).collect();
+    assert_eq!(events, ["session", "start", "end", "save"]);
+    assert_eq!(entries[0]["from"], "kept");
+    assert_eq!(entries[3]["purpose"], "checkpoint");
+    saving.gives(&["stop", "b"]);
 }

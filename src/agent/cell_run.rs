@@ -164,6 +164,8 @@ impl CellRun {
         self.rest = self.job.clone().into();
         self.connection
             .send(&Frame::Start(self.interpreter.clone()));
+        // Its input comes with the cells, as that of the first one.
+        self.connection.send(&Frame::StdinEnd);
     }
 
     fn take_told(&mut self) -> Box<Told> {

@@ -187,7 +187,9 @@ pub fn tell_end(record: &Record, error: Option<Error>) {
     if let (Some(State::Reset | State::Lost), Some(why)) = (record.state, &record.state_reason) {
         say(&match record.state {
             Some(State::Lost) => format!("the session is over: {why}"),
-            _ => format!("the session's variables are gone, its files are there: {why}"),
+            _ => format!(
+                "the interpreter's variables are gone, the session's files are there: {why}"
+            ),
         });
     }
 }

@@ -6,9 +6,11 @@ use crate::session::place::{Place, Sought, check_name};
 use crate::session::protocol::{Message, Purpose, Request};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, send, sendmsg, sockopt};
 use nix::unistd::Pid;
-use std::io::{self, BufRead, BufReader, ErrorKind, IoSlice, Write};
+use std::collections::VecDeque;
+use std::io::{self, BufRead, BufReader, ErrorKind, IoSlice, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -16,7 +18,61 @@ use std::time::Duration;
 /// A connection to a session.
 pub struct Client {
     name: String,
-    stream: BufReader<UnixStream>,
+    stream: BufReader<Incoming>,
+}
+
+/// What comes from a session.
+struct Incoming {
+    socket: UnixStream,
+    /// What was read while there was no room for a request: the session takes none from whoever does not read.
+    early: VecDeque<u8>,
+}
+
+impl Read for Incoming {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self.early.is_empty() {
+            true => self.socket.read(bytes),
+            false => self.early.read(bytes),
+        }
+    }
+}
+
+impl Incoming {
+    /// Sends bytes, and reads what comes while there is no room for them.
+    fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            match send(self.socket.as_raw_fd(), bytes, flags) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => self.read_early()?,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until there is room for a request, or something came, which is read.
+    fn read_early(&mut self) -> io::Result<()> {
+        let both = PollFlags::POLLIN | PollFlags::POLLOUT;
+        let mut fds = [PollFd::new(self.socket.as_fd(), both)];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(Errno::EINTR) => return Ok(()),
+            result => result?,
+        };
+        let comes = fds[0]
+            .revents()
+            .is_some_and(|it| it.contains(PollFlags::POLLIN));
+        if comes {
+            let mut piece = [0; 64 << 10];
+            let count = self.socket.read(&mut piece)?;
+            self.early.extend(&piece[..count]);
+            if count == 0 {
+                return Err(ErrorKind::BrokenPipe.into());
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Client {
@@ -26,7 +82,10 @@ impl Client {
         match place.connect(name)? {
             Sought::Found(stream) => Ok(Self {
                 name: name.into(),
-                stream: BufReader::new(stream),
+                stream: BufReader::new(Incoming {
+                    socket: stream,
+                    early: VecDeque::new(),
+                }),
             }),
             Sought::Gone => Err(gone(name, "its process ended").into()),
             Sought::Never => Err(Error::new(
@@ -40,7 +99,7 @@ impl Client {
 
     /// Waits for each message for so long at most.
     pub fn with_timeout(self, timeout: Duration) -> Result<Self> {
-        let set = self.stream.get_ref().set_read_timeout(Some(timeout));
+        let set = self.stream.get_ref().socket.set_read_timeout(Some(timeout));
         set.context("setting a timeout")?;
         Ok(self)
     }
@@ -48,7 +107,7 @@ impl Client {
     pub fn send(&mut self, request: &Request) -> Result<()> {
         let mut line = to_line(request).context("encoding a request")?;
         line.push(b'\n');
-        match self.stream.get_ref().write_all(&line) {
+        match self.stream.get_mut().send(&line) {
             // What it said last can still be read.
             Err(error) if is_closed(error.kind()) => Ok(()),
             result => result.context("asking a session"),
@@ -62,7 +121,7 @@ impl Client {
         line.push(b'\n');
         let handed = [file.as_raw_fd()];
         let control = [ControlMessage::ScmRights(&handed)];
-        let socket = self.stream.get_ref().as_raw_fd();
+        let socket = self.stream.get_ref().socket.as_raw_fd();
         let pieces = [IoSlice::new(&line)];
         let sent = sendmsg::<()>(socket, &pieces, &control, MsgFlags::MSG_NOSIGNAL, None);
         match sent {
@@ -105,13 +164,13 @@ impl Client {
 
     /// Returns the socket, to end the connection from another thread.
     pub fn socket(&self) -> Result<UnixStream> {
-        let socket = self.stream.get_ref().try_clone();
+        let socket = self.stream.get_ref().socket.try_clone();
         socket.context("duplicating a socket")
     }
 
     /// Returns the process of the session.
     pub fn process(&self) -> Option<Pid> {
-        let process = getsockopt(self.stream.get_ref(), sockopt::PeerCredentials);
+        let process = getsockopt(&self.stream.get_ref().socket, sockopt::PeerCredentials);
         process.ok().map(|process| Pid::from_raw(process.pid()))
     }
 
@@ -131,13 +190,13 @@ impl Client {
 
     /// Returns whether a message, or a part of one, has come already.
     pub fn has_more(&self) -> bool {
-        !self.stream.buffer().is_empty()
+        !self.stream.buffer().is_empty() || !self.stream.get_ref().early.is_empty()
     }
 }
 
 impl AsFd for Client {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.get_ref().as_fd()
+        self.stream.get_ref().socket.as_fd()
     }
 }
 
@@ -166,4 +225,47 @@ fn gone(name: &str, why: &str) -> Error {
         format!("the session {name} is gone: {why}"),
         format!("start another: sandbox session start {name}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Encoding;
+    use crate::session::protocol::Piece;
+    use std::io::Write;
+
+    #[test]
+    fn what_comes_is_read_while_there_is_no_room_for_a_request() {
+        let (ours, mut its) = UnixStream::pair().unwrap();
+        let mut client = Client {
+            name: "a".into(),
+            stream: BufReader::new(Incoming {
+                socket: ours,
+                early: VecDeque::new(),
+            }),
+        };
+        let data = "x".repeat(1 << 20);
+        let output = Piece {
+            stream: "stdout".into(),
+            data: data.clone(),
+            encoding: Encoding::Utf8,
+        };
+        let mut line = to_line(&Message::Output(output)).unwrap();
+        line.push(b'\n');
+        let session = std::thread::spawn(move || {
+            // Nothing is taken before all of this is.
+            its.write_all(&line).unwrap();
+            let mut request = String::new();
+            BufReader::new(its).read_line(&mut request).unwrap();
+            request.len()
+        });
+        let encoding = Encoding::Utf8;
+        client.send(&Request::Input { data, encoding }).unwrap();
+        assert!(session.join().unwrap() > 1 << 20);
+        assert!(client.has_more());
+        let Message::Output(piece) = client.receive().unwrap() else {
+            panic!("it is no output")
+        };
+        assert_eq!(piece.data.len(), 1 << 20);
+    }
 }

@@ -75,7 +75,7 @@ impl Points {
             return Err(Error::new(
                 Kind::Request,
                 format!("the session cannot be forked or saved now: {why}"),
-                "try again when that has ended, or interrupt it: sandbox session interrupt NAME",
+                "try again when that has ended, or interrupt it: sandbox session interrupt NAME; contexts stay",
             ));
         }
         let Some(file) = file else {

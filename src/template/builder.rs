@@ -132,6 +132,8 @@ fn saved(
     verify: bool,
     listener: &mut dyn Listener,
 ) -> Result<Original> {
+    // Whatever is removed from the cache meanwhile, they stay.
+    let _in_use = open_layers(&spec.layers)?;
     let key = spec.key(mode)?;
     let template = template(kvm, mode, spec, &key, verify, listener)?;
     let mut content = content(&template)?;

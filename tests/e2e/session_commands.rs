@@ -8,6 +8,8 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::process::Output;
+use std::thread::sleep;
+use std::time::Duration;
 
 impl Sessions {
     fn exec(&self, words: &[&str]) -> Output {
@@ -173,6 +175,33 @@ fn input_and_output_of_any_size_go_through() {
     // One that takes none of it ends nevertheless.
     let mut command = sessions.command(&["exec", "a", "--stdin", "/dev/zero", "--", "true"]);
     assert_eq!(exit_code(finish(&mut command, b"").status), 0);
+}
+
+#[test]
+fn a_command_that_prints_much_before_it_reads_gets_its_input() {
+    let sessions = Sessions::with(&[]);
+    let script = "head -c 3000000 /dev/zero | tr '\\0' x; wc -c";
+    let words = ["exec", "a", "--stdin", "-", "--", "sh", "-c", script];
+    let mut command = sessions.command(&words);
+    let mut child = start(command.stdin(std::process::Stdio::piped()));
+    let pid = Pid::from_raw(child.id() as i32);
+    let mut stdin = child.stdin.take().unwrap();
+    let mut first = [0];
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut first)
+        .unwrap();
+    // Meanwhile the session has more for its client than it keeps, and takes no more from it.
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let writer = std::thread::spawn(move || stdin.write_all(&vec![b'i'; 3 << 20]));
+    sleep(Duration::from_millis(500));
+    kill(pid, Signal::SIGCONT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    assert_eq!(output.stdout.len(), 2_999_999 + "3145728\n".len());
+    assert!(text(&output.stdout).ends_with("x3145728\n"));
 }
 
 #[test]

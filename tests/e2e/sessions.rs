@@ -226,7 +226,7 @@ fn what_ends_the_interpreter_is_told_and_the_session_goes_on() {
     }
     let output = sessions.ask(&["run", "a", "-c", "import os; os._exit(4)"]);
     assert_eq!(exit_code(output.status), 4);
-    let told = "sandbox: the session's variables are gone, its files are there: the interpreter exited with 4\n";
+    let told = "sandbox: the interpreter's variables are gone, the session's files are there: the interpreter exited with 4\n";
     assert_eq!(text(&output.stderr), told);
 }
 
@@ -251,6 +251,19 @@ fn an_interpreter_that_ends_between_cells_is_told_with_the_next() {
         "{told}"
     );
     assert_eq!(record()["state"], "kept");
+}
+
+#[test]
+fn input_has_an_end_in_an_interpreter_that_took_anothers_place() {
+    let sessions = Sessions::with(&[]);
+    let given = |code: &str| text(&sessions.ask(&["run", "a", "-c", code]).stdout);
+    for end in [
+        "import os; os._exit(0)",
+        "import signal; signal.raise_signal(9)",
+    ] {
+        given(end);
+        assert_eq!(given("import sys; sys.stdin.read()"), "''\n");
+    }
 }
 
 #[test]

@@ -254,7 +254,7 @@ fn an_interpreter_that_ends_between_cells_is_told_with_the_next() {
 }
 
 #[test]
-fn input_has_an_end_in_an_interpreter_that_took_anothers_place() {
+fn input_has_an_end_in_an_interpreter_that_follows_another() {
     let sessions = Sessions::with(&[]);
     let given = |code: &str| text(&sessions.ask(&["run", "a", "-c", code]).stdout);
     for end in [

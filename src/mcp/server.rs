@@ -12,7 +12,7 @@ use crate::mcp::ended::Ended;
 use crate::mcp::packages::{self, Wanted};
 use crate::mcp::progress::Printed;
 use crate::mcp::run::{Run, limits};
-use crate::mcp::sessions::Mismatch;
+use crate::mcp::sessions::{self, Mismatch};
 use crate::mcp::state::Shared;
 use crate::mcp::tool::answer;
 use crate::mcp::tool::arguments::{Arguments, language_of};
@@ -307,10 +307,11 @@ impl ServerHandler for Server {
             let uri = shortened(&request.uri);
             ErrorData::resource_not_found(format!("there is no {uri}, or not any more"), None)
         };
-        let (shared, name) = (Arc::clone(&self.shared), Arc::clone(client.name()));
-        let uri = request.uri.clone();
-        let described = spawn_blocking(move || shared.sessions.describe(&name, &uri)).await;
-        if let Ok(Some(contents)) = described {
+        if sessions::is_address(&request.uri) {
+            let (shared, name) = (Arc::clone(&self.shared), Arc::clone(client.name()));
+            let uri = request.uri.clone();
+            let described = spawn_blocking(move || shared.sessions.describe(&name, &uri)).await;
+            let contents = described.ok().flatten().ok_or_else(missing)?;
             return Ok(ReadResourceResult::new(vec![contents]).into());
         }
         let find = || self.shared.kept.find(client.name(), &request.uri);
@@ -346,8 +347,7 @@ fn asked(session: &str, arguments: &Arguments, grant: &Grant, workspace: Workspa
     }
 }
 
-/// Returns the end of a run that could not be started: what a call asked for in vain is told to its client, else
-/// the server's log has the reason.
+/// Returns the end of a run that could not be started. But for a mismatch, the server's log has the reason.
 fn not_run(error: &anyhow::Error) -> Ended {
     Ended::without_process(match error.downcast_ref::<Mismatch>() {
         Some(mismatch) => Failure {

@@ -196,6 +196,11 @@ impl Sessions {
     }
 }
 
+/// Returns whether this is the address of a session, be it there or not.
+pub fn is_address(uri: &str) -> bool {
+    uri.starts_with(URI)
+}
+
 impl Sessions {
     /// Lists a client's sessions that are there.
     pub fn list(&self, client: &str) -> Vec<Resource> {

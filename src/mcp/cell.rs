@@ -70,8 +70,11 @@ pub fn run(
         };
         let undelivered = fetched(&wanted, fetcher, &mut record, &mut fetching);
         if undelivered.is_some() {
-            record.status = Status::Error;
-            error = undelivered;
+            // As of a run, whose limits and crashes say more.
+            if matches!(record.status, Status::Exited | Status::Signaled) {
+                record.status = Status::Error;
+                error = undelivered;
+            }
             if !is_there(client) {
                 record.state = Some(State::Lost);
             }

@@ -33,6 +33,13 @@ pub struct Asked {
     pub workspace: Workspace,
 }
 
+impl Asked {
+    /// Returns whether nothing else may run in the session meanwhile: between the call's files and its cell.
+    pub fn is_alone(&self) -> bool {
+        !(self.puts.is_empty() && self.gets.is_empty())
+    }
+}
+
 /// Puts the files into the session, has it run the cell, and fetches files; returns its end. What it prints is
 /// written to `output` too, as far as that takes it at once.
 pub fn run(
@@ -46,12 +53,9 @@ pub fn run(
         is_new,
         name,
         lock,
-        turn,
         charged,
+        ..
     } = opened;
-    let moves_files = !(asked.puts.is_empty() && asked.gets.is_empty());
-    let _alone = moves_files.then(|| turn.write());
-    let _beside = (!moves_files).then(|| turn.read());
     let began = Instant::now();
     let process = client.process();
     let mut kept = Kept::default();

@@ -24,8 +24,17 @@ pub struct Ended {
 impl Ended {
     /// Returns the end of a run that never began.
     pub fn without_process(failure: Failure) -> Self {
+        Self::unbegun(failed(failure))
+    }
+
+    /// Returns the end of a run that was cancelled before it began.
+    pub fn cancelled() -> Self {
+        Self::unbegun(Record::empty(Status::Cancelled))
+    }
+
+    fn unbegun(record: Record) -> Self {
         Self {
-            record: failed(failure),
+            record,
             is_told: false,
             size: 0,
             usage: Usage {

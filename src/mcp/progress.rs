@@ -1,13 +1,21 @@
-//! What a running program has printed so far, for a caller who wants to hear of it.
+//! How far a call is, for a caller who wants to hear of it: what its program has printed so far.
 
 use crate::text::escape_control;
 use anyhow::{Context, Result};
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
+use rmcp::RoleServer;
+use rmcp::model::ProgressNotificationParam;
+use rmcp::service::RequestContext;
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+use tokio::time::{MissedTickBehavior, interval};
 
+/// The interval of progress notifications to a caller that asked for them.
+const PROGRESS: Duration = Duration::from_secs(1);
 /// The most bytes of output that are told at once.
 const TOLD: usize = 2 << 10;
 /// The most bytes that are read for that: as many as a pipe holds (pipe(7)). Whatever a program prints,
@@ -46,6 +54,31 @@ impl Printed {
                 escape_control(&text)
             ),
         }
+    }
+}
+
+/// Reports to the caller every second how far its call is, if it asked for progress.
+pub async fn report(
+    mut how_far: impl FnMut() -> String,
+    context: &RequestContext<RoleServer>,
+) -> Infallible {
+    let Some(token) = context.meta.get_progress_token() else {
+        return std::future::pending().await;
+    };
+    let began = Instant::now();
+    let mut ticks = interval(PROGRESS);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let seconds = began.elapsed().as_secs_f64();
+        let progress =
+            ProgressNotificationParam::new(token.clone(), seconds).with_message(how_far());
+        // A caller that cannot be notified has gone, which is noticed elsewhere.
+        context
+            .peer
+            .notify_progress(progress)
+            .await
+            .unwrap_or_default();
     }
 }
 

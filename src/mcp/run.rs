@@ -8,7 +8,7 @@ use crate::log::say;
 use crate::mcp::cell::{self, Asked};
 use crate::mcp::ended::{Ended, in_words};
 use crate::mcp::session_files::Fetcher;
-use crate::mcp::sessions::{Packages, Sessions};
+use crate::mcp::sessions::{Packages, Reserved, Sessions};
 use crate::mcp::tool::arguments::Arguments;
 use crate::mcp::workspace::{Workspace, puts};
 use crate::policy::Grant;
@@ -64,7 +64,7 @@ impl Run {
     /// Has a cell run in a session of this client's, which is started if there is none.
     pub async fn in_session(
         sessions: Arc<Sessions>,
-        client: Arc<str>,
+        (client, reserved): (Arc<str>, Reserved),
         (asked, packages): (Asked, Option<Packages>),
         (grant, kvm): (&Grant, &Device),
         output: Option<OwnedFd>,
@@ -78,7 +78,7 @@ impl Run {
             .name("cell".into())
             .spawn(move || {
                 let key = (&*client, asked.session.as_str());
-                let opened = sessions.open(key, (&grant, packages), &kvm);
+                let opened = sessions.open(key, reserved, (&grant, packages), &kvm);
                 let opened = opened.and_then(|opened| Ok((opened.client.socket()?, opened)));
                 let opened = match opened {
                     Ok((socket, opened)) => {

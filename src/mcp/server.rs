@@ -10,7 +10,7 @@ use crate::mcp::artifacts::{COUNT_MAX, SHOWN};
 use crate::mcp::cell::Asked;
 use crate::mcp::ended::Ended;
 use crate::mcp::packages::{self, Wanted};
-use crate::mcp::progress::Printed;
+use crate::mcp::progress::{Printed, report};
 use crate::mcp::run::{Run, limits};
 use crate::mcp::sessions::{self, Mismatch};
 use crate::mcp::state::Shared;
@@ -31,23 +31,19 @@ use base64::prelude::BASE64_STANDARD;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, Implementation,
     InitializeRequestParams, InitializeResult, JsonObject, ListResourcesResult, ListToolsResult,
-    PaginatedRequestParams, ProgressNotificationParam, ProtocolVersion, ReadResourceRequestParams,
-    ReadResourceResponse, ReadResourceResult, ServerCapabilities, ServerConfig, Tool,
-    ToolAnnotations,
+    PaginatedRequestParams, ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse,
+    ReadResourceResult, ServerCapabilities, ServerConfig, Tool, ToolAnnotations,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde_json::Value;
 use std::borrow::Cow;
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 const TOOL: &str = "run_code";
-/// The interval of progress notifications to a caller that asked for them.
-const PROGRESS: Duration = Duration::from_secs(1);
 /// The time that a run may take beside its program: another process builds the template and fails,
 /// and then this one builds it itself.
 const PREPARATION: Duration = BOOT_LIMIT.saturating_mul(2);
@@ -57,6 +53,8 @@ const ENTRY: u64 = 256;
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// The version of the protocol that has batches of messages, which the transports do not take.
 const WITH_BATCHES: ProtocolVersion = ProtocolVersion::V_2025_03_26;
+/// What a caller hears whose session has a call at work.
+const WAITS_FOR_SESSION: &str = "it waits for an earlier call of its session";
 /// What the server tells a client at first: the tool, sessions where there may be any, and the rest.
 const INSTRUCTIONS: [&str; 3] = [
     "run_code runs a program in a virtual machine that exists for that call only",
@@ -196,7 +194,15 @@ impl Server {
                     let packages = lock.clone().zip(layer);
                     let sessions = Arc::clone(&self.shared.sessions);
                     let name = Arc::clone(client.name());
-                    Run::in_session(sessions, name, (asked, packages), (grant, kvm), output).await?
+                    let reserving =
+                        sessions.reserve((&name, session), grant.memory, asked.is_alone());
+                    let reserved = tokio::select! {
+                        reserved = reserving => reserved,
+                        never = report(|| WAITS_FOR_SESSION.into(), context) => match never {},
+                        () = client.gone(context) => return Ok(Ended::cancelled()),
+                    };
+                    let its = (name, reserved);
+                    Run::in_session(sessions, its, (asked, packages), (grant, kvm), output).await?
                 }
                 None => Run::start(workspace, (arguments, layer), grant, kvm, output).await?,
             };
@@ -363,31 +369,6 @@ fn not_run(error: &anyhow::Error) -> Ended {
             }
         }
     })
-}
-
-/// Reports to the caller every second how far its call is, if it asked for progress.
-async fn report(
-    mut how_far: impl FnMut() -> String,
-    context: &RequestContext<RoleServer>,
-) -> Infallible {
-    let Some(token) = context.meta.get_progress_token() else {
-        return std::future::pending().await;
-    };
-    let began = Instant::now();
-    let mut ticks = interval(PROGRESS);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let seconds = began.elapsed().as_secs_f64();
-        let progress =
-            ProgressNotificationParam::new(token.clone(), seconds).with_message(how_far());
-        // A caller that cannot be notified has gone, which is noticed elsewhere.
-        context
-            .peer
-            .notify_progress(progress)
-            .await
-            .unwrap_or_default();
-    }
 }
 
 /// Waits until a run whose process keeps its limits must have ended.

@@ -20,8 +20,9 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::os::unix::net::UnixStream;
 use std::path::{self, Path};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 /// The most sessions of a client that a policy does not allow more or fewer, and of all clients. Of more, the
 /// one ends that was used least recently.
@@ -57,12 +58,25 @@ struct Slot {
     memory: u64,
     used: Instant,
     owner: Owner,
-    turn: Turn,
+    turns: Turns,
 }
 
 /// The turns of a session's calls: one that moves files has the session alone, so that nothing runs between these
-/// and its cell. A call at work has a share of this.
-type Turn = Arc<RwLock<()>>;
+/// and its cell. A call that waits or is at work has a share of this.
+type Turns = Arc<RwLock<()>>;
+
+/// A call's turn in a session, until it is dropped.
+enum Turn {
+    Alone { _held: OwnedRwLockWriteGuard<()> },
+    Beside { _held: OwnedRwLockReadGuard<()> },
+}
+
+/// A session's slot, held for a call whose turn it is.
+pub struct Reserved {
+    number: u64,
+    owner: Owner,
+    turn: Turn,
+}
 
 /// A session that was started, which one caller at a time connects to.
 type Owner = Arc<Mutex<Option<Started>>>;
@@ -99,8 +113,9 @@ pub struct Opened {
     pub name: String,
     /// Its packages.
     pub lock: Option<Lock>,
-    pub turn: Turn,
     pub charged: Arc<Mutex<Duration>>,
+    /// The call's turn, which others wait for.
+    _turn: Turn,
 }
 
 impl Sessions {
@@ -138,14 +153,36 @@ impl Sessions {
         self.place.directory()
     }
 
+    /// Waits for the turn of a call, which may have a client's session with this name to itself.
+    pub async fn reserve(&self, key: (&str, &str), memory: u64, is_alone: bool) -> Reserved {
+        let (number, owner, turns) = lock(&self.kept).slot(key, memory, &self.policy);
+        let turn = match is_alone {
+            true => Turn::Alone {
+                _held: turns.write_owned().await,
+            },
+            false => Turn::Beside {
+                _held: turns.read_owned().await,
+            },
+        };
+        Reserved {
+            number,
+            owner,
+            turn,
+        }
+    }
+
     /// Connects to a client's session with this name, which is started if there is none, or none any more.
     pub fn open(
         &self,
         key: (&str, &str),
+        Reserved {
+            number,
+            owner,
+            turn,
+        }: Reserved,
         (grant, packages): (&Grant, Option<Packages>),
         kvm: &Device,
     ) -> Result<Opened> {
-        let (number, owner, turn) = lock(&self.kept).slot(key, grant.memory, &self.policy);
         let name = number.to_string();
         // Another call for the same session waits meanwhile, and other sessions do not.
         let mut started = lock(&owner);
@@ -159,7 +196,7 @@ impl Sessions {
                 is_new: false,
                 name,
                 lock: there.lock.clone(),
-                turn,
+                _turn: turn,
                 charged: Arc::clone(&there.charged),
             });
         }
@@ -190,8 +227,8 @@ impl Sessions {
             is_new: true,
             name: spec.name,
             lock,
-            turn,
             charged,
+            _turn: turn,
         })
     }
 }
@@ -268,7 +305,7 @@ impl Kept {
         (client, name): (&str, &str),
         memory: u64,
         policy: &policy::Sessions,
-    ) -> (u64, Owner, Turn) {
+    ) -> (u64, Owner, Turns) {
         let key = (client.to_owned(), name.to_owned());
         if !self.slots.contains_key(&key) {
             while !self.has_room(client, memory, policy) && self.end_oldest(|its| its == client) {}
@@ -283,10 +320,14 @@ impl Kept {
             memory,
             used: Instant::now(),
             owner: Arc::default(),
-            turn: Arc::default(),
+            turns: Arc::default(),
         });
         slot.used = Instant::now();
-        (slot.number, Arc::clone(&slot.owner), Arc::clone(&slot.turn))
+        (
+            slot.number,
+            Arc::clone(&slot.owner),
+            Arc::clone(&slot.turns),
+        )
     }
 
     fn has_room(&self, client: &str, memory: u64, policy: &policy::Sessions) -> bool {
@@ -301,7 +342,7 @@ impl Kept {
     fn end_oldest(&mut self, is_meant: impl Fn(&str) -> bool) -> bool {
         let slots = self.slots.iter();
         let meant = slots.filter(|((client, _), _)| is_meant(client));
-        let is_busy = |slot: &Slot| Arc::strong_count(&slot.turn) > 1;
+        let is_busy = |slot: &Slot| Arc::strong_count(&slot.turns) > 1;
         let oldest = meant.min_by_key(|(_, slot)| (is_busy(slot), slot.used));
         let oldest = oldest.map(|(key, _)| key.clone());
         oldest.is_some_and(|key| self.slots.remove(&key).is_some())

@@ -51,6 +51,12 @@ fn call_in(agent: &mut Agent, session: &str, code: &str) -> Value {
     agent.call(json!({"code": code, "session": session}))
 }
 
+fn is_busy(agent: &mut Agent, session: &str) -> bool {
+    let uri = json!({"uri": format!("sandbox://session/{session}")});
+    let told = agent.ask("resources/read", uri);
+    told.to_string().contains(r#"\"is_busy\":true"#)
+}
+
 #[test]
 fn variables_are_kept_for_the_next_call_that_names_the_session() {
     let mut agent = Agent::start(&[]);
@@ -283,12 +289,7 @@ seen
 ";
     call_in(&mut agent, "a", "import time; begun = time.monotonic()");
     let watcher = agent.start_call(json!({"code": watch, "session": "a"}));
-    let uri = json!({"uri": "sandbox://session/a"});
-    let is_busy = |agent: &mut Agent| {
-        let told = agent.ask("resources/read", uri.clone());
-        told.to_string().contains(r#"\"is_busy\":true"#)
-    };
-    while !is_busy(&mut agent) {}
+    while !is_busy(&mut agent, "a") {}
     let put = json!([{"path": "f", "content": "put"}]);
     let putter =
         agent.start_call(json!({"code": "open('f').read()", "session": "a", "files": put}));
@@ -297,6 +298,33 @@ seen
         |answer: &Value| answer["result"]["structuredContent"]["result"]["text/plain"].clone();
     assert_eq!(result(&watched), "{'none'}", "{watched}");
     assert_eq!(result(&agent.answer(putter)), "'put'");
+}
+
+#[test]
+fn a_cancelled_call_that_waits_for_its_session_ends_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let [log, policy] = ["audit.jsonl", "policy.toml"].map(|name| directory.path().join(name));
+    fs::write(&policy, "[server]\nconcurrency = 3\n").unwrap();
+    let options = [("--audit", &log), ("--policy", &policy)];
+    let options = options.map(|(name, path)| [name, path.to_str().unwrap()]);
+    let mut agent = Agent::start(options.as_flattened());
+    let endless = json!({"code": "while True: pass", "session": "a", "timeout_s": 3600});
+    agent.start_call(endless);
+    while !is_busy(&mut agent, "a") {}
+    let files = json!([{"path": "f", "content": "put"}]);
+    let with_files = json!({"code": "1", "session": "a", "files": files});
+    let behind_it = json!({"code": "1", "session": "a"});
+    let waiting = [with_files, behind_it].map(|call| agent.start_call(call));
+    let has = |word: &str, count: usize| {
+        let log = fs::read_to_string(&log).unwrap();
+        (log.matches(word).count() == count).then_some(())
+    };
+    crate::agent::until(|| has(r#""event":"start""#, 3));
+    for id in waiting {
+        agent.tell("notifications/cancelled", json!({"requestId": id}));
+    }
+    crate::agent::until(|| has(r#""status":"cancelled""#, 2));
+    assert!(is_busy(&mut agent, "a"));
 }
 
 #[test]

@@ -33,6 +33,22 @@ impl File {
         }
     }
 
+    /// Returns the records that lay the layer in a window over the system's programs.
+    pub fn system_layer(window: usize) -> Vec<Self> {
+        // The runtime image has this directory, which is empty.
+        const PLACE: &str = "/usr/lib/sandbox/layer";
+        let options = format!("lowerdir={PLACE}/usr:/usr");
+        vec![
+            Self::layer(PLACE.into(), window),
+            Self {
+                path: b"/usr".into(),
+                mode: kind::MOUNT | 0o444,
+                content: format!("overlay\0overlay\0{options}\0").into(),
+                modified: None,
+            },
+        ]
+    }
+
     /// Returns the records that show the layer in a window at a path, as one with what is made there
     /// later. What they make at the path is below it afterwards, where nobody sees it.
     pub fn writable_layer(path: &str, window: usize) -> Vec<Self> {

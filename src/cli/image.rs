@@ -1,7 +1,7 @@
 //! `sandbox image`: the images that there are beside the one that is built in.
 
 use crate::error::{Error, Kind};
-use crate::image::{self, Image, Imported};
+use crate::image::{Image, Imported};
 use anyhow::Result;
 use clap::Subcommand;
 use std::io::{Write, stdout};
@@ -23,7 +23,7 @@ pub enum Verb {
 pub fn image_verb(verb: Verb) -> Result<u8> {
     match verb {
         Verb::Import { file } => print(&Imported::open()?.import(&file)?)?,
-        Verb::List => image::all()?.iter().try_for_each(print)?,
+        Verb::List => list()?,
         Verb::Remove { name } => {
             if !Imported::open()?.remove(&name)? {
                 return Err(Error::new(
@@ -38,17 +38,31 @@ pub fn image_verb(verb: Verb) -> Result<u8> {
     Ok(0)
 }
 
+fn list() -> Result<()> {
+    print(Image::built_in())?;
+    let imported = Imported::open()?;
+    for name in imported.names()? {
+        match imported.find(&name) {
+            Ok(image) => image.iter().try_for_each(print)?,
+            Err(error) => writeln!(stdout(), "{name}, refused: {error}")?,
+        }
+    }
+    Ok(())
+}
+
 fn print(image: &Image) -> Result<()> {
     let python = image.python().map(|version| format!("  Python {version}"));
     let place = match &image.files {
         Some(files) => format!("{} MiB", files.size >> 20),
         None => "built in".into(),
     };
+    let languages: Vec<_> = image.languages.iter().map(|its| &*its.title).collect();
     writeln!(
         stdout(),
-        "{}{}, {place}",
+        "{}{}, {place}: {}",
         image.name,
-        python.unwrap_or_default()
+        python.unwrap_or_default(),
+        languages.join(", ")
     )?;
     Ok(())
 }

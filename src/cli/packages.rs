@@ -109,6 +109,7 @@ fn save(image: Image, layer: LayerFile, modules: Vec<String>, device: &Device) -
     let spec = TemplateSpec {
         memory: memory_step(PACKAGES_MEMORY),
         root: false,
+        language: image.default_language().clone(),
         image,
         layers: vec![layer],
         preload: Preload::OfProgram,

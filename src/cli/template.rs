@@ -2,6 +2,7 @@
 
 use crate::cli::cache;
 use crate::cli::progress::Progress;
+use crate::cli::values::Languages;
 use crate::image::{Image, store};
 use crate::kvm_mode::{self, Device};
 use crate::limits::ConfineLevel;
@@ -24,6 +25,9 @@ pub enum Verb {
         /// For programs that run as the guest's root
         #[arg(long)]
         root: bool,
+        /// For programs in this language, as for run
+        #[arg(short, long, value_name = "LANGUAGE", value_parser = Languages, hide_possible_values = true)]
+        lang: Option<String>,
     },
     /// Show them: size on disk, age, what each is for
     List {
@@ -37,15 +41,19 @@ pub enum Verb {
 
 pub fn template_verb(verb: Verb, device: &Device) -> Result<u8> {
     match verb {
-        Verb::Build { memory, root } => {
+        Verb::Build { memory, root, lang } => {
             store::require_guest()?;
             let kvm = host::open(&device.path)?;
             allow_kicks()?;
             let mode = kvm_mode::choose(&kvm, device)?;
+            let image = Image::built_in();
+            let meant = lang.and_then(|name| image.meant(&name));
+            let language = image.started_for(meant.unwrap_or(image.default_language()));
             let spec = TemplateSpec {
                 memory: memory_step(memory),
                 root,
-                image: Image::built_in().clone(),
+                image: image.clone(),
+                language: language.clone(),
                 layers: Vec::new(),
                 preload: Preload::None,
                 imports: Vec::new(),

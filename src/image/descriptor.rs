@@ -1,4 +1,4 @@
-//! The description of an image: its languages, and the interpreter that is started ahead.
+//! The description of an image: its file system, its languages and its packages.
 
 use crate::error::{Error, Kind};
 use crate::image::{Language, Packages};
@@ -20,10 +20,9 @@ static BUILT_IN: LazyLock<Image> = LazyLock::new(|| {
 #[serde(deny_unknown_fields)]
 pub struct Image {
     pub name: String,
-    pub warm: Warm,
     /// The interpreter that packages can be brought for, if there is one.
     pub packages: Option<Packages>,
-    /// The file system of an imported image; others have the one that is built in.
+    /// The files of an imported image; others have those that are built in.
     pub files: Option<Files>,
     /// The first is the one of programs that do not say what they are in.
     #[serde(rename = "language")]
@@ -37,18 +36,9 @@ pub struct Files {
     pub sha256: String,
     /// In bytes.
     pub size: u64,
-}
-
-/// The interpreter that is started ahead and saved.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Warm {
-    /// The name of its language.
-    pub language: String,
-    /// The library that stops it before its code.
-    pub library: String,
-    /// The program that its first clone runs.
-    pub rehearsal: String,
+    /// The SHA-256 of the built-in file system that this one lies over, if it is only a layer.
+    #[serde(default)]
+    pub base: Option<String>,
 }
 
 impl Image {
@@ -82,11 +72,8 @@ impl Image {
     /// Parses and checks a description. The error says what is wrong, and where.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let image: Self = toml::from_str(text).map_err(|error| toml_error(text, &error))?;
-        if image.find(&image.warm.language).is_none() {
-            return Err(format!(
-                "its warm interpreter is of {}, which is none of its languages",
-                image.warm.language
-            ));
+        if !image.languages.iter().any(|its| its.warm.is_some()) {
+            return Err("none of its languages has a table [language.warm]".into());
         }
         image.check_name()?;
         image.files.as_ref().map_or(Ok(()), Files::check)?;
@@ -124,14 +111,18 @@ impl Image {
 
     /// Returns the language of programs that do not say what they are in.
     pub fn default_language(&self) -> &Language {
-        // There is at least one, that of the warm interpreter.
+        // There is at least one that is started ahead.
         &self.languages[0]
     }
 
-    /// Returns the language of the interpreter that is started ahead.
-    pub fn warm_language(&self) -> &Language {
-        self.find(&self.warm.language)
-            .unwrap_or(self.default_language())
+    /// Returns the language whose interpreter is started ahead for programs in this one: its own, or one that
+    /// gives such programs its place.
+    pub fn started_for<'a>(&'a self, language: &'a Language) -> &'a Language {
+        let warm = || self.languages.iter().find(|its| its.warm.is_some());
+        match &language.warm {
+            Some(_) => language,
+            None => warm().unwrap_or(self.default_language()),
+        }
     }
 
     /// Returns the language with this name.
@@ -161,11 +152,14 @@ impl Files {
     /// Checks what the types of the fields do not.
     fn check(&self) -> Result<(), String> {
         let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        if self.sha256.len() != 64 || !self.sha256.bytes().all(is_digit) {
-            return Err(format!(
-                "sha256 = {:?} is not of 64 hexadecimal digits",
-                self.sha256
-            ));
+        let is_digest = |text: &str| text.len() == 64 && text.bytes().all(is_digit);
+        let digests = [("sha256", Some(&self.sha256)), ("base", self.base.as_ref())];
+        for (key, digest) in digests {
+            if let Some(digest) = digest.filter(|digest| !is_digest(digest)) {
+                return Err(format!(
+                    "{key} = {digest:?} is not of 64 hexadecimal digits"
+                ));
+            }
         }
         Ok(())
     }
@@ -180,7 +174,11 @@ mod tests {
         let image = Image::built_in();
         assert_eq!(image.names(), ["python", "bash"]);
         assert_eq!(image.default_language().name, "python");
-        assert_eq!(image.warm_language().name, "python");
+        let started = image
+            .languages
+            .iter()
+            .map(|its| &image.started_for(its).name);
+        assert!(started.eq(["python", "bash"]));
     }
 
     #[test]
@@ -204,7 +202,7 @@ mod tests {
     fn a_description_that_is_wrong_is_refused_with_its_fault() {
         let text = include_str!("../../guest/images/python/image.toml");
         for (from, to, fault) in [
-            ("language = \"python\"\n", "language = \"perl\"\n", "perl"),
+            ("[language.warm]", "[language.worm]", "worm"),
             ("name = \"bash\"", "name = \"\"", "name"),
             ("{file}", "{path}", "{path}"),
             ("stdin = [\"python3\", \"-\"]", "stdin = []", "stdin"),

@@ -5,6 +5,7 @@ use crate::cache::{self, Item, Opened, Removed, Shelf, check_writable, mark_used
 use crate::error::{Error, Kind};
 use crate::fs::{BLOCK, remove};
 use crate::image::descriptor::Files;
+use crate::image::layer_file::{LayerFile, ROOT};
 use crate::image::{Image, store};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
@@ -28,14 +29,21 @@ impl Imported {
         cache::subdirectory("images").map(Self)
     }
 
-    /// Returns all images, by name.
+    /// Returns all images that can be used, by name.
     pub fn all(&self) -> Result<Vec<Image>> {
-        let mut images = Vec::new();
-        for (name, _) in store::files(&self.0, |name| name.ends_with(".toml"))? {
-            images.extend(self.find(name.trim_end_matches(".toml"))?);
-        }
-        images.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(images)
+        let found = self.names()?.into_iter();
+        // What is refused is told to whoever names it.
+        let images = found.filter_map(|name| self.find(&name).ok().flatten());
+        Ok(images.collect())
+    }
+
+    /// Returns the names of all images, in order.
+    pub fn names(&self) -> Result<Vec<String>> {
+        let files = store::files(&self.0, |name| name.ends_with(".toml"))?;
+        let names = files.iter().map(|(name, _)| name.trim_end_matches(".toml"));
+        let mut names: Vec<_> = names.map(str::to_owned).collect();
+        names.sort();
+        Ok(names)
     }
 
     /// Returns the image with this name, if there is one.
@@ -47,6 +55,9 @@ impl Imported {
             Opened::Refused(why) => return Err(refused(&path, why).into()),
         };
         let image = Image::parse(&text).map_err(|why| refused(&path, &why))?;
+        if let Some(files) = &image.files {
+            check_base(files).map_err(|why| refused(&path, &why))?;
+        }
         Ok(Some(image))
     }
 
@@ -74,6 +85,7 @@ impl Imported {
             );
             return Err(refused(from, &why).into());
         }
+        check_base(files).map_err(|why| refused(from, &why))?;
         let _lock = store::lock(&self.0)?;
         for (_, path) in store::files(&self.0, |name| name.starts_with(UNFINISHED))? {
             remove(&path)?;
@@ -99,6 +111,10 @@ impl Imported {
     /// Removes the file systems that no image has. A run that uses one keeps it.
     fn sweep(&self) -> Result<()> {
         let images = self.all()?;
+        if images.len() < self.names()?.len() {
+            // They may be those of another version.
+            return Ok(());
+        }
         let needed: Vec<_> = images.iter().flat_map(|image| &image.files).collect();
         for (_, path) in store::files(&self.0, |name| name.ends_with(".erofs"))? {
             if !needed.iter().any(|files| self.file_system(files) == path) {
@@ -106,6 +122,17 @@ impl Imported {
             }
         }
         Ok(())
+    }
+
+    /// Returns the layer of an image whose files are one.
+    fn layer(&self, files: &Files) -> LayerFile {
+        LayerFile {
+            path: self.file_system(files),
+            size: files.size,
+            digest: files.sha256.clone(),
+            mount: ROOT.into(),
+            modules: Vec::new(),
+        }
     }
 
     /// Opens the file system of an image.
@@ -161,8 +188,27 @@ impl Imported {
 /// Opens the runtime image of an image.
 pub fn runtime(image: &Image) -> Result<File> {
     match &image.files {
-        Some(files) => Imported::open()?.runtime(image, files),
-        None => store::runtime(),
+        Some(files) if files.base.is_none() => Imported::open()?.runtime(image, files),
+        _ => store::runtime(),
+    }
+}
+
+/// Returns the layer that an image lays over the runtime image, if it does.
+pub fn layer(image: &Image) -> Result<Option<LayerFile>> {
+    let files = image.files.as_ref().filter(|files| files.base.is_some());
+    files
+        .map(|files| Ok(Imported::open()?.layer(files)))
+        .transpose()
+}
+
+/// Checks that what a layer lies over is built in.
+fn check_base(files: &Files) -> Result<(), String> {
+    let ours = store::identity().ok().map(|(digest, _)| digest);
+    match &files.base {
+        Some(base) if Some(base.as_str()) != ours => {
+            Err("it lies over the guest of another version of sandbox".into())
+        }
+        _ => Ok(()),
     }
 }
 

@@ -46,12 +46,29 @@ pub struct Language {
     /// Endings of the names of files that scripts load, without the dot.
     #[serde(default)]
     pub modules: Vec<String>,
+    /// How its interpreter is started ahead, if it is.
+    #[serde(default)]
+    pub warm: Option<Warm>,
     /// Variables that are read when an interpreter starts.
     #[serde(default)]
     pub read_at_start: Vec<String>,
     /// Variables that widespread packages read when they are imported.
     #[serde(default)]
     pub read_at_import: Vec<String>,
+}
+
+/// An interpreter that is started ahead and saved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Warm {
+    /// The library that stops it before its code.
+    pub library: String,
+    /// The program that its first clone runs.
+    pub rehearsal: String,
+    /// Whether the library is at home in the interpreter: it tells of exceptions and results, imports packages
+    /// ahead, and runs cells.
+    #[serde(default)]
+    pub hooks: bool,
 }
 
 /// The values that are put into the words of a command.
@@ -92,6 +109,11 @@ impl Language {
             }
         }
         Ok(())
+    }
+
+    /// Returns whether its interpreter is started ahead, with a library that is at home in it.
+    pub fn has_hooks(&self) -> bool {
+        self.warm.as_ref().is_some_and(|warm| warm.hooks)
     }
 
     /// Returns whether scripts with this ending are in it.

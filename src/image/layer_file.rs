@@ -10,6 +10,9 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
+/// What a layer is mounted on that lies over the whole file system.
+pub const ROOT: &str = "/";
+
 /// A layer in a file of the cache.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -22,7 +25,7 @@ pub struct LayerFile {
     pub size: u64,
     /// The SHA-256 of its content, in hexadecimal.
     pub digest: String,
-    /// The directory of the guest that it is mounted on.
+    /// The directory of the guest that it is mounted on, or [`ROOT`].
     pub mount: String,
     /// The names of the modules at its top.
     pub modules: Vec<String>,

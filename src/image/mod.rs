@@ -13,9 +13,9 @@ pub mod store;
 
 pub use choice::{all, named, newest, no_python, with_python};
 pub use descriptor::Image;
-pub use imported::{Imported, runtime};
-pub use language::{Language, Words, expand};
+pub use imported::{Imported, layer, runtime};
+pub use language::{Language, Warm, Words, expand};
 pub use language_name::LanguageName;
-pub use layer_file::LayerFile;
+pub use layer_file::{LayerFile, ROOT};
 pub use packages::Packages;
 pub use shelf::Images;

@@ -1,18 +1,20 @@
 //! The job that the guest gets, made from what the user named (a script, code, standard input).
 
+mod choice;
 mod foreign;
 mod loads;
 mod make;
 mod path;
 mod script;
 
+pub use choice::make_for_any;
 pub use loads::{LoadedNames, loading_statements, text};
 pub use make::{Parts, make};
 pub use path::{beneath, resolve};
 pub use script::{python_named, read_code, read_script};
 
 use crate::error::{Error, Kind};
-use crate::image::{self, Image, Language, LayerFile, Words, expand};
+use crate::image::{self, Image, Language, LayerFile, Warm, Words, expand};
 use crate::layer::Plan;
 use crate::limits::DEFAULT_PIDS;
 use crate::wire::Bytes;
@@ -118,22 +120,9 @@ impl Job {
         }
     }
 
-    /// Takes the image that has the Python which the script's first line names. All images with a
-    /// Python run programs in the same way.
-    pub fn choose_image(&mut self) -> anyhow::Result<()> {
-        let script = self.script.as_ref().map(|script| &script.content[..]);
-        if let Some(version) = script.and_then(script::python_named)
-            && self.language.name == self.image.warm.language
-            && !self.image.has_python(version)
-        {
-            self.image = image::with_python(version)?;
-        }
-        Ok(())
-    }
-
     /// Returns whether the interpreter that was started ahead can run it.
     pub fn is_warm(&self) -> bool {
-        self.language.name == self.image.warm.language && !self.prompts
+        self.language.warm.is_some() && !self.prompts
     }
 
     /// Returns the statements of its code that load what these layers have.
@@ -153,7 +142,7 @@ impl Job {
     /// Returns whether modules that were imported already are as if it had imported them.
     pub fn suits_imported_modules(&self) -> bool {
         let reads = |variable: &Vec<u8>| self.language.reads_at_import(name(variable));
-        self.is_warm() && !self.frame.env.iter().any(reads)
+        self.is_warm() && self.language.has_hooks() && !self.frame.env.iter().any(reads)
     }
 
     /// Returns whether an interpreter that is up already can run it as a fresh one would.
@@ -186,11 +175,13 @@ impl Job {
     /// Returns the interpreter to start first if a machine is booted for this program alone. There is
     /// one if a record is wanted: the interpreter gets the job from the host so that it can report.
     pub fn interpreter(&self) -> Option<JobFrame> {
+        let warm = self.language.warm.as_ref().filter(|warm| warm.hooks)?;
         if !self.record || !self.is_warm() {
             return None;
         }
         // Any command will do that differs from that of an interpreter to be saved.
-        Some(interpreter(&self.image, self.frame.clone(), b"pass"))
+        let (language, frame) = (&self.language, self.frame.clone());
+        Some(interpreter((language, warm), frame, b"pass"))
     }
 
     /// Returns the words of its command that came with it, if it is code that runs what they name.
@@ -240,7 +231,10 @@ impl Job {
 /// Returns the records that mount layers, the first of which is in the first window.
 pub fn mounts(layers: &[LayerFile]) -> Vec<File> {
     let layers = layers.iter().enumerate();
-    let mounts = layers.map(|(window, layer)| File::layer(layer.mount.clone().into(), window));
+    let mounts = layers.flat_map(|(window, layer)| match layer.mount.as_str() {
+        image::ROOT => File::system_layer(window),
+        mount => vec![File::layer(mount.into(), window)],
+    });
     mounts.collect()
 }
 
@@ -250,15 +244,16 @@ pub fn name(variable: &[u8]) -> &[u8] {
     &variable[..end.unwrap_or(variable.len())]
 }
 
-/// Returns the interpreter to be saved before it has a program. It must start as one for a program
-/// does. The library that stops it reads the names of the modules that it imports first, and removes
-/// the variable.
+/// Returns the interpreter of a language to be saved before it has a program, if it is started ahead. It must
+/// start as one for a program does. The library that stops it reads the names of the modules that it imports
+/// first, and removes the variable.
 pub fn warm_interpreter(
-    image: &Image,
+    language: &Language,
     root: bool,
     wishes: &[String],
     first_uses: &str,
-) -> JobFrame {
+) -> Option<JobFrame> {
+    let warm = language.warm.as_ref()?;
     let mut env = environment();
     if !wishes.is_empty() {
         env.push(format!("SANDBOX_PRELOAD={}", wishes.join(",")).into());
@@ -273,17 +268,17 @@ pub fn warm_interpreter(
         workdir: WORKDIR.into(),
         terminal: None,
     };
-    interpreter(image, frame, b"")
+    Some(interpreter((language, warm), frame, b""))
 }
 
 /// Returns an interpreter that stops before it runs this code. The library that stops it restores the
 /// variable LD_PRELOAD.
-fn interpreter(image: &Image, mut frame: JobFrame, code: &[u8]) -> JobFrame {
+fn interpreter((language, warm): (&Language, &Warm), mut frame: JobFrame, code: &[u8]) -> JobFrame {
     let words = Words {
         code,
         ..Words::default()
     };
-    frame.argv = expand(&image.warm_language().code, words);
+    frame.argv = expand(&language.code, words);
     // It gets a terminal with its program.
     frame.terminal = None;
     let (preloads, mut env): (Vec<_>, Vec<_>) = frame
@@ -293,16 +288,15 @@ fn interpreter(image: &Image, mut frame: JobFrame, code: &[u8]) -> JobFrame {
     let others = preloads
         .iter()
         .flat_map(|variable| [b":", &variable[PRELOAD.len()..]].concat());
-    let library = image.warm.library.as_bytes();
+    let library = warm.library.as_bytes();
     let variable = PRELOAD.iter().chain(library).copied().chain(others);
     env.push(variable.collect());
     frame.env = env;
     frame
 }
 
-/// Returns a program for the interpreter that is started ahead, in its language.
-pub fn rehearsal(image: &Image, root: bool, program: &str) -> Job {
-    let language = image.warm_language();
+/// Returns a program in a language of an image.
+pub fn rehearsal((image, language): (&Image, &Language), root: bool, program: &str) -> Job {
     let extension = language.extensions.first().map_or("", String::as_str);
     let name = format!("rehearsal.{extension}");
     let words = Words {

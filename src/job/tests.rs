@@ -84,7 +84,8 @@ fn the_script_is_the_one_file_at_its_path() {
         content: content.into(),
         modified: None,
     };
-    let mut job = rehearsal(Image::built_in(), false, "pass");
+    let image = Image::built_in();
+    let mut job = rehearsal((image, image.default_language()), false, "pass");
     job.frame.workdir = b"/tmp/x".into();
     job.files = vec![file("/tmp/x/rehearsal.py", "other"), file("/tmp/x/b", "b")];
     let files = job.into_files();

@@ -15,7 +15,7 @@ pub use request::{Path, Request};
 use crate::agent::{Collection, Session, Shared, Sink};
 use crate::confine::{self, Seal};
 use crate::files::{self, Fetched, Gathered, Unpacker, Wanted, gather};
-use crate::image::store;
+use crate::image::{self, store};
 use crate::job::{self, Job, Parts};
 use crate::signals::Signals;
 use crate::template::builder::Listener;
@@ -53,7 +53,7 @@ pub fn prepare(request: &Request) -> Result<Prepared> {
         .chain(request.env.iter().cloned())
         .collect();
     let place = files::place_of(&request.source, &request.puts, &request.workdir);
-    let mut job = job::make(Parts {
+    let parts = Parts {
         image: &request.image,
         source: &request.source,
         language: request.language.as_deref(),
@@ -65,9 +65,13 @@ pub fn prepare(request: &Request) -> Result<Prepared> {
         root: request.root,
         terminal,
         prompt: request.prompt,
-    })?;
+    };
+    let mut job = match request.script_chooses {
+        true => job::make_for_any(parts)?,
+        false => job::make(parts)?,
+    };
     if request.script_chooses {
-        job.choose_image()?;
+        job.choose_python()?;
     }
     job.record = request.tells;
     job.lines = request.events || request.shows;
@@ -76,7 +80,7 @@ pub fn prepare(request: &Request) -> Result<Prepared> {
         excluded: &request.excluded,
         siblings: request.siblings,
         memory: request.limits.memory,
-        window: Some(request.layers.len()).filter(|&window| window < guest::WINDOWS),
+        window: free_window(request, &job)?,
     };
     let gathered = gather(&mut job, &wanted, place.is_some())?;
     Ok(Prepared {
@@ -102,7 +106,7 @@ pub fn run(
         collection,
         unpacker,
     } = prepared;
-    let request = &*request.with_image(&job.image);
+    let request = &*request.with_image(&job.image)?;
     let kept = descriptors(&collection, &unpacker);
     confine::prepare(request.confine, kept.chain(request.record).collect())?;
     let origin = Origin::find(request, &mut job, listener)?;
@@ -149,6 +153,12 @@ pub fn run(
         last_words,
     };
     Ok((report, signals))
+}
+
+/// Returns the window that the layers of a job's machine leave free, if there is one.
+fn free_window(request: &Request, job: &Job) -> Result<Option<usize>> {
+    let taken = request.layers.len() + usize::from(image::layer(&job.image)?.is_some());
+    Ok(Some(taken).filter(|&window| window < guest::WINDOWS))
 }
 
 /// Makes the conversation with a guest that gets its machine in this way.

@@ -2,7 +2,7 @@
 
 use crate::agent::Sink;
 use crate::files::{Get, Put, Siblings};
-use crate::image::{Image, LayerFile};
+use crate::image::{self, Image, LayerFile};
 use crate::job::{Job, Source};
 use crate::kvm_mode::{Choice, Device};
 use crate::limits::{ConfineLevel, Limits};
@@ -162,14 +162,16 @@ impl Request {
         })
     }
 
-    /// Returns it with this image.
-    pub(crate) fn with_image(&self, image: &Image) -> Cow<'_, Self> {
-        if self.image == *image {
-            return Cow::Borrowed(self);
+    /// Returns it with this image, whose layer, if it has one, is the first.
+    pub(crate) fn with_image(&self, image: &Image) -> Result<Cow<'_, Self>> {
+        let layer = image::layer(image)?;
+        if self.image == *image && layer.is_none() {
+            return Ok(Cow::Borrowed(self));
         }
         let mut request = self.clone();
         request.image = image.clone();
-        Cow::Owned(request)
+        request.layers.splice(0..0, layer);
+        Ok(Cow::Owned(request))
     }
 
     /// Returns the machine that this job is to run in a clone of.
@@ -186,6 +188,7 @@ impl Request {
             memory: self.limits.machine_memory,
             root: self.root,
             image: self.image.clone(),
+            language: self.image.started_for(&job.language).clone(),
             layers: self.layers.clone(),
             preload,
             imports,

@@ -146,8 +146,8 @@ fn make(socket: &File, spec: &Spec, place: &Place, ends: &Ends) -> Result<(UnixL
         // If nobody receives it, that is noticed soon enough.
         Started::Notice(notice).tell(socket).unwrap_or_default();
     });
-    let request = &spec.request;
-    let mut job = prepare(request)?.job;
+    let mut job = prepare(&spec.request)?.job;
+    let request = &*spec.request.with_image(&job.image)?;
     let interpreter = interpreter(&mut job)?;
     let origin = find(request, &mut job, notices)?;
     let listener = place.listen(&spec.name)?;

@@ -29,7 +29,8 @@ pub struct Rehearsal<'a> {
 impl Rehearsal<'_> {
     /// Returns the pages that a minimal program uses.
     pub fn working_set(&self) -> Result<Vec<Pages>> {
-        self.used_by(&self.spec.image.warm.rehearsal, true)
+        let warm = self.spec.language.warm.as_ref();
+        self.used_by(warm.map_or("", |warm| &warm.rehearsal), true)
     }
 
     /// Returns the pages that programs write to which use the modules that were imported ahead, by the
@@ -57,7 +58,7 @@ impl Rehearsal<'_> {
             Sink::new(&nowhere, u64::MAX)?,
             Sink::new(&nowhere, u64::MAX)?,
         ];
-        let job = job::rehearsal(&spec.image, spec.root, program);
+        let job = job::rehearsal((&spec.image, &spec.language), spec.root, program);
         let session = Session::warm(job, sinks, Arc::clone(&shared));
         let vm = Vm::restore(self.kvm, self.mode, self.saved, session)?;
         let tracker = vm.tracker()?;

@@ -1,6 +1,6 @@
 //! The machine that a template is made for, and the key that it is stored under.
 
-use crate::image::{Image, LayerFile};
+use crate::image::{Image, Language, LayerFile};
 use crate::key::Key;
 use crate::limits::{BOOT_LIMIT, ConfineLevel, DEFAULT_PIDS, Limits};
 use crate::template::Preload;
@@ -16,8 +16,9 @@ pub struct TemplateSpec {
     /// Guest memory in bytes.
     pub memory: u64,
     pub root: bool,
-    /// The image whose interpreter is started ahead.
     pub image: Image,
+    /// The language whose interpreter is started ahead.
+    pub language: Language,
     /// The layers that are mounted before the interpreter starts.
     pub layers: Vec<LayerFile>,
     pub preload: Preload,
@@ -37,7 +38,7 @@ impl TemplateSpec {
     /// Returns the template's key, which changes with everything that the saved machine depends on.
     pub fn key(&self, mode: Mode) -> Result<Key> {
         let image = &self.image;
-        let interpreter = serde_json::to_vec(&(&image.warm, image.warm_language(), &image.files))?;
+        let interpreter = serde_json::to_vec(&(&self.language, &image.files))?;
         let layers = self.layers.iter();
         let layers: Vec<_> = layers.map(|layer| (&layer.digest, &layer.mount)).collect();
         Ok(Key::of(&[
@@ -100,7 +101,7 @@ impl TemplateSpec {
         };
         format!(
             "{}{image}, {} MiB{root}",
-            self.image.warm_language().title,
+            self.language.title,
             self.memory >> 20
         )
     }

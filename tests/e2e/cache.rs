@@ -83,7 +83,7 @@ fn the_smallest_memory_works_and_gets_a_machine_of_its_own() {
 
 #[test]
 fn all_that_is_kept_is_listed_with_its_sum() {
-    let cache = Cache::shared();
+    let cache = Cache::of_one();
     for options in [&[][..], &["--verify"]] {
         let output = finish(cache.sandbox(&["cache", "list"]).args(options), b"");
         assert_eq!(exit_code(output.status), 0, "{}", text(&output.stderr));
@@ -229,7 +229,7 @@ fn a_read_only_cache_serves_what_is_in_it_and_takes_nothing_more() {
     let script = "cp -a \"$FULL\" \"$XDG_CACHE_HOME\" && mount -o remount,ro \"$XDG_CACHE_HOME\" || exit 99
 \"$0\" run -c 'print(42)' && \"$0\" run --pids-limit 9 -c 'print(42)' && \"$0\" run -m 64M -c 'print(42)'";
     let cache = Cache::empty();
-    let full = Cache::shared().0.path().join("sandbox");
+    let full = Cache::of_one().0.path().join("sandbox");
     let script = script.replace("$FULL", full.to_str().unwrap());
     let mut output = on_a_disk_in_memory(&cache, 1 << 20, &script);
     assert!(output.stdout.starts_with(b"42\n42\n"), "{output:?}");

@@ -219,6 +219,22 @@ for name, value in {
 }
 
 #[test]
+fn no_two_shells_draw_the_same() {
+    let draw = || {
+        let code = "echo $RANDOM$RANDOM $SRANDOM $(mktemp -u)";
+        let output = finish(sandbox(&["run", "-l", "bash", "-c"]).arg(code), b"");
+        let drawn: Vec<_> = text(&output.stdout).split(' ').map(str::to_owned).collect();
+        assert_eq!(drawn.len(), 3, "{}", text(&output.stderr));
+        drawn
+    };
+    let machines = repeated(50, draw);
+    for at in 0..3 {
+        let different: BTreeSet<_> = machines.iter().map(|drawn| &drawn[at]).collect();
+        assert_eq!(different.len(), machines.len(), "{different:?}");
+    }
+}
+
+#[test]
 fn a_hash_seed_of_ones_own_is_honoured() {
     let code = "print('hash', hash('x'), sep='\\t')";
     let mut python = reference();

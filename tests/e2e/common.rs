@@ -119,12 +119,27 @@ impl Cache {
         Self(tempfile::tempdir().unwrap())
     }
 
-    /// Returns a cache with a template in it, for tests that leave it as it is.
+    /// Returns a cache with the template of usual runs in it, for tests that leave it as it is.
+    pub fn of_one() -> &'static Self {
+        static OF_ONE: LazyLock<Cache> = LazyLock::new(|| {
+            let cache = Cache::empty();
+            cache.build(&[]);
+            // SAFETY: `remove` is a function that any thread may call at the end.
+            unsafe { libc::atexit(remove) };
+            cache
+        });
+        extern "C" fn remove() {
+            fs::remove_dir_all(&OF_ONE.0).unwrap_or_default();
+        }
+        &OF_ONE
+    }
+
+    /// Returns a cache with the templates of usual runs of all languages in it, for tests that leave it as
+    /// it is.
     pub fn shared() -> &'static Self {
         static SHARED: LazyLock<Cache> = LazyLock::new(|| {
-            let cache = Cache::empty();
-            let output = finish(&mut cache.sandbox(&["template", "build"]), b"");
-            assert_eq!(exit_code(output.status), 0, "{}", text(&output.stderr));
+            let cache = Cache::copied();
+            cache.build(&["--lang", "bash"]);
             // SAFETY: `remove` is a function that any thread may call at the end.
             unsafe { libc::atexit(remove) };
             cache
@@ -133,7 +148,7 @@ impl Cache {
         extern "C" fn remove() {
             let kinds = SHARED.kinds();
             fs::remove_dir_all(&SHARED.0).unwrap_or_default();
-            if kinds != ["erofs", "lock", "template"] {
+            if kinds != ["erofs", "lock", "lock", "template", "template"] {
                 eprintln!("a test changed the cache that all share: {kinds:?}");
                 std::process::abort();
             }
@@ -156,11 +171,18 @@ impl Cache {
         &GROWING
     }
 
-    /// Makes a copy of the shared cache that a test may change.
+    /// Makes a copy of the cache with one template, which a test may change.
     pub fn copied() -> Self {
         let cache = Self::empty();
-        copy(&Self::shared().0.path().join("sandbox"), cache.0.path());
+        copy(&Self::of_one().0.path().join("sandbox"), cache.0.path());
         cache
+    }
+
+    /// Builds a template now.
+    fn build(&self, options: &[&str]) {
+        let mut command = self.sandbox(&["template", "build"]);
+        let output = finish(command.args(options), b"");
+        assert_eq!(exit_code(output.status), 0, "{}", text(&output.stderr));
     }
 
     /// Returns a command in an environment where `sandbox` finds this cache, and no options.

@@ -65,7 +65,7 @@ fn an_imported_image_is_chosen_by_its_name_its_python_or_a_first_line() {
     let listed = text(&command(&cache, &["image", "list"]).stdout);
     assert!(
         listed.starts_with(&format!(
-            "python  Python {}, built in\n",
+            "python  Python {}, built in: Python, Bash\n",
             python_of(BUILT_IN)
         )),
         "{listed}"

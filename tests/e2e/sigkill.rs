@@ -129,7 +129,7 @@ fn a_builder_killed_at_any_moment_leaves_what_the_next_one_repairs() {
     const KILLS: u32 = 12;
     let cache = Cache::empty();
     let mut moments = Moments::new();
-    let share = Cache::shared().build_time().mul_f64(1.1) / KILLS;
+    let share = Cache::of_one().build_time().mul_f64(1.1) / KILLS;
     let mut killed = 0;
     for number in 0..KILLS {
         let child = starts(&cache, "print('unharmed')");

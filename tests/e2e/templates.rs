@@ -59,7 +59,7 @@ fn a_template_is_built_on_first_need_and_used_from_then_on() {
 
 #[test]
 fn a_template_built_ahead_is_used_and_not_built_again() {
-    let cache = Cache::shared();
+    let cache = Cache::of_one();
     let before = cache.identities();
     for options in [&["--verbose"][..], &["--verbose", "--verify"]] {
         let output = cache.run(options, "print('at once')");
@@ -74,7 +74,7 @@ fn a_template_built_ahead_is_used_and_not_built_again() {
 
 #[test]
 fn the_list_tells_what_a_template_is_for_its_size_and_its_age() {
-    let cache = Cache::shared();
+    let cache = Cache::of_one();
     let path = cache.template();
     let key = path.file_stem().unwrap().to_str().unwrap();
     let size = (path.metadata().unwrap().blocks() * 512) >> 20;
@@ -358,7 +358,7 @@ pub fn on_a_disk_in_memory(cache: &Cache, size: u64, script: &str) -> Output {
 
 #[test]
 fn a_full_disk_is_told_with_its_place_and_nothing_is_left_there() {
-    let image = Cache::shared().image();
+    let image = Cache::of_one().image();
     let image_size = image.metadata().unwrap().len() >> 10;
     let image_name = image.file_name().unwrap().to_str().unwrap();
     let script = "\"$0\" run -c 'print(1)'; code=$?

@@ -261,7 +261,11 @@ fn boot(machine: &Machine, images: &Images, shared: &Arc<Shared>) -> anyhow::Res
             ..Default::default()
         },
         script: None,
-        ..rehearsal(Image::built_in(), false, "")
+        ..rehearsal(
+            (Image::built_in(), Image::built_in().default_language()),
+            false,
+            "",
+        )
     };
     let session = (machine.begin)(work, sinks, Arc::clone(shared));
     let config = Config {

@@ -94,7 +94,11 @@ fn start(way: u8, shared: Arc<Shared>) -> Session {
         script: None,
         files: vec![File::default()],
         record: way >= 128,
-        ..rehearsal(Image::built_in(), false, "")
+        ..rehearsal(
+            (Image::built_in(), Image::built_in().default_language()),
+            false,
+            "",
+        )
     };
     match way % 3 {
         0 => Session::cold(work, sinks, shared),

@@ -23,6 +23,7 @@ static int on_audit(const char *event, PyObject *arguments, void *data)
     if (strcmp(event, "cpython.run_command") != 0)
         return 0;
     started = 1;
+    prepare_words();
     prepare_reports();
     prepare_source();
     prepare_cells();

@@ -244,32 +244,12 @@ static int run_script(struct bytes word, struct bytes source)
     return run_file(file, name);
 }
 
-/* The kernel makes the files, and knows from then on that there may be more than the script. */
-static void enter(struct bytes directory)
+/* Without what Python makes of signals. */
+static void give_process(const struct job *job)
 {
-    if (chdir(copy_of(directory)) < 0 || (work = getcwd(NULL, 0)) == NULL)
-        fail("entering the working directory");
-}
-
-/* The program gets this process, as one that was started for it: without what Python makes of signals. */
-static void execute(const struct job *job)
-{
-    char **words[2];
-    const struct list *lists[] = {&job->argv, &job->env};
-    for (int i = 0; i < 2; i++) {
-        words[i] = calloc(lists[i]->count + 1, sizeof **words);
-        if (words[i] == NULL)
-            fail("reading the job");
-        for (uint32_t j = 0; j < lists[i]->count; j++)
-            words[i][j] = copy_of(lists[i]->items[j]);
-    }
-    char *path;
-    if (asprintf(&path, "/usr/bin/%s", words[0][0]) < 0)
-        fail("naming the program");
     signal(SIGPIPE, SIG_DFL);
     signal(SIGXFSZ, SIG_DFL);
-    execve(path, words[0], words[1]);
-    fail(path);
+    execute(job);
 }
 
 static int is(struct bytes word, const char *text)
@@ -280,11 +260,12 @@ static int is(struct bytes word, const char *text)
 int run_job(const struct job *job)
 {
     if (job->flags & ENTER)
-        enter(job->directory);
+        enter_directory(job);
     if (job->on_terminal != 0)
         enter_terminal(job);
     if (job->flags & EXECUTE)
-        execute(job);
+        give_process(job);
+    take_words(job);
     if (job->flags & LINES || job->on_terminal & 1 << STDOUT_FILENO)
         buffer_lines();
     PyObject *orig_argv = must(PyList_New(0));

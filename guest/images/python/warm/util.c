@@ -3,17 +3,6 @@
  */
 #include "warm.h"
 
-#include <errno.h>
-#include <unistd.h>
-
-const char *work = "/work";
-
-void fail(const char *what)
-{
-    fprintf(stderr, "sandbox: the warm interpreter cannot start the program: %s: %s\n", what, strerror(errno));
-    _exit(125);
-}
-
 PyObject *must(PyObject *object)
 {
     if (object == NULL) {

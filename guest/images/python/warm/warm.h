@@ -9,60 +9,19 @@
 #ifndef WARM_H
 #define WARM_H
 
-#define _GNU_SOURCE
+#include "waiting.h"
+
 #define PY_SSIZE_T_CLEAN
 #define Py_BUILD_CORE
 #include <Python.h>
 #include "versions.h"
 
-#include <stdint.h>
-
-struct bytes {
-    const char *data;
-    size_t length;
-};
-
-struct list {
-    uint32_t count;
-    struct bytes *items;
-};
-
-/* As Job::handover in guest/src/job.rs writes it. */
-struct job {
-    struct list argv, env;
-    struct bytes directory, path, source;
-    /* Which standard streams are on a terminal, a bit each; and its window: rows, and columns << 16. */
-    uint32_t on_terminal, window;
-    uint32_t flags;
-};
-
-enum {
-    ENTER = 1,    /* the working directory is another, or there are files in it */
-    REPORT = 2,   /* the exception that ends the program is told */
-    NOTEBOOK = 4, /* so are what code displays, and the value of its last expression */
-    EXECUTE = 8,  /* it is no Python, and gets the process */
-    LINES = 16,   /* each line of output is given out when it is written */
-    SESSION = 32, /* it is cells, which come one by one */
-};
-
-/* util.c: the working directory; a failure, or a Python error, that is a mistake of ours. */
-extern const char *work;
-void fail(const char *what);
+/* util.c: a Python error that is a mistake of ours. */
 PyObject *must(PyObject *object);
 void must_set(PyObject *globals, const char *name, PyObject *value);
 PyObject *decode(struct bytes bytes);
 
-/* job.c: a cell's number, its code, and what it finds on standard input. They hold until the next one. */
-struct cell {
-    struct bytes number, code, input;
-};
-struct job receive_job(void);
-struct cell receive_cell(void);
-int is_another_after_point(void);
-char *copy_of(struct bytes bytes);
-
 /* terminal.c */
-void enter_terminal(const struct job *job);
 void buffer_lines(void);
 
 /* program.c: each gives an exit status. What code as a cell is called is in its tracebacks; NULL: it is none. */

@@ -1,0 +1,59 @@
+/*
+ * The start of a program that was started long ago: where it runs, on which terminal, as which process.
+ */
+#include "waiting.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <termios.h>
+#include <unistd.h>
+
+/* Terminal::PATH in guest/src/terminal.rs. */
+#define TERMINAL "/dev/pts/0"
+
+const char *work = "/work";
+
+void fail(const char *what)
+{
+    fprintf(stderr, "sandbox: the program that waits cannot start: %s: %s\n", what, strerror(errno));
+    _exit(125);
+}
+
+/* The kernel makes the files, and knows from then on that there may be more than the script. */
+void enter_directory(const struct job *job)
+{
+    if (chdir(copy_of(job->directory)) < 0 || (work = getcwd(NULL, 0)) == NULL)
+        fail("entering the working directory");
+}
+
+/* Who waits leads a session without a terminal, so the first that it opens becomes the session's. */
+void enter_terminal(const struct job *job)
+{
+    int terminal = open(TERMINAL, O_RDWR | O_CLOEXEC);
+    struct winsize size = {.ws_row = job->window & 0xffff, .ws_col = job->window >> 16};
+    struct termios modes;
+    if (terminal < 0 || ioctl(terminal, TIOCSWINSZ, &size) < 0 || tcgetattr(terminal, &modes) < 0)
+        fail("opening the terminal");
+    if (!(job->on_terminal & 1 << STDIN_FILENO)) {
+        /* The host's terminal still adds the carriage returns itself. */
+        modes.c_oflag &= ~OPOST;
+        tcsetattr(terminal, TCSANOW, &modes);
+    }
+    for (int stream = 0; stream < 3; stream++) {
+        if (job->on_terminal & 1 << stream && dup2(terminal, stream) < 0)
+            fail("entering the terminal");
+    }
+    close(terminal);
+}
+
+/* The program gets this process, as one that was started for it. */
+void execute(const struct job *job)
+{
+    struct words words = take_words(job);
+    char *path = words.argv[0];
+    if (strchr(path, '/') == NULL && asprintf(&path, "/usr/bin/%s", words.argv[0]) < 0)
+        fail("naming the program");
+    execve(path, words.argv, words.env);
+    fail(path);
+}

@@ -1,0 +1,36 @@
+//! The choice of an image by a program that asks for what the image at hand does not have.
+
+use crate::image;
+use crate::job::{Job, Parts, make, script};
+use anyhow::Result;
+
+/// Makes the job; where its image lacks the program's language, for an image that was imported and has it. So
+/// whatever is imported, a program that ran before runs as it did.
+pub fn make_for_any(parts: Parts) -> Result<Job> {
+    let failure = match make(parts) {
+        Ok(job) => return Ok(job),
+        Err(failure) => failure,
+    };
+    // What cannot be listed is not there.
+    let images = image::all().unwrap_or_default();
+    let job = images
+        .iter()
+        .find_map(|image| make(Parts { image, ..parts }).ok());
+    Ok(job.ok_or(failure)?)
+}
+
+impl Job {
+    /// Takes the image that has the Python which the script's first line names. All images with a
+    /// Python run programs in the same way.
+    pub fn choose_python(&mut self) -> Result<()> {
+        let script = self.script.as_ref().map(|script| &script.content[..]);
+        let Some(version) = script.and_then(script::python_named) else {
+            return Ok(());
+        };
+        let name = format!("python{version}");
+        if self.language.has_interpreter(name.as_bytes()) && !self.image.has_python(version) {
+            self.image = image::with_python(version)?;
+        }
+        Ok(())
+    }
+}

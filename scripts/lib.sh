@@ -139,13 +139,13 @@ python_of() {
     sed -n 's/^\(python3\.[0-9]*\) .*/\1/p' "$1"
 }
 
-# compress FROM TO: with a copy kept in the cache, since the best compression takes a while.
+# compress FROM TO LEVEL: with a copy kept in the cache, since the best compression, 19, takes a while.
 compress() {
     local kept
-    kept=$(dirname "$1")/compressed.zst
+    kept=$(dirname "$1")/compressed-$3.zst
     if [ ! -f "$kept" ]; then
         say "compressing $(basename "$1")"
-        zstd -q -f -T0 -19 "$1" -o "$kept.$$"
+        zstd -q -f -T0 "-$3" "$1" -o "$kept.$$"
         mv "$kept.$$" "$kept"
     fi
     replace "$2" <"$kept"

@@ -35,6 +35,7 @@ mod kernel_state;
 mod kernel_traps;
 mod kvm_mode;
 mod lab;
+mod languages;
 mod layers;
 mod library;
 mod limits;

@@ -264,6 +264,7 @@ fn no_two_programs_draw_the_same_numbers() {
         let words = printed.split_whitespace().map(str::to_owned);
         let before = drawn.len();
         let words: Vec<_> = words.collect();
+        assert!(!words.is_empty());
         drawn.extend(words.iter().cloned());
         assert!(
             drawn.len() >= before + words.len(),

@@ -33,6 +33,8 @@ struct Stdin {
     is_told: bool,
     /// The number of bytes that were typed and that the agent has not passed on yet.
     typed: usize,
+    /// Whether no more is to be read.
+    has_ended: bool,
 }
 
 impl Stdin {
@@ -162,7 +164,15 @@ impl Shared {
             return 0;
         }
         let stdin = self.stdin();
-        (STDIN_WINDOW - stdin.size - stdin.typed).min(MAX_PAYLOAD)
+        match stdin.has_ended {
+            true => 0,
+            false => (STDIN_WINDOW - stdin.size - stdin.typed).min(MAX_PAYLOAD),
+        }
+    }
+
+    /// Leaves what waits on standard input to another program.
+    pub fn leave_stdin(&self) {
+        self.stdin().has_ended = true;
     }
 
     /// Queues at most [`Self::stdin_room`] bytes for the guest; no bytes mean the end. Returns whether the
@@ -172,7 +182,10 @@ impl Shared {
         let frame = match &*bytes {
             // A terminal has no end: it hangs up.
             [] if self.is_typed() => return false,
-            [] => Frame::StdinEnd,
+            [] => {
+                stdin.has_ended = true;
+                Frame::StdinEnd
+            }
             _ if self.is_typed() => {
                 stdin.typed += bytes.len();
                 Frame::Typed(bytes)

@@ -322,6 +322,7 @@ fn warm_up(
     progress: &mut dyn FnMut(&str),
 ) -> Result<Vm<Session>> {
     let shared = Arc::new(Shared::new().context("making an eventfd")?);
+    shared.leave_stdin();
     // The guest writes nothing unless something is wrong, or packages write as they are loaded.
     let most = match spec.runs_only_ours() {
         true => u64::MAX,

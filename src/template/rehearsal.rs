@@ -50,6 +50,8 @@ impl Rehearsal<'_> {
     fn run(&self, program: &str, reads: bool) -> Result<Vec<Pages>> {
         let spec = self.spec;
         let shared = Arc::new(Shared::new().context("making an eventfd")?);
+        // This process's is for the program that the machine is made for.
+        shared.give_stdin(Vec::new());
         let nowhere = File::options()
             .write(true)
             .open("/dev/null")

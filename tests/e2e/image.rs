@@ -84,3 +84,23 @@ fn the_description_in_the_manual_works() {
     let options = ["--image", "image.toml"];
     assert_eq!(here.succeed(&options, "echo $0"), "bash\n");
 }
+
+#[test]
+fn a_rehearsal_leaves_standard_input_to_the_program() {
+    let here = Here::new();
+    let reading = BUILT_IN.replace("\"echo hello\\n\"", "\"read -r line; sleep 0.1\\n\"");
+    assert_ne!(reading, BUILT_IN);
+    here.write("image.toml", reading.as_bytes());
+    let options = ["run", "--quiet", "--image", "image.toml", "-l", "bash"];
+    let mut command = Cache::growing().sandbox(&options);
+    let output = finish(
+        command.args(["-c", "cat"]).current_dir(here.0.path()),
+        b"one\ntwo\n",
+    );
+    assert_eq!(
+        text(&output.stdout),
+        "one\ntwo\n",
+        "{}",
+        text(&output.stderr)
+    );
+}

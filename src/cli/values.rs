@@ -5,6 +5,7 @@ use crate::image::Image;
 use crate::job::name;
 use crate::kvm_mode::Choice;
 use crate::limits::{ConfineLevel, PIDS_MAX};
+use crate::session::protocol::Language;
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use clap::{Arg, Command, ValueEnum};
 use std::ffi::{OsStr, OsString};
@@ -41,6 +42,19 @@ impl ValueEnum for Choice {
             Self::Emulated => "The guest's kernel is emulated",
         };
         Some(PossibleValue::new(self.name()).help(help))
+    }
+}
+
+impl ValueEnum for Language {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Python, Self::Bash]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Self::Python => "python",
+            Self::Bash => "bash",
+        }))
     }
 }
 

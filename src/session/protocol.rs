@@ -6,7 +6,6 @@ use crate::limits::Limits;
 use crate::record::{Encoding, Record};
 use crate::run;
 use anyhow::{Context, Result};
-use clap::ValueEnum;
 use guest::WindowSize;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -283,9 +282,7 @@ pub struct ContextDescription {
 }
 
 /// The language of a context.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ValueEnum,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Language {
     #[default]

@@ -184,3 +184,27 @@ impl From<&str> for Remedy {
         Self::Do(words.into())
     }
 }
+
+/// The variants of enums, by which a test knows whether its table has all of them.
+#[cfg(test)]
+pub mod variants {
+    use serde::Serialize;
+    use serde::de::DeserializeOwned;
+    use serde_json::Value;
+
+    /// Returns the names of an enum's variants, in order: serde lists them where it finds another.
+    pub fn variants<T: DeserializeOwned>() -> Vec<String> {
+        let refusal = serde_json::from_str::<T>("\"\"").err().unwrap().to_string();
+        let names = refusal.split('`').skip(3).step_by(2);
+        names.map(str::to_owned).collect()
+    }
+
+    /// Returns the name of this variant.
+    pub fn variant(value: &impl Serialize) -> String {
+        match serde_json::to_value(value).unwrap() {
+            Value::String(name) => name,
+            Value::Object(members) => members.keys().next().unwrap().clone(),
+            other => panic!("{other} is not a variant"),
+        }
+    }
+}

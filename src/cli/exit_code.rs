@@ -74,25 +74,48 @@ pub fn of_kind(kind: Kind) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::messages;
+    use crate::error::Remedy::*;
+    use crate::error::variants::{variant, variants};
+    use crate::error::{Destination, Error, Packages, Remedy};
+    use crate::mcp::tool::remedies;
     use crate::outcome::Crash;
 
     #[test]
-    fn each_kind_of_failure_has_the_exit_code_of_the_manual() {
-        for (kind, code) in [
-            (Kind::Request, 125),
-            (Kind::NoProgram, 127),
-            (Kind::BadProgram, 126),
-            (Kind::File, 125),
-            (Kind::Cache, 125),
-            (Kind::Policy, 125),
-            (Kind::AuditLog, 125),
-            (Kind::Host, 125),
-            (Kind::Limit, 125),
-            (Kind::Guest, 125),
-            (Kind::Delivery, 125),
-            (Kind::Internal, 125),
-        ] {
+    fn each_kind_of_failure_has_its_exit_code_words_and_remedy() {
+        let words = || Remedy::from("mend it");
+        let online = Remedy::GetPackages(Packages::GoOnline);
+        let full = Remedy::ChooseDestination(Destination::Full);
+        let table = [
+            (Kind::Request, 125, GiveProgram, "after -c", "as code"),
+            (Kind::NoProgram, 127, CheckProgramPath, "path", "as code"),
+            (Kind::BadProgram, 126, words(), "mend it", "mend it"),
+            (Kind::File, 125, CheckHostPath, "--put HOST", "in files"),
+            (Kind::Cache, 125, words(), "mend it", "mend it"),
+            (Kind::Policy, 125, words(), "mend it", "mend it"),
+            (Kind::AuditLog, 125, LeaveLogToPolicy, "--audit", "run"),
+            (Kind::Packages, 125, online, "--offline", "do without"),
+            (Kind::Host, 125, ConfineLess, "--confine", "whoever runs"),
+            (Kind::Limit, 125, RaiseTimeout(9), "--timeout", "timeout_s"),
+            (Kind::Guest, 125, ShowConsole, "--console", "call again"),
+            (Kind::Delivery, 125, full, "free space", "server's disk"),
+            (Kind::Internal, 125, Report, "sandbox doctor", "report it"),
+        ];
+        let kinds: Vec<_> = table.iter().map(|row| variant(&row.0)).collect();
+        assert_eq!(kinds, variants::<Kind>(), "each kind has a row, in order");
+        for (kind, code, remedy, here, there) in table {
             assert_eq!(of_kind(kind), code, "{kind:?}");
+            let error = Error::new(kind, "it is wrong", remedy);
+            let told = messages::in_words(&error);
+            assert!(told.starts_with("it is wrong\n"), "{kind:?}: {told}");
+            assert!(told.contains(here), "{kind:?}: {told}");
+            let failure = remedies::in_words(error);
+            assert_eq!(failure.message, "it is wrong", "{kind:?}");
+            assert!(
+                failure.remedy.contains(there),
+                "{kind:?}: {}",
+                failure.remedy
+            );
         }
     }
 

@@ -165,7 +165,12 @@ pub fn code_of(error: &anyhow::Error) -> u8 {
 }
 
 pub fn tell_error(error: &Error) {
-    say(&format!("{}\n{}", error.message, words(&error.remedy)));
+    say(&in_words(error));
+}
+
+/// Returns what failed and what to do about it, each as a line.
+pub fn in_words(error: &Error) -> String {
+    format!("{}\n{}", error.message, words(&error.remedy))
 }
 
 /// Prints to standard error, if anybody still reads it.

@@ -6,7 +6,7 @@ use crate::limits::{ConfineLevel, DEFAULT_MEMORY, DEFAULT_PIDS, DEFAULT_TIMEOUT,
 use crate::log::say;
 use crate::mcp::packages::{Refusal as Refusing, Wanted, advised};
 use crate::mcp::tool::arguments::{Arguments, Wrong};
-use crate::mcp::tool::remedies::words;
+use crate::mcp::tool::remedies::in_words;
 use crate::policy::{
     Admission, Admitting, Grant, LimitExceeded, Packages, Policy, Quota, QuotaKind, Requested,
     ResourceRequest, Sessions, Throttled,
@@ -140,10 +140,7 @@ impl Governor {
             Ok(wanted) => return Ok(wanted),
             Err(Refusing::Policy(excess)) => excessive(&excess),
             Err(Refusing::Words(error)) => {
-                let failure = Failure {
-                    remedy: words(&error.remedy),
-                    message: error.message,
-                };
+                let failure = in_words(error);
                 let argument = "packages".into();
                 return Err(self.refuse_wrong(client, Wrong { argument, failure }).await);
             }

@@ -1,8 +1,6 @@
 //! The end of a run or of a cell, as the server knows it.
 
 use crate::audit::Usage;
-use crate::error::Error;
-use crate::mcp::tool::remedies::words;
 use crate::mcp::workspace::Workspace;
 use crate::record::{Failure, Record, Status};
 
@@ -79,13 +77,5 @@ fn failed(failure: Failure) -> Record {
     Record {
         error: Some(failure),
         ..Record::empty(Status::Error)
-    }
-}
-
-/// Puts a failure into the words of the tool.
-pub fn in_words(error: Error) -> Failure {
-    Failure {
-        remedy: words(&error.remedy),
-        message: error.message,
     }
 }

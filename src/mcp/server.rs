@@ -16,7 +16,7 @@ use crate::mcp::sessions::{self, Mismatch};
 use crate::mcp::state::Shared;
 use crate::mcp::tool::answer;
 use crate::mcp::tool::arguments::{Arguments, language_of};
-use crate::mcp::tool::remedies::words;
+use crate::mcp::tool::remedies::in_words;
 use crate::mcp::tool::schema::schema;
 use crate::mcp::transport::backpressure::AnswerKind;
 use crate::mcp::transport::client::Client;
@@ -160,13 +160,7 @@ impl Server {
         brought
             .and_then(|brought| brought)
             .map(Some)
-            .map_err(|error| {
-                let error = packages::failure(&error);
-                Failure {
-                    remedy: words(&error.remedy),
-                    message: error.message,
-                }
-            })
+            .map_err(|error| in_words(packages::failure(&error)))
     }
 
     /// Runs a process to its end, or until nobody waits for it any more.

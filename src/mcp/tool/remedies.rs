@@ -1,6 +1,15 @@
 //! Remedies for failures, in the words of the tool's arguments.
 
-use crate::error::{Destination, Packages, Remedy};
+use crate::error::{Destination, Error, Packages, Remedy};
+use crate::record::Failure;
+
+/// Puts a failure into the words of the tool.
+pub fn in_words(error: Error) -> Failure {
+    Failure {
+        remedy: words(&error.remedy),
+        message: error.message,
+    }
+}
 
 /// Returns the remedy as a sentence that names arguments of the tool.
 pub fn words(remedy: &Remedy) -> String {

@@ -57,6 +57,12 @@ pub enum Remedy {
     },
     /// Get packages in another way.
     GetPackages(Packages),
+    /// Get an image.
+    GetImage(Image),
+    /// Use another session, or this one in another way.
+    UseSession(Session),
+    /// Use another checkpoint, or save one in another way.
+    UseCheckpoint(Checkpoint),
     /// Have the program import its packages itself.
     ImportInProgram,
     /// Bring what would come from a network.
@@ -67,6 +73,8 @@ pub enum Remedy {
     CheckProgramPath,
     /// Name the program's language, if it is one of these.
     NameLanguage(Vec<String>),
+    /// Name a script, or leave the language to the image.
+    LeaveLanguageOut,
     /// Put data into a file instead of into the program.
     PutDataIntoFile,
     /// Give more memory, for example so many MiB.
@@ -99,6 +107,8 @@ pub enum Remedy {
     ConfineLess,
     /// Verify the log of runs at this path, and move it away.
     VerifyLog(String),
+    /// Give the hash that was kept of the entry with this number in the log of runs.
+    GiveAnchor(u64),
     /// Leave the log of runs to the policy.
     LeaveLogToPolicy,
     /// Make a token.
@@ -118,6 +128,51 @@ pub enum Packages {
     RenewLock,
     /// Let them be downloaded once.
     GoOnline,
+    /// Write nothing but requirements into a file, of which there may be several.
+    ListRequirements,
+    /// Ask for all of them in one file, and lock that.
+    LockTogether,
+}
+
+/// What is to be done so that there is an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Image {
+    /// Import one that has what is wanted.
+    Import,
+    /// Import it again: a part of it is gone.
+    ImportAgain,
+    /// Make its file again, and import that.
+    MakeAgain,
+}
+
+/// What is to be done about a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Session {
+    /// Start the one with this name, which there is not.
+    Start(String),
+    /// Start another with this name, whose session is gone.
+    StartAnother(String),
+    /// Choose another name than this, or stop the session that has it.
+    ChooseName(String),
+    /// Start it with root, or leave the user out.
+    StartWithRoot,
+    /// Wait until nothing runs in it, or interrupt that.
+    Interrupt,
+    /// Do not tie it to a process.
+    LeaveParentOut,
+}
+
+/// What is to be done about a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Checkpoint {
+    /// Name one that there is, or save one.
+    Save,
+    /// Save another in its place.
+    SaveAnother,
+    /// Choose another name, or replace the one that has it.
+    Replace,
+    /// Save variables of the environment with it, or do without them.
+    SaveVariables,
 }
 
 /// The problem with the destination of a fetched file.
@@ -158,7 +213,10 @@ impl Remedy {
             Self::Do(text)
             | Self::BringModule { name: text, .. }
             | Self::LeaveModeOut(text)
-            | Self::VerifyLog(text) => change(text),
+            | Self::VerifyLog(text)
+            | Self::UseSession(
+                Session::Start(text) | Session::StartAnother(text) | Session::ChooseName(text),
+            ) => change(text),
             Self::NameLanguage(texts) => texts.iter_mut().for_each(change),
             _ => {}
         }

@@ -24,7 +24,7 @@ const NOT_COUNTED: [&str; 28] = [
     "json.rs",
     "layer",
     "lib.rs",
-    "library.rs",
+    "library",
     "log.rs",
     "main.rs",
     "mcp",

@@ -1,6 +1,7 @@
 //! Verification that a log is as it was written.
 
 use crate::audit::line::{GENESIS, LINE_MAX, Link, Torn, parse};
+use crate::error::Remedy;
 use crate::record::Anchor;
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::{Flock, FlockArg};
@@ -31,6 +32,7 @@ pub struct Fault {
     /// The number of the line, from 1; `None` if the fault is not in one line.
     pub line: Option<u64>,
     pub what: String,
+    pub remedy: Option<Remedy>,
 }
 
 impl fmt::Display for Fault {
@@ -54,6 +56,7 @@ pub fn verify(path: &Path, anchors: &[Anchor]) -> Result<Result<Sound, Fault>> {
                 file: part.path.clone(),
                 line,
                 what,
+                remedy: chain.lacks.map(Remedy::GiveAnchor),
             }));
         }
     }
@@ -61,6 +64,7 @@ pub fn verify(path: &Path, anchors: &[Anchor]) -> Result<Result<Sound, Fault>> {
         file: path.into(),
         line: None,
         what,
+        remedy: None,
     }))
 }
 
@@ -154,6 +158,8 @@ struct Chain {
     head: Option<Anchor>,
     torn: u64,
     open: BTreeSet<u64>,
+    /// The entry before the first, if nobody told its hash: the fault is that.
+    lacks: Option<u64>,
     /// The lines since the last entry that are not entries, and the fault of the first of them.
     odd: Vec<u8>,
     first_odd: Option<Found>,
@@ -177,6 +183,7 @@ impl Chain {
             head: None,
             torn: 0,
             open: BTreeSet::new(),
+            lacks: None,
             odd: Vec::new(),
             first_odd: None,
         }
@@ -279,11 +286,8 @@ impl Chain {
                     hash,
                 },
                 None => {
-                    return Some(format!(
-                        "the log begins with entry {}; if you moved the others away, give what you \
-                         kept of the last of them: --anchor {before}:HASH",
-                        link.sequence
-                    ));
+                    self.lacks = Some(before);
+                    return Some(format!("the log begins with entry {}", link.sequence));
                 }
             },
         };

@@ -7,7 +7,7 @@ use crate::cache::{
 use crate::checkpoint::file::{Head, each_piece};
 use crate::checkpoint::point::{POINT_OFFSET, Point};
 use crate::clock::since_1970;
-use crate::error::{Error, Kind};
+use crate::error::{Checkpoint as Way, Error, Kind, Remedy};
 use crate::fs::{BLOCK, remove, size_on_disk};
 use crate::key::Key;
 use crate::units::rough;
@@ -69,7 +69,7 @@ impl Checkpoints {
                 return Err(Error::new(
                     Kind::Request,
                     format!("there is no checkpoint {name}"),
-                    "see sandbox cache list, or save one: sandbox session checkpoint SESSION NAME",
+                    Remedy::UseCheckpoint(Way::Save),
                 )
                 .into());
             }
@@ -100,7 +100,7 @@ impl Checkpoints {
             return Err(Error::new(
                 Kind::Request,
                 format!("there is a checkpoint {name} already"),
-                "give another name, or replace it: --force",
+                Remedy::UseCheckpoint(Way::Replace),
             )
             .into());
         }
@@ -264,6 +264,6 @@ fn refused(name: &str, why: &str) -> Error {
     Error::new(
         Kind::Request,
         format!("the checkpoint {name} is refused: {why}"),
-        "save another: sandbox session checkpoint SESSION NAME",
+        Remedy::UseCheckpoint(Way::SaveAnother),
     )
 }

@@ -1,6 +1,7 @@
 //! `sandbox audit`: the log of runs.
 
 use crate::audit::{self, verify};
+use crate::cli::remedies::words;
 use crate::error::{Error, Kind};
 use crate::record::Anchor;
 use anyhow::Result;
@@ -30,7 +31,10 @@ pub fn audit_verb(verb: Verb) -> Result<u8> {
     let verified = verify(&file, &anchor).map_err(unreadable)?;
     let (text, code) = match verified {
         Ok(sound) => (describe(&file, &sound), 0),
-        Err(fault) => (format!("{fault}\n"), WRONG),
+        Err(fault) => {
+            let remedy = fault.remedy.as_ref().map(|it| words(it) + "\n");
+            (format!("{fault}\n{}", remedy.unwrap_or_default()), WRONG)
+        }
     };
     stdout().write_all(text.as_bytes())?;
     Ok(code)

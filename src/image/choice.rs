@@ -1,12 +1,12 @@
 //! The choice of an image: by its name, or by the Python that it has.
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Image as Way, Kind, Remedy};
 use crate::image::Image;
 use crate::image::imported::Imported;
 use crate::image::python_version::{compare, fits};
 use anyhow::Result;
 
-const IMPORT: &str = "import an image that has it: sandbox image import FILE (docs/image.md says where such files come from)";
+const IMPORT: Remedy = Remedy::GetImage(Way::Import);
 
 /// Returns all images: the one that is built in, and those that were imported.
 pub fn all() -> Result<Vec<Image>> {

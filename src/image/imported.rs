@@ -2,7 +2,7 @@
 //! description, and then the image's file system, compressed.
 
 use crate::cache::{self, Item, Opened, Removed, Shelf, check_writable, mark_used, open_trusted};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Image as Way, Kind, Remedy};
 use crate::fs::{BLOCK, remove};
 use crate::image::descriptor::Files;
 use crate::image::layer_file::{LayerFile, ROOT};
@@ -151,7 +151,7 @@ impl Imported {
         Err(Error::new(
             Kind::File,
             format!("the file system of the image {name} cannot be used: {why}"),
-            "import the image again: sandbox image import FILE",
+            Remedy::GetImage(Way::ImportAgain),
         )
         .into())
     }
@@ -239,7 +239,7 @@ fn refused(path: &Path, why: &str) -> Error {
     Error::new(
         Kind::File,
         format!("the image {} is refused: {why}", path.display()),
-        "make it again with scripts/build-image, and import that: sandbox image import FILE",
+        Remedy::GetImage(Way::MakeAgain),
     )
 }
 

@@ -184,7 +184,7 @@ fn run_command<'a>(
         Error::new(
             Kind::Request,
             format!("{what} runs no commands"),
-            "name a script, or leave out --lang",
+            Remedy::LeaveLanguageOut,
         )
     })?;
     let words = Words {

@@ -192,7 +192,7 @@ impl Sessions {
         {
             there.check(lock.as_ref(), key.1)?;
             return Ok(Opened {
-                client,
+                client: client.known_as(key.1),
                 is_new: false,
                 name,
                 lock: there.lock.clone(),
@@ -223,7 +223,7 @@ impl Sessions {
             charged: Arc::clone(&charged),
         });
         Ok(Opened {
-            client: Client::connect(&self.place, &spec.name)?,
+            client: Client::connect(&self.place, &spec.name)?.known_as(key.1),
             is_new: true,
             name: spec.name,
             lock,

@@ -1,6 +1,6 @@
 //! What a run asks for: what its script's header, options and files name.
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Packages as Way, Remedy};
 use crate::image::Packages;
 use crate::key::Key;
 use crate::packages::header::Header;
@@ -135,7 +135,7 @@ impl Asked {
             Error::new(
                 Kind::File,
                 format!("the file of requirements {shown} is refused: {why}"),
-                "give one requirement on each line, without options; --requirements can be given several times",
+                Remedy::GetPackages(Way::ListRequirements),
             )
         };
         let text = read(path)?;
@@ -177,7 +177,7 @@ impl Asked {
         Err(Error::new(
             Kind::Request,
             "a file of requirements with hashes is all that there is to be, and something else is asked for too",
-            "write what is asked for into one file, and lock that: sandbox packages lock",
+            Remedy::GetPackages(Way::LockTogether),
         ))
     }
 

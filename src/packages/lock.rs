@@ -27,10 +27,7 @@ impl Lock {
     /// Reads a lock. The error says what is wrong with which line.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.contains("[[package]]") {
-            return Err(
-                "it is in uv's own format: sandbox packages lock makes one that is read here"
-                    .into(),
-            );
+            return Err("it is in uv's own format, which is not read here".into());
         }
         let mut packages = Vec::new();
         let mut request = None;

@@ -1,6 +1,6 @@
 //! The check of a request to run a cell or a command.
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Remedy, Session};
 use crate::session::commands::AskedCommand;
 use crate::session::facts::Facts;
 use crate::session::peers::Id;
@@ -299,7 +299,7 @@ fn chosen_user(facts: &Facts, wanted: Option<String>) -> Result<Vec<u8>, Error> 
         Some(name) if !root && (name == "root" || name == "0") => Err(Error::new(
             Kind::Request,
             "the session has no root",
-            "start one with --root, or leave the user out",
+            Remedy::UseSession(Session::StartWithRoot),
         )),
         Some(name) => Ok(name.into()),
         None => Ok(if root { 0 } else { USER }.to_string().into()),

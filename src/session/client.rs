@@ -1,6 +1,6 @@
 //! The end of whoever asks a session.
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Remedy, Session};
 use crate::json::to_line;
 use crate::session::place::{Place, Sought, check_name};
 use crate::session::protocol::{Message, Purpose, Request};
@@ -17,6 +17,7 @@ use std::time::Duration;
 
 /// A connection to a session.
 pub struct Client {
+    /// The name of the session in messages.
     name: String,
     stream: BufReader<Incoming>,
 }
@@ -91,10 +92,16 @@ impl Client {
             Sought::Never => Err(Error::new(
                 Kind::Request,
                 format!("there is no session {name}"),
-                format!("see sandbox session list, or start it: sandbox session start {name}"),
+                Remedy::UseSession(Session::Start(name.into())),
             )
             .into()),
         }
+    }
+
+    /// Calls the session by another name where something is wrong: the one that its user gave it.
+    pub fn known_as(self, name: &str) -> Self {
+        let name = name.into();
+        Self { name, ..self }
     }
 
     /// Waits for each message for so long at most.
@@ -223,7 +230,7 @@ fn gone(name: &str, why: &str) -> Error {
     Error::new(
         Kind::Guest,
         format!("the session {name} is gone: {why}"),
-        format!("start another: sandbox session start {name}"),
+        Remedy::UseSession(Session::StartAnother(name.into())),
     )
 }
 

@@ -1,6 +1,6 @@
 //! What ties a session to whoever started it, with whose end it ends.
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Remedy, Session};
 use crate::process::pidfd;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -33,18 +33,17 @@ pub enum Owner {
 impl Tie {
     /// Ties a session to a process, which is there as long as whoever asks for this is its child.
     pub fn to_process(number: i32) -> Result<Self, Error> {
-        let (message, remedy) = match pidfd(Pid::from_raw(number)) {
+        let message = match pidfd(Pid::from_raw(number)) {
             Ok(fd) => return Ok(Self::Process(fd)),
             Err(Errno::ESRCH) => return Err(parent_has_ended()),
-            Err(Errno::EINVAL) => (
-                "the process that the session is to end with is not to be seen from here: it is in a container around this one",
-                "leave out --with-parent",
-            ),
-            Err(_) => (
-                "this kernel, or a container runtime, does not tell when a process ends (pidfd_open)",
-                "leave out --with-parent",
-            ),
+            Err(Errno::EINVAL) => {
+                "the process that the session is to end with cannot be seen from here: it is outside of this container"
+            }
+            Err(_) => {
+                "this kernel, or a container runtime, does not tell when a process ends (pidfd_open)"
+            }
         };
+        let remedy = Remedy::UseSession(Session::LeaveParentOut);
         Err(Error::new(Kind::Request, message, remedy))
     }
 

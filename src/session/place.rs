@@ -1,6 +1,6 @@
 //! The directory of sessions' sockets: which there are, and the removal of those that nobody listens on.
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Remedy, Session};
 use crate::fs::make_private;
 use crate::random;
 use anyhow::{Context, Result};
@@ -197,7 +197,7 @@ fn taken(name: &str) -> Error {
     Error::new(
         Kind::Request,
         format!("there is a session {name} already"),
-        format!("give another name, or end that one first: sandbox session stop {name}"),
+        Remedy::UseSession(Session::ChooseName(name.into())),
     )
 }
 

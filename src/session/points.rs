@@ -3,7 +3,7 @@
 use crate::agent::Saved;
 use crate::checkpoint::{Interpreter, Point};
 use crate::clock::since_1970;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Remedy, Session};
 use crate::run::Lineage;
 use crate::session::facts::Facts;
 use crate::session::peers::Id;
@@ -75,7 +75,7 @@ impl Points {
             return Err(Error::new(
                 Kind::Request,
                 format!("the session cannot be forked or saved now: {why}"),
-                "try again when that has ended, or interrupt it: sandbox session interrupt NAME; contexts stay",
+                Remedy::UseSession(Session::Interrupt),
             ));
         }
         let Some(file) = file else {

@@ -1,7 +1,7 @@
 //! The machine of a session, as whoever has it saved gets it, and the sessions that go on from there.
 
 use crate::checkpoint::{Checkpoint, Checkpoints, Point};
-use crate::error::{Error, Kind};
+use crate::error::{Checkpoint as Way, Error, Kind, Remedy};
 use crate::job::Source;
 use crate::kvm_mode::Device;
 use crate::limits::ConfineLevel;
@@ -132,7 +132,7 @@ impl Taken {
         Err(Error::new(
             Kind::Request,
             "the session was given variables of the environment, and a checkpoint would hold their values",
-            "save them too: --with-env, or save a session that was given none",
+            Remedy::UseCheckpoint(Way::SaveVariables),
         ))
     }
 }

@@ -66,7 +66,7 @@ fn a_run_that_cannot_be_says_what_to_do() {
         error.to_string().contains("no script /nowhere.py"),
         "{error}"
     );
-    assert_eq!(error.remedy(), "check the path");
+    assert_eq!(error.remedy(), "check the path that run_file() was given");
     let error = builder()
         .kvm("/dev/null")
         .build()

@@ -375,6 +375,28 @@ fn a_cancelled_call_has_its_cell_interrupted_and_its_session_stays() {
 }
 
 #[test]
+fn a_session_that_ends_during_a_call_is_told_by_its_name_for_the_client() {
+    let mut agent = Agent::start(&[]);
+    call_in(&mut agent, "notebook", "1");
+    let id = agent.start_call(json!({"code": FOREVER, "session": "notebook"}));
+    while !is_busy(&mut agent, "notebook") {}
+    for session in sessions_of(agent.server.child.id()) {
+        kill(Pid::from_raw(session), Signal::SIGKILL).unwrap();
+    }
+    let result = &agent.answer(id)["result"];
+    failed(result, "error");
+    let error = result["structuredContent"]["error"].to_string();
+    for part in [
+        "the session notebook is gone",
+        "call again with the session notebook",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+    let again = call_in(&mut agent, "notebook", "2");
+    assert_eq!(again["isError"], false, "{again}");
+}
+
+#[test]
 fn sessions_end_with_their_server_however_it_ends() {
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         let mut agent = Agent::start(&[]);

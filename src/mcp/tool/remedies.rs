@@ -1,7 +1,9 @@
 //! Remedies for failures, in the words of the tool's arguments.
 
-use crate::error::{Destination, Error, Packages, Remedy};
+use crate::error::{Destination, Error, Image, Packages, Remedy, Session};
 use crate::record::Failure;
+
+const OPERATOR: &str = "whoever runs this server must change how it is run";
 
 /// Puts a failure into the words of the tool.
 pub fn in_words(error: Error) -> Failure {
@@ -21,13 +23,9 @@ pub fn words(remedy: &Remedy) -> String {
                  files: write it without {name}, or give its source in files"
             );
         }
-        Remedy::GetPackages(way) => match way {
-            Packages::SetUp => "whoever runs this server must set up packages on its host",
-            Packages::RenewLock => {
-                "ask for other versions, or let whoever runs this server look at it"
-            }
-            Packages::GoOnline => "ask for packages that this server has, or do without",
-        },
+        Remedy::GetPackages(way) => get_packages(*way),
+        Remedy::GetImage(Image::Import) => "do without it: this server has only its own image",
+        Remedy::UseSession(way) => return use_session(way),
         Remedy::ImportInProgram => {
             "do without the package that fails, or take another version of it"
         }
@@ -41,6 +39,7 @@ pub fn words(remedy: &Remedy) -> String {
                 known.join(" and ")
             );
         }
+        Remedy::LeaveLanguageOut => "name another language",
         Remedy::PutDataIntoFile => "put its data into one of files",
         Remedy::RaiseMemory(_) => "use less, or give it a greater memory_mib",
         Remedy::RaiseMemoryForFiles => {
@@ -65,12 +64,38 @@ pub fn words(remedy: &Remedy) -> String {
         Remedy::LeaveModeOut(_)
         | Remedy::ConfineLess
         | Remedy::VerifyLog(_)
+        | Remedy::GiveAnchor(_)
+        | Remedy::GetImage(Image::ImportAgain | Image::MakeAgain)
+        | Remedy::UseCheckpoint(_)
         | Remedy::LeaveLogToPolicy
         | Remedy::MakeToken
-        | Remedy::GiveTokens => "whoever runs this server must change how it is run",
+        | Remedy::GiveTokens => OPERATOR,
         Remedy::Report => {
             "call again; if it fails again, whoever runs this server should report it"
         }
     };
     text.into()
+}
+
+fn get_packages(way: Packages) -> &'static str {
+    match way {
+        Packages::SetUp => "whoever runs this server must set up packages on its host",
+        Packages::RenewLock => "ask for other versions, or let whoever runs this server look at it",
+        Packages::GoOnline => "ask for packages that this server has, or do without",
+        Packages::ListRequirements | Packages::LockTogether => {
+            "name distributions in packages, such as numpy or pandas>=2"
+        }
+    }
+}
+
+fn use_session(way: &Session) -> String {
+    match way {
+        Session::Start(name) | Session::StartAnother(name) => format!(
+            "call again with the session {name}: a new one starts, without variables and files of the earlier one"
+        ),
+        Session::ChooseName(_) => "name another session".into(),
+        Session::StartWithRoot => "do without root".into(),
+        Session::Interrupt => "call again when that has ended".into(),
+        Session::LeaveParentOut => OPERATOR.into(),
+    }
 }

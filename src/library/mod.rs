@@ -3,6 +3,8 @@
 //! Each run is a process of the `sandbox` binary, since confinement is for a whole process: a program
 //! that uses this library keeps all its rights, and what runs in the machine gets none of them.
 
+pub(crate) mod remedies;
+
 use crate::error::{self, Kind, Remedy};
 use crate::files::{Put, PutContent};
 use crate::job::Source;
@@ -243,21 +245,7 @@ impl End {
 impl Error {
     /// Returns what to do about it, as a sentence.
     pub fn remedy(&self) -> String {
-        match &self.0.remedy {
-            Remedy::Do(words) => words.clone(),
-            Remedy::RaiseMemory(_) | Remedy::RaiseMemoryForFiles => {
-                "give memory() more, or the program less to do".into()
-            }
-            Remedy::RaiseTimeout(_) => "give timeout() more".into(),
-            Remedy::NameLanguage(known) => {
-                format!("give language() one of these: {}", known.join(", "))
-            }
-            Remedy::CheckProgramPath | Remedy::GiveProgram => "check the path".into(),
-            Remedy::ChooseGuestPath | Remedy::ChooseFreeGuestPath => {
-                "give file() another path, below /work or /tmp".into()
-            }
-            _ => "run it again; if it fails again, see what sandbox doctor prints".into(),
-        }
+        remedies::words(&self.0.remedy)
     }
 }
 

@@ -5,7 +5,7 @@ use crate::rust::Crate;
 use std::collections::BTreeMap;
 
 /// The floor of each module, and the line of the table that gives it.
-type Floors<'a> = BTreeMap<&'a str, (u32, usize)>;
+pub type Floors<'a> = BTreeMap<&'a str, (u32, usize)>;
 
 pub fn findings(modules: &Crate) -> Vec<Finding> {
     let (floors, mut findings) = read_table(modules);
@@ -53,7 +53,7 @@ fn running_up(modules: &Crate, floors: &Floors) -> Vec<Finding> {
 }
 
 /// Reads rows such as "// | 2 vm | `vm` | KVM |".
-fn read_table(modules: &Crate) -> (Floors<'_>, Vec<Finding>) {
+pub fn read_table(modules: &Crate) -> (Floors<'_>, Vec<Finding>) {
     let (mut floors, mut findings) = (Floors::new(), Vec::new());
     for (number, line) in modules.root_text().lines().enumerate() {
         let Some(row) = line.strip_prefix("// | ") else {

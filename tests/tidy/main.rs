@@ -6,6 +6,7 @@ mod circles;
 mod floors;
 mod heads;
 mod native;
+mod options;
 mod reader;
 mod rust;
 mod sizes;
@@ -133,6 +134,14 @@ fn check(findings: impl IntoIterator<Item = Finding>) {
 #[test]
 fn no_import_runs_up_between_floors() {
     check(floors::findings(&Crate::read("src/lib.rs", &read)));
+}
+
+#[test]
+fn no_text_names_an_option_or_a_command_below_the_command_line() {
+    check(options::findings(
+        &Crate::read("src/lib.rs", &read),
+        &options::EXCEPTIONS,
+    ));
 }
 
 #[test]

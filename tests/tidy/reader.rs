@@ -1,9 +1,9 @@
-//! What a Rust file defines, imports and mentions. Code under `#[cfg(test)]` does not count.
+//! What a Rust file defines, imports and mentions, and its texts. Code under `#[cfg(test)]` does not count.
 
 use proc_macro2::{Ident, TokenStream, TokenTree};
 use std::collections::{BTreeMap, BTreeSet};
 use syn::visit::{self, Visit};
-use syn::{Attribute, ImplItemFn, Item, ItemMod, ItemUse, Meta, Path, UseTree, Visibility};
+use syn::{Attribute, ImplItemFn, Item, ItemMod, ItemUse, LitStr, Meta, Path, UseTree, Visibility};
 
 /// The names from the root of the crate to a module, or to what is in one.
 pub type Names = Vec<String>;
@@ -19,6 +19,8 @@ pub struct Module {
     pub imports: BTreeMap<String, Raw>,
     pub globs: Vec<Raw>,
     pub mentions: Vec<Raw>,
+    /// The strings in it, and where they begin; none of its documentation.
+    pub texts: Vec<(String, usize)>,
 }
 
 /// A path as it is written.
@@ -154,6 +156,17 @@ impl<'a> Visit<'a> for Reader {
         self.import(&Names::new(), &item.tree, is_reexport);
     }
 
+    fn visit_attribute(&mut self, attribute: &'a Attribute) {
+        if !attribute.path().is_ident("doc") {
+            visit::visit_attribute(self, attribute);
+        }
+    }
+
+    fn visit_lit_str(&mut self, text: &'a LitStr) {
+        let line = text.span().start().line;
+        self.module.texts.push((text.value(), line));
+    }
+
     fn visit_path(&mut self, path: &'a Path) {
         self.mention(path.segments.iter().map(|segment| &segment.ident).collect());
         visit::visit_path(self, path);
@@ -165,8 +178,15 @@ impl<'a> Visit<'a> for Reader {
             self.mention(names);
         }
         for token in &tokens {
-            if let TokenTree::Group(group) = token {
-                self.visit_token_stream(&group.stream());
+            match token {
+                TokenTree::Group(group) => self.visit_token_stream(&group.stream()),
+                TokenTree::Literal(literal) => {
+                    let line = literal.span().start().line;
+                    let text = syn::parse_str::<LitStr>(&literal.to_string());
+                    let text = text.map(|text| (text.value(), line));
+                    self.module.texts.extend(text);
+                }
+                TokenTree::Ident(_) | TokenTree::Punct(_) => {}
             }
         }
     }

@@ -23,6 +23,14 @@ pub struct Mention<'a> {
     is_reexport: bool,
 }
 
+/// A text in the code: a string, but not one of documentation.
+pub struct Text<'a> {
+    pub file: &'a str,
+    pub line: usize,
+    pub module: &'a [String],
+    pub text: &'a str,
+}
+
 impl Crate {
     /// Reads a crate from its root on, with a function that returns the text of a file.
     pub fn read(root: &str, read: &dyn Fn(&str) -> Option<String>) -> Crate {
@@ -68,6 +76,17 @@ impl Crate {
                     target: self.resolve(raw, HOPS_MAX)?,
                     is_reexport: raw.is_reexport,
                 })
+            })
+        })
+    }
+
+    pub fn texts(&self) -> impl Iterator<Item = Text<'_>> {
+        self.modules.iter().flat_map(|(names, module)| {
+            module.texts.iter().map(|(text, line)| Text {
+                file: &module.file,
+                line: *line,
+                module: names,
+                text,
             })
         })
     }

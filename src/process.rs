@@ -22,6 +22,11 @@ use std::time::Duration;
 /// The path of this binary, whatever has become of its file.
 pub const OURS: &str = "/proc/self/exe";
 
+/// The exit code if the sandbox failed, not the program.
+pub const EXIT_OURS: u8 = 125;
+/// The number that, added to that of the signal, is the exit code of a program that a signal ended.
+pub const EXIT_SIGNALED: u8 = 128;
+
 /// Returns a command that runs this binary, without the environment variables that set options. Its
 /// process dies with the thread that starts it (prctl(2), PR_SET_PDEATHSIG).
 pub fn command(binary: &Path) -> Command {
@@ -108,6 +113,14 @@ pub struct Exit {
     pub status: Result<i32, i32>,
     /// The processor time of the process, its own children and their guests.
     pub processor_time: Duration,
+}
+
+impl Exit {
+    /// Returns the exit code, as the shells tell that of a process which a signal ended too.
+    pub fn code(&self) -> i32 {
+        self.status
+            .unwrap_or_else(|signal| i32::from(EXIT_SIGNALED) + signal)
+    }
 }
 
 /// Returns the processor time of a process, its guest's included; none of one that has ended.

@@ -3,6 +3,7 @@
 use crate::job::name;
 use crate::limits;
 use crate::policy::LimitExceeded;
+use crate::process::EXIT_OURS;
 use crate::record::{
     Bytes, Event as GuestEvent, Host, KvmMode, Limit, Memory, Path, Record, State, Status, Timings,
     Unusual,
@@ -196,7 +197,17 @@ impl Usage {
         Self {
             wall_ms: wall.as_micros() as f64 / 1000.0,
             cpu_ms: 0.0,
-            exit: 125,
+            exit: EXIT_OURS.into(),
+        }
+    }
+
+    /// Returns what a cell used, which has no process of its own but may have an exit code.
+    pub fn of_cell(wall: Duration, processor_time: Duration, exit_code: Option<u8>) -> Self {
+        let unknown = Self::unknown(wall);
+        Self {
+            cpu_ms: processor_time.as_micros() as f64 / 1000.0,
+            exit: exit_code.map_or(unknown.exit, i32::from),
+            ..unknown
         }
     }
 }

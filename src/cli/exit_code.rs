@@ -2,16 +2,14 @@
 
 use crate::error::Kind;
 use crate::outcome::Outcome;
+// These are further down, since the log of runs has the exit codes of processes.
+pub use crate::process::{EXIT_OURS, EXIT_SIGNALED};
 use crate::record::{Record, Status};
 use crate::run::Report;
 
 pub const EXIT_TIMEOUT: u8 = 124;
-/// The exit code if the sandbox failed, not the program.
-pub const EXIT_OURS: u8 = 125;
 pub const EXIT_NOT_EXECUTABLE: u8 = 126;
 pub const EXIT_NOT_FOUND: u8 = 127;
-/// The number that, added to that of the signal, is the exit code of a program that a signal ended.
-pub const EXIT_SIGNALED: u8 = 128;
 
 /// Returns the exit code of a run that came to an end. If a program failed, its own code says more
 /// than the files that it did not leave.

@@ -238,11 +238,7 @@ impl Keeper {
             bail!("it ended a cell that never began");
         };
         let used = processor_time(Some(self.pid())).saturating_sub(before);
-        let usage = Usage {
-            wall_ms: began.elapsed().as_micros() as f64 / 1000.0,
-            cpu_ms: used.as_micros() as f64 / 1000.0,
-            exit: record.exit_code.map_or(125, i32::from),
-        };
+        let usage = Usage::of_cell(began.elapsed(), used, record.exit_code);
         Ok(self.log.end(CLIENT, run, record, usage))
     }
 

@@ -30,7 +30,7 @@ pub struct Asked {
     pub limits: Limits,
     pub puts: Vec<Put>,
     pub gets: Vec<Get>,
-    /// For the files that are fetched.
+    /// The directory for the files that are fetched.
     pub workspace: Workspace,
 }
 
@@ -96,9 +96,8 @@ pub fn run(
     if let Some(lock) = lock {
         lock.tell(&mut record);
     }
-    let exit = record.exit_code.map_or(125, i32::from);
     record.error = error.map(in_words);
-    let usage = usage(began, used, exit);
+    let usage = Usage::of_cell(began.elapsed(), used, record.exit_code);
     Ended::of_cell(record, is_told, usage, Some(asked.workspace))
 }
 
@@ -186,12 +185,4 @@ fn ended(
         record.state = Some(State::Lost);
         (record, error)
     })
-}
-
-fn usage(began: Instant, used: Duration, exit: i32) -> Usage {
-    Usage {
-        wall_ms: began.elapsed().as_micros() as f64 / 1000.0,
-        cpu_ms: used.as_micros() as f64 / 1000.0,
-        exit,
-    }
 }

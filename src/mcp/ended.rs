@@ -3,9 +3,7 @@
 use crate::audit::Usage;
 use crate::mcp::workspace::Workspace;
 use crate::record::{Failure, Record, Status};
-
-/// The exit code that the log has for a run without a process.
-const NO_PROCESS: i32 = 125;
+use std::time::Duration;
 
 /// The end of a run.
 pub struct Ended {
@@ -35,11 +33,7 @@ impl Ended {
             record,
             is_told: false,
             size: 0,
-            usage: Usage {
-                wall_ms: 0.0,
-                cpu_ms: 0.0,
-                exit: NO_PROCESS,
-            },
+            usage: Usage::unknown(Duration::ZERO),
             workspace: None,
         }
     }

@@ -249,6 +249,6 @@ pub fn usage(began: Instant, exit: &Exit) -> Usage {
     Usage {
         wall_ms: began.elapsed().as_micros() as f64 / 1000.0,
         cpu_ms: exit.processor_time.as_micros() as f64 / 1000.0,
-        exit: exit.status.unwrap_or_else(|signal| 128 + signal),
+        exit: exit.code(),
     }
 }

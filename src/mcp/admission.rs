@@ -1,12 +1,12 @@
 //! Admission and logging of runs: which client may run which program, and what the log records of
 //! it.
 
-use crate::audit::{self, Code, Event, Files, Limits, Log, Refusal, Start, Usage, shortened};
+use crate::audit::{self, Code, Event, Files, Limits, Log, Refusal, Start, Usage};
 use crate::limits::{ConfineLevel, DEFAULT_MEMORY, DEFAULT_PIDS, DEFAULT_TIMEOUT, PACKAGES_MEMORY};
 use crate::log::say;
-use crate::mcp::packages::{Refusal as Refusing, Wanted, advised};
+use crate::mcp::packages::{Refusal as Refusing, Wanted};
 use crate::mcp::tool::arguments::{Arguments, Wrong};
-use crate::mcp::tool::remedies::in_words;
+use crate::mcp::tool::remedies::advised;
 use crate::policy::{
     Admission, Admitting, Grant, LimitExceeded, Packages, Policy, Quota, QuotaKind, Requested,
     ResourceRequest, Sessions, Throttled,
@@ -140,9 +140,7 @@ impl Governor {
             Ok(wanted) => return Ok(wanted),
             Err(Refusing::Policy(excess)) => excessive(&excess),
             Err(Refusing::Words(error)) => {
-                let failure = in_words(error);
-                let argument = "packages".into();
-                return Err(self.refuse_wrong(client, Wrong { argument, failure }).await);
+                return Err(self.refuse_wrong(client, Wrong::packages(error)).await);
             }
         };
         Err(self.refuse(client, refused).await)
@@ -166,16 +164,9 @@ impl Governor {
 
     /// Refuses a call with a wrong argument.
     pub async fn refuse_wrong(&self, client: &Arc<str>, wrong: Wrong) -> Refused {
-        let refusal = Refusal {
-            what: shortened(&wrong.argument),
-            // The value may be a secret in the wrong place.
-            asked: None,
-            allowed: "what the tool's inputSchema says".into(),
-            retry_after_s: None,
-        };
         let refused = Refused {
+            refusal: Some(wrong.refusal()),
             failure: wrong.failure,
-            refusal: Some(refusal),
             anchor: None,
         };
         self.refuse(client, refused).await

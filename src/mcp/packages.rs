@@ -1,11 +1,10 @@
 //! The packages that a call asks for, if the server's policy allows any.
 
-use crate::error::{Error, Kind, Remedy};
+use crate::error::{Error, Kind};
 use crate::image::{Image, LayerFile};
 use crate::kvm_mode::Device;
 use crate::limits::ConfineLevel;
 use crate::log::say;
-use crate::mcp::tool::remedies::words;
 use crate::packages::{Asked, Environment, How, Lock, Maker, Store, choose};
 use crate::policy::{LimitExceeded, Packages};
 use crate::worker::compile;
@@ -78,32 +77,6 @@ impl Maker for Compiler<'_> {
     }
 }
 
-/// Returns what to do about what a program lacked, where a policy allows these packages.
-pub fn advised(remedy: &Remedy, allowed: Option<&Packages>, in_session: bool) -> String {
-    let Remedy::BringModule {
-        name,
-        distribution: Some(package),
-    } = remedy
-    else {
-        return words(remedy);
-    };
-    match allowed.map(|allowed| allowed.check(&[Some(package.clone())])) {
-        Some(Ok(())) => format!(
-            "there is no module {name} here; the package {package} brings it: call again with it in packages{}",
-            // It has what its first call brought.
-            if in_session {
-                ", for another session"
-            } else {
-                ""
-            }
-        ),
-        _ => format!(
-            "there is no module {name} here, and the policy of this server forbids the package that brings it, \
-             {package}: write it without {name}, or give its source in files"
-        ),
-    }
-}
-
 /// Returns what went wrong where packages were brought, as far as a client may know it.
 pub fn failure(error: &anyhow::Error) -> Error {
     error.downcast_ref::<Error>().cloned().unwrap_or_else(|| {
@@ -114,37 +87,4 @@ pub fn failure(error: &anyhow::Error) -> Error {
             "call again; the server's log says why",
         )
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_module_that_is_missing_is_advised_as_the_policy_allows() {
-        let policy = |text: &str| toml::from_str::<Packages>(text).unwrap();
-        let missing = |name: &str, package: Option<&str>| Remedy::BringModule {
-            name: name.into(),
-            distribution: package.map(str::to_owned),
-        };
-        let yaml = missing("yaml", Some("pyyaml"));
-        for (allow, words) in [
-            (Some("allow = 'any'"), "call again with it in packages"),
-            (Some("allow = 'locked'"), "call again with it in packages"),
-            (Some("allow = ['pyyaml']"), "call again with it in packages"),
-            (
-                Some("allow = ['numpy']"),
-                "the policy of this server forbids",
-            ),
-            (Some("allow = 'off'"), "the policy of this server forbids"),
-            (None, "the policy of this server forbids"),
-        ] {
-            let allowed = allow.map(policy);
-            let advice = advised(&yaml, allowed.as_ref(), false);
-            assert!(advice.contains(words), "{allow:?}: {advice}");
-            assert!(advice.contains("pyyaml"), "{advice}");
-            let unknown = advised(&missing("strng", None), allowed.as_ref(), false);
-            assert!(!unknown.contains("packages"), "{unknown}");
-        }
-    }
 }

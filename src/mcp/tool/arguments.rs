@@ -1,7 +1,9 @@
 //! The arguments of a call, and their checks.
 
+use crate::audit::{Refusal, shortened};
+use crate::error::Error;
 use crate::image::LanguageName;
-use crate::mcp::tool::remedies::words;
+use crate::mcp::tool::remedies::{in_words, words};
 use crate::record::Failure;
 use crate::session::check_name;
 use crate::session::protocol::Language;
@@ -81,6 +83,27 @@ pub struct Arguments {
 pub struct Wrong {
     pub argument: String,
     pub failure: Failure,
+}
+
+impl Wrong {
+    /// Returns that the packages are wrong which a call asks for.
+    pub fn packages(error: Error) -> Self {
+        Self {
+            argument: "packages".into(),
+            failure: in_words(error),
+        }
+    }
+
+    /// Returns what the log has of it.
+    pub fn refusal(&self) -> Refusal {
+        Refusal {
+            what: shortened(&self.argument),
+            // The value may be a secret in the wrong place.
+            asked: None,
+            allowed: "what the tool's inputSchema says".into(),
+            retry_after_s: None,
+        }
+    }
 }
 
 /// A file that is put into the guest, or fetched, or both.
@@ -199,7 +222,10 @@ impl Arguments {
         }
         for (name, value) in &self.env {
             if name.is_empty() || name.contains('=') {
-                return Err(wrong("env", format!("{name:?} is no name of a variable")));
+                return Err(wrong(
+                    "env",
+                    format!("{name:?} is not the name of a variable"),
+                ));
             }
             within("names in env", name.len(), NAME_MAX, "bytes")?;
             without_nul("env", name)?;
@@ -256,7 +282,7 @@ impl TryFrom<GivenFile> for File {
             (Some(text), Encoding::Base64) => Some(
                 BASE64_STANDARD
                     .decode(text)
-                    .map_err(|error| format!("the content of {path} is no base64: {error}"))?,
+                    .map_err(|error| format!("the content of {path} is not base64: {error}"))?,
             ),
         };
         let is_fetched = given.fetch.unwrap_or(content.is_none());
@@ -280,7 +306,7 @@ fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64
         let is_whole = float.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&float);
         is_whole.then_some(float as u64)
     });
-    let wrong = || de::Error::custom(format!("{number} is no whole number that is not negative"));
+    let wrong = || de::Error::custom(format!("{number} is not a whole number of at least 0"));
     whole.map(Some).ok_or_else(wrong)
 }
 
@@ -299,7 +325,7 @@ fn check_path(path: String) -> Result<String, String> {
     match named && plain {
         true => Ok(path),
         false => Err(format!(
-            "{path:?} is no path of a file here; it must name one without :, .. and NUL"
+            "{path:?} is not the path of a file here; it must name one without :, .. and NUL"
         )),
     }
 }

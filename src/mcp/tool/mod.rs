@@ -2,5 +2,6 @@
 
 pub(crate) mod answer;
 pub(crate) mod arguments;
+pub(crate) mod description;
 pub(crate) mod remedies;
 pub(crate) mod schema;

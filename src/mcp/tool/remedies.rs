@@ -1,7 +1,12 @@
 //! Remedies for failures, in the words of the tool's arguments.
 
 use crate::error::{Destination, Error, Image, Packages, Remedy, Session};
+use crate::policy;
 use crate::record::Failure;
+
+/// What to do about packages that a session was started without.
+pub const OTHER_SESSION: &str =
+    "leave packages out, to go on with those that it has, or name another session";
 
 const OPERATOR: &str = "whoever runs this server must change how it is run";
 
@@ -77,6 +82,32 @@ pub fn words(remedy: &Remedy) -> String {
     text.into()
 }
 
+/// Returns what to do about what a program lacked, where a policy allows these packages.
+pub fn advised(remedy: &Remedy, allowed: Option<&policy::Packages>, in_session: bool) -> String {
+    let Remedy::BringModule {
+        name,
+        distribution: Some(package),
+    } = remedy
+    else {
+        return words(remedy);
+    };
+    match allowed.map(|allowed| allowed.check(&[Some(package.clone())])) {
+        Some(Ok(())) => format!(
+            "there is no module {name} here; the package {package} brings it: call again with it in packages{}",
+            // It has what its first call brought.
+            if in_session {
+                ", for another session"
+            } else {
+                ""
+            }
+        ),
+        _ => format!(
+            "there is no module {name} here, and the policy of this server forbids the package that brings it, \
+             {package}: write it without {name}, or give its source in files"
+        ),
+    }
+}
+
 fn get_packages(way: Packages) -> &'static str {
     match way {
         Packages::SetUp => "whoever runs this server must set up packages on its host",
@@ -97,5 +128,38 @@ fn use_session(way: &Session) -> String {
         Session::StartWithRoot => "do without root".into(),
         Session::Interrupt => "call again when that has ended".into(),
         Session::LeaveParentOut => OPERATOR.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_that_is_missing_is_advised_as_the_policy_allows() {
+        let policy = |text: &str| toml::from_str::<policy::Packages>(text).unwrap();
+        let missing = |name: &str, package: Option<&str>| Remedy::BringModule {
+            name: name.into(),
+            distribution: package.map(str::to_owned),
+        };
+        let yaml = missing("yaml", Some("pyyaml"));
+        for (allow, words) in [
+            (Some("allow = 'any'"), "call again with it in packages"),
+            (Some("allow = 'locked'"), "call again with it in packages"),
+            (Some("allow = ['pyyaml']"), "call again with it in packages"),
+            (
+                Some("allow = ['numpy']"),
+                "the policy of this server forbids",
+            ),
+            (Some("allow = 'off'"), "the policy of this server forbids"),
+            (None, "the policy of this server forbids"),
+        ] {
+            let allowed = allow.map(policy);
+            let advice = advised(&yaml, allowed.as_ref(), false);
+            assert!(advice.contains(words), "{allow:?}: {advice}");
+            assert!(advice.contains("pyyaml"), "{advice}");
+            let unknown = advised(&missing("strng", None), allowed.as_ref(), false);
+            assert!(!unknown.contains("packages"), "{unknown}");
+        }
     }
 }

@@ -76,7 +76,8 @@ impl Channels {
     pub fn receive(&self, number: u32, message: Message) -> Result<(), Violation> {
         let mut all = self.all();
         let channel = all.get_mut(&number).filter(|open| open.ended.is_none());
-        let channel = channel.ok_or_else(|| Violation(format!("{number} is no open channel")))?;
+        let channel =
+            channel.ok_or_else(|| Violation(format!("{number} is not an open channel")))?;
         match message {
             Message::Output { stream, bytes } => channel.add(stream, &bytes),
             Message::InputTaken(count) => {

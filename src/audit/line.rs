@@ -79,11 +79,11 @@ pub fn line(link: &Link, client: &str, event: &Event, now: SystemTime) -> (Vec<u
 /// Parses a line without its newline; returns its place in the chain and its hash. The error says
 /// why the line is not an entry.
 pub fn parse(line: &[u8]) -> Result<(Link, String), &'static str> {
-    let (hashed, hash) = split(line).ok_or("it is no entry")?;
+    let (hashed, hash) = split(line).ok_or("it is not an entry")?;
     if hex(&Sha256::digest(hashed)).as_bytes() != hash {
         return Err("it was changed: its hash does not fit");
     }
-    let link = serde_json::from_slice(line).map_err(|_| "it is no entry")?;
+    let link = serde_json::from_slice(line).map_err(|_| "it is not an entry")?;
     Ok((link, String::from_utf8_lossy(hash).into_owned()))
 }
 

@@ -47,7 +47,7 @@ impl FigureDirectory {
             }
             (_, Err(errno)) => {
                 return Err(unusable(
-                    format!("{shown} is no directory for figures: {}", errno.desc()),
+                    format!("{shown} is not a directory for figures: {}", errno.desc()),
                     "give a directory that you may write to: --show-dir DIR",
                 ));
             }
@@ -84,7 +84,7 @@ impl FigureDirectory {
             Some(_) if !self.replaces => return Err(self.taken(name)),
             Some(there) if !is_replaceable(&there) => {
                 return Err(unusable(
-                    format!("{} is no file", self.path.join(name).display()),
+                    format!("{} is not a file", self.path.join(name).display()),
                     Remedy::ChooseDestination(Fault::Special),
                 ));
             }

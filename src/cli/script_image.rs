@@ -55,7 +55,7 @@ impl Pythons<'_> {
 fn unreadable(required: &str) -> Error {
     Error::new(
         Kind::BadProgram,
-        format!("requires-python = {required:?} in the script's header is no list of versions"),
+        format!("requires-python = {required:?} in the script's header is not a list of versions"),
         "give it as in \">=3.11\" or \">=3.11,<3.14\" (PEP 440)",
     )
 }

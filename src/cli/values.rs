@@ -88,7 +88,7 @@ pub fn parse_module(word: &str) -> Result<String, String> {
         |part: &str| !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || c == '_');
     match word.split('.').all(is_part) {
         true => Ok(word.into()),
-        false => Err("it is no name of a module, such as package.module".into()),
+        false => Err("it is not the name of a module, such as package.module".into()),
     }
 }
 

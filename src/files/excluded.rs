@@ -34,7 +34,7 @@ fn refused(pattern: &str, error: &ignore::Error) -> Error {
     };
     Error::new(
         Kind::Request,
-        format!("{pattern} is no pattern of files to leave out: {why}"),
+        format!("{pattern} is not a pattern of files to leave out: {why}"),
         "give one as in a .gitignore: a name, *.csv, /build, data/, or a path with **",
     )
 }
@@ -71,6 +71,6 @@ mod tests {
     #[test]
     fn a_pattern_that_is_none_is_named() {
         let error = Excluded::of(&["a".into(), "{b".into()]).err().unwrap();
-        assert!(error.message.starts_with("{b is no pattern"), "{error}");
+        assert!(error.message.starts_with("{b is not a pattern"), "{error}");
     }
 }

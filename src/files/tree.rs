@@ -284,7 +284,7 @@ fn read_file(path: &Path, limit: u64, is_top: bool) -> io::Result<Vec<u8>> {
         .open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        return Err(io::Error::other("it is no file any more"));
+        return Err(io::Error::other("it is not a file any more"));
     }
     let mut content = Vec::with_capacity(metadata.len().min(limit) as usize + 1);
     file.take(limit + 1).read_to_end(&mut content)?;

@@ -74,7 +74,7 @@ impl Imported {
         let mut file = File::open(from).map_err(unreadable)?;
         let text = description(&mut file)
             .map_err(unreadable)?
-            .ok_or_else(|| refused(from, "it is no image that scripts/build-image made"))?;
+            .ok_or_else(|| refused(from, "it is not an image that scripts/build-image made"))?;
         let image = Image::parse(&text).map_err(|why| refused(from, &why))?;
         let files = image.files.as_ref();
         let files = files.ok_or_else(|| refused(from, "it says nothing of its file system"))?;

@@ -146,7 +146,7 @@ fn run_module<'a>(
     if name.is_empty() || !name.chars().all(is_letter) {
         return Err(Error::new(
             Kind::Request,
-            format!("{name:?} is no name of a module"),
+            format!("{name:?} is not the name of a module"),
             "give it as an import statement has it, such as package.module",
         ));
     }

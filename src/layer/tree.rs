@@ -142,7 +142,7 @@ impl Tree {
             });
         }
         let Node::Directory(node) = &mut self.nodes[directory.0].1 else {
-            return Err(self.refused(directory, name, "what it would be in is no directory"));
+            return Err(self.refused(directory, name, "what it would be in is not a directory"));
         };
         Ok(*node.entries.entry(name.into()).or_insert(id))
     }

@@ -84,7 +84,7 @@ impl ArtifactStore {
             .canonicalize()?;
         let metadata = fs::symlink_metadata(from).context("looking at it")?;
         if !directory.starts_with(workspace.canonicalize()?) || !metadata.is_file() {
-            bail!("it is no file of this run");
+            bail!("it is not a file of this run");
         }
         let size = metadata.len();
         if size > FILE_MAX {

@@ -119,8 +119,12 @@ impl Asked {
             return self.add(word).map_err(refused);
         }
         let preset = PRESETS.iter().find(|(name, _)| *name == word);
-        let (_, names) = preset
-            .ok_or_else(|| refused(format!("{:?} is no set of distributions", shortened(word))))?;
+        let (_, names) = preset.ok_or_else(|| {
+            refused(format!(
+                "{:?} is not a set of distributions",
+                shortened(word)
+            ))
+        })?;
         names
             .iter()
             .try_for_each(|name| self.add(name))
@@ -176,7 +180,7 @@ impl Asked {
         }
         Err(Error::new(
             Kind::Request,
-            "a file of requirements with hashes is all that there is to be, and something else is asked for too",
+            "a file of requirements with hashes cannot be combined with other packages",
             Remedy::GetPackages(Way::LockTogether),
         ))
     }

@@ -115,7 +115,7 @@ fn locked(line: &str) -> Result<Package, String> {
         .and_then(|path| path.strip_prefix(WHEELS))
     {
         Some(file) => wheel::split(file.trim_start_matches('/'))
-            .ok_or_else(|| format!("{shown:?} is no wheel"))?,
+            .ok_or_else(|| format!("{shown:?} is not a wheel"))?,
         None => {
             requirement::check(what)?;
             exact(what).ok_or_else(|| format!("{shown:?} has no exact version"))?
@@ -198,7 +198,7 @@ mod tests {
             (format!("-r other.txt {hash}"), "name of a distribution"),
             (
                 format!("./wheels/../a-1-py3-none-any.whl {hash}"),
-                "no wheel",
+                "not a wheel",
             ),
             (
                 format!("/a-1-py3-none-any.whl {hash}"),

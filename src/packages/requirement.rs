@@ -62,7 +62,7 @@ fn check_address(address: &str) -> Option<&'static str> {
         return Some("has a password in its address; give that by UV_INDEX_…_PASSWORD");
     }
     let path = rest.split(['?', '#']).next().unwrap_or(rest);
-    (!path.ends_with(".whl")).then_some("is at an address that is no wheel's")
+    (!path.ends_with(".whl")).then_some("is at an address that is not a wheel's")
 }
 
 fn is_of_name(c: char) -> bool {
@@ -142,7 +142,7 @@ mod tests {
                 "a @ https://joe:word@example.com/a-1-py3-none-any.whl",
                 "password",
             ),
-            ("a @ https://example.com/a-1.tar.gz", "no wheel's"),
+            ("a @ https://example.com/a-1.tar.gz", "not a wheel's"),
         ] {
             let error = check(line).expect_err(line);
             assert!(error.contains(why), "{line}: {error}");

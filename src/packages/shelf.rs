@@ -117,7 +117,7 @@ impl Store {
             .and_then(|text| Lock::parse(&text).ok());
         let about =
             lock.map(|lock| format!("which packages were chosen: {}", list(&lock.packages)));
-        let about = about.ok_or_else(|| "it is no lock".to_owned());
+        let about = about.ok_or_else(|| "it is not a lock".to_owned());
         Ok(item(
             PACKAGES,
             name,

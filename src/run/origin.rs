@@ -82,7 +82,7 @@ impl Origin {
                 shape: saved.state.shape(),
             }),
             _ => Err(
-                "it is no clone of a saved machine: one of its variables is read when Python starts, or nothing can be kept here",
+                "it is not a clone of a saved machine: one of its variables is read when Python starts, or nothing can be kept here",
             ),
         }
     }

@@ -172,7 +172,7 @@ fn get(format: Format, paths: Vec<String>) -> Result<Mover, Error> {
         _ => {
             return Err(Error::new(
                 Kind::Request,
-                "these are no files to get",
+                "these are not files to get",
                 "give absolute paths or, for an archive of the working directory, none",
             ));
         }
@@ -280,7 +280,7 @@ fn check_command(facts: &Facts, wanted: &Wanted) -> Result<(), Error> {
     {
         return Err(Error::new(
             Kind::Request,
-            "this is no command: it has no name, a NUL, or a variable without a proper name",
+            "this is not a command: it has no name, a NUL, or a variable without a proper name",
             "give the command's name and its arguments",
         ));
     }
@@ -333,7 +333,7 @@ fn limit(seconds: f64) -> Result<Duration, Error> {
     limit.filter(|limit| !limit.is_zero()).ok_or_else(|| {
         Error::new(
             Kind::Request,
-            format!("{seconds} is no time limit"),
+            format!("{seconds} is not a time limit"),
             "give seconds, more than 0",
         )
     })

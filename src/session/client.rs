@@ -271,7 +271,7 @@ mod tests {
         assert!(session.join().unwrap() > 1 << 20);
         assert!(client.has_more());
         let Message::Output(piece) = client.receive().unwrap() else {
-            panic!("it is no output")
+            panic!("it is not output")
         };
         assert_eq!(piece.data.len(), 1 << 20);
     }

@@ -210,7 +210,7 @@ pub fn check_name(name: &str) -> Result<(), Error> {
     }
     Err(Error::new(
         Kind::Request,
-        format!("{name:?} is no name for a session"),
+        format!("{name:?} is not a name for a session"),
         format!(
             "give one of letters, digits, -, _ and ., at most {NAME_MAX} of them, with a letter or digit first"
         ),

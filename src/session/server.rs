@@ -200,7 +200,7 @@ impl Server {
         match heard {
             Heard::Line(id, line) => {
                 let request = serde_json::from_slice(&line).map_err(|error| {
-                    let message = format!("this is no request to a session: {error}");
+                    let message = format!("this is not a request to a session: {error}");
                     Error::new(Kind::Request, message, "see docs/session-protocol.md")
                 });
                 let done = request.and_then(|request| self.carry_out(id, request, guest));

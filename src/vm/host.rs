@@ -300,7 +300,7 @@ impl fmt::Display for Problem {
             Self::Busy => write!(f, "KVM is busy"),
             Self::NoVm(errno) => {
                 let reason = io::Error::from_raw_os_error(*errno);
-                write!(f, "KVM makes no virtual machine: {reason}")
+                write!(f, "KVM could not create a virtual machine: {reason}")
             }
         }
     }

@@ -170,7 +170,7 @@ fn a_header_gets_the_newest_image_whose_python_it_runs_with() {
             125,
             "Python >3.10 that is 3.9 too",
         ),
-        (&[], "", "three", 126, "no list of versions"),
+        (&[], "", "three", 126, "not a list of versions"),
         (
             &["--image", "older"],
             "",
@@ -258,11 +258,11 @@ fn what_is_no_image_is_not_imported_and_leaves_nothing() {
     named_as_ours.splice(at..at + 7, *b"\"python\"");
     named_as_ours[4] += 1;
     for (content, what) in [
-        (Vec::new(), "it is no image that"),
-        (b"#!/bin/sh\n".to_vec(), "it is no image that"),
+        (Vec::new(), "it is not an image that"),
+        (b"#!/bin/sh\n".to_vec(), "it is not an image that"),
         (whole[..whole.len() / 2].to_vec(), "is refused"),
         (changed(whole.len() / 2), "is refused"),
-        (changed(0), "it is no image that"),
+        (changed(0), "it is not an image that"),
         (named_as_ours, "is that of the image that is built in"),
     ] {
         fs::write(&file, content).unwrap();

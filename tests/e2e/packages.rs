@@ -195,7 +195,7 @@ fn what_cannot_be_had_is_told_with_what_to_do() {
             &["build", "--with", "./nothing-1-py3-none-any.whl"],
             "cannot be read",
         ),
-        (&["build", "--with", "@all"], "no set of distributions"),
+        (&["build", "--with", "@all"], "not a set of distributions"),
         (&["build"], "this asks for no packages"),
         (&["lock", "c.py"], "no image with Python <3 here"),
         (&["lock", "b.py"], "asks for no packages"),

@@ -158,7 +158,7 @@ fn names_that_are_wrong_taken_or_unknown_are_told_with_what_to_do() {
     let sessions = Sessions::with(&[]);
     fails(
         &sessions.ask(&["start", "a/b"]),
-        &["no name for a session", "letters"],
+        &["not a name for a session", "letters"],
     );
     fails(
         &sessions.ask(&["start", "a"]),

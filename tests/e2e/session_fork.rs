@@ -197,7 +197,7 @@ fn a_session_with_an_interpreter_of_its_own_cannot_be_forked() {
     let output = sessions.ask(&["fork", "a"]);
     let stderr = text(&output.stderr);
     assert!(
-        stderr.contains("it is no clone of a saved machine"),
+        stderr.contains("it is not a clone of a saved machine"),
         "{stderr}"
     );
     assert_eq!(sessions.gives("1 + 1"), "2\n");

@@ -21,11 +21,11 @@ pub fn parse(line: &[u8]) -> Result<ClientJsonRpcMessage, Box<ServerJsonRpcMessa
     };
     refuse(match serde_json::from_slice::<Value>(line) {
         Ok(Value::Array(_)) => {
-            let told = "a batch is no message here: send each of its messages by itself";
+            let told = "a batch is not a message here: send each of its messages by itself";
             ErrorData::invalid_request(told, None)
         }
         Ok(_) => {
-            let told = format!("this is no message of the protocol: {error}");
+            let told = format!("this is not a message of the protocol: {error}");
             ErrorData::invalid_request(told, None)
         }
         Err(error) => ErrorData::parse_error(format!("this is no JSON: {error}"), None),

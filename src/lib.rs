@@ -63,6 +63,7 @@ mod watchdog;
 mod wire;
 mod worker;
 
+// The binary is a crate of its own, and has only this; it is nothing for other programs.
 #[doc(hidden)]
 pub use cli::main;
 pub use library::{Builder, End, Error, Output, Sandbox};

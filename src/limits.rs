@@ -23,8 +23,9 @@ pub struct Limits {
     pub max_output: u64,
     /// Bytes of standard input that the program may take.
     pub input: u64,
-    /// Of files and directories that are fetched: how many, and bytes.
+    /// The most files and directories that are fetched.
     pub fetch_count: u64,
+    /// The most bytes of them.
     pub fetch_size: u64,
     /// Processes and threads at once.
     pub pids: u32,

@@ -66,6 +66,7 @@ pub struct Output {
     pub ended: End,
     /// The bytes that the program wrote to standard output, up to the limit.
     pub stdout: Vec<u8>,
+    /// The bytes that the program wrote to standard error, up to the limit.
     pub stderr: Vec<u8>,
     /// Whether the program wrote more than the limit to either stream.
     pub is_cut: bool,

@@ -9,7 +9,7 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Packages {
-    /// Which ones.
+    /// The packages that are allowed.
     pub allow: Allow,
     /// The index that they come from, in place of any other.
     pub index: Option<String>,

@@ -57,7 +57,7 @@ pub enum Request {
         /// A terminal for its standard streams, with what is typed there as input.
         #[serde(default)]
         terminal: Option<Terminal>,
-        /// As for `run`; but with a terminal there is none by itself.
+        /// The time limit in seconds, as for `run`; a command with a terminal has none of itself.
         #[serde(default)]
         #[schemars(range(min = 0.001))]
         timeout_s: Option<f64>,
@@ -66,10 +66,10 @@ pub enum Request {
     Put {
         #[serde(default)]
         format: Format,
-        /// As for `exec`.
+        /// The user, as for `exec`.
         #[serde(default)]
         user: Option<String>,
-        /// As for `run`.
+        /// The time limit in seconds, as for `run`.
         #[serde(default)]
         #[schemars(range(min = 0.001))]
         timeout_s: Option<f64>,
@@ -81,10 +81,10 @@ pub enum Request {
         /// Absolute paths of files and directories; none for an archive, which has the working directory.
         #[serde(default)]
         paths: Vec<String>,
-        /// As for `exec`.
+        /// The user, as for `exec`.
         #[serde(default)]
         user: Option<String>,
-        /// As for `run`.
+        /// The time limit in seconds, as for `run`.
         #[serde(default)]
         #[schemars(range(min = 0.001))]
         timeout_s: Option<f64>,

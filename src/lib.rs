@@ -3,7 +3,8 @@
 //! The command line is `sandbox run script.py`. Other programs use [`Sandbox`]; all other modules are
 //! parts of the binary and private; its tests outside of `src/` see them through the feature `internals`.
 
-// Floors, from the ground up; a module uses lower floors and siblings, never higher ones:
+// Floors, from the ground up; a module uses lower floors and siblings, never higher ones. docs/architecture.md says
+// why some are where they are:
 //
 // | floor | modules | knows |
 // |---|---|---|

@@ -2,7 +2,7 @@
 //! vCPU thread; the main thread reaches it through [`Cells`], [`Channels`] and
 //! [`Shared`].
 
-use crate::agent::cells::{Cells, Happening, Saved, Told};
+use crate::agent::cells::{CellReport, Cells, Happening, Saved};
 use crate::agent::channels::Channels;
 use crate::agent::connection::Connection;
 use crate::agent::guest_report::GuestReportBuilder;
@@ -158,7 +158,7 @@ impl CellRun {
         }
         self.progress = Progress::None;
         self.cells.take_point();
-        let told = self.take_told();
+        let told = self.take_report();
         self.cells
             .tell(Happening::Ended { exit, told }, &self.shared);
         self.rest = self.job.clone().into();
@@ -168,9 +168,9 @@ impl CellRun {
         self.connection.send(&Frame::StdinEnd);
     }
 
-    fn take_told(&mut self) -> Box<Told> {
+    fn take_report(&mut self) -> Box<CellReport> {
         let fresh = GuestReportBuilder::new(self.limit, false);
-        Box::new(Told {
+        Box::new(CellReport {
             report: std::mem::replace(&mut self.report, fresh).finish(),
             output: take(&mut self.output),
         })
@@ -234,7 +234,7 @@ impl HypercallHandler for CellRun {
                 self.report.add_reports(bytes);
                 if let Some(status) = self.report.take_cell() {
                     self.has_waited = true;
-                    let told = self.take_told();
+                    let told = self.take_report();
                     self.cells
                         .tell(Happening::Waits { status, told }, &self.shared);
                 }

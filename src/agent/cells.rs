@@ -23,9 +23,9 @@ pub enum Happening {
     /// A program wrote to a standard stream ([`guest::stream`]).
     Output { stream: u8, bytes: Vec<u8> },
     /// The interpreter waits for a cell. The status is that of the cell before.
-    Waits { status: u8, told: Box<Told> },
+    Waits { status: u8, told: Box<CellReport> },
     /// The interpreter has ended, and another one takes its place.
-    Ended { exit: Exit, told: Box<Told> },
+    Ended { exit: Exit, told: Box<CellReport> },
     /// The machine was saved, and goes on.
     Saved(Box<Saved>),
 }
@@ -46,7 +46,7 @@ impl fmt::Debug for Saved {
 
 /// The interpreter's reports since it last waited, and the byte counts of both streams.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct CellReport {
     pub report: GuestReport,
     pub output: [Totals; 2],
 }

@@ -16,7 +16,7 @@ mod job_run;
 mod output_event;
 mod output_sink;
 pub use cell_run::CellRun;
-pub use cells::{Cells, Happening, Saved, Told};
+pub use cells::{CellReport, Cells, Happening, Saved};
 pub use channels::Channels;
 pub use collection::Collection;
 pub use console::Console;

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use std::time::Duration;
 
 /// Upper bound on the bytes of code that an entry holds.
-pub const CODE_MAX: usize = 1 << 20;
+pub const KEPT_CODE_MAX: usize = 1 << 20;
 /// Upper bounds on the guest kernel's events and on the layers that an entry holds, and on the
 /// characters of any text: the process that reports them may have been taken over.
 const COUNT_MAX: usize = 100;
@@ -168,7 +168,7 @@ impl Code {
     /// Describes code by its hash and size. With `keep`, the code itself goes into the log too,
     /// unless it is over 1 MiB.
     pub fn new(code: &[u8], keep: bool) -> Self {
-        let kept = keep && code.len() <= CODE_MAX;
+        let kept = keep && code.len() <= KEPT_CODE_MAX;
         let text = str::from_utf8(code).ok();
         Self {
             sha256: hex(&Sha256::digest(code)),
@@ -296,7 +296,7 @@ mod tests {
         );
         for code in [
             Code::new(b"print()", false),
-            Code::new(&vec![b' '; CODE_MAX + 1], true),
+            Code::new(&vec![b' '; KEPT_CODE_MAX + 1], true),
         ] {
             assert_eq!((code.content, code.content_base64), (None, None));
         }

@@ -106,7 +106,7 @@ pub fn was_whole(line: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::entry::{CODE_MAX, Code, Files, Limits, Start};
+    use crate::audit::entry::{Code, Files, KEPT_CODE_MAX, Limits, Start};
     use crate::record::Limit;
 
     fn link() -> Link {
@@ -156,7 +156,7 @@ mod tests {
         // Each byte of this code is escaped to six.
         let start = Start {
             session: None,
-            code: Code::new(&vec![1; CODE_MAX], true),
+            code: Code::new(&vec![1; KEPT_CODE_MAX], true),
             language: "python".into(),
             arguments: 0,
             environment: Vec::new(),

@@ -2,8 +2,8 @@
 
 use crate::cache::{BOUND, Item, Shelf, prune};
 use crate::cli::exit_code::EXIT_OURS;
-use crate::cli::messages::say;
 use crate::clock::since_1970;
+use crate::log::say;
 use crate::template::bound::with_shelves;
 use crate::units::{parse_size, rough};
 use anyhow::Result;

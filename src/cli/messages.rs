@@ -5,13 +5,13 @@ use crate::cli::remedies::words;
 use crate::confine::Layer;
 use crate::error::{Error, Remedy};
 use crate::files::Fetched;
+use crate::log::say;
 use crate::outcome::Outcome;
 use crate::record::Bytes;
 use crate::run::Report;
 use crate::run::advice::of_exception;
 use crate::run::record_of::explained;
 use crate::template::builder::Interrupted;
-use std::io::{Write, stderr};
 use std::time::Duration;
 
 /// Tells the user what they must know beyond the program's own output.
@@ -171,12 +171,4 @@ pub fn tell_error(error: &Error) {
 /// Returns what failed and what to do about it, each as a line.
 pub fn in_words(error: &Error) -> String {
     format!("{}\n{}", error.message, words(&error.remedy))
-}
-
-/// Prints to standard error, if anybody still reads it.
-pub fn say(text: &str) {
-    let lines = text.lines().map(|line| format!("sandbox: {line}\n"));
-    // The lines are written in one piece, since others may write there too.
-    let lines: String = lines.collect();
-    stderr().write_all(lines.as_bytes()).unwrap_or_default();
 }

@@ -12,6 +12,7 @@ mod mcp;
 mod messages;
 mod options;
 mod package_options;
+mod package_request;
 mod packages;
 mod progress;
 mod record_writer;
@@ -35,7 +36,6 @@ mod template;
 mod usage;
 mod usage_record;
 mod values;
-mod wish;
 
 use crate::confine::adapt;
 use crate::doctor;

@@ -2,14 +2,14 @@
 
 use crate::cache::Shelf;
 use crate::cli::cache;
-use crate::cli::messages::say;
 use crate::cli::package_options::PackageArgs;
+use crate::cli::package_request::{PackageRequest, counted};
 use crate::cli::progress::Progress;
 use crate::cli::values::parse_module;
-use crate::cli::wish::{Wish, counted};
 use crate::image::{Image, LayerFile};
 use crate::kvm_mode::{self, Device};
 use crate::limits::{ConfineLevel, PACKAGES_MEMORY};
+use crate::log::say;
 use crate::packages::{Store, UV_VERSION, beside, bring, choose_anew};
 use crate::template::{self as templates, Preload, TemplateSpec, builder};
 use crate::units::memory_step;
@@ -66,10 +66,11 @@ pub fn packages_verb(verb: Verb, kvm: &Device) -> Result<u8> {
             wanted,
             output,
         } => {
-            let wish =
-                Wish::of_script(Some(&script), &wanted, (Image::built_in(), true))?.some()?;
+            let request =
+                PackageRequest::of_script(Some(&script), &wanted, (Image::built_in(), true))?
+                    .some()?;
             let path = output.unwrap_or_else(|| beside::path(&script));
-            let chosen = choose_anew(&Store::open()?, &wish.asked, &wish.how)?;
+            let chosen = choose_anew(&Store::open()?, &request.asked, &request.how)?;
             chosen.warnings.iter().for_each(|line| say(line));
             beside::write(&path, &chosen.lock)?;
             let shown = path.display();
@@ -81,11 +82,12 @@ pub fn packages_verb(verb: Verb, kvm: &Device) -> Result<u8> {
             locked,
             preload,
         } => {
-            let mut wish =
-                Wish::of_script(script.as_deref(), &wanted, (Image::built_in(), true))?.some()?;
-            wish.locked = locked;
-            let image = wish.image.take();
-            let brought = wish.bring(kvm, &say)?;
+            let mut request =
+                PackageRequest::of_script(script.as_deref(), &wanted, (Image::built_in(), true))?
+                    .some()?;
+            request.locked = locked;
+            let image = request.image.take();
+            let brought = request.bring(kvm, &say)?;
             if !preload.is_empty() {
                 let image = image.unwrap_or_else(|| Image::built_in().clone());
                 save(image, brought.layer.clone(), preload, kvm)?;

@@ -1,13 +1,14 @@
 //! What a user is told while a run takes longer than usual, on standard error.
 
-use crate::cli::messages::{say, tell_error};
+use crate::cli::messages::tell_error;
 use crate::error::Error;
+use crate::log::say;
 use crate::template::builder::Listener;
 use std::io::{IsTerminal, Write, stderr};
 use std::time::Duration;
 
 /// What takes longer than this is told where a line cannot be taken back.
-const PATIENCE: Duration = Duration::from_secs(1);
+const NOTICE_DELAY: Duration = Duration::from_secs(1);
 
 /// A listener that tells the user why a run takes longer this time: by a line that moves on a terminal,
 /// elsewhere by a line at the start and one at the end.
@@ -35,7 +36,7 @@ impl Progress {
         }
     }
 
-    fn say(&mut self, text: &str) {
+    fn report(&mut self, text: &str) {
         self.end_line();
         if !self.quiet {
             say(text);
@@ -53,11 +54,11 @@ impl Progress {
 
 impl Listener for Progress {
     fn refused(&mut self, why: &str) {
-        self.say(&format!("the template is built again: {why}"));
+        self.report(&format!("the template is built again: {why}"));
     }
 
     fn waiting(&mut self) {
-        self.say("waiting for another process that builds the template");
+        self.report("waiting for another process that builds the template");
     }
 
     fn building(&mut self, stage: &str, elapsed: Duration, last: Option<Duration>) {
@@ -71,8 +72,8 @@ impl Listener for Progress {
             let line = cut(&line, width);
             write!(stderr(), "\r\x1b[K{line}").unwrap_or_default();
             self.shown = Shown::Line;
-        } else if self.shown == Shown::Nothing && elapsed >= PATIENCE {
-            self.say(&format!("building a template, once{last}"));
+        } else if self.shown == Shown::Nothing && elapsed >= NOTICE_DELAY {
+            self.report(&format!("building a template, once{last}"));
             self.shown = Shown::Start;
         }
     }
@@ -98,7 +99,7 @@ impl Listener for Progress {
     }
 
     fn emulating(&mut self, how: &str) {
-        self.say(&format!(
+        self.report(&format!(
             "the guest's kernel is emulated for a while, which is slower: natively, {how}"
         ));
     }

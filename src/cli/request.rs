@@ -2,9 +2,9 @@
 
 use crate::cli::admission::Admission;
 use crate::cli::options::RunArgs;
+use crate::cli::package_request::PackageRequest;
 use crate::cli::record_writer::Writer;
 use crate::cli::values::{parse_variable, read_arguments, read_patterns, read_variables};
-use crate::cli::wish::Wish;
 use crate::error::{Error, Kind, Remedy};
 use crate::files::Siblings;
 use crate::image::{self, Image};
@@ -27,9 +27,9 @@ use std::time::Duration;
 const PASSED_ON: u64 = 1 << 30;
 
 /// Options of `sandbox run` that somebody gave, on the command line or in the environment.
-pub struct Given<'a>(pub Option<&'a ArgMatches>);
+pub struct GivenOptions<'a>(pub Option<&'a ArgMatches>);
 
-impl Given<'_> {
+impl GivenOptions<'_> {
     pub fn ask<T>(&self, option: &str, value: T) -> Requested<T> {
         match self.is_default(option) {
             true => Requested::Default(value),
@@ -46,7 +46,7 @@ impl Given<'_> {
 /// Returns the resources that are asked for, as far as the policy allows them.
 fn grant(
     args: &RunArgs,
-    given: &Given,
+    given: &GivenOptions,
     env: &[Vec<u8>],
     ceiling: &Ceiling,
 ) -> Result<Grant, LimitExceeded> {
@@ -101,25 +101,25 @@ pub fn chosen_image(
 
 pub fn request(
     mut args: RunArgs,
-    given: &Given,
+    given: &GivenOptions,
     kvm: Device,
     admission: &Admission,
     writer: Option<&Writer>,
-) -> Result<(Request, Option<Wish>)> {
+) -> Result<(Request, Option<PackageRequest>)> {
     let image = chosen_image(args.image.as_deref(), args.python.as_deref(), admission)?;
     let tells = tells(&args);
     let env = environment(&args.env, &args.env_file)?;
     let (source, arguments) = source(&args)?;
     let may_choose = args.image.is_none() && args.python.is_none() && !admission.inspects();
-    let mut wish = wish(&args, &source, (&image, may_choose), admission)?;
-    let image = wish
+    let mut packages = package_request(&args, &source, (&image, may_choose), admission)?;
+    let image = packages
         .as_mut()
-        .and_then(|wish| wish.image.take())
+        .and_then(|packages| packages.image.take())
         .unwrap_or(image);
-    let wish = wish.and_then(Wish::if_any);
+    let packages = packages.and_then(PackageRequest::if_any);
     // Packages are chosen for the image that there is now.
-    let script_chooses = may_choose && wish.is_none();
-    if wish.is_some() && given.is_default("memory") {
+    let script_chooses = may_choose && packages.is_none();
+    if packages.is_some() && given.is_default("memory") {
         args.memory = PACKAGES_MEMORY;
     }
     let grant =
@@ -163,7 +163,7 @@ pub fn request(
         record: writer.map(Writer::descriptor),
         tells,
     };
-    Ok((request, wish))
+    Ok((request, packages))
 }
 
 /// Returns the limits of a run that gets these resources.
@@ -183,26 +183,26 @@ pub fn limits(grant: &Grant, files: &Files, input: u64, grace: Duration) -> Limi
 }
 
 /// Returns what is asked for, as far as the policy allows it. The script may ask for another image, or not.
-fn wish(
+fn package_request(
     args: &RunArgs,
     source: &Source,
     image: (&Image, bool),
     admission: &Admission,
-) -> Result<Option<Wish>> {
+) -> Result<Option<PackageRequest>> {
     if args.no_packages {
         return Ok(None);
     }
-    let mut wish = Wish::of_program(source, &args.packages, image)?;
-    if let Some(wish) = &mut wish {
-        wish.locked = args.locked;
+    let mut packages = PackageRequest::of_program(source, &args.packages, image)?;
+    if let Some(packages) = &mut packages {
+        packages.locked = args.locked;
         if let Some(policy) = &admission.ceiling.packages
-            && !wish.asked.is_empty()
+            && !packages.asked.is_empty()
         {
-            let kept = wish.keep_to(policy);
+            let kept = packages.keep_to(policy);
             kept.map_err(|excess| admission.refuse(excess))?;
         }
     }
-    Ok(wish)
+    Ok(packages)
 }
 
 /// Returns whether somebody wants to know of the program's exception, results and figures.

@@ -4,16 +4,17 @@ use crate::audit::Usage;
 use crate::cli::admission::Admission;
 use crate::cli::exit_code;
 use crate::cli::figures::FigureDirectory;
-use crate::cli::messages::{code_of, describe, explain, say, tell, tell_error, tell_of_figures};
+use crate::cli::messages::{code_of, describe, explain, tell, tell_error, tell_of_figures};
 use crate::cli::options::RunArgs;
+use crate::cli::package_request::{Brought, PackageRequest};
 use crate::cli::progress::Progress;
 use crate::cli::record_writer::{Writer, in_words};
-use crate::cli::request::{Given, request};
+use crate::cli::request::{GivenOptions, request};
 use crate::cli::run_from::run_from;
 use crate::cli::supervisor::{Supervised, supervise};
-use crate::cli::wish::{Brought, Wish};
 use crate::kvm_mode::Device;
 use crate::limits::ConfineLevel;
+use crate::log::say;
 use crate::packages::Lock;
 use crate::run::{Report, Request, inspect, prepare, record_of, run};
 use crate::signals::Signals;
@@ -27,13 +28,18 @@ use std::time::Instant;
 /// Runs a program as the options say; returns the exit code.
 pub fn run_verb(args: RunArgs, matches: &ArgMatches, kvm: Device) -> Result<u8> {
     if let Some(from) = &args.from {
-        return run_from(from, &args, &Given(matches.subcommand_matches("run")), kvm);
+        return run_from(
+            from,
+            &args,
+            &GivenOptions(matches.subcommand_matches("run")),
+            kvm,
+        );
     }
     let began = Instant::now();
     let verbosity = Verbosity::of(&args);
     let memory = args.memory;
     let writer = Writer::open(args.json || args.json_events, args.json_status_fd)?;
-    let given = Given(matches.subcommand_matches("run"));
+    let given = GivenOptions(matches.subcommand_matches("run"));
     let finished = match Admission::prepare(args.policy.as_deref(), args.audit.as_deref()) {
         Ok(admission) => carry_out(args, &given, kvm, admission, writer.as_ref()),
         Err(error) => Finished::without_run(error),
@@ -108,7 +114,7 @@ impl Finished {
 /// Carries out one run in this process, or in a process of its own if it is logged.
 fn carry_out(
     args: RunArgs,
-    given: &Given,
+    given: &GivenOptions,
     kvm: Device,
     admission: Admission,
     writer: Option<&Writer>,
@@ -153,10 +159,10 @@ fn carry_out(
 
 /// Brings the packages that are asked for, and has the machine mount them.
 pub fn with_packages(
-    (mut request, wish): (Request, Option<Wish>),
+    (mut request, packages): (Request, Option<PackageRequest>),
     quiet: bool,
 ) -> Result<(Request, Option<Lock>)> {
-    let Some(wish) = wish else {
+    let Some(packages) = packages else {
         return Ok((request, None));
     };
     let tell = |text: &str| {
@@ -164,7 +170,7 @@ pub fn with_packages(
             say(text)
         }
     };
-    let Brought { lock, layer } = wish.bring(&request.kvm, &tell)?;
+    let Brought { lock, layer } = packages.bring(&request.kvm, &tell)?;
     request.layers.push(layer);
     Ok((request, Some(lock)))
 }

@@ -2,7 +2,7 @@
 
 use crate::cli::options::RunArgs;
 use crate::cli::progress::Progress;
-use crate::cli::request::Given;
+use crate::cli::request::GivenOptions;
 use crate::cli::session_run::{code, have_run_and};
 use crate::error::{Error, Kind};
 use crate::kvm_mode::Device;
@@ -12,7 +12,7 @@ use anyhow::Result;
 use std::path::Path;
 
 /// Runs the program; returns the exit code.
-pub fn run_from(from: &str, args: &RunArgs, given: &Given, kvm: Device) -> Result<u8> {
+pub fn run_from(from: &str, args: &RunArgs, given: &GivenOptions, kvm: Device) -> Result<u8> {
     let script = match (&args.code, args.words.as_slice()) {
         (Some(_), []) => None,
         (None, [script]) => Some(Path::new(script)),

@@ -1,6 +1,6 @@
 //! `sandbox session`: machines that are kept, and asked again.
 
-use crate::cli::request::Given;
+use crate::cli::request::GivenOptions;
 use crate::cli::session_files::{GetArgs, PutArgs, get_verb, put_verb};
 use crate::cli::session_fork::{CheckpointArgs, ForkArgs, checkpoint_verb, fork_verb};
 use crate::cli::session_list::{connect, list};
@@ -75,7 +75,7 @@ pub fn session_verb(verb: Verb, matches: &ArgMatches, kvm: Device) -> Result<u8>
         Verb::Put(args) => put_verb(args),
         Verb::Get(args) => get_verb(args),
         Verb::Shell(args) => shell_verb(args),
-        Verb::Fork(args) => fork_verb(&args, &Given(matches_of(matches, "fork")), kvm),
+        Verb::Fork(args) => fork_verb(&args, &GivenOptions(matches_of(matches, "fork")), kvm),
         Verb::Checkpoint(args) => checkpoint_verb(args),
         Verb::Interrupt { name } => interrupt(&name),
         Verb::Restart { name, context } => restart(&name, context),

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::outcome::Outcome;
 use crate::record::Record;
 use crate::session::protocol::{Message, Piece, Request};
-use crate::session::{Client, Kept, bytes_of};
+use crate::session::{CapturedOutput, Client, bytes_of};
 use crate::signals::{Received, Signals};
 use crate::terminal::{Modes, window_size};
 use anyhow::{Context, Result, bail};
@@ -26,7 +26,7 @@ pub struct Cell {
     /// Whether standard output is in the middle of a line.
     pub is_in_line: bool,
     /// The output, if it is kept.
-    pub kept: Option<Kept>,
+    pub kept: Option<CapturedOutput>,
     /// What a command gets on its standard input.
     input: Option<Input>,
     /// What it makes of this process's terminal, if it has that.

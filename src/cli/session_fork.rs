@@ -3,12 +3,12 @@
 use crate::audit::Files;
 use crate::checkpoint::Checkpoints;
 use crate::cli::admission::Admission;
-use crate::cli::messages::say;
 use crate::cli::progress::Progress;
-use crate::cli::request::Given;
+use crate::cli::request::GivenOptions;
 use crate::cli::session_start::{BoundArgs, room_for};
 use crate::error::{Error, Kind};
 use crate::kvm_mode::Device;
+use crate::log::say;
 use crate::policy::{Grant, Requested, ResourceRequest};
 use crate::session::protocol::{Message, Purpose, Request, Spec};
 use crate::session::{Client, Place, Taken, check_name, let_go};
@@ -53,7 +53,7 @@ pub struct CheckpointArgs {
 }
 
 /// Starts sessions that go on from where one is, and prints their names; returns the exit code.
-pub fn fork_verb(args: &ForkArgs, given: &Given, kvm: Device) -> Result<u8> {
+pub fn fork_verb(args: &ForkArgs, given: &GivenOptions, kvm: Device) -> Result<u8> {
     let admission = Admission::prepare(args.bounds.policy.as_deref(), args.audit.as_deref())?;
     let allowed = admission.ceiling.sessions.check_fork();
     allowed.map_err(|excess| admission.refuse(excess))?;
@@ -113,7 +113,7 @@ fn check_log(place: &Place, name: &str, admission: &Admission) -> Result<()> {
 }
 
 /// Checks against the policy what each of the sessions gets, which may have begun without it.
-fn grant(taken: &Taken, spec: &Spec, given: &Given, admission: &Admission) -> Result<Grant> {
+fn grant(taken: &Taken, spec: &Spec, given: &GivenOptions, admission: &Admission) -> Result<Grant> {
     let limits = &spec.request.limits;
     let granted = admission.ceiling.grant(&ResourceRequest {
         memory: Requested::Given(limits.memory),

@@ -1,12 +1,13 @@
 //! `sandbox session run` and `exec`: a cell.
 
 use crate::cli::exit_code;
-use crate::cli::messages::{say, tell_cut, tell_error};
+use crate::cli::messages::{tell_cut, tell_error};
 use crate::cli::record_writer::{Writer, in_words};
 use crate::cli::request::environment;
 use crate::cli::session_cell::{Cell, Followed};
 use crate::cli::session_input::{Input, unreadable};
 use crate::error::{Error, Kind};
+use crate::log::say;
 use crate::record::{Bundle, Record, State};
 use crate::session::protocol::{Language, Request};
 use crate::session::{Client, Place};

@@ -2,20 +2,20 @@
 
 use crate::audit::Files;
 use crate::cli::admission::Admission;
-use crate::cli::messages::say;
 use crate::cli::package_options::PackageArgs;
+use crate::cli::package_request::PackageRequest;
 use crate::cli::progress::Progress;
-use crate::cli::request::{Given, chosen_image, environment, limits, patterns};
+use crate::cli::request::{GivenOptions, chosen_image, environment, limits, patterns};
 use crate::cli::run::with_packages;
 use crate::cli::session_list::described;
 use crate::cli::values::parse_pids;
-use crate::cli::wish::Wish;
 use crate::error::{Error, Kind};
 use crate::files::Put;
 use crate::image::Image;
 use crate::job::{Source, name, resolve};
 use crate::kvm_mode::Device;
 use crate::limits::{ConfineLevel, DEFAULT_CAPTURE, PACKAGES_MEMORY};
+use crate::log::say;
 use crate::policy::{Ceiling, Grant, ResourceRequest};
 use crate::run::{Request, inspect, prepare};
 use crate::session::protocol::{Bounds, Spec};
@@ -136,13 +136,13 @@ pub fn start_verb(mut args: StartArgs, matches: &ArgMatches, kvm: Device) -> Res
     check_name(&name)?;
     let parent = args.with_parent.then(|| getppid().as_raw());
     let admission = Admission::prepare(args.bounds.policy.as_deref(), args.audit.as_deref())?;
-    let given = Given(Some(matches));
+    let given = GivenOptions(Some(matches));
     if let Some(from) = &args.from {
         check_free(&admission)?;
         return start_from(from, &name, &args, (&given, &admission), kvm);
     }
-    let (bounds, request, wish) = asked(args, &given, kvm, &admission)?;
-    let (request, _) = with_packages((request, wish), quiet)?;
+    let (bounds, request, packages) = asked(args, &given, kvm, &admission)?;
+    let (request, _) = with_packages((request, packages), quiet)?;
     let files = match admission.inspects() {
         true => check(&request, &admission)?,
         false => Files::default(),
@@ -189,7 +189,7 @@ fn start_from(
     from: &str,
     name: &str,
     args: &StartArgs,
-    (given, admission): (&Given, &Admission),
+    (given, admission): (&GivenOptions, &Admission),
     kvm: Device,
 ) -> Result<u8> {
     let taken = Taken::from_checkpoint(from)?;
@@ -306,21 +306,21 @@ fn files_refused(admission: &Admission) -> Option<Error> {
 
 fn asked(
     mut args: StartArgs,
-    given: &Given,
+    given: &GivenOptions,
     kvm: Device,
     admission: &Admission,
-) -> Result<(Bounds, Request, Option<Wish>)> {
+) -> Result<(Bounds, Request, Option<PackageRequest>)> {
     let image = chosen_image(args.image.as_deref(), args.python.as_deref(), admission)?;
     let source = Source::Code(OsString::new());
-    let mut wish =
-        Wish::of_program(&source, &args.packages, (&image, false))?.and_then(Wish::if_any);
-    if let Some(wish) = &mut wish
+    let mut packages = PackageRequest::of_program(&source, &args.packages, (&image, false))?
+        .and_then(PackageRequest::if_any);
+    if let Some(packages) = &mut packages
         && let Some(policy) = &admission.ceiling.packages
     {
-        let kept = wish.keep_to(policy);
+        let kept = packages.keep_to(policy);
         kept.map_err(|excess| admission.refuse(excess))?;
     }
-    if wish.is_some() && given.is_default("memory") {
+    if packages.is_some() && given.is_default("memory") {
         args.memory = PACKAGES_MEMORY;
     }
     let env = environment(&args.env, &args.env_file)?;
@@ -355,11 +355,16 @@ fn asked(
         capture: false,
         ..Request::of(source)
     };
-    Ok((bounds, request, wish))
+    Ok((bounds, request, packages))
 }
 
 /// Returns the resources that each cell gets, as far as the policy allows them.
-fn grant(args: &StartArgs, given: &Given, env: &[Vec<u8>], admission: &Admission) -> Result<Grant> {
+fn grant(
+    args: &StartArgs,
+    given: &GivenOptions,
+    env: &[Vec<u8>],
+    admission: &Admission,
+) -> Result<Grant> {
     let granted = admission.ceiling.grant(&ResourceRequest {
         memory: given.ask("memory", args.memory),
         timeout: given.ask("timeout", args.timeout.0),

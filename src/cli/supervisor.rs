@@ -31,14 +31,14 @@ pub struct Supervised {
 }
 
 /// A function that decides whether an inspected run may begin.
-pub type Gate<'a> = &'a mut dyn FnMut(Inspection) -> Result<()>;
+pub type Admit<'a> = &'a mut dyn FnMut(Inspection) -> Result<()>;
 
 struct Supervisor<'a> {
     worker: Worker,
     signals: Signals,
     /// The signals that asked the run to stop.
     asked: BTreeSet<Signal>,
-    gate: Gate<'a>,
+    admit: Admit<'a>,
     progress: Progress,
     /// The reason why the run was refused, if it was.
     refused: Option<anyhow::Error>,
@@ -49,7 +49,7 @@ struct Supervisor<'a> {
 
 /// Follows a run to its end in a process of its own, with the streams of this one. An error means
 /// that there is no such process.
-pub fn supervise(spec: &Spec, gate: Gate, progress: Progress) -> Result<Supervised> {
+pub fn supervise(spec: &Spec, admit: Admit, progress: Progress) -> Result<Supervised> {
     // Signals are watched before there is a child that one could be meant for.
     let signals = Signals::watch()?;
     let streams = [Stdio::inherit(), Stdio::inherit(), Stdio::inherit()];
@@ -57,7 +57,7 @@ pub fn supervise(spec: &Spec, gate: Gate, progress: Progress) -> Result<Supervis
         worker: Worker::start(Path::new(process::OURS), streams, spec.capture())?,
         signals,
         asked: BTreeSet::new(),
-        gate,
+        admit,
         progress,
         refused: None,
         told: None,
@@ -173,7 +173,7 @@ impl Supervisor<'_> {
                 }
                 Heard::Event(Event::Inspected(inspection)) => {
                     self.inspected = true;
-                    if let Err(refused) = (self.gate)(inspection) {
+                    if let Err(refused) = (self.admit)(inspection) {
                         self.refused = Some(refused);
                         self.kill();
                         return Ok(false);
@@ -220,7 +220,7 @@ mod tests {
             },
             signals: Signals::watch().unwrap(),
             asked: BTreeSet::new(),
-            gate: Box::leak(Box::new(|_| unreachable!("it asks nothing"))),
+            admit: Box::leak(Box::new(|_| unreachable!("it asks nothing"))),
             progress: Progress::new(true),
             refused: None,
             told: None,

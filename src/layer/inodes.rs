@@ -2,10 +2,11 @@
 
 use crate::layer::format::{self, BLOCK, Entry, INODE_UNIT, INODES, Inode};
 use crate::layer::tree::{Directory, Id, Node, Tree};
+use crate::units::HUGE_PAGE;
 use guest::kind;
 
-/// What large files are aligned to: a huge page.
-pub const HUGE_PAGE: u64 = 2 << 20;
+/// The alignment of large files, which the guest maps with huge pages.
+pub const LARGE_ALIGNMENT: u64 = HUGE_PAGE as u64;
 
 /// The inodes of all that is in a tree, in the order of their places.
 pub struct Inodes<'a> {
@@ -27,7 +28,7 @@ impl Part {
     fn of(node: &Node) -> Self {
         match node {
             Node::Directory(_) | Node::Link(_) => Self::Metadata,
-            Node::File(source) if source.size() < HUGE_PAGE => Self::SmallFiles,
+            Node::File(source) if source.size() < LARGE_ALIGNMENT => Self::SmallFiles,
             Node::File(_) => Self::LargeFiles,
         }
     }
@@ -35,7 +36,7 @@ impl Part {
     fn alignment(self) -> u64 {
         match self {
             Self::Metadata | Self::SmallFiles => BLOCK,
-            Self::LargeFiles => HUGE_PAGE,
+            Self::LargeFiles => LARGE_ALIGNMENT,
         }
     }
 }

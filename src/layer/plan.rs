@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Kind};
 use crate::layer::format::{BLOCK, SuperBlock};
-use crate::layer::inodes::{HUGE_PAGE, Inodes};
+use crate::layer::inodes::{Inodes, LARGE_ALIGNMENT};
 use crate::layer::source::{HostFile, Source};
 use crate::layer::tree::{Node, Tree};
 
@@ -26,7 +26,7 @@ impl Plan {
     pub fn of(tree: Tree) -> Result<Self, Error> {
         let mut inodes = Inodes::of(&tree);
         let (metadata_size, end) = inodes.place();
-        let size = end.next_multiple_of(HUGE_PAGE);
+        let size = end.next_multiple_of(LARGE_ALIGNMENT);
         let count = inodes.count();
         let super_block = SuperBlock {
             root: inodes.root(),

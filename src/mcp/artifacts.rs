@@ -17,7 +17,7 @@ pub const SHOWN: u64 = 64 << 10;
 /// The most bytes of one file.
 const FILE_MAX: u64 = 16 << 20;
 /// The most bytes of all files of a client, and their greatest number.
-pub const FILES_MAX: u64 = 64 << 20;
+pub const BYTES_MAX: u64 = 64 << 20;
 pub const COUNT_MAX: usize = 256;
 
 /// A kept file.
@@ -42,7 +42,7 @@ impl MemoryBudget {
     pub fn new() -> Self {
         Self {
             count: COUNT_MAX,
-            bytes: FILES_MAX,
+            bytes: BYTES_MAX,
         }
     }
 
@@ -104,7 +104,7 @@ impl ArtifactStore {
         let entries = clients.entry(client.into()).or_default();
         entries.push_back(entry.clone());
         while entries.len() > COUNT_MAX
-            || entries.iter().map(|entry| entry.size).sum::<u64>() > FILES_MAX
+            || entries.iter().map(|entry| entry.size).sum::<u64>() > BYTES_MAX
         {
             let oldest = entries
                 .pop_front()

@@ -14,7 +14,7 @@ use crate::process::processor_time;
 use crate::record::{Record, State, Status};
 use crate::run::record_of::{self, add_files};
 use crate::session::protocol::{Message, Request};
-use crate::session::{Client, Fetch, Kept};
+use crate::session::{CapturedOutput, Client, Fetch};
 use anyhow::{Result, bail};
 use nix::unistd::write;
 use std::os::fd::OwnedFd;
@@ -59,7 +59,7 @@ pub fn run(
     } = opened;
     let began = Instant::now();
     let process = client.process();
-    let mut kept = Kept::default();
+    let mut kept = CapturedOutput::default();
     let followed = put(&mut client, &asked.puts, &asked.limits)
         .and_then(|()| follow(&mut client, &asked.request, &mut kept, output));
     let is_told = followed.is_ok();
@@ -154,7 +154,7 @@ fn is_there(client: Client) -> bool {
 fn follow(
     client: &mut Client,
     request: &Request,
-    kept: &mut Kept,
+    kept: &mut CapturedOutput,
     output: Option<OwnedFd>,
 ) -> Result<(Record, Option<Error>)> {
     client.send(request)?;

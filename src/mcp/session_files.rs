@@ -4,7 +4,7 @@ use crate::files::{Excluded, Put, list, read};
 use crate::limits::Limits;
 use crate::process::{self, OURS};
 use crate::session::protocol::{Format, Request};
-use crate::session::{Client, FETCH_VERB, Fetch, Told, Transfer};
+use crate::session::{Client, FETCH_VERB, Fetch, FetchResult, Transfer};
 use anyhow::{Context, Result, bail};
 use guest::{FileStream, WORKDIR};
 use nix::unistd::Pid;
@@ -56,7 +56,7 @@ impl Fetcher {
     }
 
     /// Fetches files; returns what came of it, and the processor time that it took.
-    pub fn fetch(&self, asked: &Fetch) -> Result<(Told, Duration)> {
+    pub fn fetch(&self, asked: &Fetch) -> Result<(FetchResult, Duration)> {
         let (mut stdin, stdout, pid) = self.start()?;
         // It reads all, unless it is ended.
         let sent = serde_json::to_writer(&mut stdin, asked).map_err(Into::into);

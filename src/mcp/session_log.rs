@@ -26,7 +26,7 @@ pub struct SessionLog {
 }
 
 /// The entry of a session that has begun.
-struct Begun {
+struct OpenEntry {
     log: Arc<Log>,
     client: String,
     run: u64,
@@ -45,9 +45,9 @@ impl SessionLog {
     /// Starts a session for a client, by whose name for it the log knows it. Returns the socket with whose end
     /// it ends.
     pub fn start(&self, spec: &Spec, (client, name): (&str, &str)) -> Result<UnixStream> {
-        let begin = |log: &Arc<Log>| -> Result<Begun> {
+        let begin = |log: &Arc<Log>| -> Result<OpenEntry> {
             let entry = first_entry(spec, name, Files::default(), None);
-            Ok(Begun {
+            Ok(OpenEntry {
                 run: log.append(client, &entry)?.sequence,
                 log: Arc::clone(log),
                 client: client.into(),
@@ -91,7 +91,7 @@ impl SessionLog {
 }
 
 /// Waits for the end of a session's process.
-fn attend(mut child: Child, began: Instant, begun: Option<Begun>) {
+fn attend(mut child: Child, began: Instant, begun: Option<OpenEntry>) {
     let exit = process::ended(Pid::from_raw(child.id() as i32));
     match exit {
         Ok(exit) => end(begun, usage(began, &exit), "its process ended"),
@@ -101,8 +101,8 @@ fn attend(mut child: Child, began: Instant, begun: Option<Begun>) {
     drop(child.wait());
 }
 
-fn end(begun: Option<Begun>, process: Usage, why: &str) {
-    let Some(Begun { log, client, run }) = begun else {
+fn end(begun: Option<OpenEntry>, process: Usage, why: &str) {
+    let Some(OpenEntry { log, client, run }) = begun else {
         return;
     };
     let why = why.into();

@@ -40,11 +40,11 @@ pub struct Sessions {
     policy: policy::Sessions,
     bounds: Bounds,
     log: SessionLog,
-    kept: Mutex<Kept>,
+    kept: Mutex<SessionTable>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct SessionTable {
     /// By the names of client and session.
     slots: BTreeMap<(String, String), Slot>,
     /// The number of the last session, which is its name on the host.
@@ -291,7 +291,7 @@ impl Started {
     }
 }
 
-impl Kept {
+impl SessionTable {
     /// Returns the names of a client's sessions, and their numbers.
     fn numbers(&self, client: &str) -> Vec<(String, u64)> {
         let own = self.slots.iter().filter(|((its, _), _)| its == client);
@@ -379,17 +379,17 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     /// Has a client use a session of 256 MiB; returns its number.
-    fn used(kept: &mut Kept, key: (&str, &str), policy: &policy::Sessions) -> u64 {
+    fn used(kept: &mut SessionTable, key: (&str, &str), policy: &policy::Sessions) -> u64 {
         kept.slot(key, 256 * MIB, policy).0
     }
 
-    fn names(kept: &Kept) -> Vec<&str> {
+    fn names(kept: &SessionTable) -> Vec<&str> {
         kept.slots.keys().map(|(_, name)| name.as_str()).collect()
     }
 
     #[test]
     fn of_more_sessions_than_a_client_may_have_the_oldest_goes() {
-        let mut kept = Kept::default();
+        let mut kept = SessionTable::default();
         let policy = policy::Sessions::default();
         for name in ["a", "b", "c", "d"] {
             used(&mut kept, ("one", name), &policy);
@@ -416,7 +416,7 @@ mod tests {
             ..Default::default()
         };
         for (policy, left) in [(count, 6), (memory, 2)] {
-            let mut kept = Kept::default();
+            let mut kept = SessionTable::default();
             for name in ["a", "b", "c", "d", "e", "f", "g"] {
                 used(&mut kept, ("one", name), &policy);
             }

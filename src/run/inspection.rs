@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{Read, Seek, Write, stdin};
 
 /// The most bytes of code that are read from standard input, as many as a script may have.
-const CODE_MAX: u64 = 56 << 20;
+const STDIN_CODE_MAX: u64 = 56 << 20;
 
 /// The sizes and digests of the parts of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,16 +50,16 @@ pub fn inspect(job: &Job, keep_code: bool, code_max: Option<u64>) -> Result<Insp
 
 fn read_stdin(code_max: Option<u64>) -> Result<Vec<u8>> {
     // One byte more than is allowed shows that the program is too long.
-    let most = code_max.map_or(CODE_MAX, |most| most.min(CODE_MAX));
+    let most = code_max.map_or(STDIN_CODE_MAX, |most| most.min(STDIN_CODE_MAX));
     let mut code = Vec::new();
     stdin()
         .take(most.saturating_add(1))
         .read_to_end(&mut code)
         .context("reading the program from standard input")?;
-    if code.len() as u64 > CODE_MAX {
+    if code.len() as u64 > STDIN_CODE_MAX {
         let message = format!(
             "the program on standard input is larger than {} MiB",
-            CODE_MAX >> 20
+            STDIN_CODE_MAX >> 20
         );
         return Err(Error::new(Kind::Request, message, Remedy::PutDataIntoFile).into());
     }

@@ -1,6 +1,6 @@
 //! The answer that tells how a cell ended.
 
-use crate::agent::Told;
+use crate::agent::CellReport;
 use crate::files::{Fetched, Gathered};
 use crate::outcome::Outcome;
 use crate::record::State;
@@ -16,7 +16,7 @@ pub fn end_message(
     facts: &Facts,
     turn: &Turn,
     outcome: Outcome,
-    told: Told,
+    told: CellReport,
     (state, why): (State, Option<String>),
 ) -> Message {
     let mut limits = facts.limits.clone();

@@ -5,7 +5,7 @@ use crate::session::commands::AskedCommand;
 use crate::session::facts::Facts;
 use crate::session::peers::Id;
 use crate::session::protocol::{Bounds, Format, Language, Request, Terminal};
-use crate::session::turn::{Ask, Waiting};
+use crate::session::turn::{TurnRequest, Waiting};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use guest::channel::{Command, files};
@@ -55,7 +55,7 @@ pub fn cell(
         ));
     }
     Ok(Waiting {
-        ask: ask(facts, peer, timeout_s)?,
+        request: turn_request(facts, peer, timeout_s)?,
         cell: Cell {
             code: code.into(),
             stdin,
@@ -114,13 +114,13 @@ fn wanted_command(
     check_command(facts, &wanted)?;
     let frame = &facts.frame;
     let user = chosen_user(facts, wanted.user.clone())?;
-    let mut limits = ask(facts, peer, timeout_s)?;
+    let mut limits = turn_request(facts, peer, timeout_s)?;
     if wanted.terminal.is_some() && timeout_s.is_none() {
         // Somebody sits there.
         limits.timeout = facts.bounds.timeout_max;
     }
     Ok(AskedCommand {
-        ask: limits,
+        request: limits,
         has_input: wanted.input || wanted.terminal.is_some(),
         output_max: match wanted.terminal {
             Some(_) => None,
@@ -197,7 +197,7 @@ fn files(
     }
     let frame = &facts.frame;
     Ok(AskedCommand {
-        ask: ask(facts, peer, timeout_s)?,
+        request: turn_request(facts, peer, timeout_s)?,
         has_input: mover.has_input,
         output_max: None,
         input_max: u64::MAX,
@@ -306,10 +306,10 @@ fn chosen_user(facts: &Facts, wanted: Option<String>) -> Result<Vec<u8>, Error> 
     }
 }
 
-fn ask(facts: &Facts, peer: Id, timeout_s: Option<f64>) -> Result<Ask, Error> {
+fn turn_request(facts: &Facts, peer: Id, timeout_s: Option<f64>) -> Result<TurnRequest, Error> {
     let timeout = timeout_s.map(limit).transpose()?;
     let limits = [timeout.or(facts.limits.timeout), facts.bounds.timeout_max];
-    Ok(Ask {
+    Ok(TurnRequest {
         peer,
         timeout: limits.into_iter().flatten().min(),
         asked: Instant::now(),

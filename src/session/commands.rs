@@ -1,6 +1,6 @@
 //! The commands that run beside a session's cells, each on a channel of its own.
 
-use crate::agent::{Channels, Told, Totals, events};
+use crate::agent::{CellReport, Channels, Totals, events};
 use crate::error::{Error, Kind};
 use crate::outcome::Outcome;
 use crate::record::State;
@@ -12,7 +12,7 @@ use crate::session::guest::Guest;
 use crate::session::journal::Asked;
 use crate::session::peers::{Id, Peers, UNSENT_MAX};
 use crate::session::protocol::Message;
-use crate::session::turn::{Ask, Step, Turn};
+use crate::session::turn::{Step, Turn, TurnRequest};
 use guest::channel::Command;
 use guest::{Exit, WindowSize, stream};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ const INPUT_MAX: usize = 1 << 20;
 
 /// A command that a peer asks for.
 pub struct AskedCommand {
-    pub ask: Ask,
+    pub request: TurnRequest,
     pub command: Command,
     /// Whether its input comes later, or it has none.
     pub has_input: bool,
@@ -101,10 +101,12 @@ impl Commands {
                 "try again when one has ended",
             ));
         }
-        let AskedCommand { ask, command, .. } = &asked;
-        let in_log = || Asked::of_command(command, &facts.frame.env, ask.timeout);
+        let AskedCommand {
+            request, command, ..
+        } = &asked;
+        let in_log = || Asked::of_command(command, &facts.frame.env, request.timeout);
         facts.begins(number, in_log)?;
-        let turn = Turn::begin(asked.ask, number);
+        let turn = Turn::begin(asked.request, number);
         peers.tell(turn.peer, &Message::Began { cell: number });
         let has_terminal = asked.command.terminal.is_some();
         let mut channel = Channel::open(&self.channels, asked.command, guest);
@@ -206,12 +208,12 @@ impl Commands {
     }
 
     /// Takes the commands that run, since the session is over.
-    pub fn take_turns(&mut self) -> impl Iterator<Item = (Turn, Told)> {
+    pub fn take_turns(&mut self) -> impl Iterator<Item = (Turn, CellReport)> {
         let running = std::mem::take(&mut self.running);
         running.into_iter().map(|running| {
-            let told = Told {
+            let told = CellReport {
                 output: running.output,
-                ..Told::default()
+                ..CellReport::default()
             };
             (running.turn, told)
         })
@@ -258,9 +260,9 @@ impl Running {
             _ if self.turn.is_late => Outcome::TimedOut,
             exit => exit.into(),
         };
-        let told = Told {
+        let told = CellReport {
             output: self.output,
-            ..Told::default()
+            ..CellReport::default()
         };
         end_message(facts, &self.turn, outcome, told, (State::Kept, None))
     }

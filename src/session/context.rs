@@ -1,6 +1,6 @@
 //! An interpreter of a session: the cells that wait for it, the one that runs, and what it has lost.
 
-use crate::agent::{Happening, Saved, Told, events};
+use crate::agent::{CellReport, Happening, Saved, events};
 use crate::error::{Error, Kind};
 use crate::limits::BOOT_LIMIT;
 use crate::outcome::Outcome;
@@ -100,7 +100,7 @@ impl Context {
                 "the interpreter of the context does not come up",
                 "see that the image has it, and that there is memory for it",
             );
-            peers.tell(waiting.ask.peer, &Message::Refused { error });
+            peers.tell(waiting.request.peer, &Message::Refused { error });
         }
     }
 
@@ -167,7 +167,7 @@ impl Context {
     pub fn is_of(&self, id: Id) -> bool {
         let mut waiting = self.waiting.iter();
         self.turn.as_ref().is_some_and(|turn| turn.peer == id)
-            || waiting.any(|waiting| waiting.ask.peer == id)
+            || waiting.any(|waiting| waiting.request.peer == id)
     }
 
     /// Has a cell wait for its turn, unless too many do.
@@ -193,7 +193,7 @@ impl Context {
 
     /// Ends the cell of a peer that is gone, and drops those that wait.
     pub fn leave(&mut self, id: Id, facts: &Facts) {
-        self.waiting.retain(|waiting| waiting.ask.peer != id);
+        self.waiting.retain(|waiting| waiting.request.peer != id);
         if let Some(turn) = self.turn.as_mut().filter(|turn| turn.peer == id) {
             turn.end(facts.limits.grace);
         }
@@ -242,12 +242,12 @@ impl Context {
             return;
         };
         *number += 1;
-        let asked = || Asked::of_cell(language, &waiting.cell, waiting.ask.timeout);
+        let asked = || Asked::of_cell(language, &waiting.cell, waiting.request.timeout);
         if let Err(error) = facts.begins(*number, asked) {
-            peers.tell(waiting.ask.peer, &Message::Refused { error });
+            peers.tell(waiting.request.peer, &Message::Refused { error });
             return;
         }
-        let turn = Turn::begin(waiting.ask, *number);
+        let turn = Turn::begin(waiting.request, *number);
         let cell = Cell {
             number: turn.number,
             ..waiting.cell
@@ -316,7 +316,7 @@ impl Context {
     }
 
     /// Notes that the interpreter has ended, and another one takes its place.
-    fn ended(&mut self, exit: Exit, told: Told, facts: &Facts, peers: &mut Peers) {
+    fn ended(&mut self, exit: Exit, told: CellReport, facts: &Facts, peers: &mut Peers) {
         self.passed = Some(Passed::Lost);
         let is_starting = matches!(self.interpreter, Interpreter::Starts(_));
         let never_came_up = is_starting && !self.is_restarted;
@@ -339,7 +339,7 @@ impl Context {
     fn finish(
         &mut self,
         turn: Turn,
-        (outcome, told): (Outcome, Told),
+        (outcome, told): (Outcome, CellReport),
         reset: Option<String>,
         facts: &Facts,
         peers: &mut Peers,

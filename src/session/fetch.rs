@@ -29,12 +29,12 @@ pub struct Fetch {
 }
 
 /// What that process tells on standard output.
-pub type Told = Result<Fetched, Error>;
+pub type FetchResult = Result<Fetched, Error>;
 
 /// Fetches what is asked for on standard input, and tells on standard output what came of it.
 pub fn serve_fetch() -> Result<()> {
     let asked: Fetch = serde_json::from_reader(stdin()).context("reading what is to be fetched")?;
-    let told: Told = match asked.carry_out() {
+    let told: FetchResult = match asked.carry_out() {
         Ok(fetched) => Ok(fetched),
         Err(error) => Err(explained(&error).map_err(|_| error)?),
     };

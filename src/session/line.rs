@@ -1,6 +1,6 @@
 //! The ways in which interpreters get cells, and tell what comes of them.
 
-use crate::agent::{Cells, Channels, GuestReportBuilder, Happening, Told, Totals};
+use crate::agent::{CellReport, Cells, Channels, GuestReportBuilder, Happening, Totals};
 use crate::session::channel::Channel;
 use crate::session::guest::Guest;
 use crate::session::protocol::Language;
@@ -156,7 +156,7 @@ impl Beside {
         if std::mem::take(&mut self.has_waited) {
             self.channel = Channel::open(&self.channels, self.command.clone(), guest);
         }
-        let told = self.take_told();
+        let told = self.take_report();
         Some(Happening::Ended { exit, told })
     }
 
@@ -165,7 +165,7 @@ impl Beside {
         self.has_begun |= self.report.take_begun();
         let status = self.report.take_cell()?;
         self.has_waited = true;
-        let told = self.take_told();
+        let told = self.take_report();
         Some(Happening::Waits { status, told })
     }
 
@@ -178,9 +178,9 @@ impl Beside {
         (!bytes.is_empty()).then_some(Happening::Output { stream, bytes })
     }
 
-    fn take_told(&mut self) -> Box<Told> {
+    fn take_report(&mut self) -> Box<CellReport> {
         let fresh = GuestReportBuilder::new(self.limit, false);
-        Box::new(Told {
+        Box::new(CellReport {
             report: std::mem::replace(&mut self.report, fresh).finish(),
             output: std::mem::take(&mut self.output),
         })

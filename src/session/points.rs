@@ -16,7 +16,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 /// How long the interpreter may take to come to a point, which threads of the program may keep it from.
-const PATIENCE: Duration = Duration::from_secs(10);
+const POINT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a machine is saved anew that was not at rest.
 const TRIES: u32 = 20;
 
@@ -89,7 +89,7 @@ impl Points {
         self.asked = Some(Asked {
             peer,
             file: Some(file.into()),
-            deadline: Instant::now() + PATIENCE,
+            deadline: Instant::now() + POINT_TIMEOUT,
             tries: TRIES,
             number: 0,
         });

@@ -1,16 +1,16 @@
 //! The main thread of a session: it takes requests, has cells and commands run, and watches the clock.
 
-use crate::agent::{CellRun, Cells, Channels, Shared, Told};
+use crate::agent::{CellReport, CellRun, Cells, Channels, Shared};
 use crate::error::{Error, Kind};
 use crate::outcome::Outcome;
 use crate::record::State;
 use crate::session::answer::end_message;
 use crate::session::asked;
+use crate::session::captured_output::bytes_of;
 use crate::session::commands::{AskedCommand, Commands};
 use crate::session::contexts::{Contexts, Which};
 use crate::session::facts::Facts;
 use crate::session::guest::Guest;
-use crate::session::kept::bytes_of;
 use crate::session::owner::{Owner, Tie};
 use crate::session::peers::{Heard, Id, Peers, Ready};
 use crate::session::points::Points;
@@ -296,7 +296,7 @@ impl Server {
     /// Tells everybody that it is over, and the peers of what runs how that ended.
     fn say_farewell(&mut self, why: &str, outcome: Outcome) -> Result<()> {
         let cells = self.contexts.take_turns().into_iter();
-        let cells = cells.map(|turn| (turn, Told::default()));
+        let cells = cells.map(|turn| (turn, CellReport::default()));
         for (turn, told) in cells.chain(self.commands.take_turns()) {
             let outcome = match &self.over {
                 Some(_) if turn.is_late => Outcome::TimedOut,

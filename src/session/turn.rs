@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 const KILL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A request to run something.
-pub struct Ask {
+pub struct TurnRequest {
     pub peer: Id,
     pub timeout: Option<Duration>,
     pub asked: Instant,
@@ -16,7 +16,7 @@ pub struct Ask {
 
 /// A cell that waits for its turn.
 pub struct Waiting {
-    pub ask: Ask,
+    pub request: TurnRequest,
     pub cell: Cell,
 }
 
@@ -55,16 +55,16 @@ pub enum Step {
 
 impl Turn {
     /// Begins a cell or command with this number.
-    pub fn begin(ask: Ask, number: u64) -> Self {
+    pub fn begin(request: TurnRequest, number: u64) -> Self {
         let now = Instant::now();
         Self {
             number,
-            peer: ask.peer,
-            timeout: ask.timeout,
-            asked: ask.asked,
+            peer: request.peer,
+            timeout: request.timeout,
+            asked: request.asked,
             began: now,
             phase: Phase::Running,
-            deadline: ask.timeout.and_then(|limit| now.checked_add(limit)),
+            deadline: request.timeout.and_then(|limit| now.checked_add(limit)),
             is_late: false,
             is_interrupt_due: false,
         }
@@ -129,12 +129,12 @@ mod tests {
     use super::*;
 
     fn turn(timeout: Duration) -> Turn {
-        let ask = Ask {
+        let request = TurnRequest {
             peer: 1,
             timeout: Some(timeout),
             asked: Instant::now(),
         };
-        Turn::begin(ask, 1)
+        Turn::begin(request, 1)
     }
 
     #[test]

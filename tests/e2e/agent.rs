@@ -13,7 +13,7 @@ use std::{fs, thread};
 use tempfile::TempDir;
 
 /// The time allowed for anything that a slow machine may be slow at.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 pub const OLD: &str = "2025-11-25";
 
@@ -92,7 +92,7 @@ pub fn until<T>(look: impl Fn() -> Option<T>) -> T {
         if let Some(seen) = look() {
             return seen;
         }
-        assert!(began.elapsed() < PATIENCE, "it never comes");
+        assert!(began.elapsed() < ANSWER_TIMEOUT, "it never comes");
         thread::sleep(Duration::from_millis(1));
     }
 }
@@ -206,7 +206,10 @@ impl Agent {
             return self.early.remove(position).unwrap();
         }
         loop {
-            let message = self.messages.recv_timeout(PATIENCE).expect("no answer");
+            let message = self
+                .messages
+                .recv_timeout(ANSWER_TIMEOUT)
+                .expect("no answer");
             if wanted(&message) {
                 return message;
             }

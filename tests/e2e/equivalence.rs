@@ -8,15 +8,15 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// The way in which the code is given to Python.
-enum Given<'a> {
+enum Source<'a> {
     Script(&'a str),
     Code(&'a str),
     Stdin(&'a str),
 }
-use Given::{Code, Script, Stdin};
+use Source::{Code, Script, Stdin};
 
 /// Runs both interpreters and compares them.
-fn agree(given: &Given, arguments: &[&str], stdin: &[u8]) {
+fn agree(given: &Source, arguments: &[&str], stdin: &[u8]) {
     let directory = tempfile::tempdir().unwrap();
     let script = directory.path().join("script.py");
     let (words, stdin): (Vec<&str>, _) = match given {

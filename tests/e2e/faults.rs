@@ -15,7 +15,7 @@ use std::process::Output;
 pub const RUN: &[&str] = &["run"];
 
 /// The seconds until `timeout` ends a run that hangs; the exit code is then 137.
-pub const PATIENCE: &str = "600";
+pub const RUN_TIMEOUT: &str = "600";
 
 /// A program that needs random numbers, reads standard input, and writes to both streams.
 pub const PROGRAM: &str = "
@@ -99,7 +99,7 @@ const RETRIED: [(&str, &str); 3] = [
 /// call fail by replacing it with one that has no valid number, which kills.
 fn traced(cache: &Cache, log: &Path, options: &[&str]) -> Output {
     let mut command = cache.command("timeout");
-    command.args(["--signal=KILL", PATIENCE, "strace", "-f", "-o"]);
+    command.args(["--signal=KILL", RUN_TIMEOUT, "strace", "-f", "-o"]);
     command.arg(log).args(options).arg(binary()).args(RUN);
     let mut output = finish(command.args(["--confine=off", "-c", PROGRAM]), STDIN);
     // That is told, unless that is what failed.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The hundredths of a second that all jobs of a test may take together.
-const PATIENCE: u32 = 30_000;
+const JOBS_TIMEOUT: u32 = 30_000;
 
 /// A job, and the path of a file that it should leave.
 struct Order {
@@ -196,7 +196,7 @@ fn run_with(orders: Vec<Order>, layers: &[Layer], files: Vec<guest::File>) -> Ve
     };
     let bench = Bench::new(Arc::clone(&stop), orders, files);
     let vm = Vm::boot(&kvm, mode(), config, bench).unwrap();
-    let (vm, end) = run_to_its_end(vm, &stop, PATIENCE);
+    let (vm, end) = run_to_its_end(vm, &stop, JOBS_TIMEOUT);
     let console = String::from_utf8_lossy(&vm.console()).into_owned();
     assert_eq!(end, End::Done, "{console}");
     let bench = vm.into_host();

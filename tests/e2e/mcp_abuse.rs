@@ -251,7 +251,7 @@ fn what_is_no_request_or_a_slow_one_is_closed_and_others_are_served() {
     let web = Web::start(&["--tokens", file.path().to_str().unwrap()]);
     let open = || {
         let stream = TcpStream::connect(&web.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT)).unwrap();
         stream
     };
     // Heads and bodies that never end.

@@ -4,7 +4,7 @@
 
 use crate::common::{Cache, PYTHON, binary, exit_code, finish, start, text};
 use crate::faults::Expected::{Refused, Right};
-use crate::faults::{PATIENCE, PROGRAM, RUN, STDIN, assert_ended_as};
+use crate::faults::{PROGRAM, RUN, RUN_TIMEOUT, STDIN, assert_ended_as};
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// Does a run in a shell that executes this first.
 fn run_after(shell: &str) -> Output {
-    let script = format!("{shell}; exec timeout --signal=KILL {PATIENCE} \"$0\" \"$@\"");
+    let script = format!("{shell}; exec timeout --signal=KILL {RUN_TIMEOUT} \"$0\" \"$@\"");
     let mut command = Cache::shared().command("sh");
     command.args(["-c", &script, &binary()]).args(RUN);
     finish(command.args(["-c", PROGRAM]), STDIN)

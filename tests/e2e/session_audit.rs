@@ -3,7 +3,7 @@
 use crate::agent::Agent;
 use crate::audit::Log;
 use crate::common::{exit_code, text};
-use crate::sessions::{PATIENCE, Sessions};
+use crate::sessions::{Sessions, WAIT_TIMEOUT};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ fn events(log: &Log) -> Vec<String> {
 
 /// Waits until the last entry of the log is the end of a session; returns it.
 fn last(log: &Log) -> Value {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + WAIT_TIMEOUT;
     loop {
         let last = log.entries().pop().unwrap();
         if last["event"] == "session_end" || Instant::now() > end {
@@ -111,7 +111,7 @@ fn a_sessions_process_has_nothing_of_the_log_and_ends_with_its_keeper() {
     };
     assert_eq!((opened(session), opened(keeper)), (0, 1));
     kill(Pid::from_raw(keeper), Signal::SIGKILL).unwrap();
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + WAIT_TIMEOUT;
     let is_there = || {
         let stat = fs::read_to_string(format!("/proc/{session}/stat"));
         stat.is_ok_and(|stat| !stat.contains(") Z "))
@@ -255,7 +255,7 @@ fn what_goes_on_from_a_logged_session_is_in_a_log_too() {
         (&json!("a-2"), &json!(0))
     );
     sessions.ask(&["stop", "--all"]);
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + WAIT_TIMEOUT;
     while !log.sound().open.is_empty() && Instant::now() < end {
         sleep(Duration::from_millis(10));
     }
@@ -281,7 +281,7 @@ fn children_that_are_logged_end_with_their_keepers() {
     let its = stat(child);
     let keeper = its.rsplit(") ").next().unwrap().split(' ').nth(1).unwrap();
     kill(Pid::from_raw(keeper.parse().unwrap()), Signal::SIGKILL).unwrap();
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + WAIT_TIMEOUT;
     let is_there = || !stat(child).is_empty() && !stat(child).contains(") Z ");
     while is_there() && Instant::now() < end {
         sleep(Duration::from_millis(10));

@@ -2,7 +2,7 @@
 
 use crate::audit::Log;
 use crate::common::{Cache, exit_code, text};
-use crate::sessions::{PATIENCE, Sessions};
+use crate::sessions::{Sessions, WAIT_TIMEOUT};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
@@ -166,7 +166,7 @@ fn a_checkpoint_is_private_and_listed_with_its_size_and_pruned_when_asked() {
     assert!(saving.path().exists(), "it is in use");
     saving.gives(&["stop", "b"]);
     // Its process may take a moment to be gone.
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + WAIT_TIMEOUT;
     while saving.path().exists() && Instant::now() < end {
         cache(&["prune", "--checkpoints"]);
     }

@@ -1,7 +1,7 @@
 //! The ends of sessions, their refusals, and what holds their processes.
 
 use crate::common::{exit_code, finish, start, text};
-use crate::sessions::{PATIENCE, Sessions};
+use crate::sessions::{Sessions, WAIT_TIMEOUT};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 /// Checks that a process ends, or waits to be reaped, with all of its threads.
 fn is_gone(pid: i32) -> bool {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + WAIT_TIMEOUT;
     let is_there = || {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
         let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
@@ -67,7 +67,7 @@ fn a_session_ends_with_its_parent_where_that_is_asked_for() {
             };
         }
         let mut shell = start(&mut shell);
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + WAIT_TIMEOUT;
         while !sessions.socket().exists() && Instant::now() < end {
             sleep(Duration::from_millis(5));
         }
@@ -89,7 +89,7 @@ fn a_session_ends_when_it_is_asked_nothing_or_too_old() {
         let output = sessions.ask(&[&["start", "a"], &options[..]].concat());
         assert_eq!(exit_code(output.status), 0, "{}", text(&output.stderr));
         let output = sessions.ask(&["run", "a", "-c", "import time; time.sleep(0.4)"]);
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + WAIT_TIMEOUT;
         while sessions.socket().exists() && Instant::now() < end {
             sessions.ask(&["list"]);
         }

@@ -1,7 +1,7 @@
 //! Sessions that go on from another one: what they keep of it, that each is an individual, and that it goes on.
 
 use crate::common::{Cache, exit_code, start, text};
-use crate::sessions::{PATIENCE, Sessions};
+use crate::sessions::{Sessions, WAIT_TIMEOUT};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -177,7 +177,7 @@ fn a_session_that_is_busy_is_not_forked_and_is_told_when_to_try_again() {
     ]);
     let mut cell = start(&mut cell);
     let busy = || sessions.description()["cell"] == 1;
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + WAIT_TIMEOUT;
     while !busy() && Instant::now() < end {}
     let output = sessions.ask(&["fork", "a"]);
     let stderr = text(&output.stderr);
@@ -234,7 +234,7 @@ fn a_verb_that_is_killed_leaves_all_children_or_none() {
         // It may have ended by itself.
         verb.kill().unwrap_or_default();
         let is_done = verb.wait().unwrap().success();
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + WAIT_TIMEOUT;
         let is_settled = |left: &[String]| match left.len() {
             1 => !is_done,
             5 => left[1..].iter().all(|name| answers(&sessions, name)),

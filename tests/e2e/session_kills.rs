@@ -1,7 +1,7 @@
 //! Processes of ours that are killed at any moment: nothing of a session is left, or it goes on.
 
 use crate::common::{exit_code, text};
-use crate::sessions::{PATIENCE, Sessions};
+use crate::sessions::{Sessions, WAIT_TIMEOUT};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -67,7 +67,7 @@ fn kill_one(sessions: &Sessions, round: u64) {
     };
     let victim = victim.unwrap_or(child.id() as i32);
     kill(Pid::from_raw(victim), Signal::SIGKILL).unwrap();
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + WAIT_TIMEOUT;
     if victim != child.id() as i32 {
         while child.try_wait().unwrap().is_none() && Instant::now() < end {
             sleep(Duration::from_millis(5));
@@ -89,7 +89,7 @@ fn check(sessions: &Sessions, round: u64) {
         "{round}: {said}"
     );
     // One that was killed a moment ago may still take a connection, and cuts it.
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + WAIT_TIMEOUT;
     while sessions.socket().exists() && Instant::now() < end {
         sessions.ask(&["list"]);
     }
@@ -107,7 +107,7 @@ fn kill_at_many_points(rounds: u64) {
     }
     sessions.ask(&["stop", "--all"]);
     // One may still be starting for a client that was killed.
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + WAIT_TIMEOUT;
     while !processes(&sessions).is_empty() && Instant::now() < end {
         sleep(Duration::from_millis(20));
         sessions.ask(&["stop", "--all"]);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How long a process may take to be gone on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A directory of sessions, which end with it.
 pub struct Sessions(pub TempDir);
@@ -236,7 +236,7 @@ fn an_interpreter_that_ends_between_cells_is_told_with_the_next() {
     let later = "import os, threading\nthreading.Timer(0.05, os._exit, [5]).start()";
     sessions.gives(later);
     let record = || sessions.record(&[], "import time; time.sleep(0.1)");
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + WAIT_TIMEOUT;
     let told = loop {
         let record = record();
         if record["state"] == "reset" || Instant::now() > end {

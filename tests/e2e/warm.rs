@@ -385,20 +385,20 @@ const STATE_DIFFERENT: [&str; 7] = [
 const MODULES_DIFFERENT: [&str; 1] = ["sys.path_importer_cache"];
 
 #[derive(Clone, Copy)]
-enum Given {
+enum Source {
     Script,
     Code,
     Stdin,
 }
 
 /// Returns what such a program prints.
-fn facts(mut command: Command, given: Given, code: &str) -> BTreeMap<String, String> {
+fn facts(mut command: Command, given: Source, code: &str) -> BTreeMap<String, String> {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("script.py"), code).unwrap();
     let (words, stdin) = match given {
-        Given::Script => (vec!["script.py", "argument"], ""),
-        Given::Code => (vec!["-c", code, "argument"], ""),
-        Given::Stdin => (vec!["-", "argument"], code),
+        Source::Script => (vec!["script.py", "argument"], ""),
+        Source::Code => (vec!["-c", code, "argument"], ""),
+        Source::Stdin => (vec!["-", "argument"], code),
     };
     let output = finish(
         command.args(words).current_dir(&directory),
@@ -413,7 +413,7 @@ fn facts(mut command: Command, given: Given, code: &str) -> BTreeMap<String, Str
 }
 
 /// Checks that exactly the given names differ between a restored machine and a booted one.
-fn assert_like_fresh(given: Given, code: &str, different: &[&str]) {
+fn assert_like_fresh(given: Source, code: &str, different: &[&str]) {
     let actual = facts(warm(), given, code);
     let mut expected = facts(sandbox(&["run", "--fresh"]), given, code);
     assert!(actual.keys().eq(expected.keys()));
@@ -429,20 +429,20 @@ fn assert_like_fresh(given: Given, code: &str, different: &[&str]) {
 
 #[test]
 fn the_interpreter_of_a_script_is_in_the_state_of_a_fresh_one() {
-    assert_like_fresh(Given::Script, STATE, &STATE_DIFFERENT);
+    assert_like_fresh(Source::Script, STATE, &STATE_DIFFERENT);
 }
 
 #[test]
 fn the_interpreter_of_code_is_in_the_state_of_a_fresh_one() {
-    assert_like_fresh(Given::Code, STATE, &STATE_DIFFERENT);
+    assert_like_fresh(Source::Code, STATE, &STATE_DIFFERENT);
 }
 
 #[test]
 fn the_interpreter_of_standard_input_is_in_the_state_of_a_fresh_one() {
-    assert_like_fresh(Given::Stdin, STATE, &STATE_DIFFERENT);
+    assert_like_fresh(Source::Stdin, STATE, &STATE_DIFFERENT);
 }
 
 #[test]
 fn modules_of_the_library_are_as_a_fresh_interpreter_imports_them() {
-    assert_like_fresh(Given::Script, MODULES, &MODULES_DIFFERENT);
+    assert_like_fresh(Source::Script, MODULES, &MODULES_DIFFERENT);
 }

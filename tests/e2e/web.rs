@@ -1,6 +1,6 @@
 //! A client of `sandbox mcp` on HTTP.
 
-use super::agent::{NEW, OLD, PATIENCE, Server, initialize, meta};
+use super::agent::{ANSWER_TIMEOUT, NEW, OLD, Server, initialize, meta};
 use super::common::*;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -63,7 +63,7 @@ impl Web {
             head += &format!("{name}: {value}\r\n");
         }
         let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT)).unwrap();
         stream
             .write_all(&[format!("{head}\r\n").as_bytes(), body].concat())
             .unwrap();

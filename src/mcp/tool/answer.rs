@@ -1,7 +1,7 @@
 //! The answer about a run: its record, and the same for people.
 
 use crate::mcp::admission::Refused;
-use crate::mcp::artifacts::{ArtifactStore, COUNT_MAX, FILES_MAX, MemoryBudget, contents};
+use crate::mcp::artifacts::{ArtifactStore, BYTES_MAX, COUNT_MAX, MemoryBudget, contents};
 use crate::mcp::workspace::Workspace;
 use crate::record::{Bundle, Encoding, Failure, Limit, Record, State, Status};
 use crate::text::escape_control;
@@ -215,7 +215,7 @@ pub fn keep(
     if left_out > 0 {
         content.push(ContentBlock::text(format!(
             "[cut] {left_out} files are not kept: one run may leave {COUNT_MAX} files and {} MiB; fetch fewer, or an archive",
-            FILES_MAX >> 20
+            BYTES_MAX >> 20
         )));
     }
     (record, content)

@@ -9,9 +9,9 @@ use base64::engine::general_purpose::STANDARD;
 
 /// Standard output and standard error. The session bounds both.
 #[derive(Default)]
-pub struct Kept([Vec<u8>; 2]);
+pub struct CapturedOutput([Vec<u8>; 2]);
 
-impl Kept {
+impl CapturedOutput {
     /// Keeps a piece; returns its bytes.
     pub fn add(&mut self, piece: Piece) -> Result<&[u8]> {
         let kept = &mut self.0[usize::from(piece.stream != "stdout")];

@@ -18,7 +18,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// What is asked for, and how it is chosen.
-pub struct Wish {
+pub struct PackageRequest {
     pub asked: Asked,
     pub how: How,
     /// The script, beside which its lock may be.
@@ -47,7 +47,7 @@ pub struct Brought {
     pub layer: LayerFile,
 }
 
-impl Wish {
+impl PackageRequest {
     /// Returns what a program and the options ask for, if that can be anything. `may_choose` says whether
     /// the script may ask for another image.
     pub fn of_program(
@@ -59,7 +59,7 @@ impl Wish {
         if image.packages.is_none() && is_plain {
             return Ok(None);
         }
-        let wish = match source {
+        let request = match source {
             // A script that cannot be read is told by whoever runs it, and a pipe can be read once.
             Source::File(path) if path.is_file() || path.is_dir() => {
                 Self::of_script(Some(path), wanted, (image, may_choose))?
@@ -70,7 +70,7 @@ impl Wish {
             }
             _ => Self::new(None, None, wanted, (image, false))?,
         };
-        Ok(Some(wish))
+        Ok(Some(request))
     }
 
     /// Returns what a script, if there is one, and the options ask for.
@@ -175,7 +175,7 @@ impl Wish {
                 lock
             }
         };
-        let mut maker = Told {
+        let mut maker = ReportingMaker {
             lock: &lock,
             kvm,
             say,
@@ -208,14 +208,14 @@ fn asked(header: Option<Header>, wanted: &PackageArgs) -> Result<Asked, Error> {
 }
 
 /// A maker of a layer that tells the user.
-struct Told<'a> {
+struct ReportingMaker<'a> {
     lock: &'a Lock,
     kvm: &'a Device,
     say: &'a dyn Fn(&str),
     has_made: bool,
 }
 
-impl Maker for Told<'_> {
+impl Maker for ReportingMaker<'_> {
     fn waiting(&mut self) {
         (self.say)("waiting for another process that unpacks the same packages");
     }

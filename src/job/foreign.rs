@@ -1,6 +1,6 @@
 //! Files that are no scripts of any language that an image has, though somebody may take them for one.
 
-use crate::error::{Error, Kind, Remedy};
+use crate::error::{Error, Image as Way, Kind, Remedy};
 use crate::image::Image;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -8,31 +8,40 @@ use std::path::Path;
 
 const NOTEBOOK: &str = "a Jupyter notebook";
 
-/// Kinds of files, by the endings of their names.
+/// Languages of images that scripts/build-image makes, by the endings of their scripts' names.
+const OF_IMAGES: &[(&[&str], &str)] = &[
+    (&["js", "mjs", "cjs"], "JavaScript"),
+    (&["ts", "mts", "cts"], "TypeScript"),
+    (&["pl", "pm"], "Perl"),
+    (&["rb"], "Ruby"),
+    (&["php"], "PHP"),
+    (&["lua"], "Lua"),
+    (&["r", "R"], "R"),
+    (&["sql"], "SQL"),
+    (&["go"], "Go"),
+    (&["rs"], "Rust"),
+    (&["c"], "C"),
+    (&["cc", "cpp", "cxx"], "C++"),
+    (&["java"], "Java"),
+];
+
+/// Other kinds of files, by the endings of their names.
 const BY_NAME: &[(&[&str], &str)] = &[
     (&["ipynb"], NOTEBOOK),
-    (&["js", "mjs", "cjs", "jsx"], "JavaScript"),
-    (&["ts", "mts", "cts", "tsx"], "TypeScript"),
+    (&["jsx"], "JavaScript"),
+    (&["tsx"], "TypeScript"),
     (&["zsh"], "a script for zsh"),
     (&["fish"], "a script for fish"),
     (&["csh", "tcsh"], "a script for csh"),
     (&["ksh"], "a script for ksh"),
     (&["ps1"], "a script for PowerShell"),
     (&["bat", "cmd"], "a script for Windows"),
-    (&["pl", "pm"], "Perl"),
-    (&["rb"], "Ruby"),
-    (&["php"], "PHP"),
-    (&["lua"], "Lua"),
-    (&["r", "R"], "R"),
     (&["jl"], "Julia"),
     (&["awk"], "a script for awk"),
-    (&["sql"], "SQL"),
-    (&["go"], "Go"),
-    (&["rs"], "Rust"),
-    (&["c", "h"], "C"),
-    (&["cc", "cpp", "cxx", "hpp"], "C++"),
+    (&["h"], "C"),
+    (&["hpp"], "C++"),
     (&["cs"], "C#"),
-    (&["java", "class", "jar"], "Java"),
+    (&["class", "jar"], "Java"),
     (&["kt", "kts"], "Kotlin"),
     (&["swift"], "Swift"),
     (&["pyx", "pxd"], "Cython"),
@@ -69,8 +78,9 @@ const BY_CONTENT: &[(&[u8], &str)] = &[
 /// Refuses a file that its name or its content says to be something else than a script of the image's.
 pub fn refuse(image: &Image, path: &Path, content: &[u8]) -> Result<(), Error> {
     let ending = path.extension().map(OsStr::as_bytes);
-    let is_named = |endings: &&[&str]| endings.iter().any(|its| Some(its.as_bytes()) == ending);
-    let by_name = BY_NAME.iter().find(|(endings, _)| is_named(endings));
+    let is_named = |endings: &[&str]| endings.iter().any(|its| Some(its.as_bytes()) == ending);
+    let of_images = OF_IMAGES.iter().find(|(endings, _)| is_named(endings));
+    let by_name = of_images.or_else(|| BY_NAME.iter().find(|(endings, _)| is_named(endings)));
     let by_content = BY_CONTENT
         .iter()
         .find(|(start, _)| content.starts_with(start));
@@ -80,6 +90,7 @@ pub fn refuse(image: &Image, path: &Path, content: &[u8]) -> Result<(), Error> {
     };
     let remedy = match kind {
         NOTEBOOK => "save its code as a script: jupyter nbconvert --to script".into(),
+        _ if of_images.is_some() => Remedy::GetImage(Way::Import),
         _ => Remedy::NameLanguage(image.names()),
     };
     let (shown, image) = (path.display(), &image.name);

@@ -26,14 +26,19 @@ static const char *base_of(const char *path)
 #define HEAP_MOVE (1UL << 28)
 #define STACK_MOVE (32UL << 10)
 #define ALIGNMENT sizeof(max_align_t)
+/* As many of the smallest as there are in what the C library gets from the kernel at once. */
+#define PIECES_MAX 8192
 
-/* Has nothing of this size at hand below an address. */
+/* Has nothing of this size at hand below an address; of a program that allocates elsewhere, a few pieces. */
 static void use_up(size_t size, char *end)
 {
     char *taken;
-    while ((taken = malloc(size)) != NULL && taken < end)
-        ;
-    free(taken);
+    for (int pieces = 0; pieces < PIECES_MAX; pieces++) {
+        if ((taken = malloc(size)) == NULL || taken >= end) {
+            free(taken);
+            return;
+        }
+    }
 }
 
 /*

@@ -4,6 +4,7 @@ use crate::cli::cache;
 use crate::cli::progress::Progress;
 use crate::cli::values::Languages;
 use crate::image::{Image, store};
+use crate::job;
 use crate::kvm_mode::{self, Device};
 use crate::limits::ConfineLevel;
 use crate::template::bound::with_templates;
@@ -47,7 +48,7 @@ pub fn template_verb(verb: Verb, device: &Device) -> Result<u8> {
             allow_kicks()?;
             let mode = kvm_mode::choose(&kvm, device)?;
             let image = Image::built_in();
-            let meant = lang.and_then(|name| image.meant(&name));
+            let meant = lang.map(|name| job::known(image, &name)).transpose()?;
             let language = image.started_for(meant.unwrap_or(image.default_language()));
             let spec = TemplateSpec {
                 memory: memory_step(memory),

@@ -135,7 +135,7 @@ impl Imported {
         }
     }
 
-    /// Opens the file system of an image.
+    /// Opens the file system of an image, or its layer.
     fn runtime(&self, image: &Image, files: &Files) -> Result<File> {
         let path = self.file_system(files);
         let why = match open_trusted(&path)? {
@@ -196,9 +196,10 @@ pub fn runtime(image: &Image) -> Result<File> {
 /// Returns the layer that an image lays over the runtime image, if it does.
 pub fn layer(image: &Image) -> Result<Option<LayerFile>> {
     let files = image.files.as_ref().filter(|files| files.base.is_some());
-    files
-        .map(|files| Ok(Imported::open()?.layer(files)))
-        .transpose()
+    let Some(files) = files else { return Ok(None) };
+    let imported = Imported::open()?;
+    imported.runtime(image, files)?;
+    Ok(Some(imported.layer(files)))
 }
 
 /// Checks that what a layer lies over is built in.
@@ -247,16 +248,26 @@ fn refused(path: &Path, why: &str) -> Error {
 impl Shelf for Imported {
     fn items(&self) -> Result<Vec<Item>> {
         let mut items = Vec::new();
-        for image in self.all()? {
-            let Some(files) = &image.files else { continue };
+        for name in self.names()? {
+            let (path, about) = match self.find(&name) {
+                Ok(Some(image)) => match &image.files {
+                    Some(files) => (
+                        self.file_system(files),
+                        Ok("an image that was imported".into()),
+                    ),
+                    None => continue,
+                },
+                Ok(None) => continue,
+                Err(error) => (self.description(&name), Err(error.to_string())),
+            };
             // It may have been removed meanwhile.
-            if let Ok(metadata) = self.file_system(files).symlink_metadata() {
+            if let Ok(metadata) = path.symlink_metadata() {
                 items.push(Item {
-                    name: format!("images/{}", image.name),
+                    name: format!("images/{name}"),
                     size: metadata.blocks() * BLOCK,
                     used: metadata.mtime(),
                     is_needed: true,
-                    about: Ok("an image that was imported".into()),
+                    about,
                 });
             }
         }

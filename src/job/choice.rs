@@ -1,7 +1,7 @@
 //! The choice of an image by a program that asks for what the image at hand does not have.
 
-use crate::image;
-use crate::job::{Job, Parts, make, script};
+use crate::image::{self, Imported};
+use crate::job::{Job, Parts, Source, make, script};
 use anyhow::Result;
 
 /// Makes the job; where its image lacks the program's language, for an image that was imported and has it. So
@@ -11,8 +11,13 @@ pub fn make_for_any(parts: Parts) -> Result<Job> {
         Ok(job) => return Ok(job),
         Err(failure) => failure,
     };
-    // What cannot be listed is not there.
-    let images = image::all().unwrap_or_default();
+    // What cannot be listed is not there, and a pipe cannot be read again.
+    let images = match parts.source {
+        Source::File(path) if !path.is_file() => Vec::new(),
+        _ => Imported::open()
+            .and_then(|its| its.all())
+            .unwrap_or_default(),
+    };
     let job = images
         .iter()
         .find_map(|image| make(Parts { image, ..parts }).ok());
@@ -30,6 +35,8 @@ impl Job {
         let name = format!("python{version}");
         if self.language.has_interpreter(name.as_bytes()) && !self.image.has_python(version) {
             self.image = image::with_python(version)?;
+            let its = self.image.find(&self.language.name);
+            self.language = its.unwrap_or(&self.language).clone();
         }
         Ok(())
     }

@@ -194,7 +194,8 @@ fn run_command<'a>(
     Ok((language, expand(&language.code, words)))
 }
 
-fn known<'a>(image: &'a Image, name: &str) -> Result<&'a Language, Error> {
+/// Returns the language that is meant by a name.
+pub fn known<'a>(image: &'a Image, name: &str) -> Result<&'a Language, Error> {
     image.meant(name).ok_or_else(|| {
         Error::new(
             Kind::Request,

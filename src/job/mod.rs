@@ -9,7 +9,7 @@ mod script;
 
 pub use choice::make_for_any;
 pub use loads::{LoadedNames, loading_statements, text};
-pub use make::{Parts, make};
+pub use make::{Parts, known, make};
 pub use path::{beneath, resolve};
 pub use script::{python_named, read_code, read_script};
 
@@ -160,7 +160,7 @@ impl Job {
     pub fn check_words(&self, boots: bool) -> Result<(), Error> {
         /// Upper bound on a word with the NUL at its end: MAX_ARG_STRLEN of execve(2).
         const WORD_MAX: usize = 128 << 10;
-        let takes_any = self.is_warm() && (self.record || !boots);
+        let takes_any = self.is_warm() && (!boots || self.record && self.language.has_hooks());
         let is_long = |word: &Vec<u8>| word.len() >= WORD_MAX;
         if takes_any || !self.frame.argv.iter().any(is_long) {
             return Ok(());

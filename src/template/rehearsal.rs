@@ -75,7 +75,11 @@ impl Rehearsal<'_> {
         let (reported, ..) = vm.into_host().into_result();
         match verdict.outcome(reported) {
             Outcome::Exited(0) => Ok(used),
-            Outcome::Exited(_) if !spec.runs_only_ours() => Ok(used),
+            outcome @ Outcome::Interrupted(_) => {
+                Err(failure("the first clone of the template", outcome))
+            }
+            // What others brought may need more than the machine has. Its programs are told so, each in its turn.
+            _ if !spec.runs_only_ours() => Ok(used),
             outcome => Err(failure("the first clone of the template", outcome)),
         }
     }

@@ -54,7 +54,7 @@ impl TemplateSpec {
 
     /// Returns whether only code of ours runs in the machine before it is saved.
     pub fn runs_only_ours(&self) -> bool {
-        self.layers.is_empty()
+        self.layers.is_empty() && self.image.files.is_none()
     }
 
     /// Returns the bytes that are mapped for the machine.

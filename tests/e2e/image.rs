@@ -104,3 +104,10 @@ fn a_rehearsal_leaves_standard_input_to_the_program() {
         text(&output.stderr)
     );
 }
+
+#[test]
+fn a_script_in_a_pipe_is_read_once() {
+    let mut command = Cache::shared().sandbox(&["run", "/dev/stdin"]);
+    let output = finish(&mut command, b"#!/usr/bin/cobol\n");
+    assert_refused(&output, 127, "needs cobol", "--lang");
+}

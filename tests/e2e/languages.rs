@@ -285,3 +285,30 @@ fn a_script_is_run_by_the_image_that_has_its_language() {
     let output = finish(command.current_dir(table.here.0.path()), b"");
     assert_eq!(text(&output.stdout), "hello\n", "{}", text(&output.stderr));
 }
+
+#[test]
+#[ignore = "scripts/test-images runs it for the image sql"]
+fn sql_is_run_over_the_database_that_is_named() {
+    let here = Here::new();
+    here.write(
+        "fill.sql",
+        b"create table t(a, b); insert into t values (1, 'x'), (2, 'y');",
+    );
+    here.write("ask.sql", b"select sum(a), group_concat(b) from t;");
+    let run = |words: &[&str], stdin: &[u8]| {
+        let mut command = sandbox(&["run", "--quiet"]);
+        finish(command.args(words).current_dir(here.0.path()), stdin)
+    };
+    let filled = run(&["--get", "a.db", "fill.sql", "a.db"], b"");
+    assert_eq!(exit_code(filled.status), 0, "{}", text(&filled.stderr));
+    let asked = run(&["--put", "a.db", "ask.sql", "a.db"], b"");
+    assert_eq!(text(&asked.stdout), "3|x,y\n", "{}", text(&asked.stderr));
+    let code = run(&["-l", "sql", "-c", "select 6 * 7"], b"");
+    assert_eq!(text(&code.stdout), "42\n", "{}", text(&code.stderr));
+    let wrong = run(&["-l", "sql", "-"], b"select 1; selec 2; select 3;");
+    assert_eq!(
+        (text(&wrong.stdout), exit_code(wrong.status)),
+        ("1\n".into(), 1)
+    );
+    assert!(text(&wrong.stderr).contains("near \"selec\""));
+}

@@ -25,7 +25,7 @@ static const char *base_of(const char *path)
 /* The most that heap and stack are moved by. V8 counts the bytes that it lets JavaScript have from the stack's start. */
 #define HEAP_MOVE (1UL << 28)
 #define STACK_MOVE (32UL << 10)
-#define ALIGNMENT sizeof(max_align_t)
+#define ALIGNMENT _Alignof(max_align_t)
 /* As many of the smallest as there are in what the C library gets from the kernel at once. */
 #define PIECES_MAX 8192
 
@@ -51,6 +51,8 @@ static size_t move_heap(void)
     if (getrandom(chance, sizeof chance, 0) != sizeof chance)
         fail("drawing random numbers");
     char *end = sbrk(chance[0] % HEAP_MOVE & -ALIGNMENT);
+    if (end == (char *)-1)
+        fail("moving the heap");
     /* Larger pieces are not kept for their size: these are all that there may be (mallopt(3), M_MMAP_THRESHOLD). */
     for (size_t size = 128 << 10; size > 2 << 10; size /= 2)
         use_up(size, end);

@@ -90,7 +90,7 @@ impl Imported {
         for (_, path) in store::files(&self.0, |name| name.starts_with(UNFINISHED))? {
             remove(&path)?;
         }
-        let unpack = |into: &mut File| store::unpack(&file, into, &files.sha256);
+        let unpack = |into: &mut File| store::unpack(&file, into, (&files.sha256, files.size));
         self.place(&self.file_system(files), unpack)
             .map_err(|error| refused(from, &format!("{error:#}")))?;
         self.place(&self.description(&image.name), |into| {

@@ -67,7 +67,7 @@ pub fn runtime() -> Result<File> {
         return Ok(file);
     }
     remove_unfinished(&directory)?;
-    unpack_runtime(&directory, &path, digest).with_context(|| {
+    unpack_runtime(&directory, &path, (digest, size)).with_context(|| {
         format!(
             "unpacking the runtime image ({} MiB) into {}",
             size >> 20,
@@ -152,19 +152,19 @@ fn open_runtime(path: &Path, size: u64) -> Result<Option<File>> {
 
 /// Unpacks the runtime image into memory, for a machine that cannot have it from the cache.
 pub fn runtime_in_memory() -> Result<File> {
-    let (digest, _) = identity()?;
+    let identity = identity()?;
     let doing = "unpacking the runtime image into memory";
     let memory = memfd_create(c"runtime", MFdFlags::MFD_CLOEXEC).context(doing)?;
     let mut file = File::from(memory);
-    unpack(RUNTIME, &mut file, digest).context(doing)?;
+    unpack(RUNTIME, &mut file, identity).context(doing)?;
     Ok(file)
 }
 
 /// Unpacks the image to a temporary file, then renames that, so that no half-written image has the
 /// name of a whole one.
-fn unpack_runtime(directory: &Path, path: &Path, digest: &str) -> Result<()> {
+fn unpack_runtime(directory: &Path, path: &Path, identity: (&str, u64)) -> Result<()> {
     let temporary = directory.join(format!("{UNFINISHED}{}", std::process::id()));
-    let result = write_runtime(&temporary, digest)
+    let result = write_runtime(&temporary, identity)
         .and_then(|()| fs::rename(&temporary, path).context("renaming"));
     if result.is_err() && temporary.exists() {
         fs::remove_file(&temporary).context("removing the half-written image")?;
@@ -172,19 +172,24 @@ fn unpack_runtime(directory: &Path, path: &Path, digest: &str) -> Result<()> {
     result
 }
 
-fn write_runtime(path: &Path, digest: &str) -> Result<()> {
+fn write_runtime(path: &Path, identity: (&str, u64)) -> Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o400)
         .open(path)?;
-    unpack(RUNTIME, &mut file, digest)?;
+    unpack(RUNTIME, &mut file, identity)?;
     file.sync_all()?;
     Ok(())
 }
 
-/// Unpacks an image into a file. The error says whether it is another than this one.
-pub(super) fn unpack(packed: impl Read, file: &mut File, digest: &str) -> Result<()> {
+/// Unpacks an image of so many bytes into a file. The error says whether it is another than this one.
+pub(super) fn unpack(
+    packed: impl Read,
+    file: &mut File,
+    (digest, size): (&str, u64),
+) -> Result<()> {
+    let mut left = size;
     let mut unpacked = zstd::Decoder::new(packed)?;
     let (mut hash, mut piece) = (Sha256::new(), Vec::with_capacity(HUGE_PAGE));
     // A file system that can do so keeps a piece that is written at once in one huge page, and guests
@@ -198,6 +203,10 @@ pub(super) fn unpack(packed: impl Read, file: &mut File, digest: &str) -> Result
         if piece.is_empty() {
             break;
         }
+        // A few bytes unpack to any number.
+        left = left
+            .checked_sub(piece.len() as u64)
+            .context("it is larger than it says")?;
         hash.update(&piece);
         file.write_all(&piece)?;
     }

@@ -257,7 +257,16 @@ fn what_is_no_image_is_not_imported_and_leaves_nothing() {
         .unwrap();
     named_as_ours.splice(at..at + 7, *b"\"python\"");
     named_as_ours[4] += 1;
+    let mut larger_than_said = whole.clone();
+    let size = whole
+        .windows(7)
+        .position(|piece| piece == b"size = ")
+        .unwrap()
+        + 7;
+    // The same number of digits, and a smaller number.
+    larger_than_said[size..size + 4].copy_from_slice(b"1000");
     for (content, what) in [
+        (larger_than_said, "it is larger than it says"),
         (Vec::new(), "it is not an image that"),
         (b"#!/bin/sh\n".to_vec(), "it is not an image that"),
         (whole[..whole.len() / 2].to_vec(), "is refused"),

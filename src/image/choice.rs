@@ -9,7 +9,7 @@ use anyhow::Result;
 const IMPORT: Remedy = Remedy::GetImage(Way::Import);
 
 /// Returns all images: the one that is built in, and those that were imported.
-pub fn all() -> Result<Vec<Image>> {
+fn all() -> Result<Vec<Image>> {
     let mut images = vec![Image::built_in().clone()];
     images.extend(Imported::open()?.all()?);
     Ok(images)

@@ -11,7 +11,7 @@ pub mod python_version;
 mod shelf;
 pub mod store;
 
-pub use choice::{all, named, newest, no_python, with_python};
+pub use choice::{named, newest, no_python, with_python};
 pub use descriptor::Image;
 pub use imported::{Imported, layer, runtime};
 pub use language::{Language, Warm, Words, expand};

@@ -73,11 +73,26 @@ pub fn mode() -> Mode {
     *MODE
 }
 
-/// Returns options that let the guest's root reach I/O ports. Native mode does not allow that: user
-/// mode's page table has nothing of the kernel, and so no bitmap that allows ports.
+/// Returns the seconds in which a program gets to its work on this host, also while others do.
+pub fn enough_to_start() -> &'static str {
+    match mode() {
+        Mode::Emulated => "60",
+        Mode::Hardware | Mode::Native => "10",
+    }
+}
+
+/// Returns how many runs follow each other where a test looks for what they leave: what
+/// `SANDBOX_RUNS` says, or 1,000.
+pub fn runs() -> String {
+    std::env::var("SANDBOX_RUNS").unwrap_or("1000".into())
+}
+
+/// Returns options that let the guest's root reach I/O ports, for runs in [`Cache::growing`], whose
+/// template they share. Native mode does not allow that: user mode's page table has nothing of the
+/// kernel, and so no bitmap that allows ports.
 pub fn with_ports() -> &'static [&'static str] {
     match mode() {
-        Mode::Native => &["--fresh", "--kvm-mode=emulated"],
+        Mode::Native => &["--kvm-mode=emulated"],
         Mode::Hardware | Mode::Emulated => &[],
     }
 }

@@ -1,6 +1,6 @@
 //! Files that do not come, or not completely: each is reported, and nothing else is touched.
 
-use crate::common::{exit_code, finish, start, text};
+use crate::common::{enough_to_start, exit_code, finish, start, text};
 use crate::files::{Here, eventually, tree};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
@@ -119,7 +119,7 @@ fn what_appears_on_the_host_meanwhile_is_not_replaced_either() {
 fn a_program_that_is_stopped_leaves_nothing_and_that_is_told() {
     let here = Here::new();
     let code = "open('out', 'w').write('x'); print('up', flush=True)\nwhile True: pass";
-    let output = here.run(&["-t", "25", "--get", "out"], code);
+    let output = here.run(&["-t", enough_to_start(), "--get", "out"], code);
     let stderr = text(&output.stderr);
     assert_eq!(exit_code(output.status), 124, "{stderr}");
     assert!(

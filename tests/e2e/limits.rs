@@ -1,7 +1,7 @@
 //! Limits hold whatever the program does, and the output that it wrote before is delivered.
 
 use crate::agent::ANSWER_TIMEOUT;
-use crate::common::{exit_code, finish, run, sandbox, start, text};
+use crate::common::{enough_to_start, exit_code, finish, run, sandbox, start, text};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
@@ -9,9 +9,6 @@ use nix::unistd::Pid;
 use std::io::{BufRead, BufReader};
 use std::process::Output;
 use std::time::{Duration, Instant};
-
-/// The seconds in which CPython starts on any of our hosts.
-const ENOUGH_TO_START: &str = "25";
 
 /// Returns the time that the program had, as `--verbose` reports it.
 fn program_time(output: &Output) -> Duration {
@@ -45,19 +42,17 @@ fn run_for(limit: &str, code: &str) -> Output {
 
 #[test]
 fn a_busy_loop_is_stopped_and_its_output_delivered() {
-    let output = run_for(
-        ENOUGH_TO_START,
-        "print('before', flush=True)\nwhile True: pass",
-    );
-    assert_stopped_at(ENOUGH_TO_START, &output);
+    let code = "print('before', flush=True)\nwhile True: pass";
+    let output = run_for(enough_to_start(), code);
+    assert_stopped_at(enough_to_start(), &output);
     assert_eq!(text(&output.stdout), "before\n");
 }
 
 #[test]
 fn a_sleeper_is_stopped() {
     let code = "import time; print('sleeping', flush=True); time.sleep(1000)";
-    let output = run_for(ENOUGH_TO_START, code);
-    assert_stopped_at(ENOUGH_TO_START, &output);
+    let output = run_for(enough_to_start(), code);
+    assert_stopped_at(enough_to_start(), &output);
     assert_eq!(text(&output.stdout), "sleeping\n");
 }
 
@@ -75,9 +70,9 @@ while True:
     except BlockingIOError: os.write(1, b'no more\\n'); break
 while True: pass
 ";
-    // A fork is slow on a software KVM.
-    let output = run(&["--verbose", "-t", "60", "--pids-limit", "8"], code);
-    assert_stopped_at("60", &output);
+    let limit = enough_to_start();
+    let output = run(&["--verbose", "-t", limit, "--pids-limit", "8"], code);
+    assert_stopped_at(limit, &output);
     assert!(text(&output.stdout).starts_with("no more\n"), "{output:?}");
 }
 
@@ -89,8 +84,8 @@ for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}: signal.sig
 print('deaf', flush=True)
 while True: pass
 ";
-    let output = run_for(ENOUGH_TO_START, code);
-    assert_stopped_at(ENOUGH_TO_START, &output);
+    let output = run_for(enough_to_start(), code);
+    assert_stopped_at(enough_to_start(), &output);
     assert_eq!(text(&output.stdout), "deaf\n");
 }
 
@@ -101,14 +96,14 @@ fn a_reader_of_input_that_never_ends_is_stopped() {
         "run",
         "--verbose",
         "-t",
-        ENOUGH_TO_START,
+        enough_to_start(),
         "-c",
         code,
     ]));
     let held_open = child.stdin.take();
     let output = child.wait_with_output().unwrap();
     drop(held_open);
-    assert_stopped_at(ENOUGH_TO_START, &output);
+    assert_stopped_at(enough_to_start(), &output);
     assert_eq!(text(&output.stdout), "reading\n");
 }
 

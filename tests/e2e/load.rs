@@ -1,8 +1,8 @@
 //! Many machines at once, and many one after the other: each caller gets its own output, and
-//! nothing is left. Five thousand processes in a row are in `sigkill`.
+//! nothing is left. Many processes in a row are in `sigkill`.
 
 use crate::agent::until;
-use crate::common::{Cache, exit_code, start, text};
+use crate::common::{Cache, exit_code, runs, start, text};
 use sandbox::internals::error::Error;
 use sandbox::internals::job::Source;
 use sandbox::internals::limits::ConfineLevel;
@@ -14,10 +14,6 @@ use std::fs;
 use std::io::Write;
 use std::process::Command;
 use std::time::Duration;
-
-/// The number of runs that a parent starts in its own process; `SANDBOX_RUNS` asks for another
-/// number.
-const RUNS: &str = "5000";
 
 /// Starts more machines than there are processors, each with a secret on its standard input, its
 /// command line and its streams.
@@ -142,8 +138,8 @@ fn a_parent_that_lives_long_does_not_grow() {
     let before = cache.identities();
     let mut parent: Command = cache.command(std::env::current_exe().unwrap().to_str().unwrap());
     parent.args(["--exact", "load::many_runs_in_one_process", "--nocapture"]);
-    let runs = std::env::var("SANDBOX_RUNS").unwrap_or(RUNS.into());
-    let output = parent.env("SANDBOX_TEST_RUNS", runs).output().unwrap();
+    let output = parent.env("SANDBOX_TEST_RUNS", runs()).output();
+    let output = output.unwrap();
     let stdout = text(&output.stdout);
     assert!(stdout.contains("private memory grew by"), "{stdout}");
     println!("{stdout}");

@@ -1,6 +1,8 @@
 //! The record of a run: one JSON object, for each way in which a run can end.
 
-use crate::common::{Cache, binary, exit_code, finish, sandbox, start, text, with_ports};
+use crate::common::{
+    Cache, binary, enough_to_start, exit_code, finish, said, sandbox, start, text, with_ports,
+};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use nix::sys::signal::{Signal, kill};
@@ -40,8 +42,12 @@ fn json(options: &[&str], code: &str) -> Output {
 /// that it waits for a template that another test builds.
 #[track_caller]
 fn recorded(options: &[&str], code: &str) -> (Record, i32) {
-    let output = json(options, code);
-    let told = text(&output.stderr);
+    told_by(&json(options, code))
+}
+
+#[track_caller]
+fn told_by(output: &Output) -> (Record, i32) {
+    let told = said(output);
     let waits = "sandbox: waiting for another process that builds the template\n";
     assert!(told.is_empty() || told == waits, "{told}");
     (read(&output.stdout), exit_code(output.status))
@@ -100,12 +106,18 @@ fn a_signal_that_ends_the_program_is_told() {
 #[test]
 fn a_time_limit_is_told_with_what_there_was_and_what_to_do() {
     let code = "print('before', flush=True)\nwhile True: pass";
-    let (record, code) = recorded(&["--timeout", "25"], code);
+    let limit = enough_to_start();
+    let (record, code) = recorded(&["--timeout", limit], code);
     assert_eq!((record.status, code), (Status::Timeout, 124));
     assert_eq!(record.limits_hit, [Limit::Timeout]);
     assert_eq!(record.stdout.as_deref(), Some("before\n"));
-    assert!(record.error.unwrap().remedy.contains("--timeout 50"));
-    assert!(record.timings_ms.guest.unwrap() >= 25_000.0);
+    let seconds: u32 = limit.parse().unwrap();
+    let remedy = record.error.unwrap().remedy;
+    assert!(
+        remedy.contains(&format!("--timeout {}", 2 * seconds)),
+        "{remedy}"
+    );
+    assert!(record.timings_ms.guest.unwrap() >= f64::from(seconds) * 1000.0);
 }
 
 #[test]
@@ -156,7 +168,8 @@ call('b803090000 b90a000000 31f6 e7e4')  # mov eax, 0x903; mov ecx, 10; xor esi,
 
 #[test]
 fn what_no_guest_of_ours_does_is_counted() {
-    let (record, code) = recorded(&[with_ports(), &["--root"]].concat(), UNUSUAL);
+    let options = [&["--json", "--root"], with_ports()].concat();
+    let (record, code) = told_by(&Cache::growing().run(&options, UNUSUAL));
     assert_eq!((record.status, code), (Status::Crashed, 125));
     assert_eq!(record.stdout.as_deref(), Some("done\n"), "{record:?}");
     let unusual = record.unusual;

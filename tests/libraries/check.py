@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 
 HERE = pathlib.Path(__file__).parent
@@ -259,9 +260,10 @@ def main():
     for check in checks:
         if sys.argv[2:] and check.__name__ not in sys.argv[2:]:
             continue
+        began = time.monotonic()
         try:
             check()
-            print(f'{check.__name__} ... ok', flush=True)
+            print(f'{check.__name__} ... ok, {time.monotonic() - began:.0f} s', flush=True)
         except Exception as error:
             failed += 1
             print(f'{check.__name__} ... FAILED: {type(error).__name__}: {error}', flush=True)

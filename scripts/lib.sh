@@ -83,8 +83,13 @@ install_packages() {
     command -v apt-get >/dev/null ||
         fail "what these Debian packages bring is missing, and there is no apt-get to install them: ${missing[*]}"
     say "installing ${missing[*]}"
-    as_root apt-get update -qq
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    mkdir -p "$cache"
+    (
+        # apt does not wait for another one that reads its lists.
+        flock 9
+        as_root apt-get update -qq
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    ) 9>"$cache/apt-get.lock"
 }
 
 # has_guest BINARY: it was built after scripts/build-assets, and not in a fresh clone.

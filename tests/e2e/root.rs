@@ -381,18 +381,8 @@ fn stress(class: &str) {
     let mut command = cache().sandbox(&["run", "--root", "--fresh", "-m", "512M", "-t", "300"]);
     command.args(["--pids-limit", "1000", "--max-output", "1M", "--console"]);
     command.arg(stress_ng());
-    let output = finish(
-        command.args([
-            "--class",
-            class,
-            "--all",
-            "1",
-            "--timeout",
-            "10",
-            "--oomable",
-        ]),
-        b"",
-    );
+    command.args(["--class", class, "--all", "1", "--timeout", "10"]);
+    let output = finish(command.arg("--oomable"), b"");
     let (ended, stderr) = (exit_code(output.status), text(&output.stderr));
     let told = format!("{stderr}{}", text(&output.stdout));
     println!("{class}: {ended}\n{told}");

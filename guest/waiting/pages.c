@@ -81,7 +81,7 @@ void touch_pages(void)
 /* Until the rest of the machine has come to rest, and then until the moment after a timer tick. */
 void settle(void)
 {
-    nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
+    nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
     struct timespec before, now;
     clock_gettime(CLOCK_MONOTONIC_COARSE, &before);
     for (int ticks = 0; ticks < 3;) {

@@ -3,7 +3,7 @@
 
 use crate::cache::{self, Opened, Removed, check_writable, mark_used};
 use crate::error::{Error, Kind};
-use crate::fs::remove;
+use crate::fs::{begin_sync, remove};
 use crate::units::HUGE_PAGE;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
@@ -209,6 +209,7 @@ pub(super) fn unpack(
             .context("it is larger than it says")?;
         hash.update(&piece);
         file.write_all(&piece)?;
+        begin_sync(file);
     }
     if format!("{:x}", hash.finalize()) != digest {
         bail!("it is damaged: get it again");

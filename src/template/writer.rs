@@ -1,6 +1,7 @@
 //! The writer of a template.
 
 use crate::clock::since_1970;
+use crate::fs::begin_sync;
 use crate::template::Lock;
 use crate::template::format::{Header, MEMORY_OFFSET, file_length};
 use crate::template::pages::{Digest, digest, is_zero};
@@ -148,6 +149,7 @@ impl TemplateWriter<'_> {
     /// Returns the file and the offset of the memory so far, to try it out before it is published.
     pub fn memory(&mut self) -> Result<(File, u64)> {
         self.flush()?;
+        begin_sync(&self.file);
         let file = self.file.try_clone();
         let file = file.with_context(|| self.store.writing(self.lock))?;
         Ok((file, MEMORY_OFFSET))

@@ -56,6 +56,20 @@ pub fn choose(kvm: &Kvm, device: &Device) -> Result<Mode> {
     Ok(decide(&verdict, device.choice)?)
 }
 
+/// Checks that a machine that was saved in this mode may go on in it: any host that could save it
+/// can emulate it again, but the user may want another mode, and native mode may be gone.
+pub fn check_saved(kvm: &Kvm, device: &Device, saved: Mode) -> Result<()> {
+    let mode = choose(kvm, device)?;
+    if mode == saved || (saved == Mode::Emulated && device.choice == Choice::Auto) {
+        return Ok(());
+    }
+    let (saved, mode) = (saved.name(), mode.name());
+    let message =
+        format!("the machine was saved in {saved} mode, and it would go on in {mode} mode");
+    let remedy = Remedy::LeaveModeOut("a machine keeps the mode that it was saved in".into());
+    Err(Error::new(Kind::Host, message, remedy).into())
+}
+
 /// Tries anew what a guest's kernel can do here. A guest that failed natively a while ago counts
 /// for more than a trial that goes well.
 pub fn try_anew(kvm: &Kvm, device: &Device) -> Result<Verdict> {

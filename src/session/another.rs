@@ -4,6 +4,7 @@ use crate::agent::{CellRun, Cells, Channels, Shared};
 use crate::checkpoint::{MEMORY_OFFSET, Point};
 use crate::clock::since_1970;
 use crate::error::{Error, Kind};
+use crate::kvm_mode;
 use crate::run::{Lineage, Path};
 use crate::session::facts::Facts;
 use crate::session::points::Points;
@@ -39,6 +40,7 @@ pub fn make(
     let kvm = host::open(&request.kvm.path)?;
     allow_kicks()?;
     let point = Point::read(&file, length)?;
+    kvm_mode::check_saved(&kvm, &request.kvm, point.mode)?;
     let mut saved = find_again(&point.template, &point.digest)?.ok_or_else(base_is_gone)?;
     ensure!(
         saved.memory.size == point.memory,

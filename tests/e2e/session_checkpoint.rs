@@ -1,8 +1,10 @@
 //! Machines of sessions that are saved under a name: what goes on from them, and what is refused.
 
 use crate::audit::Log;
-use crate::common::{Cache, exit_code, text};
+use crate::common::{Cache, exit_code, mode, text};
+use crate::failures::assert_refused;
 use crate::sessions::{Sessions, WAIT_TIMEOUT};
+use sandbox::internals::vm::mode::Mode;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
@@ -249,6 +251,22 @@ fn a_checkpoint_of_another_build_host_or_template_is_refused() {
     saving.is_refused("the saved machine is gone, or was made anew");
     saving.command(&["template", "build"]).output().unwrap();
     saving.is_refused("the saved machine is gone, or was made anew");
+}
+
+#[test]
+fn a_machine_that_was_saved_in_native_mode_does_not_go_on_emulated() {
+    if mode() != Mode::Native {
+        return;
+    }
+    let saving = Saving::of("x = 1");
+    let mut command = saving.command(&["session", "start", "b", "--from", "kept"]);
+    let output = command
+        .env("SANDBOX_KVM_MODE", "emulated")
+        .output()
+        .unwrap();
+    let told = "the machine was saved in native mode, and it would go on in emulated mode";
+    assert_refused(&output, 125, told, "leave out --kvm-mode");
+    assert_eq!(saving.gives(&["start", "b", "--from", "kept"]), "b\n");
 }
 
 #[test]

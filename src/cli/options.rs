@@ -117,7 +117,7 @@ pub struct RunArgs {
     /// Bring no packages, whatever the script's header names
     #[arg(long, env = "SANDBOX_NO_PACKAGES", value_parser = parse_switch, conflicts_with_all = ["with", "requirements", "locked"], help_heading = PACKAGES)]
     pub no_packages: bool,
-    /// Start from a machine that has imported no packages: the program imports them itself
+    /// Start from a machine that has imported nothing ahead: the program imports modules and packages itself
     #[arg(long, env = "SANDBOX_NO_PRELOAD", value_parser = parse_switch, help_heading = PACKAGES)]
     pub no_preload: bool,
     /// Put a file, or a directory with all in it, into the guest: under its own name in the working

@@ -343,7 +343,7 @@ fn asked(
     };
     let request = Request {
         image,
-        preload: Preload::None,
+        preload: Preload::Library,
         env,
         puts: args.put,
         excluded: patterns(args.exclude, &[])?,

@@ -56,7 +56,7 @@ pub fn template_verb(verb: Verb, device: &Device) -> Result<u8> {
                 image: image.clone(),
                 language: language.clone(),
                 layers: Vec::new(),
-                preload: Preload::None,
+                preload: Preload::of(language),
                 imports: Vec::new(),
                 confine: ConfineLevel::Auto,
             };

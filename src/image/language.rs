@@ -69,6 +69,9 @@ pub struct Warm {
     /// ahead, and runs cells.
     #[serde(default)]
     pub hooks: bool,
+    /// The modules of its own library that it imports ahead.
+    #[serde(default)]
+    pub imports: Vec<String>,
 }
 
 /// The values that are put into the words of a command.

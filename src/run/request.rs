@@ -177,12 +177,12 @@ impl Request {
     /// Returns the machine that this job is to run in a clone of.
     pub(crate) fn template(&self, job: &Job) -> TemplateSpec {
         let (mut preload, mut imports) = (Preload::None, Vec::new());
-        if !self.layers.is_empty() && job.suits_imported_modules() {
+        if job.suits_imported_modules() {
             preload = self.preload.clone();
             imports = job.loads(&self.layers);
         }
         if preload == Preload::OfProgram && imports.is_empty() {
-            preload = Preload::None;
+            preload = Preload::Library;
         }
         TemplateSpec {
             memory: self.limits.machine_memory,

@@ -114,8 +114,9 @@ pub fn find_or_build(
 
 /// Explains a failure of a guest in which code that is not ours ran.
 fn of_packages(error: Error, spec: &TemplateSpec) -> Error {
+    let imports_packages = matches!(spec.preload, Preload::OfProgram | Preload::Modules(_));
     match error.downcast_ref() {
-        Some(Failed(how)) if spec.preload != Preload::None => error::Error::new(
+        Some(Failed(how)) if imports_packages => error::Error::new(
             error::Kind::Packages,
             format!("the packages ended their machine when they were imported: {how}"),
             error::Remedy::ImportInProgram,

@@ -1,5 +1,6 @@
 //! Modules that an interpreter imports before it is saved.
 
+use crate::image::Language;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +10,20 @@ use serde::{Deserialize, Serialize};
 pub enum Preload {
     #[default]
     None,
-    /// Those of the layers that the first program imports for which the template is made.
+    /// Those of its own library that its image names.
+    Library,
+    /// These, and those of the layers that the first program imports for which the template is made.
     OfProgram,
+    /// Those of the library, and these.
     Modules(Vec<String>),
+}
+
+impl Preload {
+    /// Returns the choice for a program in a language that takes nothing of layers.
+    pub fn of(language: &Language) -> Self {
+        match language.has_hooks() {
+            true => Self::Library,
+            false => Self::None,
+        }
+    }
 }

@@ -34,6 +34,9 @@ pub struct TemplateSpec {
 /// hundred times the usual. A guest that takes longer is emulated instead.
 const NATIVE_LIMIT: Duration = Duration::from_secs(60);
 
+/// The least memory of a machine that imports modules of the library ahead, which take 14 MiB.
+const LIBRARY_MEMORY_MIN: u64 = 128 << 20;
+
 impl TemplateSpec {
     /// Returns the template's key, which changes with everything that the saved machine depends on.
     pub fn key(&self, mode: Mode) -> Result<Key> {
@@ -65,11 +68,15 @@ impl TemplateSpec {
 
     /// Returns what the interpreter imports before it is saved, as names or statements.
     pub fn wishes(&self) -> Vec<String> {
-        match &self.preload {
-            Preload::None => Vec::new(),
-            Preload::OfProgram => self.imports.clone(),
-            Preload::Modules(names) => names.clone(),
-        }
+        let others = match &self.preload {
+            Preload::None => return Vec::new(),
+            Preload::Library => &[][..],
+            Preload::OfProgram => &self.imports,
+            Preload::Modules(names) => names,
+        };
+        let warm = self.language.warm.as_ref();
+        let library = warm.filter(|_| self.memory >= LIBRARY_MEMORY_MIN);
+        [library.map_or(&[][..], |warm| &warm.imports), others].concat()
     }
 
     /// Returns the limits that apply while a template is made.

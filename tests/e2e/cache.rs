@@ -41,7 +41,7 @@ fn one_saved_machine_serves_all_memory_sizes_up_to_its_own() {
 #[test]
 fn memory_that_is_withheld_cannot_be_used() {
     let eat = |mib: u64| run(&["-m", "194M"], &format!("b'x' * ({mib} << 20)"));
-    assert_printed(&eat(140), "");
+    assert_printed(&eat(130), "");
     let output = eat(200);
     let stderr = text(&output.stderr);
     assert_eq!(exit_code(output.status), 137, "{stderr}");

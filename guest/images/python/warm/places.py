@@ -15,7 +15,9 @@ def may_appear(fullname):
         return False
     if any(modules.get(name, module) is not module for name, module, *_ in plan_of(fullname)):
         return False
-    return is_only_library(fullname) or not are_shadowed()
+    # The script may have the name of one of them.
+    is_only = is_only_library(fullname) and tops.isdisjoint(job)
+    return is_only or not are_shadowed()
 
 
 def are_shadowed():

@@ -214,7 +214,19 @@ def steps(names):
 
 
 def has_more(name):
-    return name in changes or name in at_exit or name in completions
+    return name in changes or name in at_exit or name in completions or name in names_of_program
+
+
+def hide_names_of_program():
+    """What is another name of the program's own module is that again when who gave the name appears: multiprocessing."""
+    for name in [name for name in modules if name not in before and modules[name] is modules['__main__']]:
+        del modules[name]
+        for importer in needs:
+            if name in needs[importer]:
+                names_of_program.setdefault(importer, []).append(name)
+
+
+names_of_program = {}
 
 
 def plan_of(name):
@@ -243,6 +255,8 @@ def appear(name):
         if more:
             for one in changes.get(name, ()):
                 change(*one)
+            for other in names_of_program.get(name, ()):
+                modules[other] = modules['__main__']
             for function, arguments, keywords in at_exit.get(name, ()):
                 register(function, *arguments, **keywords)
             complete(module)
@@ -410,6 +424,7 @@ if not any(map(is_of_package, fit)):
     # The library is found without a look at directories.
     forget_places(places)
 restore(first)
+hide_names_of_program()
 new = [name for name in modules if name not in before]
 packages = {name: modules[name] for name in new}
 # What a search for a module would find, and files that packages read when they are imported.

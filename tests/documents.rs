@@ -38,6 +38,12 @@ fn source(module: &str) -> Option<String> {
 }
 
 #[test]
+fn the_readme_has_at_most_150_lines() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"));
+    assert!(readme.unwrap().lines().count() <= 150);
+}
+
+#[test]
 fn every_test_that_a_document_names_exists() {
     let mut count = 0;
     for document in DOCUMENTS {

@@ -153,7 +153,6 @@ const FOREIGN: &[(&[&str], &str)] = &[
         ],
         "the options are --with PACKAGE and --requirements FILE",
     ),
-    (&["--python"], "leave it out: the guest has one Python"),
     (
         &["--arg", "--args"],
         "the program's arguments come after the script: sandbox run SCRIPT ARGS",

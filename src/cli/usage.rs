@@ -167,19 +167,39 @@ impl Usage<'_> {
         let option = self.name();
         let told = self.context(ContextKind::InvalidArg);
         let other = self.context(ContextKind::PriorArg);
-        let is_itself = other.is_empty() || other == told;
-        let other = other.split(' ').next().unwrap_or_default();
-        if is_itself {
+        if other.is_empty() || other == told {
             let message = format!("{option} is given twice");
             return (message, "give it once".into());
         }
+        let other = other.split(' ').next().unwrap_or_default();
+        let [option, other] = [&option, other].map(|name| match name.starts_with('-') {
+            true => name,
+            false => self.excluded_word().unwrap_or(name),
+        });
         let message = format!("{option} and {other} exclude each other");
         (message, "leave one of them out".into())
     }
 
+    /// Returns the word from which on the words have to go so that no two exclude each other.
+    fn excluded_word(&self) -> Option<&str> {
+        let is_whole = |&count: &usize| {
+            let words = self.words[..count].iter().map(String::as_str);
+            let words = std::iter::once("sandbox").chain(words);
+            let error = (self.grammar)().try_get_matches_from(words).err();
+            error.is_none_or(|error| error.kind() != ErrorKind::ArgumentConflict)
+        };
+        let count = (0..self.words.len()).rev().find(is_whole)?;
+        Some(&self.words[count])
+    }
+
     fn missing(&self) -> (String, String) {
         let called = self.called();
-        let message = format!("something is missing that {called} needs");
+        let options = self.words.iter().filter(|word| word.starts_with('-'));
+        let written: Vec<_> = std::iter::once(&called)
+            .chain(options)
+            .map(String::as_str)
+            .collect();
+        let message = format!("something is missing in {}", written.join(" "));
         let usage = match self.error.get(ContextKind::Usage) {
             Some(ContextValue::StyledStr(usage)) => plain(&usage.to_string()),
             _ => format!("Usage: {called}"),

@@ -78,6 +78,11 @@ fn what_went_wrong_is_told_for_programs_and_in_words() {
             "timeout_s",
         ),
         (
+            json!({"code": format!("print('held back')\n{FOREVER}"), "timeout_s": 1}),
+            "timeout",
+            "held back\n",
+        ),
+        (
             json!({"code": "x = bytearray(1 << 40)", "memory_mib": 128}),
             "exited",
             "MemoryError",

@@ -6,7 +6,7 @@ use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{Termios, tcgetattr};
 use nix::unistd::{Pid, setsid};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
@@ -341,6 +341,26 @@ fn the_modes_of_the_terminal_are_put_back_however_a_run_ends() {
     let mut screen = Screen::new(&["-q", "-t", "1", "-c", &sleeps]);
     screen.until("up");
     assert_eq!(screen.end(), (124, PUTS_BACK.into()));
+}
+
+/// A run that is written down has a process of its own for its guest.
+#[test]
+fn modes_are_put_back_when_the_process_that_runs_the_guest_is_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    let code = format!("{LEAVES_MODES}\ntime.sleep(300)");
+    for _ in 0..5 {
+        let mut screen = Screen::new(&["--audit", log.to_str().unwrap(), "-c", &code]);
+        screen.until("up");
+        let run = screen.child.id();
+        let children = fs::read_to_string(format!("/proc/{run}/task/{run}/children")).unwrap();
+        let guests = Pid::from_raw(children.trim().parse().unwrap());
+        kill(guests, Signal::SIGKILL).unwrap();
+        // Whoever started the run looks at the terminal as soon as it has ended.
+        assert_ne!(exit_code(screen.child.wait().unwrap()), 0);
+        assert_eq!(tcgetattr(&screen.master).unwrap(), screen.before);
+        assert!(screen.end().1.contains(PUTS_BACK));
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ fn files() -> Here {
     }
     for (name, content) in [
         ("hello.py", "print(1)\n"),
+        ("shell.bash", "echo $BASH\n"),
         ("notebook.ipynb", "{}\n"),
         ("page.js", "console.log(1)\n"),
         ("z", "#!/bin/zsh\n"),
@@ -128,6 +129,7 @@ fn what_the_host_has_of_languages_units_and_addresses_is_taken() {
         ("sandbox run -l sh -c 'echo $0'", "bash\n"),
         ("sandbox run -l Python -t 10sec -m 512MB hello.py", "1\n"),
         ("sandbox run -t 1m30s hello.py", "1\n"),
+        ("sandbox run shell.bash", "/usr/bin/bash\n"),
         (
             "sandbox completions bash | grep -o 'python bash' | sort -u",
             "python bash\n",

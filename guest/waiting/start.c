@@ -3,7 +3,6 @@
  */
 #include "waiting.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <termios.h>
@@ -13,12 +12,6 @@
 #define TERMINAL "/dev/pts/0"
 
 const char *work = "/work";
-
-void fail(const char *what)
-{
-    fprintf(stderr, "sandbox: the program that waits cannot start: %s: %s\n", what, strerror(errno));
-    _exit(125);
-}
 
 /* The kernel makes the files, and knows from then on that there may be more than the script. */
 void enter_directory(const struct job *job)

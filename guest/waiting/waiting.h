@@ -68,7 +68,7 @@ void drop_random_state(void);
 void touch_pages(void);
 void settle(void);
 
-/* A failure that is a mistake of ours ends the process. */
+/* fail.c: a failure that is a mistake of ours ends the process. */
 void fail(const char *what);
 
 #endif

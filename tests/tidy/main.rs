@@ -154,10 +154,15 @@ fn no_files_use_each_other_in_a_circle() {
 
 #[test]
 fn no_files_of_c_call_each_other_in_a_circle() {
-    let files = code_in("guest/images/python/warm");
-    let uses = native::uses(&files, "guest/images/python/warm/warm.h");
-    assert!(!uses.is_empty());
-    check(circles::findings(&uses));
+    let places = [
+        ("guest/images/python/warm", "warm.h"),
+        ("guest/waiting", "waiting.h"),
+    ];
+    for (directory, header) in places {
+        let uses = native::uses(&code_in(directory), &format!("{directory}/{header}"));
+        assert!(!uses.is_empty(), "{directory}");
+        check(circles::findings(&uses));
+    }
 }
 
 #[test]

@@ -27,8 +27,9 @@ impl File {
         Path::new(&self.path).extension() == Some(extension.as_ref())
     }
 
-    fn is_bash(&self) -> bool {
-        self.ends_with("sh") || self.is_run_by("bash")
+    fn is_shell(&self) -> bool {
+        let interpreters = ["bash", "/sh", "/sh -e"];
+        self.ends_with("sh") || interpreters.iter().any(|its| self.is_run_by(its))
     }
 
     fn is_python(&self) -> bool {
@@ -45,7 +46,7 @@ impl File {
     }
 
     fn is_code(&self) -> bool {
-        self.ends_with("rs") || self.is_c() || self.is_python() || self.is_bash()
+        self.ends_with("rs") || self.is_c() || self.is_python() || self.is_shell()
     }
 }
 

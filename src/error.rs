@@ -156,6 +156,10 @@ pub enum Session {
     ChooseName(String),
     /// Start it with root, or leave the user out.
     StartWithRoot,
+    /// Start one with more memory, for example so many MiB.
+    StartWithMemory(Option<u64>),
+    /// Start it from an image whose first language keeps variables between cells.
+    ChooseImage,
     /// Wait until nothing runs in it, or interrupt that.
     Interrupt,
     /// Do not tie it to a process.
@@ -204,9 +208,26 @@ impl Error {
             remedy: remedy.into(),
         }
     }
+
+    /// Returns the failure as one in a session that has started.
+    pub fn in_session(self) -> Self {
+        Self {
+            remedy: self.remedy.in_session(),
+            ..self
+        }
+    }
 }
 
 impl Remedy {
+    /// Returns the remedy for a failure in a session, whose memory is chosen when it starts.
+    pub fn in_session(self) -> Self {
+        match self {
+            Self::RaiseMemory(mib) => Self::UseSession(Session::StartWithMemory(mib)),
+            Self::RaiseMemoryForFiles => Self::UseSession(Session::StartWithMemory(None)),
+            other => other,
+        }
+    }
+
     /// Changes each text of the remedy that may come from elsewhere.
     pub fn each_text(&mut self, mut change: impl FnMut(&mut String)) {
         match self {

@@ -14,9 +14,12 @@ use crate::run::record_of::explained;
 use crate::template::builder::Interrupted;
 use std::time::Duration;
 
+/// The option that allows a run more output.
+pub const MAX_OUTPUT: &str = "--max-output";
+
 /// Tells the user what they must know beyond the program's own output.
 pub fn tell(report: &Report) {
-    tell_cut(&report.output.map(|totals| Bytes {
+    let streams = report.output.map(|totals| Bytes {
         captured: totals.delivered,
         total: totals.total,
         // A reader who is gone misses the rest of what is within the limit.
@@ -24,7 +27,8 @@ pub fn tell(report: &Report) {
             true => totals.total - totals.delivered,
             false => 0,
         },
-    }));
+    });
+    tell_cut(&streams, MAX_OUTPUT);
     if let Some(explanation) = report.explanation() {
         tell_error(&explanation);
     }
@@ -74,12 +78,12 @@ pub fn tell_of_figures(report: &Report) {
     }
 }
 
-/// Tells of what was cut of standard output and standard error.
-pub fn tell_cut(streams: &[Bytes; 2]) {
+/// Tells of what was cut of standard output and standard error, and which words allow more.
+pub fn tell_cut(streams: &[Bytes; 2], words: &str) {
     for (name, bytes) in ["standard output", "standard error"].iter().zip(streams) {
         if bytes.omitted > 0 {
             say(&format!(
-                "{name} was cut at {} of {} bytes\nallow more with --max-output, as far as a policy lets you",
+                "{name} was cut at {} of {} bytes\nallow more with {words}, as far as a policy lets you",
                 bytes.captured, bytes.total
             ));
         }

@@ -3,7 +3,7 @@
 use crate::cli::options::RunArgs;
 use crate::cli::progress::Progress;
 use crate::cli::request::GivenOptions;
-use crate::cli::session_run::{code, have_run_and};
+use crate::cli::session_run::{Caller, code, have_run_and};
 use crate::error::{Error, Kind};
 use crate::kvm_mode::Device;
 use crate::session::protocol::Request;
@@ -41,7 +41,7 @@ pub fn run_from(from: &str, args: &RunArgs, given: &GivenOptions, kvm: Device) -
     let name = spec.name.clone();
     // The session ends with this pipe.
     let _owner = taken.start_all(&[spec], || Progress::new(args.quiet))?;
-    have_run_and(&name, (&request, None), args.json, false)
+    have_run_and(&name, (&request, None), args.json, Caller::Run)
 }
 
 fn no_cell() -> Error {

@@ -74,7 +74,7 @@ pub fn put_verb(args: PutArgs) -> Result<u8> {
     let puts = parsed(&args.files, Put::parse)?;
     let excluded = Excluded::of(&args.exclude)?;
     let listed = list(&puts, &excluded, session.workdir.as_bytes())?;
-    let mut stream = FileStream::new(read(listed, session.memory)?);
+    let mut stream = FileStream::new(read(listed, session.memory).map_err(Error::in_session)?);
     client.send(&request(Format::Records))?;
     Transfer::new(&mut client).send(|room| Ok(stream.take(room)))?;
     Ok(0)

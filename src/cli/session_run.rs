@@ -1,7 +1,7 @@
 //! `sandbox session run` and `exec`: a cell.
 
 use crate::cli::exit_code;
-use crate::cli::messages::{tell_cut, tell_error};
+use crate::cli::messages::{MAX_OUTPUT, tell_cut, tell_error};
 use crate::cli::record_writer::{Writer, in_words};
 use crate::cli::request::environment;
 use crate::cli::session_cell::{Cell, Followed};
@@ -146,16 +146,24 @@ pub fn variables(given: &[OsString]) -> Result<BTreeMap<String, String>> {
 }
 
 fn have_run(name: &str, request: &Request, input: Option<Input>, json: bool) -> Result<u8> {
-    have_run_and(name, (request, input), json, true)
+    have_run_and(name, (request, input), json, Caller::Session)
 }
 
-/// Has a session run a cell or command, and passes on what comes of it; returns the exit code. `shows`: as a
-/// notebook does, what it displays and its result too.
+/// The command that has a cell or command run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    /// One for a session that has started, which shows what a notebook does.
+    Session,
+    /// One that starts a session for this alone, with its own options.
+    Run,
+}
+
+/// Has a session run a cell or command, and passes on what comes of it; returns the exit code.
 pub fn have_run_and(
     name: &str,
     (request, input): (&Request, Option<Input>),
     json: bool,
-    shows: bool,
+    caller: Caller,
 ) -> Result<u8> {
     let mut cell = Cell::new(Client::connect(&Place::open()?, name)?, input)?;
     cell.kept = json.then(Default::default);
@@ -169,13 +177,17 @@ pub fn have_run_and(
         let record = in_words((kept.in_record(record), error));
         return Ok(Writer::new(stdout())?.write(&record, None)?.unwrap_or(code));
     }
-    if shows {
+    if caller == Caller::Session {
         if cell.is_in_line && record.result.is_some() {
             writeln!(stdout())?;
         }
         show(&record)?;
     }
-    tell_cut(&[record.stdout_bytes, record.stderr_bytes]);
+    let more = match caller {
+        Caller::Session => "session start --max-output",
+        Caller::Run => MAX_OUTPUT,
+    };
+    tell_cut(&[record.stdout_bytes, record.stderr_bytes], more);
     tell_end(&record, error);
     Ok(code)
 }

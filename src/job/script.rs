@@ -113,7 +113,7 @@ pub fn read_code(path: &Path) -> Result<OsString, Error> {
         return Err(Error::new(
             Kind::BadProgram,
             format!("the code in {} has a NUL in it", path.display()),
-            "give Python code, which is text",
+            "give code, which is text",
         ));
     }
     Ok(OsString::from_vec(code))

@@ -1,5 +1,6 @@
 //! Files into a session of a client's before a cell, and out of it afterwards.
 
+use crate::error::Error;
 use crate::files::{Excluded, Put, list, read};
 use crate::limits::Limits;
 use crate::process::{self, OURS};
@@ -23,7 +24,8 @@ pub fn put(client: &mut Client, puts: &[Put], limits: &Limits) -> Result<()> {
         return Ok(());
     }
     let listed = list(puts, &Excluded::of(&[])?, WORKDIR.as_bytes())?;
-    let mut stream = FileStream::new(read(listed, limits.memory)?);
+    let files = read(listed, limits.memory).map_err(Error::in_session)?;
+    let mut stream = FileStream::new(files);
     client.send(&Request::Put {
         format: Format::Records,
         user: None,

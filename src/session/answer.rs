@@ -1,6 +1,7 @@
 //! The answer that tells how a cell ended.
 
 use crate::agent::CellReport;
+use crate::error::Error;
 use crate::files::{Fetched, Gathered};
 use crate::outcome::Outcome;
 use crate::record::State;
@@ -51,7 +52,7 @@ pub fn end_message(
     Message::Ended {
         cell: turn.number,
         record: Box::new(record),
-        error,
+        error: error.map(Error::in_session),
     }
 }
 

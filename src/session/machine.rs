@@ -3,7 +3,7 @@
 use crate::agent::{CellRun, Cells, Channels, Shared};
 use crate::checkpoint::{Interpreter, MEMORY_OFFSET};
 use crate::confine::{self, Seal};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Remedy, Session};
 use crate::job::Job;
 use crate::run::{self, Lineage, Origin, Path, prepare, record_of};
 use crate::session::another;
@@ -220,7 +220,7 @@ fn interpreter(job: &mut Job) -> Result<JobFrame, Error> {
         Error::new(
             Kind::Request,
             format!("{} keeps nothing between cells", job.language.title),
-            "leave the language out: sessions are Python's",
+            Remedy::UseSession(Session::ChooseImage),
         )
     })
 }

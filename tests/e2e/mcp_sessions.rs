@@ -106,6 +106,13 @@ fn what_a_session_lost_is_told_in_words_and_for_programs() {
     let late = agent.call(late);
     failed(&late, "timeout");
     assert_eq!(late["structuredContent"]["state"], "kept");
+    let code = "x = []\nwhile True: x.append(bytearray(1 << 20))";
+    let large = agent.call(json!({"code": code, "session": "b", "memory_mib": 128}));
+    failed(&large, "oom");
+    assert!(
+        text_of(&large).contains("another session, with a greater memory_mib"),
+        "{large}"
+    );
 }
 
 #[test]

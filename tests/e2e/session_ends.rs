@@ -216,6 +216,18 @@ fn a_policy_bounds_a_session_and_a_log_of_runs_has_none() {
 }
 
 #[test]
+fn an_image_whose_first_language_keeps_nothing_has_no_sessions() {
+    let sessions = Sessions::new();
+    let image = sessions.0.path().join("shell.toml");
+    let description = "name = 'shell'\n[[language]]\nname = 'bash'\ntitle = 'Bash'\nfile = ['bash', '{file}']\ncode = ['bash', '-c', '{code}']\nstdin = ['bash']\n[language.warm]\nlibrary = '/usr/lib/sandbox/held.so'\nrehearsal = ''\n";
+    fs::write(&image, description).unwrap();
+    fails(
+        &sessions.ask(&["start", "a", "--image", image.to_str().unwrap()]),
+        &["Bash keeps nothing between cells", "leave out --image"],
+    );
+}
+
+#[test]
 fn a_session_is_confined_as_a_run_is() {
     let sessions = Sessions::with(&["--confine=require"]);
     let process = format!("/proc/{}", sessions.pid());

@@ -219,6 +219,10 @@ fn what_ends_the_interpreter_is_told_and_the_session_goes_on() {
         );
         let told = record["state_reason"].as_str().unwrap();
         assert!(told.contains(why), "{told}");
+        if status == "oom" {
+            let remedy = record["error"]["remedy"].as_str().unwrap();
+            assert!(remedy.contains("session start --memory"), "{remedy}");
+        }
         assert_eq!(
             sessions.gives("'x' in globals(), open('file').read()"),
             "(False, 'kept')\n"
@@ -359,7 +363,8 @@ fn output_is_bounded_and_what_is_cut_is_told() {
     );
     assert_eq!(record["stdout"], "x".repeat(1000));
     let output = sessions.ask(&["run", "a", "-c", "print('x' * 5000)"]);
-    assert!(text(&output.stderr).contains("standard output was cut at 1000 of 5001 bytes"));
+    let told = "standard output was cut at 1000 of 5001 bytes\nsandbox: allow more with session start --max-output";
+    assert!(text(&output.stderr).contains(told), "{output:?}");
     assert_eq!(sessions.gives("1"), "1\n");
 }
 

@@ -32,6 +32,9 @@ const CONFINE: &str =
 const TOKENS: &str =
     "give --tokens FILE (sandbox mcp token NAME makes one), or listen on 127.0.0.1";
 
+const IMAGE: &str =
+    "use an image whose first language keeps variables between cells, or leave out --image";
+
 const REPORT: &str = "run it again; if it fails again, report it with what sandbox doctor prints";
 
 /// Returns the remedy as a sentence that names options.
@@ -147,6 +150,11 @@ fn use_session(way: &Session) -> String {
             format!("give another name, or end that one first: sandbox session stop {taken}")
         }
         Session::StartWithRoot => "start one with --root, or leave the user out".into(),
+        Session::StartWithMemory(mib) => {
+            let example = mib.map_or("SIZE".into(), |mib| format!("{mib}M"));
+            format!("start a session with more memory: sandbox session start --memory {example}")
+        }
+        Session::ChooseImage => IMAGE.into(),
         Session::Interrupt => {
             "try again when that has ended, or interrupt it: sandbox session interrupt NAME; contexts stay".into()
         }

@@ -129,6 +129,18 @@ fn sessions() -> Vec<Row> {
         ),
         (UseSession(Session::StartWithRoot), "--root|root|command"),
         (
+            UseSession(Session::StartWithMemory(None)),
+            "session start --memory SIZE|another session, with a greater memory_mib|command",
+        ),
+        (
+            UseSession(Session::StartWithMemory(Some(512))),
+            "session start --memory 512M|another session, with a greater memory_mib|command",
+        ),
+        (
+            UseSession(Session::ChooseImage),
+            "first language keeps variables|whoever runs|command",
+        ),
+        (
             UseSession(Session::Interrupt),
             "session interrupt|call again|command",
         ),

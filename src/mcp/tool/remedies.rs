@@ -126,8 +126,11 @@ fn use_session(way: &Session) -> String {
         ),
         Session::ChooseName(_) => "name another session".into(),
         Session::StartWithRoot => "do without root".into(),
+        Session::StartWithMemory(_) => {
+            "use less, or call again in another session, with a greater memory_mib".into()
+        }
         Session::Interrupt => "call again when that has ended".into(),
-        Session::LeaveParentOut => OPERATOR.into(),
+        Session::ChooseImage | Session::LeaveParentOut => OPERATOR.into(),
     }
 }
 

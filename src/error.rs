@@ -158,6 +158,8 @@ pub enum Session {
     StartWithRoot,
     /// Start one with more memory, for example so many MiB.
     StartWithMemory(Option<u64>),
+    /// Name the language of a context, if it is one of these.
+    NameLanguage(Vec<String>),
     /// Start it from an image whose first language keeps variables between cells.
     ChooseImage,
     /// Wait until nothing runs in it, or interrupt that.
@@ -238,7 +240,9 @@ impl Remedy {
             | Self::UseSession(
                 Session::Start(text) | Session::StartAnother(text) | Session::ChooseName(text),
             ) => change(text),
-            Self::NameLanguage(texts) => texts.iter_mut().for_each(change),
+            Self::NameLanguage(texts) | Self::UseSession(Session::NameLanguage(texts)) => {
+                texts.iter_mut().for_each(change)
+            }
             _ => {}
         }
     }

@@ -72,7 +72,7 @@ pub struct RunArgs {
     #[arg(short = 'T', long, help_heading = PROGRAM)]
     pub no_tty: bool,
     /// The program's language, python or bash; else a script's name or #! line tells, and it is Python
-    #[arg(short, long, value_name = "LANGUAGE", value_parser = Languages, hide_possible_values = true, help_heading = PROGRAM)]
+    #[arg(short, long, value_name = "LANGUAGE", value_parser = Languages::OfPrograms, hide_possible_values = true, help_heading = PROGRAM)]
     pub lang: Option<String>,
     /// Another image than the one that is built in: one that was imported, by its name, or a file
     /// that describes the guest's languages (NAME.toml, or a path with a / in it)

@@ -6,10 +6,11 @@ use crate::cli::record_writer::{Writer, in_words};
 use crate::cli::request::environment;
 use crate::cli::session_cell::{Cell, Followed};
 use crate::cli::session_input::{Input, unreadable};
+use crate::cli::values::Languages;
 use crate::error::{Error, Kind};
 use crate::log::say;
 use crate::record::{Bundle, Record, State};
-use crate::session::protocol::{Language, Request};
+use crate::session::protocol::Request;
 use crate::session::{Client, Place};
 use crate::units::{Timeout, parse_timeout};
 use anyhow::{Context, Result, bail};
@@ -40,8 +41,8 @@ pub struct CellArgs {
     #[arg(long, value_name = "NAME")]
     context: Option<String>,
     /// The language of the context, which is made by its first cell [default: python]
-    #[arg(short, long, value_enum)]
-    language: Option<Language>,
+    #[arg(short, long, value_parser = Languages::OfContexts)]
+    language: Option<String>,
     #[command(flatten)]
     how: HowArgs,
 }

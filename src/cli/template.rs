@@ -27,7 +27,7 @@ pub enum Verb {
         #[arg(long)]
         root: bool,
         /// For programs in this language, as for run
-        #[arg(short, long, value_name = "LANGUAGE", value_parser = Languages, hide_possible_values = true)]
+        #[arg(short, long, value_name = "LANGUAGE", value_parser = Languages::OfPrograms, hide_possible_values = true)]
         lang: Option<String>,
     },
     /// Show them: size on disk, age, what each is for

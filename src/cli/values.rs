@@ -5,7 +5,6 @@ use crate::image::Image;
 use crate::job::name;
 use crate::kvm_mode::Choice;
 use crate::limits::{ConfineLevel, PIDS_MAX};
-use crate::session::protocol::Language;
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use clap::{Arg, Command, ValueEnum};
 use std::ffi::{OsStr, OsString};
@@ -45,22 +44,13 @@ impl ValueEnum for Choice {
     }
 }
 
-impl ValueEnum for Language {
-    fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Python, Self::Bash]
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(match self {
-            Self::Python => "python",
-            Self::Bash => "bash",
-        }))
-    }
-}
-
 /// A parser of the names of languages: it knows those of the image that is built in, and takes any.
-#[derive(Clone)]
-pub struct Languages;
+#[derive(Clone, Copy)]
+pub enum Languages {
+    OfPrograms,
+    /// Those that a session can have contexts of.
+    OfContexts,
+}
 
 impl TypedValueParser for Languages {
     type Value = String;
@@ -75,10 +65,19 @@ impl TypedValueParser for Languages {
     }
 
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
-        let languages = Image::built_in().languages.iter();
-        Some(Box::new(languages.map(|its| {
-            PossibleValue::new(its.name.as_str()).help(its.title.as_str())
-        })))
+        let image = Image::built_in();
+        Some(match self {
+            Self::OfPrograms => Box::new(
+                image
+                    .languages
+                    .iter()
+                    .map(|its| PossibleValue::new(its.name.as_str()).help(its.title.as_str())),
+            ),
+            Self::OfContexts => {
+                let languages = image.context_languages();
+                Box::new(languages.map(|its| PossibleValue::new(its.name.as_str())))
+            }
+        })
     }
 }
 

@@ -141,6 +141,12 @@ impl Image {
         by_name.or_else(|| self.languages.iter().find(is_it))
     }
 
+    /// Returns the languages that a session can have contexts of, beside its own.
+    pub fn context_languages(&self) -> impl Iterator<Item = &Language> {
+        let languages = self.languages.iter();
+        languages.filter(|language| language.context.is_some())
+    }
+
     /// Returns the names of its languages.
     pub fn names(&self) -> Vec<String> {
         let names = self.languages.iter().map(|language| language.name.clone());
@@ -213,6 +219,8 @@ mod tests {
                 "[files]\nsha256 = \"../x\"\nsize = 1\n[[language]]\nname = \"bash\"",
                 "sha256",
             ),
+            ("cells = \"nul\"", "cells = \"lines\"", "lines"),
+            ("start = [\"bash\",", "start = [] # ", "start"),
             ("title = \"Bash\"", "titel = \"Bash\"", "titel"),
         ] {
             assert!(text.contains(from), "{from}");

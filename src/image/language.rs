@@ -49,6 +49,9 @@ pub struct Language {
     /// How its interpreter is started ahead, if it is.
     #[serde(default)]
     pub warm: Option<Warm>,
+    /// How an interpreter runs cells beside a session's own, if one can.
+    #[serde(default)]
+    pub context: Option<Context>,
     /// Variables that are read when an interpreter starts.
     #[serde(default)]
     pub read_at_start: Vec<String>,
@@ -74,6 +77,26 @@ pub struct Warm {
     pub imports: Vec<String>,
 }
 
+/// An interpreter that runs cell after cell, as a context of a session. It tells of them in records on its
+/// descriptor 3.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Context {
+    /// The words that start it.
+    pub start: Vec<String>,
+    pub cells: Framing,
+}
+
+/// The form in which number, code and input of a cell come on standard input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Framing {
+    /// Each behind its length, and all of them behind theirs: 32 bits, the lowest first.
+    Lengths,
+    /// Each with a NUL behind it, the input in base64.
+    Nul,
+}
+
 /// The values that are put into the words of a command.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Words<'a> {
@@ -90,6 +113,16 @@ impl Language {
         if self.name.is_empty() || !self.name.bytes().all(is_name) {
             return Err(format!(
                 "the name {:?} of a language has other characters than a to z and digits, or none",
+                self.name
+            ));
+        }
+        if self
+            .context
+            .as_ref()
+            .is_some_and(|its| its.start.is_empty())
+        {
+            return Err(format!(
+                "start of the context of {} has no words",
                 self.name
             ));
         }

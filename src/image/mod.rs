@@ -14,7 +14,7 @@ pub mod store;
 pub use choice::{named, newest, no_python, with_python};
 pub use descriptor::Image;
 pub use imported::{Imported, layer, runtime};
-pub use language::{Language, Warm, Words, expand};
+pub use language::{Framing, Language, Warm, Words, expand};
 pub use language_name::LanguageName;
 pub use layer_file::{LayerFile, ROOT};
 pub use packages::Packages;

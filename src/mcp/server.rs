@@ -14,7 +14,7 @@ use crate::mcp::run::{Run, limits};
 use crate::mcp::sessions::{self, Mismatch};
 use crate::mcp::state::Shared;
 use crate::mcp::tool::answer;
-use crate::mcp::tool::arguments::{Arguments, language_of};
+use crate::mcp::tool::arguments::Arguments;
 use crate::mcp::tool::description::{TOOL, instructions, tool};
 use crate::mcp::tool::remedies::{OTHER_SESSION, in_words};
 use crate::mcp::transport::backpressure::AnswerKind;
@@ -322,7 +322,7 @@ fn asked(session: &str, arguments: &Arguments, grant: &Grant, workspace: Workspa
         session: session.into(),
         request: Request::Run {
             code: arguments.code.clone(),
-            language: language_of(&arguments.language),
+            language: Some(arguments.language.to_string()),
             context: None,
             stdin: Some(BASE64_STANDARD.encode(&arguments.stdin)),
             timeout_s: grant.timeout.map(|timeout| timeout.as_secs_f64()),

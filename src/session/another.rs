@@ -41,7 +41,8 @@ pub fn make(
     allow_kicks()?;
     let point = Point::read(&file, length)?;
     kvm_mode::check_saved(&kvm, &request.kvm, point.mode)?;
-    let mut saved = find_again(&point.template, &point.digest)?.ok_or_else(base_is_gone)?;
+    let (mut saved, image) =
+        find_again(&point.template, &point.digest)?.ok_or_else(base_is_gone)?;
     ensure!(
         saved.memory.size == point.memory,
         "the point is of a machine of another size"
@@ -72,6 +73,7 @@ pub fn make(
             name: spec.name.clone(),
             bounds: spec.bounds.clone(),
             frame: point.interpreter.frame_of_job()?,
+            image,
             limits: request.limits.clone(),
             path: Path::Warm,
             template: Some(point.template),

@@ -1,10 +1,11 @@
 //! The check of a request to run a cell or a command.
 
 use crate::error::{Error, Kind, Remedy, Session};
+use crate::image::{Framing, Language};
 use crate::session::commands::AskedCommand;
 use crate::session::facts::Facts;
 use crate::session::peers::Id;
-use crate::session::protocol::{Bounds, Format, Language, Request, Terminal};
+use crate::session::protocol::{Bounds, Format, Request, Terminal};
 use crate::session::turn::{TurnRequest, Waiting};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -213,19 +214,50 @@ fn files(
     })
 }
 
-/// Returns what an interpreter beside the session's own is started with.
-pub fn interpreter(facts: &Facts, language: Language) -> Result<Command, Error> {
-    if let (Language::Bash, Some(refusal)) = (language, &facts.bounds.no_commands) {
+/// Returns the language that a request names.
+pub fn language<'a>(facts: &'a Facts, name: &str) -> Result<&'a Language, Error> {
+    let found = facts.image.meant(name);
+    found.ok_or_else(|| no_context(facts, name))
+}
+
+/// Returns the command that is an interpreter beside the session's own, and how that gets cells.
+pub fn interpreter(facts: &Facts, language: &Language) -> Result<(Command, Framing), Error> {
+    let context = language.context.as_ref();
+    let context = context.ok_or_else(|| no_context(facts, &language.name))?;
+    // What runs commands counts as they do.
+    if let (true, Some(refusal)) = (language.command.is_some(), &facts.bounds.no_commands) {
         return Err(refusal.clone());
     }
     let frame = &facts.frame;
-    Ok(Command {
+    let command = Command {
+        argv: context
+            .start
+            .iter()
+            .map(|word| word.as_str().into())
+            .collect(),
         env: frame.env.clone(),
         workdir: frame.workdir.clone(),
         user: chosen_user(facts, None)?,
         root: frame.root,
         ..Command::default()
-    })
+    };
+    Ok((command, context.cells))
+}
+
+fn no_context(facts: &Facts, language: &str) -> Error {
+    let known = facts.image.context_languages();
+    let known: Vec<_> = known.map(|language| language.name.clone()).collect();
+    Error::new(
+        Kind::Request,
+        format!(
+            "a session of the image {} has no context for {language}",
+            facts.image.name
+        ),
+        match known.is_empty() {
+            true => "run it in the session's own context, without a language".into(),
+            false => Remedy::UseSession(Session::NameLanguage(known)),
+        },
+    )
 }
 
 /// Returns the environment of a command: its own variables take the place of the session's.

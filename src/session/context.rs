@@ -12,7 +12,7 @@ use crate::session::guest::Guest;
 use crate::session::journal::Asked;
 use crate::session::line::Line;
 use crate::session::peers::{Id, Peers, UNSENT_MAX};
-use crate::session::protocol::{Language, Message};
+use crate::session::protocol::Message;
 use crate::session::turn::{Step, Turn, Waiting};
 use guest::{Cell, Exit, stream};
 use std::collections::VecDeque;
@@ -231,7 +231,7 @@ impl Context {
     pub fn begin_next(
         &mut self,
         number: &mut u64,
-        (language, facts): (Language, &Facts),
+        (language, facts): (&str, &Facts),
         peers: &mut Peers,
         guest: &Guest,
     ) {

@@ -2,13 +2,14 @@
 
 use crate::agent::{Cells, Channels};
 use crate::error::{Error, Kind};
+use crate::image::Language;
 use crate::session::asked;
 use crate::session::context::Context;
 use crate::session::facts::Facts;
 use crate::session::guest::Guest;
 use crate::session::line::Line;
 use crate::session::peers::{Id, Peers};
-use crate::session::protocol::{ContextDescription, Language};
+use crate::session::protocol::ContextDescription;
 use crate::session::turn::{Turn, Waiting};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,17 +18,19 @@ use std::time::Instant;
 /// The most contexts beside the session's own.
 const NAMED_MAX: usize = 8;
 
-/// A context that a request names: none is the session's own, whose language is Python.
+/// A context that a request names: none is the session's own, whose language is the image's first.
 #[derive(Debug, Clone, Default)]
 pub struct Which {
     pub name: Option<String>,
-    pub language: Option<Language>,
+    /// The name of its language.
+    pub language: Option<String>,
 }
 
 /// All contexts.
 pub struct Contexts {
     own: Context,
-    named: BTreeMap<String, (Language, Context)>,
+    /// The others, each with the name of its language.
+    named: BTreeMap<String, (String, Context)>,
     channels: Arc<Channels>,
 }
 
@@ -101,7 +104,7 @@ impl Contexts {
         let named = self.named.iter();
         let described = named.map(|(name, (language, context))| ContextDescription {
             name: name.clone(),
-            language: *language,
+            language: language.clone(),
             cell: context.running(),
             waiting: context.waiting(),
         });
@@ -116,7 +119,9 @@ impl Contexts {
         facts: &Facts,
         guest: &Guest,
     ) -> Result<(), Error> {
-        let context = match key(which) {
+        let language = which.language.as_deref();
+        let language = language.map(|name| asked::language(facts, name));
+        let context = match key(which, language.transpose()?, facts) {
             None => &mut self.own,
             Some((name, language)) => self.named(name, language, facts, guest)?,
         };
@@ -171,9 +176,9 @@ impl Contexts {
         peers: &mut Peers,
         guest: &Guest,
     ) {
-        let own = (Language::Python, &mut self.own);
+        let own = (facts.image.default_language().name.as_str(), &mut self.own);
         let named = self.named.values_mut();
-        let named = named.map(|(language, context)| (*language, context));
+        let named = named.map(|(language, context)| (language.as_str(), context));
         for (language, context) in [own].into_iter().chain(named) {
             context.begin_next(number, (language, facts), peers, guest);
         }
@@ -191,12 +196,12 @@ impl Contexts {
     fn named(
         &mut self,
         name: &str,
-        language: Option<Language>,
+        language: Option<&Language>,
         facts: &Facts,
         guest: &Guest,
     ) -> Result<&mut Context, Error> {
         if let Some((its, _)) = self.named.get(name)
-            && language.is_some_and(|language| *its != language)
+            && language.is_some_and(|language| *its != language.name)
         {
             return Err(Error::new(
                 Kind::Request,
@@ -212,11 +217,11 @@ impl Contexts {
                     "use one of them, or start another session",
                 ));
             }
-            let language = language.unwrap_or_default();
-            let command = asked::interpreter(facts, language)?;
+            let language = language.unwrap_or(facts.image.default_language());
+            let (command, framing) = asked::interpreter(facts, language)?;
             let limit = facts.limits.max_output;
-            let line = Line::beside(&self.channels, command, language, limit, guest);
-            let made = (language, Context::new(line));
+            let line = Line::beside(&self.channels, command, framing, limit, guest);
+            let made = (language.name.clone(), Context::new(line));
             self.named.insert(name.to_owned(), made);
         }
         let found = self.named.get_mut(name);
@@ -236,12 +241,17 @@ impl Contexts {
     }
 }
 
-/// Returns the name and the language of a context beside the session's own: the one of Bash has a name by
-/// itself.
-fn key(which: &Which) -> Option<(&str, Option<Language>)> {
-    match (which.name.as_deref(), which.language) {
+/// Returns the name and the language of a context beside the session's own: without a name, one of another
+/// language is called as that is.
+fn key<'a>(
+    which: &'a Which,
+    language: Option<&'a Language>,
+    facts: &Facts,
+) -> Option<(&'a str, Option<&'a Language>)> {
+    let own = &facts.image.default_language().name;
+    match (which.name.as_deref(), language) {
         (Some(name), language) => Some((name, language)),
-        (None, Some(Language::Bash)) => Some(("bash", Some(Language::Bash))),
+        (None, Some(other)) if other.name != *own => Some((&other.name, language)),
         (None, _) => None,
     }
 }

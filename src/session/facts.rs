@@ -2,6 +2,7 @@
 
 use crate::confine::Layer;
 use crate::error::Error;
+use crate::image::Image;
 use crate::limits::Limits;
 use crate::record::Record;
 use crate::run::Path;
@@ -17,6 +18,8 @@ pub struct Facts {
     pub bounds: Bounds,
     /// The session's job: commands have its environment, directory and user.
     pub frame: JobFrame,
+    /// What its interpreters are part of.
+    pub image: Image,
     pub limits: Limits,
     pub path: Path,
     pub template: Option<Key>,

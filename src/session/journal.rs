@@ -4,7 +4,7 @@ use crate::audit::{Event, Files, Session, names};
 use crate::error::{Error, Kind};
 use crate::json::to_line;
 use crate::record::{Anchor, Record};
-use crate::session::protocol::{Language, Purpose, Spec};
+use crate::session::protocol::{Purpose, Spec};
 use anyhow::{Context, Result};
 use guest::Cell;
 use guest::channel::Command;
@@ -44,11 +44,7 @@ pub struct Asked {
 }
 
 impl Asked {
-    pub fn of_cell(language: Language, cell: &Cell, timeout: Option<Duration>) -> Self {
-        let language = match language {
-            Language::Python => "python",
-            Language::Bash => "bash",
-        };
+    pub fn of_cell(language: &str, cell: &Cell, timeout: Option<Duration>) -> Self {
         Self {
             language: language.into(),
             code: String::from_utf8_lossy(&cell.code).into_owned(),

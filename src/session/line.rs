@@ -1,9 +1,9 @@
 //! The ways in which interpreters get cells, and tell what comes of them.
 
 use crate::agent::{CellReport, Cells, Channels, GuestReportBuilder, Happening, Totals};
+use crate::image::Framing;
 use crate::session::channel::Channel;
 use crate::session::guest::Guest;
-use crate::session::protocol::Language;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use guest::channel::Command;
@@ -23,7 +23,7 @@ pub struct Beside {
     channels: Arc<Channels>,
     channel: Channel,
     command: Command,
-    language: Language,
+    framing: Framing,
     report: GuestReportBuilder,
     output: [Totals; 2],
     /// The most bytes that a cell may give of each stream.
@@ -34,25 +34,20 @@ pub struct Beside {
 }
 
 impl Line {
-    /// Starts another interpreter, in the environment and so on of this command.
+    /// Starts another interpreter, which this command is.
     pub fn beside(
         channels: &Arc<Channels>,
         mut command: Command,
-        language: Language,
+        framing: Framing,
         limit: u64,
         guest: &Guest,
     ) -> Self {
-        let words: &[&str] = match language {
-            Language::Python => &["python3", "-c", include_str!("interpreters/python.py")],
-            Language::Bash => &["bash", "-c", include_str!("interpreters/bash.sh")],
-        };
-        command.argv = words.iter().map(|&word| word.into()).collect();
         command.reports = true;
         Self::Beside(Box::new(Beside {
             channels: Arc::clone(channels),
             channel: Channel::open(channels, command.clone(), guest),
             command,
-            language,
+            framing,
             report: GuestReportBuilder::new(limit, false),
             output: Default::default(),
             limit,
@@ -84,9 +79,9 @@ impl Line {
             }
             Self::Beside(beside) => {
                 beside.has_begun = false;
-                let bytes = match beside.language {
-                    Language::Python => cell.encode(),
-                    Language::Bash => words_of(cell),
+                let bytes = match beside.framing {
+                    Framing::Lengths => cell.encode(),
+                    Framing::Nul => ended_by_nul(cell),
                 };
                 beside.channel.give(&bytes, guest);
             }
@@ -188,7 +183,7 @@ impl Beside {
 }
 
 /// Returns a cell as a shell can read it.
-fn words_of(cell: Cell) -> Vec<u8> {
+fn ended_by_nul(cell: Cell) -> Vec<u8> {
     let number = cell.number.to_string().into_bytes();
     let input = STANDARD.encode(cell.stdin).into_bytes();
     [number, cell.code, input]

@@ -155,6 +155,7 @@ fn make(socket: &File, spec: &Spec, place: &Place, ends: &Ends) -> Result<(UnixL
         name: spec.name.clone(),
         bounds: spec.bounds.clone(),
         frame: job.frame.clone(),
+        image: job.image.clone(),
         path: origin.path,
         template: origin.template.clone(),
         mode: origin.mode,

@@ -25,10 +25,10 @@ pub enum Request {
         /// The context in which it runs, which is made if there is none; absent: the session's own.
         #[serde(default)]
         context: Option<String>,
-        /// The language of the context; absent: Python, or what the context has. Without a name, Bash has a
-        /// context `bash`.
+        /// The language of the context, by its name in the image; absent: the session's own, or what the
+        /// context has. Without a name, a context of another language is called as that is: `bash`.
         #[serde(default)]
-        language: Option<Language>,
+        language: Option<String>,
         /// What the cell finds on standard input, in base64; absent: nothing.
         #[serde(default)]
         stdin: Option<String>,
@@ -275,19 +275,11 @@ pub struct Description {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ContextDescription {
     pub name: String,
-    pub language: Language,
+    /// The name of its language.
+    pub language: String,
     /// The cell that runs, and the number of cells that wait.
     pub cell: Option<u64>,
     pub waiting: usize,
-}
-
-/// The language of a context.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Language {
-    #[default]
-    Python,
-    Bash,
 }
 
 /// What a session's process is started with: the first line on its socket.

@@ -150,7 +150,7 @@ fn saved(
 }
 
 /// Finds the saved machine that another one goes on from, if its template is still the same.
-pub fn find_again(key: &Key, digest: &[u8; 32]) -> Result<Option<Saved>> {
+pub fn find_again(key: &Key, digest: &[u8; 32]) -> Result<Option<(Saved, Image)>> {
     let template = match Store::open()?.find(key)? {
         Found::Ready(template) if template.digest() == *digest => template,
         _ => return Ok(None),
@@ -159,7 +159,8 @@ pub fn find_again(key: &Key, digest: &[u8; 32]) -> Result<Option<Saved>> {
     let (image, layers): (Image, Vec<LayerFile>) =
         serde_json::from_slice(&content.parts).context("decoding the template")?;
     let working_sets = vec![std::mem::take(&mut content.working_set)];
-    saved_in(template, content, (&image, &layers), working_sets).map(Some)
+    let saved = saved_in(template, content, (&image, &layers), working_sets)?;
+    Ok(Some((saved, image)))
 }
 
 fn content(template: &Template) -> Result<Content> {

@@ -1,6 +1,7 @@
 //! Contexts of a session: interpreters beside its own, each with variables of its own.
 
 use crate::common::{exit_code, start, text};
+use crate::failures::assert_refused;
 use crate::session_protocol::Peer;
 use crate::sessions::Sessions;
 use serde_json::{Value, json};
@@ -226,4 +227,48 @@ fn contexts_that_cannot_be_are_refused_with_what_to_do() {
     }
     let many = sessions.in_context(&["--context", "j"], "1");
     assert!(text(&many.stderr).contains("8 contexts"), "{many:?}");
+    let unknown = sessions.in_context(&["--language", "cobol"], "1");
+    assert_refused(
+        &unknown,
+        125,
+        "has no context for cobol",
+        "there are python and bash, of which --language names one",
+    );
+}
+
+/// A language that a description adds: its interpreter says in capitals what it was ever told.
+const SHOUT: &str = r#"
+[[language]]
+name = "shout"
+title = "Shout"
+file = ["true", "{file}"]
+code = ["true", "{code}"]
+stdin = ["true"]
+
+[language.context]
+start = ["bash", "-c", '''
+while :; do
+    printf '\005\010\0\0\0\004\0\0\0\0\0\0\0' >&3
+    for field in number code input; do IFS= read -r -d '' $field || exit; done
+    printf '\005\0\0\0\0' >&3
+    said+=("${code^^}")
+    echo "$number: ${said[*]}!"
+done
+''']
+cells = "nul"
+"#;
+
+#[test]
+fn a_language_that_a_description_adds_has_contexts() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("image.toml");
+    let built_in = include_str!("../../guest/images/python/image.toml");
+    std::fs::write(&image, format!("{built_in}{SHOUT}")).unwrap();
+    let sessions = Sessions::with(&["--image", image.to_str().unwrap()]);
+    let shout = ["--language", "shout"];
+    assert_eq!(sessions.told(&shout, "hello"), "1: HELLO!\n");
+    assert_eq!(sessions.told(&shout, "you"), "2: HELLO YOU!\n");
+    assert_eq!(sessions.told(&BASH, "echo quiet"), "quiet\n");
+    let contexts = sessions.description()["contexts"].take();
+    assert_eq!(contexts[1]["language"], "shout", "{contexts}");
 }

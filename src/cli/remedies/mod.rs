@@ -154,6 +154,10 @@ fn use_session(way: &Session) -> String {
             let example = mib.map_or("SIZE".into(), |mib| format!("{mib}M"));
             format!("start a session with more memory: sandbox session start --memory {example}")
         }
+        Session::NameLanguage(known) => format!(
+            "there are {}, of which --language names one",
+            known.join(" and ")
+        ),
         Session::ChooseImage => IMAGE.into(),
         Session::Interrupt => {
             "try again when that has ended, or interrupt it: sandbox session interrupt NAME; contexts stay".into()

@@ -137,6 +137,10 @@ fn sessions() -> Vec<Row> {
             "session start --memory 512M|another session, with a greater memory_mib|command",
         ),
         (
+            UseSession(Session::NameLanguage(vec!["python".into(), "bash".into()])),
+            "and bash, of which --language|as language|command",
+        ),
+        (
             UseSession(Session::ChooseImage),
             "first language keeps variables|whoever runs|command",
         ),

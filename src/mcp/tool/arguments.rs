@@ -2,11 +2,10 @@
 
 use crate::audit::{Refusal, shortened};
 use crate::error::Error;
-use crate::image::LanguageName;
+use crate::image::{Image, LanguageName};
 use crate::mcp::tool::remedies::{in_words, words};
 use crate::record::Failure;
 use crate::session::check_name;
-use crate::session::protocol::Language;
 use crate::units::MEMORY_PIECE;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -249,26 +248,26 @@ impl Arguments {
             },
         })?;
         for (argument, is_given) in [
-            ("language", language_of(&self.language).is_none()),
+            ("language", !has_context(&self.language)),
             ("args", !self.args.is_empty()),
             ("env", !self.env.is_empty()),
         ] {
             if is_given {
-                let what = "a session runs Python and Bash, without args and env";
-                return Err(wrong(argument, what.into()));
+                let languages = Image::built_in().context_languages();
+                let titles: Vec<_> = languages.map(|its| its.title.as_str()).collect();
+                let runs = titles.join(" and ");
+                let what = format!("a session runs {runs}, without args and env");
+                return Err(wrong(argument, what));
             }
         }
         Ok(())
     }
 }
 
-/// Returns the language of a session's context, if it is one.
-pub fn language_of(name: &LanguageName) -> Option<Language> {
-    match name.as_str() {
-        "python" => Some(Language::Python),
-        "bash" => Some(Language::Bash),
-        _ => None,
-    }
+/// Returns whether a session can have a context of a language.
+fn has_context(language: &LanguageName) -> bool {
+    let mut languages = Image::built_in().context_languages();
+    languages.any(|its| its.name == language.as_str())
 }
 
 impl TryFrom<GivenFile> for File {

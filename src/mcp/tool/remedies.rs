@@ -38,12 +38,7 @@ pub fn words(remedy: &Remedy) -> String {
             "there is no network here: give what the program needs in files"
         }
         Remedy::GiveProgram | Remedy::CheckProgramPath => "give the program as code",
-        Remedy::NameLanguage(known) => {
-            return format!(
-                "there are {}; name one of them as language",
-                known.join(" and ")
-            );
-        }
+        Remedy::NameLanguage(known) => return name_language(known),
         Remedy::LeaveLanguageOut => "name another language",
         Remedy::PutDataIntoFile => "put its data into one of files",
         Remedy::RaiseMemory(_) => "use less, or give it a greater memory_mib",
@@ -119,6 +114,13 @@ fn get_packages(way: Packages) -> &'static str {
     }
 }
 
+fn name_language(known: &[String]) -> String {
+    format!(
+        "there are {}; name one of them as language",
+        known.join(" and ")
+    )
+}
+
 fn use_session(way: &Session) -> String {
     match way {
         Session::Start(name) | Session::StartAnother(name) => format!(
@@ -126,6 +128,7 @@ fn use_session(way: &Session) -> String {
         ),
         Session::ChooseName(_) => "name another session".into(),
         Session::StartWithRoot => "do without root".into(),
+        Session::NameLanguage(known) => name_language(known),
         Session::StartWithMemory(_) => {
             "use less, or call again in another session, with a greater memory_mib".into()
         }

@@ -140,8 +140,11 @@ pub fn explained(error: &anyhow::Error) -> Result<Error, Interrupted> {
             Remedy::ConfineLess,
         ));
     }
-    let remedy = host::shortage(error).map_or(Remedy::Report, Remedy::from);
-    Ok(Error::new(Kind::Host, format!("{error:#}"), remedy))
+    let (kind, remedy) = match host::shortage(error) {
+        Some(remedy) => (Kind::Host, remedy.into()),
+        None => (Kind::Internal, Remedy::Report),
+    };
+    Ok(Error::new(kind, format!("{error:#}"), remedy))
 }
 
 fn status(outcome: &Outcome) -> Status {
@@ -282,6 +285,16 @@ fn unusual(report: &Report) -> Unusual {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_failure_that_the_host_can_mend_is_the_hosts() {
+        for (errno, kind) in [(libc::ENOSPC, Kind::Host), (libc::EINVAL, Kind::Internal)] {
+            let error = anyhow::Error::from(std::io::Error::from_raw_os_error(errno));
+            let error = explained(&error.context("doing it")).unwrap();
+            assert_eq!(error.kind, kind, "{error}");
+            assert_eq!(error.remedy == Remedy::Report, kind == Kind::Internal);
+        }
+    }
 
     fn stream(kept: &[u8], total: u64) -> Stream {
         let totals = Totals {

@@ -142,7 +142,7 @@ pub fn answer(mut socket: &UnixStream, answer: &Answer) -> Result<()> {
 /// Says that an entry could not be written.
 pub fn unwritten(why: &str) -> Error {
     Error::new(
-        Kind::Policy,
+        Kind::AuditLog,
         format!("the log of runs cannot be written: {why}"),
         "mend that and start another session: what is not written down does not run",
     )

@@ -5,9 +5,8 @@ use crate::image::store;
 use crate::kvm_mode::{self, Device};
 use crate::vm::host::{self, Family, NEEDED, Problem};
 use crate::vm::mode::Mode;
-use crate::vm::{Verdict, allow_kicks};
+use crate::vm::{Kvm, Verdict, allow_kicks};
 use anyhow::{Context, Result};
-use kvm_ioctls::Kvm;
 use serde_json::{Value, json};
 use std::io::{Write, stdout};
 

@@ -4,10 +4,9 @@
 pub mod verdicts;
 use crate::error::{Error, Kind, Remedy};
 use crate::vm::mode::Mode;
-use crate::vm::{Verdict, probe};
+use crate::vm::{Kvm, Verdict, probe};
 use crate::wire::Bytes;
 use anyhow::Result;
-use kvm_ioctls::Kvm;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;

@@ -11,9 +11,10 @@ use crate::run::{Path, Request};
 use crate::template::builder::{self, Listener, Original};
 use crate::template::{Key, open_layers};
 use crate::vm::mode::Mode;
-use crate::vm::{BootImages, Config, HypercallHandler, Layer, Saved, Shape, Vm, allow_kicks, host};
+use crate::vm::{
+    BootImages, Config, HypercallHandler, Kvm, Layer, Saved, Shape, Vm, allow_kicks, host,
+};
 use anyhow::Result;
-use kvm_ioctls::Kvm;
 use std::fs::File;
 use std::io::{Write, stderr};
 use std::sync::Arc;

@@ -18,10 +18,9 @@ use crate::template::{
 };
 use crate::units::PAGE;
 use crate::vm::mode::Mode;
-use crate::vm::{BootImages, Config, Pages, Saved, SavedMemory, State, Vm};
+use crate::vm::{BootImages, Config, Kvm, Pages, Saved, SavedMemory, State, Vm};
 use crate::watchdog::Watchdog;
 use anyhow::{Context, Error, Result};
-use kvm_ioctls::Kvm;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::stderr;

@@ -146,6 +146,19 @@ fn no_text_names_an_option_or_a_command_below_the_command_line() {
 }
 
 #[test]
+fn only_the_module_of_machines_knows_kvm() {
+    let mut files = code_in("src");
+    files.retain(|file| !file.path.starts_with("src/vm/"));
+    check(files.iter().filter_map(|file| {
+        let mut lines = file.text.lines();
+        let line =
+            lines.position(|line| line.contains("kvm_ioctls") || line.contains("kvm_bindings"))?;
+        let what = "it knows KVM: use what src/vm makes of it";
+        Some(Finding::new(&file.path, line + 1, what))
+    }));
+}
+
+#[test]
 fn no_files_use_each_other_in_a_circle() {
     let roots = ["src/lib.rs", "guest/src/lib.rs", "guest/src/main.rs"];
     let uses = roots.map(|root| Crate::read(root, &read).uses());

@@ -45,6 +45,10 @@ pub const DEFAULT_GRACE: Duration = Duration::from_secs(2);
 pub const DEFAULT_PIDS: u32 = 256;
 /// The limit of each output stream for a reader that holds all of it at once.
 pub const DEFAULT_CAPTURE: u64 = 8 << 20;
+/// The limit of each output stream for an agent, which reads all of it.
+pub const OUTPUT_MAX: u64 = 1 << 20;
+/// The most bytes of a program: of a script, or of code on standard input that is read before a run.
+pub const PROGRAM_MAX: u64 = 56 << 20;
 
 impl Default for Limits {
     /// Returns the limits of a run for which none are given, whose output is kept. No files are fetched.

@@ -2,12 +2,25 @@
 
 /// Escapes all characters that make a terminal act or hide text from a reader.
 pub fn escape_control(text: &str) -> String {
-    text.chars()
-        .map(|c| match is_seen(c) {
-            true => c.to_string(),
-            false => c.escape_default().to_string(),
-        })
-        .collect()
+    escape(text.chars(), is_seen)
+}
+
+/// Escapes them, and whatever ends the line, and cuts the text to what anybody reads.
+pub fn escape_line(text: &str) -> String {
+    const READ: usize = 8192;
+    let is_seen = |c| is_seen(c) && !matches!(c, '\n' | '\t');
+    escape(text.chars().take(READ), is_seen)
+}
+
+fn escape(text: impl Iterator<Item = char>, is_seen: impl Fn(char) -> bool) -> String {
+    let mut escaped = String::new();
+    for c in text {
+        match is_seen(c) {
+            true => escaped.push(c),
+            false => escaped.extend(c.escape_default()),
+        }
+    }
+    escaped
 }
 
 /// Returns what is wrong with a TOML text, in one line, and in which line of it.
@@ -42,4 +55,16 @@ fn is_format(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0d}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
         | '\u{e0000}'..='\u{e007f}' | '\u{e0100}'..='\u{e01ef}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped_once() {
+        let shown = escape_line("it's \\ ü\u{1b}[2J\u{202e}\u{2028}\n");
+        assert_eq!(shown, r"it's \ ü\u{1b}[2J\u{202e}\u{2028}\n");
+        assert_eq!(escape_line(&shown), shown);
+    }
 }

@@ -2,6 +2,7 @@
 //! one that waits for it.
 
 use crate::error::{Error, Kind, Remedy};
+use crate::text::escape_line;
 use serde::{Deserialize, Serialize};
 
 /// Upper bound on the entries of a list that are kept.
@@ -67,7 +68,7 @@ impl<T: Entry> Listed<T> {
     fn distrust(&mut self) {
         self.first.truncate(TOLD);
         for text in self.first.iter_mut().flat_map(Entry::texts) {
-            *text = visible(text);
+            *text = escape_line(text);
         }
     }
 }
@@ -99,34 +100,16 @@ impl Fetched {
         self.missing.distrust();
         self.left_out.distrust();
         if let Some(failure) = &mut self.failure {
-            failure.message = visible(&failure.message);
-            failure.remedy.each_text(|text| *text = visible(text));
+            failure.message = escape_line(&failure.message);
+            failure.remedy.each_text(|text| *text = escape_line(text));
         }
         self
     }
 }
 
-/// Escapes what a terminal would obey or turn around, and cuts the text to what anybody reads. Visible
-/// characters stay as they are.
-pub fn visible(text: &str) -> String {
-    const READ: usize = 8192;
-    let shown = |c: char| match c {
-        '\'' | '"' | '\\' => c.to_string(),
-        _ => c.escape_debug().to_string(),
-    };
-    text.chars().take(READ).map(shown).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_a_terminal_would_obey_is_escaped_once() {
-        let shown = visible("it's \\ ü\u{1b}[2J\u{202e}\u{2028}\n");
-        assert_eq!(shown, r"it's \ ü\u{1b}[2J\u{202e}\u{2028}\n");
-        assert_eq!(visible(&shown), shown);
-    }
 
     #[test]
     fn what_a_writer_tells_is_bounded_and_escaped() {

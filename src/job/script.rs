@@ -3,13 +3,11 @@
 use crate::error::{Error, Kind, Remedy};
 use crate::image::{Image, Language};
 use crate::job::foreign;
+use crate::limits::PROGRAM_MAX;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
-
-/// Upper bound on the bytes of a script.
-const SCRIPT_MAX: u64 = 56 << 20;
 
 /// A script that was read.
 pub struct Script<'a> {
@@ -85,15 +83,15 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     let mut content = Vec::new();
     // The file's size is not used: a device or a pipe has none.
     std::fs::File::open(path)
-        .and_then(|file| file.take(SCRIPT_MAX + 1).read_to_end(&mut content))
+        .and_then(|file| file.take(PROGRAM_MAX + 1).read_to_end(&mut content))
         .map_err(|error| unreadable(path, &error))?;
-    if content.len() as u64 > SCRIPT_MAX {
+    if content.len() as u64 > PROGRAM_MAX {
         return Err(Error::new(
             Kind::BadProgram,
             format!(
                 "the script {} is larger than {} MiB",
                 path.display(),
-                SCRIPT_MAX >> 20
+                PROGRAM_MAX >> 20
             ),
             "give the data to its standard input instead",
         ));

@@ -2,7 +2,9 @@
 //! it.
 
 use crate::audit::{self, Code, Event, Files, Limits, Log, Refusal, Start, Usage};
-use crate::limits::{ConfineLevel, DEFAULT_MEMORY, DEFAULT_PIDS, DEFAULT_TIMEOUT, PACKAGES_MEMORY};
+use crate::limits::{
+    ConfineLevel, DEFAULT_MEMORY, DEFAULT_PIDS, DEFAULT_TIMEOUT, OUTPUT_MAX, PACKAGES_MEMORY,
+};
 use crate::log::say;
 use crate::mcp::packages::{Refusal as Refusing, Wanted};
 use crate::mcp::tool::arguments::{Arguments, Wrong};
@@ -19,9 +21,6 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
-
-/// The most bytes of each output stream that are kept.
-const OUTPUT_MAX: u64 = 1 << 20;
 
 pub struct Governor {
     policy: Policy,

@@ -4,15 +4,13 @@ use crate::audit::{Code, Files};
 use crate::error::{Error, Kind, Remedy};
 use crate::job::Job;
 use crate::layer::Plan;
+use crate::limits::PROGRAM_MAX;
 use anyhow::{Context, Result};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::dup2_stdin;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{Read, Seek, Write, stdin};
-
-/// The most bytes of code that are read from standard input, as many as a script may have.
-const STDIN_CODE_MAX: u64 = 56 << 20;
 
 /// The sizes and digests of the parts of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,16 +48,16 @@ pub fn inspect(job: &Job, keep_code: bool, code_max: Option<u64>) -> Result<Insp
 
 fn read_stdin(code_max: Option<u64>) -> Result<Vec<u8>> {
     // One byte more than is allowed shows that the program is too long.
-    let most = code_max.map_or(STDIN_CODE_MAX, |most| most.min(STDIN_CODE_MAX));
+    let most = code_max.map_or(PROGRAM_MAX, |most| most.min(PROGRAM_MAX));
     let mut code = Vec::new();
     stdin()
         .take(most.saturating_add(1))
         .read_to_end(&mut code)
         .context("reading the program from standard input")?;
-    if code.len() as u64 > STDIN_CODE_MAX {
+    if code.len() as u64 > PROGRAM_MAX {
         let message = format!(
             "the program on standard input is larger than {} MiB",
-            STDIN_CODE_MAX >> 20
+            PROGRAM_MAX >> 20
         );
         return Err(Error::new(Kind::Request, message, Remedy::PutDataIntoFile).into());
     }

@@ -11,7 +11,8 @@ mod at;
 use crate::error::{Destination as Fault, Error, Kind, Remedy};
 use crate::files::Destination;
 use crate::files::extract::at::{is_directory, open_directory, remove, set_time, temporary_name};
-use crate::files::report::{Fetched, Written, visible};
+use crate::files::report::{Fetched, Written};
+use crate::text::escape_line;
 use crate::units::format_size;
 use guest::{Header, kind};
 use nix::errno::Errno;
@@ -276,7 +277,7 @@ impl<R: Read> Unpack<R> {
         }
         self.fetched.files.add(Written {
             guest: self.guest_name(target),
-            host: visible(&self.host_path(target).to_string_lossy()),
+            host: escape_line(&self.host_path(target).to_string_lossy()),
             size: header.size,
         });
         Ok(())
@@ -386,11 +387,11 @@ impl<R: Read> Unpack<R> {
             &self.places[target.place].destination.guest,
         ));
         path.extend(target.names());
-        visible(&path.to_string_lossy())
+        escape_line(&path.to_string_lossy())
     }
 
     fn failed(&self, target: &Target, errno: Errno) -> Error {
-        let path = visible(&self.host_path(target).to_string_lossy());
+        let path = escape_line(&self.host_path(target).to_string_lossy());
         let (message, remedy): (_, Remedy) = match errno {
             Errno::EEXIST => (
                 format!("{path} is there already"),

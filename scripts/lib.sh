@@ -20,6 +20,10 @@ one_of_each_mechanism=(
     equivalence::{a_segmentation_fault,eight_mebibytes_out,multiprocessing_by_fork,subprocesses_with_pipes,signal_handlers}
     limits::{a_busy_loop_is_stopped_and_its_output_delivered,output_is_cut_at_the_limit_and_the_cut_is_told}
     guest::{vector_registers_survive_switches_between_processes,the_wall_clock_is_the_hosts}
+    kernel_memory::no_system_call_reads_or_writes_the_kernel_for_a_program
+    kernel_signals::each_fault_has_its_signal_code_address_and_place
+    kernel_state::vector_states_survive_signal_handlers_that_change_them
+    kernel_traps::what_only_a_kernel_may_execute_ends_in_a_signal
     machine::{an_exception_without_a_handler_is_a_triple_fault,a_halt_with_interrupts_off_is_for_good}
     files::a_tree_keeps_its_names_modes_and_empty_directories
     confine::both_threads_are_without_rights

@@ -188,8 +188,9 @@ int preload(PyObject *imports)
     const char *shared[] = {"find_numpy_generators", "seed_numpy", "preloaded"};
     for (size_t i = 0; i < sizeof shared / sizeof *shared; i++)
         must_set(globals, shared[i], Py_XNewRef(PyDict_GetItemString(individual, shared[i])));
-    must_set(globals, "job", Py_NewRef(hidden));
-    must_set(globals, "is_only_library", Py_NewRef(must(PyDict_GetItemString(imports, "is_only_library"))));
+    const char *of_imports[] = {"is_only_library", "job"};
+    for (size_t i = 0; i < sizeof of_imports / sizeof *of_imports; i++)
+        must_set(globals, of_imports[i], Py_NewRef(must(PyDict_GetItemString(imports, of_imports[i]))));
     drawn = must(PyList_New(0));
     run_hidden("/usr/lib/sandbox/chance.py", "<frozen importlib._bootstrap>", globals);
     run_hidden("/usr/lib/sandbox/places.py", "<frozen importlib._bootstrap>", globals);

@@ -2,7 +2,7 @@
 //! of a directory that is a program.
 
 use crate::error::Error;
-use crate::files::tree::{Entry, List};
+use crate::files::tree::{List, TreeEntry};
 use crate::files::{COUNT_MAX, Excluded};
 use crate::image::Language;
 use crate::job::{Job, LoadedNames, Source, beneath, text};
@@ -59,8 +59,8 @@ pub fn of_program(job: &Job, excluded: &Excluded, most: Siblings) -> Result<List
     let Some(loading) = loading(job, excluded) else {
         return Ok(list);
     };
-    let is_itself = |entry: &Entry| loading.script.as_deref() == Some(entry.host);
-    let stays = |entry: &Entry| is_itself(entry) || stays(entry, excluded);
+    let is_itself = |entry: &TreeEntry| loading.script.as_deref() == Some(entry.host);
+    let stays = |entry: &TreeEntry| is_itself(entry) || stays(entry, excluded);
     list.add_inside(&loading.directory, &loading.target, &stays)?;
     Ok(list)
 }
@@ -74,7 +74,7 @@ pub fn of_directory(directory: &Path, target: &[u8], excluded: &Excluded) -> Res
 
 /// Returns whether something beside a script stays on the host: what is hidden, what tools make, what
 /// is excluded, and what is no file that can be read.
-fn stays(entry: &Entry, excluded: &Excluded) -> bool {
+fn stays(entry: &TreeEntry, excluded: &Excluded) -> bool {
     let name = entry.path.file_name().unwrap_or_default();
     let file_type = entry.metadata.file_type();
     let is_directory = file_type.is_dir();

@@ -1,7 +1,7 @@
 //! The files that go into the guest, and their places there.
 
 use crate::error::{Error, Remedy};
-use crate::files::tree::{Entry, List};
+use crate::files::tree::{List, TreeEntry};
 use crate::files::{COUNT_MAX, Excluded, Put, PutContent, unusable};
 use crate::job::{beneath, resolve};
 use guest::File;
@@ -27,7 +27,8 @@ pub fn list(puts: &[Put], excluded: &Excluded, workdir: &[u8]) -> Result<List, E
         match &put.content {
             PutContent::Given(content) => list.add_given(content, guest)?,
             PutContent::Host(host) => {
-                let leave_out = |entry: &Entry| excluded.has(entry.path, entry.metadata.is_dir());
+                let leave_out =
+                    |entry: &TreeEntry| excluded.has(entry.path, entry.metadata.is_dir());
                 let added = list.add_tree(host, guest, &leave_out);
                 added.map_err(|error| hint_at_colon(error, put, host))?;
             }

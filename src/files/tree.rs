@@ -43,7 +43,7 @@ pub enum Content {
 }
 
 /// Something in a directory.
-pub struct Entry<'a> {
+pub struct TreeEntry<'a> {
     pub host: &'a Path,
     /// Its path from the directory that was named.
     pub path: &'a Path,
@@ -103,7 +103,7 @@ impl List {
         &mut self,
         top: &Path,
         target: Vec<u8>,
-        leave_out: &dyn Fn(&Entry) -> bool,
+        leave_out: &dyn Fn(&TreeEntry) -> bool,
     ) -> Result<(), Error> {
         let metadata = top.metadata().map_err(|e| unreadable(top, &e))?;
         self.add(top.into(), target.clone(), &metadata, true)?;
@@ -118,7 +118,7 @@ impl List {
         &mut self,
         top: &Path,
         target: &[u8],
-        leave_out: &dyn Fn(&Entry) -> bool,
+        leave_out: &dyn Fn(&TreeEntry) -> bool,
     ) -> Result<(), Error> {
         let mut waiting = vec![(PathBuf::new(), target.to_vec())];
         while let Some((directory, guest)) = waiting.pop() {
@@ -130,7 +130,7 @@ impl List {
                 let (host, path) = (host.join(&name), directory.join(&name));
                 let metadata = host.symlink_metadata();
                 let metadata = metadata.map_err(|e| unreadable(&host, &e))?;
-                let entry = Entry {
+                let entry = TreeEntry {
                     host: &host,
                     path: &path,
                     metadata: &metadata,

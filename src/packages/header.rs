@@ -35,12 +35,12 @@ struct Table {
 #[derive(Debug, Default, Deserialize)]
 struct Tools {
     #[serde(default)]
-    uv: Uv,
+    uv: UvTable,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-struct Uv {
+struct UvTable {
     exclude_newer: Option<String>,
 }
 

@@ -176,10 +176,14 @@ impl Request {
 
     /// Returns the machine that this job is to run in a clone of.
     pub(crate) fn template(&self, job: &Job) -> TemplateSpec {
+        let language = self.image.started_for(&job.language);
         let (mut preload, mut imports) = (Preload::None, Vec::new());
         if job.suits_imported_modules() {
             preload = self.preload.clone();
             imports = job.loads(&self.layers);
+        } else if *language != job.language {
+            // It leaves the interpreter that was started ahead.
+            preload = Preload::of(language);
         }
         if preload == Preload::OfProgram && imports.is_empty() {
             preload = Preload::Library;
@@ -188,7 +192,7 @@ impl Request {
             memory: self.limits.machine_memory,
             root: self.root,
             image: self.image.clone(),
-            language: self.image.started_for(&job.language).clone(),
+            language: language.clone(),
             layers: self.layers.clone(),
             preload,
             imports,

@@ -26,12 +26,12 @@ pub struct Points {
     interpreter: Interpreter,
     /// The bytes of the machine's memory.
     memory: u64,
-    asked: Option<Asked>,
-    passing: Option<Asked>,
+    asked: Option<SaveRequest>,
+    passing: Option<SaveRequest>,
 }
 
 /// A request that the machine be saved, with the file unless that is under way.
-struct Asked {
+struct SaveRequest {
     peer: Id,
     file: Option<File>,
     deadline: Instant,
@@ -86,7 +86,7 @@ impl Points {
             ));
         };
         write_down()?;
-        self.asked = Some(Asked {
+        self.asked = Some(SaveRequest {
             peer,
             file: Some(file.into()),
             deadline: Instant::now() + POINT_TIMEOUT,

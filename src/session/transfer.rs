@@ -50,25 +50,25 @@ impl<'a> Transfer<'a> {
                 })?;
             }
             match self.hear(&mut std::io::sink())? {
-                Heard::Taken(bytes) => under_way = under_way.saturating_sub(bytes),
-                Heard::Ended => return Ok(()),
-                Heard::Other => {}
+                Reply::Taken(bytes) => under_way = under_way.saturating_sub(bytes),
+                Reply::Ended => return Ok(()),
+                Reply::Other => {}
             }
         }
     }
 
     /// Writes all that comes, or as much as whoever extracts it takes: that has told then why it takes no more.
     pub fn receive(&mut self, out: &mut impl Write) -> Result<()> {
-        while !matches!(self.hear(out)?, Heard::Ended) {}
+        while !matches!(self.hear(out)?, Reply::Ended) {}
         Ok(())
     }
 
-    fn hear(&mut self, out: &mut impl Write) -> Result<Heard> {
+    fn hear(&mut self, out: &mut impl Write) -> Result<Reply> {
         match self.client.receive()? {
             Message::Output(piece) if piece.stream == "stdout" => {
                 let bytes = bytes_of(piece.data, piece.encoding)?;
                 match out.write_all(&bytes) {
-                    Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(Heard::Ended),
+                    Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(Reply::Ended),
                     result => result.context("writing what came")?,
                 }
             }
@@ -77,20 +77,20 @@ impl<'a> Transfer<'a> {
                 let bytes = bytes_of(piece.data, piece.encoding)?;
                 self.complaint.extend(bytes.into_iter().take(room));
             }
-            Message::Taken { bytes } => return Ok(Heard::Taken(bytes)),
+            Message::Taken { bytes } => return Ok(Reply::Taken(bytes)),
             Message::Ended { record, .. } => return self.ended(&record),
             Message::Refused { error } => return Err(error.into()),
             _ => {}
         }
-        Ok(Heard::Other)
+        Ok(Reply::Other)
     }
 
     /// Tells what the guest could not do.
-    fn ended(&self, record: &Record) -> Result<Heard> {
+    fn ended(&self, record: &Record) -> Result<Reply> {
         let complaint = String::from_utf8_lossy(&self.complaint);
         let failed = "the session could not move the files";
         let (message, remedy) = match (record.exit_code, record.status, complaint.trim()) {
-            (Some(0), ..) => return Ok(Heard::Ended),
+            (Some(0), ..) => return Ok(Reply::Ended),
             (_, Status::Timeout, _) => (
                 "the files could not be moved within the time limit".into(),
                 "move fewer or smaller files at once, or give them longer",
@@ -103,7 +103,7 @@ impl<'a> Transfer<'a> {
 }
 
 /// What was heard from a session.
-enum Heard {
+enum Reply {
     /// So many bytes were taken.
     Taken(usize),
     /// It is over.

@@ -15,7 +15,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 /// Does the run that is requested over this socket, and tells how it ended. Returns what `seen` makes
 /// of that.
 pub fn serve<T>(socket: OwnedFd, seen: impl FnOnce(&Ended) -> T) -> Result<T> {
-    let mut channel = Channel(BufReader::new(File::from(socket)));
+    let mut channel = Lines(BufReader::new(File::from(socket)));
     let (ended, signals) = match carry_out(&mut channel) {
         Ok((report, signals)) => (Ended::Report(Box::new(report)), Some(signals)),
         Err(error) => (failed(&error), None),
@@ -27,7 +27,7 @@ pub fn serve<T>(socket: OwnedFd, seen: impl FnOnce(&Ended) -> T) -> Result<T> {
     Ok(seen)
 }
 
-fn carry_out(channel: &mut Channel) -> Result<(Report, Signals)> {
+fn carry_out(channel: &mut Lines) -> Result<(Report, Signals)> {
     let spec: Spec = serde_json::from_str(&channel.hear()?).map_err(|error| {
         let message = format!("what the worker is to run is not as it should be: {error}");
         Error::new(Kind::Internal, message, Remedy::Report)
@@ -55,9 +55,9 @@ fn failed(error: &anyhow::Error) -> Ended {
 
 /// The socket, with one line for each message. It is a single descriptor, since a run closes those
 /// that it does not know of.
-struct Channel(BufReader<File>);
+struct Lines(BufReader<File>);
 
-impl Channel {
+impl Lines {
     fn hear(&mut self) -> Result<String> {
         let mut line = String::new();
         let count = self.0.read_line(&mut line);

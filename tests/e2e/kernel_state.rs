@@ -1,7 +1,10 @@
 //! The registers of a program keep their values, and are its own: vector and floating-point state,
 //! the bases of FS and GS, flags.
 
-use crate::lab::holds;
+use crate::common::mode;
+use crate::lab::{LAB, holds};
+use crate::session_fork::{cell, fork};
+use crate::sessions::Sessions;
 
 /// The processor's extended state as XSAVE lays it out, filled from a seed and compared.
 const EXTENDED: &str = r#"
@@ -112,6 +115,47 @@ while struct.unpack_from('Q', handler, len(code))[0] < rounds + 20: hold('own', 
 signal.setitimer(signal.ITIMER_REAL, 0)
 "#;
     holds(&[], &format!("{EXTENDED}{HOLD}{code}"));
+}
+
+/// A process that a cell left keeps its state in registers alone, without a system call, while its
+/// machine is saved. It compares that once its flag is set, in the machine and in those that go on from it.
+#[test]
+fn vector_states_survive_a_save_and_a_restore() {
+    let sessions = Sessions::with(&[]);
+    let code = r#"
+SPIN = '''
+    4889d1 b8ffffffff baffffffff 480fae2f   mov rcx, rdx; mov eax, -1; mov edx, -1; xrstor64 [rdi]
+    f390 803900 74f9                        spin: pause; cmp byte ptr [rcx], 0; je spin
+    b8ffffffff baffffffff 480fae26          mov eax, -1; mov edx, -1; xsave64 [rsi]
+    dbe3 68801f0000 0fae142458 31c0c3       fninit; push 0x1f80; ldmxcsr [rsp]; pop rax; xor eax, eax; ret
+'''
+flag = mmap.mmap(-1, 4096)
+def spin():
+    before, start = filled('spun')
+    after, end = memory(SIZE)
+    flag[1] = 1
+    result, event = attempt(SPIN, start, end, ctypes.addressof(ctypes.c_char.from_buffer(flag)))
+    assert event is None, event
+    same(before, after)
+    return 'the same'
+if not os.fork():
+    try: told = spin()
+    except BaseException as error: told = repr(error)
+    with open('/tmp/.told', 'w') as file: file.write(told)
+    os.rename('/tmp/.told', '/tmp/told')
+    os._exit(0)
+while not flag[1]: time.sleep(0.01)
+time.sleep(0.1)
+"#;
+    let mode = mode().name();
+    sessions.gives(&format!("MODE = {mode:?}\n{LAB}\n{EXTENDED}{code}"));
+    let names = fork(&sessions, "a", 2);
+    let look = "flag[0] = 1
+while not os.path.exists('/tmp/told'): time.sleep(0.01)
+print(open('/tmp/told').read())";
+    for name in names.iter().map(String::as_str).chain(["a"]) {
+        assert_eq!(cell(&sessions, name, look), "the same\n", "{name}");
+    }
 }
 
 #[test]

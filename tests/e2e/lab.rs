@@ -4,7 +4,7 @@
 use crate::common::{exit_code, mode, run, text};
 
 /// Python code that runs machine code and reports the result.
-const LAB: &str = include_str!("lab.py");
+pub const LAB: &str = include_str!("lab.py");
 
 /// Parts of lines in a kernel's log that show that something is wrong with that kernel. It is not
 /// wrong that a program faulted, or was killed for its memory.

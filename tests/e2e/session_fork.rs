@@ -11,7 +11,7 @@ const CHILDREN: usize = 50;
 const CLOCK_TOLERANCE: f64 = 0.02;
 
 /// Runs a cell in a session; returns its standard output.
-fn cell(sessions: &Sessions, name: &str, code: &str) -> String {
+pub fn cell(sessions: &Sessions, name: &str, code: &str) -> String {
     let output = sessions.ask(&["run", name, "-c", code]);
     let told = (exit_code(output.status), text(&output.stderr));
     assert_eq!(told, (0, String::new()), "{name}: {code}");
@@ -19,7 +19,7 @@ fn cell(sessions: &Sessions, name: &str, code: &str) -> String {
 }
 
 /// Forks a session; returns the names of the others.
-fn fork(sessions: &Sessions, name: &str, count: usize) -> Vec<String> {
+pub fn fork(sessions: &Sessions, name: &str, count: usize) -> Vec<String> {
     let output = sessions.ask(&["fork", name, "-n", &count.to_string()]);
     assert_eq!(exit_code(output.status), 0, "{}", text(&output.stderr));
     let names: Vec<_> = text(&output.stdout).lines().map(str::to_owned).collect();

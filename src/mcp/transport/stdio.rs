@@ -45,7 +45,7 @@ struct AtWork {
 
 /// Serves the client until it has sent its last message and got all answers, or until it goes.
 pub async fn serve(shared: Arc<Shared>) {
-    let door = Door::open(Arc::clone(&shared));
+    let door = Streams::open(Arc::clone(&shared));
     let server = Server::new(shared);
     loop {
         match serve_server(server.clone(), door.clone()).await {
@@ -63,7 +63,7 @@ pub async fn serve(shared: Arc<Shared>) {
 
 /// The transport over standard input and output.
 #[derive(Clone)]
-struct Door {
+struct Streams {
     shared: Arc<Shared>,
     lines: Arc<tokio::sync::Mutex<Lines>>,
     writer: Arc<tokio::sync::Mutex<StdioWriter>>,
@@ -76,7 +76,7 @@ struct Door {
     gone: CancellationToken,
 }
 
-impl Door {
+impl Streams {
     fn open(shared: Arc<Shared>) -> Self {
         let gone = shared.stop.child_token();
         let (reader, writer) = stdio_pipes();
@@ -215,7 +215,7 @@ impl Door {
     }
 }
 
-impl Transport<RoleServer> for Door {
+impl Transport<RoleServer> for Streams {
     type Error = io::Error;
 
     fn send(

@@ -76,7 +76,8 @@ impl TemplateSpec {
         };
         let warm = self.language.warm.as_ref();
         let library = warm.filter(|_| self.memory >= LIBRARY_MEMORY_MIN);
-        [library.map_or(&[][..], |warm| &warm.imports), others].concat()
+        // Packages first: what their compiled code imports is seen only where it is new.
+        [others, library.map_or(&[][..], |warm| &warm.imports)].concat()
     }
 
     /// Returns the limits that apply while a template is made.

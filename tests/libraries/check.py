@@ -209,8 +209,9 @@ DIFFERENCES = [
     '/globals/threading/_active/',
     # A name that is made when it is asked for.
     '/globals/typing/Match',
-    # Of a module that was imported for what programs do first.
+    # Of modules that were imported for what programs do first, or for other programs.
     '/loggers/matplotlib.legend',
+    '/loggers/asyncio',
     # Where matplotlib's cache of fonts is.
     '/globals/matplotlib.style/USER_LIBRARY_PATHS',
 ]

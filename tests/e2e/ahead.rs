@@ -1,10 +1,12 @@
 //! Modules of the library that a machine had imported before it was saved, since a package imports them: programs do
 //! with them what they do where nothing was.
 
-use crate::common::{exit_code, text};
+use crate::common::{exit_code, finish, sandbox, text};
+use crate::files::Here;
 use crate::packages::Place;
 use crate::preload::{EARLY, place_with, prints};
-use crate::warm::agree;
+use crate::warm::{agree, made};
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 
@@ -30,7 +32,7 @@ fn run(place: &Place, options: &[&str], program: &[&str]) -> (i32, String, Strin
     let output = place.sandbox(&words);
     let mut printed = text(&output.stdout);
     if program.contains(&"--json") {
-        let record: serde_json::Value = serde_json::from_str(&printed).unwrap();
+        let record: Value = serde_json::from_str(&printed).unwrap();
         printed = format!("{}{}", record["stdout"], record["stderr"]);
     }
     (exit_code(output.status), printed, text(&output.stderr))
@@ -148,4 +150,43 @@ logging.root.addHandler(handler); logging.warning('by a handler')";
     std::fs::write(directory.path().join("script.py"), script).unwrap();
     agree(&directory, &[OsStr::new("script.py")]);
     agrees(script);
+}
+
+/// Beside a file that is named as a module of the library, which is imported ahead, the program imports all itself.
+#[test]
+fn a_file_named_as_a_module_of_the_library_is_imported() {
+    let make = "open('shelve.py', 'w').write('x = 1'); open('script.py', 'w').write('''
+import shelve
+import asyncio, concurrent.futures, ctypes, datetime, decimal, json, logging, multiprocessing, random, re, sqlite3, ssl, tempfile
+import threading, unittest, urllib.request, xml.etree.ElementTree, zoneinfo
+print(shelve.x, decimal.Decimal(1) / 3, json.dumps({}), re.sub('a', 'b', 'a'), datetime.date(2026, 1, 2), random.Random(1).random())
+print(sqlite3.connect(':memory:').execute('select 1').fetchall(), ctypes.sizeof(ctypes.c_long), ssl.create_default_context().verify_mode)
+threading.Thread(target=print, args=['a thread']).start()
+async def nap(): await asyncio.sleep(0); return asyncio.current_task() is not None
+print(asyncio.run(nap()), list(concurrent.futures.ThreadPoolExecutor(2).map(abs, [-1, 2])))
+with multiprocessing.get_context('fork').Pool(2) as pool: print(pool.map(abs, [-1, 2]))
+logging.warning('told')
+''')";
+    agree(&made(make), &[OsStr::new("script.py")]);
+}
+
+/// A file with the name of a module that is imported ahead is data, or is imported itself, in the same interpreter.
+#[test]
+fn files_named_as_modules_take_nothing_from_a_record() {
+    let here = Here::new();
+    here.write("email.txt", b"data");
+    here.write("shelve.py", b"x = 5");
+    for (file, code, result) in [
+        (
+            "email.txt",
+            "import email; open('email.txt').read()",
+            "'data'",
+        ),
+        ("shelve.py", "import json, shelve; shelve.x", "5"),
+    ] {
+        let mut command = sandbox(&["run", "--json", "--put", file, "-c", code]);
+        let output = finish(command.current_dir(here.0.path()), b"");
+        let record: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(record["result"], json!({"text/plain": result}), "{record}");
+    }
 }

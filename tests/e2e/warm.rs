@@ -30,7 +30,7 @@ fail()
 "#;
 
 /// Makes a directory by Python code, in which `who` is the script above.
-fn made(code: &str) -> TempDir {
+pub fn made(code: &str) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let code = format!("import io, os, zipfile\nwho = {WHO:?}\n{code}");
     let mut python = Command::new(PYTHON);

@@ -39,7 +39,16 @@ def holds_any(place, unless_known):
         return False
     except OSError:
         return unless_known
-    return not tops.isdisjoint(entry.partition('.')[0] or entry for entry in entries)
+    return not tops.isdisjoint(map(meant_by, entries))
+
+
+def meant_by(entry):
+    """The name by which a file or directory would be looked for; other files are data, whatever they are called."""
+    name, dot, _ = entry.partition('.')
+    return name if name and (not dot or entry.endswith(SUFFIXES)) else entry
+
+
+SUFFIXES = ('.py', '.pyc', '.so')
 
 
 def forget_places(known):

@@ -16,7 +16,7 @@
 static char *wanted, *first_uses;
 /* The variable by which this library is loaded. */
 static char *loader;
-/* The function of preload.py that looks for other modules of the same names. */
+/* The function of places.py that looks for other modules of the same names, if there are any of packages. */
 static PyObject *collides;
 /* While modules are imported: counts of bytes, and who drew them. */
 static PyObject *drawn;
@@ -202,13 +202,14 @@ int preload(PyObject *imports)
     if (PyDict_GetItemString(globals, "is_useful") == Py_False)
         start_over(fit, 0);
     know_at_the_end(must(PyDict_GetItemString(globals, "hidden")));
-    collides = Py_NewRef(must(PyDict_GetItemString(globals, "collides")));
+    if (must(PyDict_GetItemString(globals, "has_packages")) == Py_True)
+        collides = Py_NewRef(must(PyDict_GetItemString(globals, "collides")));
     return 1;
 }
 
 /*
- * Whether files that were put would be imported instead of what was imported ahead: then the program
- * gets an interpreter of its own, since some modules cannot be imported twice.
+ * Whether files that were put would be imported instead of packages that were imported ahead: then the
+ * program gets an interpreter of its own, since some of those cannot be imported twice.
  */
 int is_overshadowed(const struct job *job)
 {

@@ -420,7 +420,8 @@ fit, is_useful = import_all()
 builtins.__import__, bootstrap._load_unlocked, bootstrap._gcd_import = usual_import, usual_load, usual_find
 random.Random.seed, atexit.register = usual_seed, register
 preloaded.extend(find_numpy_generators())
-if not any(map(is_of_package, fit)):
+has_packages = any(map(is_of_package, fit))
+if not has_packages:
     # The library is found without a look at directories.
     forget_places(places)
 restore(first)

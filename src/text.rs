@@ -5,10 +5,13 @@ pub fn escape_control(text: &str) -> String {
     escape(text.chars(), is_seen)
 }
 
-/// Escapes them, and whatever ends the line, and cuts the text to what anybody reads.
+/// Escapes them, whatever ends the line, and all that has no shape of its own, such as combining
+/// characters, and cuts the text to what anybody reads.
 pub fn escape_line(text: &str) -> String {
     const READ: usize = 8192;
-    let is_seen = |c| is_seen(c) && !matches!(c, '\n' | '\t');
+    let has_shape =
+        |c: char| matches!(c, '\'' | '"' | '\\') || c.escape_debug().eq(std::iter::once(c));
+    let is_seen = |c| is_seen(c) && has_shape(c);
     escape(text.chars().take(READ), is_seen)
 }
 
@@ -66,5 +69,8 @@ mod tests {
         let shown = escape_line("it's \\ ü\u{1b}[2J\u{202e}\u{2028}\n");
         assert_eq!(shown, r"it's \ ü\u{1b}[2J\u{202e}\u{2028}\n");
         assert_eq!(escape_line(&shown), shown);
+        let shapeless = "e\u{301}\u{e000}\u{378}\u{fe0e}";
+        assert_eq!(escape_line(shapeless), r"e\u{301}\u{e000}\u{378}\u{fe0e}");
+        assert_eq!(escape_line(&"x".repeat(9000)).len(), 8192);
     }
 }

@@ -10,7 +10,7 @@ use std::os::fd::RawFd;
 pub struct Collection {
     paths: Vec<Vec<u8>>,
     sink: Sink,
-    state: Phase,
+    phase: Phase,
 }
 
 enum Phase {
@@ -31,7 +31,7 @@ impl Collection {
         Self {
             paths,
             sink,
-            state: Phase::Running,
+            phase: Phase::Running,
         }
     }
 
@@ -41,30 +41,30 @@ impl Collection {
 
     /// Notes that the program has ended. Only the first report of its end counts.
     pub fn await_files(&mut self, outcome: Outcome) {
-        if let Phase::Running = self.state {
-            self.state = Phase::Ended(outcome);
+        if let Phase::Running = self.phase {
+            self.phase = Phase::Ended(outcome);
         }
     }
 
     /// Returns whether the program has ended, so that only its files are still wanted.
     pub fn is_awaited(&self) -> bool {
-        !matches!(self.state, Phase::Running)
+        !matches!(self.phase, Phase::Running)
     }
 
     /// Returns the frame that asks the agent for the files, once the program has ended. It is
     /// returned only once.
     pub fn wish(&mut self) -> Option<Frame> {
-        let Phase::Ended(outcome) = &self.state else {
+        let Phase::Ended(outcome) = &self.phase else {
             return None;
         };
-        self.state = Phase::Asked(outcome.clone());
+        self.phase = Phase::Asked(outcome.clone());
         Some(Frame::Collect(std::mem::take(&mut self.paths)))
     }
 
     /// Notes that all files have arrived. Returns the program's outcome, or `None` if the guest
     /// was not asked for files.
     pub fn finish(&mut self) -> Option<Outcome> {
-        match std::mem::replace(&mut self.state, Phase::Done) {
+        match std::mem::replace(&mut self.phase, Phase::Done) {
             Phase::Asked(outcome) => Some(outcome),
             _ => None,
         }
@@ -73,7 +73,7 @@ impl Collection {
     /// Passes on the next bytes of the stream. Returns the program's outcome when the reader takes
     /// no more of them.
     pub fn deliver(&mut self, bytes: &[u8], shared: &Shared) -> Result<Option<Outcome>, Violation> {
-        let Phase::Asked(_) = self.state else {
+        let Phase::Asked(_) = self.phase else {
             return Err(Violation("files that nobody asked for".into()));
         };
         match self.sink.deliver(bytes, || shared.is_stopped()) {

@@ -127,6 +127,9 @@ impl Job {
 
     /// Returns the statements of its code that load what these layers have.
     pub fn loads(&self, layers: &[LayerFile]) -> Vec<String> {
+        if layers.is_empty() {
+            return Vec::new();
+        }
         let code = match &self.source {
             Source::Module(_) | Source::Command => None,
             _ => self.code(),

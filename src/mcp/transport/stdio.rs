@@ -45,10 +45,10 @@ struct AtWork {
 
 /// Serves the client until it has sent its last message and got all answers, or until it goes.
 pub async fn serve(shared: Arc<Shared>) {
-    let door = Streams::open(Arc::clone(&shared));
+    let streams = Streams::open(Arc::clone(&shared));
     let server = Server::new(shared);
     loop {
-        match serve_server(server.clone(), door.clone()).await {
+        match serve_server(server.clone(), streams.clone()).await {
             Ok(running) => {
                 // It does not matter how the connection ended.
                 drop(running.waiting().await);

@@ -29,7 +29,8 @@ impl Input {
             pipe: Some(pipe),
             is_there: false,
             is_last: false,
-            piece: Vec::new(),
+            // Written to, so that it is in memory before the machine is saved: a clone would fault on each page.
+            piece: vec![u8::MAX; MAX_PAYLOAD],
             left: 0..0,
         })
     }
@@ -56,7 +57,6 @@ impl Input {
             return Ok(());
         };
         if self.left.is_empty() && self.is_there {
-            self.piece.resize(MAX_PAYLOAD, 0);
             let count = take(&mut self.piece).context("taking standard input from the host")?;
             self.left = 0..count;
             self.is_there = count > 0;

@@ -68,6 +68,9 @@ pub struct Warm {
     pub library: String,
     /// The program that its first clone runs.
     pub rehearsal: String,
+    /// The program that its second clone runs, which reads standard input to its end.
+    #[serde(default)]
+    pub input_rehearsal: Option<String>,
     /// Whether the library is at home in the interpreter: it tells of exceptions and results, imports packages
     /// ahead, and runs cells.
     #[serde(default)]

@@ -15,8 +15,9 @@ use crate::vm::{
     BootImages, Config, HypercallHandler, Kvm, Layer, Saved, Shape, Vm, allow_kicks, host,
 };
 use anyhow::Result;
+use nix::sys::stat::{SFlag, fstat};
 use std::fs::File;
-use std::io::{Write, stderr};
+use std::io::{Write, stderr, stdin};
 use std::sync::Arc;
 
 /// What the machine of a job is made from.
@@ -47,7 +48,10 @@ impl Origin {
         let kvm = host::open(&request.kvm.path)?;
         allow_kicks()?;
         let chosen = kvm_mode::choose(&kvm, &request.kvm)?;
-        let original = original(&kvm, chosen, request, request.path(job), job, listener)?;
+        let mut original = original(&kvm, chosen, request, request.path(job), job, listener)?;
+        if let Some(it) = original.as_mut().filter(|_| has_input()) {
+            it.saved.working_sets.push(std::mem::take(&mut it.of_input));
+        }
         let (mode, path) =
             (original.as_ref()).map_or((chosen, Path::Cold), |it| (it.mode, Path::Warm));
         job.check_words(path == Path::Cold)?;
@@ -124,6 +128,17 @@ fn original(
         listener.unsaved(why);
         Ok(None)
     })
+}
+
+/// Checks whether something probably waits on standard input: who has nothing to give gives `/dev/null`.
+fn has_input() -> bool {
+    fstat(stdin()).is_ok_and(
+        |stat| match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+            SFlag::S_IFREG => stat.st_size > 0,
+            SFlag::S_IFIFO | SFlag::S_IFSOCK => true,
+            _ => false,
+        },
+    )
 }
 
 /// Puts the layer together that the job's files are in, if they are in one.

@@ -60,6 +60,8 @@ pub struct Content {
     pub filled: Pages,
     /// Pages that any run is likely to use, of each region of RAM.
     pub working_set: Vec<Pages>,
+    /// And those that runs use beyond that which read standard input.
+    pub of_input: Vec<Pages>,
     /// And those that runs with a module of a layer use, by the module's name.
     pub of_modules: BTreeMap<String, Vec<Pages>>,
 }
@@ -77,6 +79,8 @@ impl Content {
 /// A saved machine to make clones of.
 pub struct Original {
     pub saved: Saved,
+    /// Pages that a run uses beyond the machine's working sets which reads standard input.
+    pub of_input: Vec<Pages>,
     /// The name of its template, and the digest of its memory.
     pub key: Key,
     pub digest: [u8; 32],
@@ -138,10 +142,12 @@ fn saved(
     let template = template(kvm, mode, spec, &key, verify, listener)?;
     let mut content = content(&template)?;
     let working_sets = content.working_sets(spec);
+    let of_input = std::mem::take(&mut content.of_input);
     let digest = template.digest();
     let saved = saved_in(template, content, (&spec.image, &spec.layers), working_sets)?;
     Ok(Original {
         saved,
+        of_input,
         key,
         digest,
         mode,
@@ -277,9 +283,11 @@ fn build(
     };
     let parts =
         serde_json::to_vec(&(&spec.image, &spec.layers)).context("encoding the template")?;
+    let working_set = rehearsal.working_set()?;
     let content = Content {
         parts,
-        working_set: rehearsal.working_set()?,
+        of_input: rehearsal.of_input(&working_set)?,
+        working_set,
         of_modules: rehearsal.of_modules()?,
         filled: saved.memory.filled,
         state: saved.state,

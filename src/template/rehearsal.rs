@@ -32,6 +32,18 @@ impl Rehearsal<'_> {
         self.used_by(warm.map_or("", |warm| &warm.rehearsal), true)
     }
 
+    /// Returns the pages, beyond those of a minimal program, that one writes to which reads standard
+    /// input.
+    pub fn of_input(&self, working_set: &[Pages]) -> Result<Vec<Pages>> {
+        let warm = self.spec.language.warm.as_ref();
+        let Some(program) = warm.and_then(|warm| warm.input_rehearsal.as_deref()) else {
+            return Ok(Vec::new());
+        };
+        let written = self.used_by(program, true)?;
+        let beyond = written.iter().zip(working_set);
+        Ok(beyond.map(|(all, known)| all.without(known)).collect())
+    }
+
     /// Returns the pages that programs write to which use the modules that were imported ahead, by the
     /// names of these. They only read more than is worth a copy in each machine.
     pub fn of_modules(&self) -> Result<BTreeMap<String, Vec<Pages>>> {

@@ -36,6 +36,13 @@ impl Pages {
         set
     }
 
+    /// Returns the pages that are not in another set.
+    pub fn without(&self, other: &Self) -> Self {
+        let others: BTreeSet<_> = other.indices().collect();
+        let left = self.indices().filter(|page| !others.contains(page));
+        Self::of(&left.collect(), 1)
+    }
+
     /// Checks that the runs are in order, and that there are so many pages.
     pub fn are_within(&self, pages: u64) -> bool {
         let mut next = 0;
@@ -200,6 +207,13 @@ mod tests {
         ] {
             assert_eq!(Pages(runs.clone()).are_within(64), sound, "{runs:?}");
         }
+    }
+
+    #[test]
+    fn what_another_set_has_is_left_out() {
+        let all = Pages(vec![(3, 4), (9, 1), (20, 2)]);
+        let known = Pages(vec![(0, 4), (5, 1), (20, 9)]);
+        assert_eq!(all.without(&known).0, [(4, 1), (6, 1), (9, 1)]);
     }
 
     #[test]

@@ -136,3 +136,27 @@ fn what_one_reader_leaves_the_next_one_gets() {
         assert_eq!(text(&output.stdout), expected, "{machine:?}");
     }
 }
+
+/// Runs a program that reads nothing with no input and with some, and prints the page faults of the two
+/// processes.
+const COUNTS: &str = r#"
+import os, subprocess, sys
+def faults(path):
+    with open(path) as stdin:
+        child = subprocess.Popen([sys.argv[1], "run", "-c", "pass"], stdin=stdin)
+        _, status, usage = os.wait4(child.pid, 0)
+    assert status == 0, status
+    return usage.ru_minflt
+print(min(faults("/dev/null") for _ in range(3)), min(faults("/etc/passwd") for _ in range(3)))
+"#;
+
+#[test]
+fn pages_that_reading_writes_to_are_there_where_input_waits() {
+    let mut python = std::process::Command::new(PYTHON);
+    python.args(["-c", COUNTS, &binary()]);
+    let output = finish(&mut python, b"");
+    let told = text(&output.stdout);
+    let faults: Vec<u64> = told.split_whitespace().flat_map(str::parse).collect();
+    assert_eq!(faults.len(), 2, "{told}{}", text(&output.stderr));
+    assert!(faults[1] >= faults[0] + 30, "{told}");
+}

@@ -185,7 +185,7 @@ fn run_here(
         let code_max = admission.ceiling.code.map(|most| most.0);
         admission.admit(request, inspect(&prepared.job, false, code_max)?)?;
     }
-    run(request, prepared, &mut progress)
+    run(prepared, &mut progress)
 }
 
 fn run_elsewhere(request: Request, mut admission: Admission, progress: Progress) -> Finished {

@@ -4,9 +4,17 @@ use crate::image::{self, Imported};
 use crate::job::{Job, Parts, Source, make, script};
 use anyhow::Result;
 
+/// Makes the job for the image that has what the program asks for: the Python that its first line names,
+/// or its language.
+pub fn make_for_any(parts: Parts) -> Result<Job> {
+    let mut job = make_in_any(parts)?;
+    job.choose_python()?;
+    Ok(job)
+}
+
 /// Makes the job; where its image lacks the program's language, for an image that was imported and has it. So
 /// whatever is imported, a program that ran before runs as it did.
-pub fn make_for_any(parts: Parts) -> Result<Job> {
+fn make_in_any(parts: Parts) -> Result<Job> {
     let failure = match make(parts) {
         Ok(job) => return Ok(job),
         Err(failure) => failure,
@@ -27,7 +35,7 @@ pub fn make_for_any(parts: Parts) -> Result<Job> {
 impl Job {
     /// Takes the image that has the Python which the script's first line names. All images with a
     /// Python run programs in the same way.
-    pub fn choose_python(&mut self) -> Result<()> {
+    fn choose_python(&mut self) -> Result<()> {
         let script = self.script.as_ref().map(|script| &script.content[..]);
         let Some(version) = script.and_then(script::python_named) else {
             return Ok(());

@@ -15,7 +15,7 @@ pub use request::{Path, Request};
 use crate::agent::{Collection, Session, Shared, Sink};
 use crate::confine::{self, Seal};
 use crate::files::{self, Fetched, Gathered, Unpacker, Wanted, gather};
-use crate::image::{self, store};
+use crate::image::store;
 use crate::job::{self, Job, Parts};
 use crate::signals::Signals;
 use crate::template::builder::Listener;
@@ -23,14 +23,17 @@ use crate::terminal::{self, Keeper};
 use crate::vm::Usage;
 use crate::watchdog::Watchdog;
 use anyhow::{Context, Result};
+use std::borrow::Cow;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// The parts of a run, before anything but the destinations of its files is opened.
-pub struct Prepared {
+pub struct Prepared<'a> {
     began: Instant,
+    /// The request, with the image that the job is for.
+    pub request: Cow<'a, Request>,
     pub job: Job,
     gathered: Gathered,
     collection: Option<Collection>,
@@ -38,7 +41,7 @@ pub struct Prepared {
 }
 
 /// Reads the script and the files that go into the guest.
-pub fn prepare(request: &Request) -> Result<Prepared> {
+pub fn prepare(request: &Request) -> Result<Prepared<'_>> {
     let began = Instant::now();
     store::require_guest()?;
     let (collection, unpacker) = collection(request)?.unzip();
@@ -67,12 +70,10 @@ pub fn prepare(request: &Request) -> Result<Prepared> {
         prompt: request.prompt,
     };
     let mut job = match request.script_chooses {
-        true => job::make_for_any(parts)?,
-        false => job::make(parts)?,
-    };
-    if request.script_chooses {
-        job.choose_python()?;
-    }
+        true => job::make_for_any(parts),
+        false => job::make(parts).map_err(anyhow::Error::from),
+    }?;
+    let request = request.with_image(&job.image)?;
     job.record = request.tells;
     job.lines = request.events || request.shows;
     let wanted = Wanted {
@@ -80,11 +81,12 @@ pub fn prepare(request: &Request) -> Result<Prepared> {
         excluded: &request.excluded,
         siblings: request.siblings,
         memory: request.limits.memory,
-        window: free_window(request, &job)?,
+        window: Some(request.layers.len()).filter(|&taken| taken < guest::WINDOWS),
     };
     let gathered = gather(&mut job, &wanted, place.is_some())?;
     Ok(Prepared {
         began,
+        request,
         job,
         gathered,
         collection,
@@ -94,31 +96,27 @@ pub fn prepare(request: &Request) -> Result<Prepared> {
 
 /// Runs one program in a virtual machine of its own. Signals that ask this process to stop are
 /// watched until the caller drops them.
-pub fn run(
-    request: &Request,
-    prepared: Prepared,
-    listener: &mut dyn Listener,
-) -> Result<(Report, Signals)> {
+pub fn run(prepared: Prepared, listener: &mut dyn Listener) -> Result<(Report, Signals)> {
     let Prepared {
         began,
+        request,
         mut job,
         gathered,
         collection,
         unpacker,
     } = prepared;
-    let request = &*request.with_image(&job.image)?;
     let kept = descriptors(&collection, &unpacker);
     confine::prepare(request.confine, kept.chain(request.record).collect())?;
-    let origin = Origin::find(request, &mut job, listener)?;
+    let origin = Origin::find(&request, &mut job, listener)?;
     let (mode, path, memory) = (origin.mode, origin.path, origin.memory);
     let template = origin.template.clone();
     let keeper = job.frame.terminal.map(Keeper::start).transpose()?;
     let signals = Signals::watch()?;
     let shared = Arc::new(Shared::new().context("making an eventfd")?);
-    let session = session(request, job, path, &shared)?
+    let session = session(&request, job, path, &shared)?
         .collecting(collection)
         .shown_on(keeper.as_ref().map(Keeper::modes));
-    let vm = origin.machine(request, session, &shared)?;
+    let vm = origin.machine(&request, session, &shared)?;
     let usage = request.record.map(|_| vm.usage()).transpose()?;
 
     let seal = Seal::process(request.confine, mode, memory, request.record)?;
@@ -153,12 +151,6 @@ pub fn run(
         last_words,
     };
     Ok((report, signals))
-}
-
-/// Returns the window that the layers of a job's machine leave free, if there is one.
-fn free_window(request: &Request, job: &Job) -> Result<Option<usize>> {
-    let taken = request.layers.len() + usize::from(image::layer(&job.image)?.is_some());
-    Ok(Some(taken).filter(|&window| window < guest::WINDOWS))
 }
 
 /// Makes the conversation with a guest that gets its machine in this way.

@@ -5,7 +5,7 @@ use crate::checkpoint::{Interpreter, MEMORY_OFFSET};
 use crate::confine::{self, Seal};
 use crate::error::{Error, Kind, Remedy, Session};
 use crate::job::Job;
-use crate::run::{self, Lineage, Origin, Path, prepare, record_of};
+use crate::run::{self, Lineage, Origin, Path, Prepared, prepare, record_of};
 use crate::session::another;
 use crate::session::facts::Facts;
 use crate::session::journal::Journal;
@@ -146,10 +146,11 @@ fn make(socket: &File, spec: &Spec, place: &Place, ends: &Ends) -> Result<(UnixL
         // If nobody receives it, that is noticed soon enough.
         Started::Notice(notice).tell(socket).unwrap_or_default();
     });
-    let mut job = prepare(&spec.request)?.job;
-    let request = &*spec.request.with_image(&job.image)?;
+    let Prepared {
+        request, mut job, ..
+    } = prepare(&spec.request)?;
     let interpreter = interpreter(&mut job)?;
-    let origin = find(request, &mut job, notices)?;
+    let origin = find(&request, &mut job, notices)?;
     let listener = place.listen(&spec.name)?;
     let facts = Facts {
         name: spec.name.clone(),
@@ -174,7 +175,7 @@ fn make(socket: &File, spec: &Spec, place: &Place, ends: &Ends) -> Result<(UnixL
         (Arc::clone(&ends.cells), Arc::clone(&ends.channels)),
         Arc::clone(&ends.shared),
     );
-    let vm = origin.machine(request, run, &ends.shared)?;
+    let vm = origin.machine(&request, run, &ends.shared)?;
     let means = lineage.as_ref().ok().map(|lineage| means(&vm, lineage));
     let points = Points::new(lineage, started, vm.memory_size());
     let made = Made {

@@ -43,7 +43,7 @@ fn carry_out(channel: &mut Lines) -> Result<(Report, Signals)> {
         channel.hear()?;
     }
     let notices = &mut Notices(|notice| channel.notice(notice));
-    run(&request, prepared, notices)
+    run(prepared, notices)
 }
 
 fn failed(error: &anyhow::Error) -> Ended {

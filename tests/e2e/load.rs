@@ -119,7 +119,7 @@ fn many_runs_in_one_process() {
         ..Request::of(Source::Code("pass".into()))
     };
     let run = || {
-        let (report, _) = run(&request, prepare(&request).unwrap(), &mut Nobody).unwrap();
+        let (report, _) = run(prepare(&request).unwrap(), &mut Nobody).unwrap();
         assert_eq!(report.outcome, Outcome::Exited(0));
     };
     (0..50).for_each(|_| run());

@@ -1,7 +1,10 @@
 # /// script
 # dependencies = ["pandas", "matplotlib"]
 # ///
-"""Draws the rain of two years: sandbox run --put examples/rain.csv --get chart.png examples/chart.py"""
+"""Draws the rain of two years.
+
+    sandbox run --put examples/rain.csv --get chart.png examples/chart.py
+"""
 
 import matplotlib.pyplot as plt
 import pandas as pd

@@ -1,7 +1,10 @@
 # /// script
 # dependencies = ["sympy"]
 # ///
-"""Finds where a damped oscillation is at its highest: sandbox run examples/derivation.py"""
+"""Finds where a damped oscillation is at its highest.
+
+    sandbox run examples/derivation.py
+"""
 
 from sympy import cos, diff, exp, pi, simplify, solveset, symbols, Interval
 

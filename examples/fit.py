@@ -1,7 +1,10 @@
 # /// script
 # dependencies = ["scikit-learn"]
 # ///
-"""Learns to tell three kinds of iris apart: sandbox run examples/fit.py"""
+"""Learns to tell three kinds of iris apart.
+
+    sandbox run examples/fit.py
+"""
 
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression

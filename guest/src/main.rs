@@ -1,9 +1,9 @@
 //! The agent: PID 1 in the guest. It prepares the machine, runs one job after the other, reports
 //! how each ended, and sends the files that it left.
 
-mod beside;
 mod collect;
 mod command;
+mod commands;
 mod host;
 mod input;
 mod machine;
@@ -16,7 +16,7 @@ mod relay;
 mod unpack;
 
 use anyhow::{Context, Result};
-use beside::Beside;
+use commands::Beside;
 use guest::{Decoder, Exit, Frame, JobFrame};
 use host::{Request, connect_to_host, receive_request, send};
 use nix::sys::reboot::{RebootMode, reboot};

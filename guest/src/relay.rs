@@ -1,7 +1,7 @@
 //! The relay of standard input and signals from the host to the program until it ends, and of what is
 //! typed and shown at its terminal. Other output of the program goes to the host without the agent.
 
-use crate::beside::{Beside, Source};
+use crate::commands::{Beside, Source};
 use crate::host::send;
 use crate::input::Input;
 use crate::pipes::drain;

@@ -55,7 +55,7 @@ void enter_directory(const struct job *job);
 void enter_terminal(const struct job *job);
 void execute(const struct job *job);
 
-/* words.c: the words of a command, in a row, as the kernel shows them of this process from then on. */
+/* argv.c: the words of a command, in a row, as the kernel shows them of this process from then on. */
 struct words {
     char **argv, **env;
 };

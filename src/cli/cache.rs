@@ -4,7 +4,7 @@ use crate::cache::{BOUND, Item, Shelf, prune};
 use crate::cli::exit_code::EXIT_OURS;
 use crate::clock::since_1970;
 use crate::log::say;
-use crate::template::bound::with_shelves;
+use crate::template::eviction::with_shelves;
 use crate::units::{parse_size, rough};
 use anyhow::Result;
 use clap::Subcommand;

@@ -8,10 +8,10 @@ use crate::job::{Source, python_named, read_script};
 use crate::kvm_mode::Device;
 use crate::limits::ConfineLevel;
 use crate::packages::{
-    Asked, Chosen, Environment, Header, How, Lock, Maker, Store, beside, choose,
+    Asked, Chosen, Environment, Header, How, Lock, Maker, Store, choose, script_lock,
 };
 use crate::policy::{LimitExceeded, Packages};
-use crate::template::bound::keep_bound;
+use crate::template::eviction::keep_bound;
 use crate::worker::compile;
 use anyhow::Result;
 use std::os::unix::ffi::OsStrExt;
@@ -163,7 +163,7 @@ impl PackageRequest {
     pub fn bring(&self, kvm: &Device, say: &dyn Fn(&str)) -> Result<Brought> {
         let store = Store::open()?;
         let beside = match &self.script {
-            Some(script) => beside::find(script, &self.how.key(&self.asked), self.locked)?,
+            Some(script) => script_lock::find(script, &self.how.key(&self.asked), self.locked)?,
             None => None,
         };
         let lock = match beside {

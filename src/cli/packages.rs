@@ -10,7 +10,7 @@ use crate::image::{Image, LayerFile};
 use crate::kvm_mode::{self, Device};
 use crate::limits::{ConfineLevel, PACKAGES_MEMORY};
 use crate::log::say;
-use crate::packages::{Store, UV_VERSION, beside, bring, choose_anew};
+use crate::packages::{Store, UV_VERSION, bring, choose_anew, script_lock};
 use crate::template::{self as templates, Preload, TemplateSpec, builder};
 use crate::units::memory_step;
 use crate::vm::{allow_kicks, host};
@@ -69,10 +69,10 @@ pub fn packages_verb(verb: Verb, kvm: &Device) -> Result<u8> {
             let request =
                 PackageRequest::of_script(Some(&script), &wanted, (Image::built_in(), true))?
                     .some()?;
-            let path = output.unwrap_or_else(|| beside::path(&script));
+            let path = output.unwrap_or_else(|| script_lock::path(&script));
             let chosen = choose_anew(&Store::open()?, &request.asked, &request.how)?;
             chosen.warnings.iter().for_each(|line| say(line));
-            beside::write(&path, &chosen.lock)?;
+            script_lock::write(&path, &chosen.lock)?;
             let shown = path.display();
             say(&format!("{shown} has {}", counted(&chosen.lock)));
         }

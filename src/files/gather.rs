@@ -3,7 +3,7 @@
 use crate::error::{Error, Remedy};
 use crate::files::put::{is_writable, list, place_in_puts, read};
 use crate::files::tree::List;
-use crate::files::{Excluded, Put, Siblings, beside, layer, unusable};
+use crate::files::{Excluded, Put, Siblings, layer, siblings, unusable};
 use crate::job::{Job, PutLayer, Source, beneath};
 use crate::units::format_size;
 use guest::USER;
@@ -70,12 +70,12 @@ fn beside(
     match (&job.source, &job.directory, wanted.siblings) {
         (Source::File(path), Some(directory), _) => {
             let target = beneath(&job.frame.workdir, &directory.path);
-            beside::of_directory(path, &target, excluded)
+            siblings::of_directory(path, &target, excluded)
         }
         (_, None, Some(most)) => {
             let most = most.without(puts);
             Ok(
-                beside::of_program(job, excluded, most).unwrap_or_else(|error| {
+                siblings::of_program(job, excluded, most).unwrap_or_else(|error| {
                     gathered.left_out = Some(left_out(&job.source, most, &error));
                     List::nothing()
                 }),

@@ -4,7 +4,6 @@
 //! process of its own takes the guest's stream apart and writes below the destinations, and does
 //! nothing else.
 
-mod beside;
 mod destination;
 mod excluded;
 mod extract;
@@ -13,10 +12,10 @@ mod gather;
 mod layer;
 mod put;
 mod report;
+mod siblings;
 mod spec;
 mod tree;
 
-pub use beside::Siblings;
 pub use destination::{Destination, destinations};
 pub use excluded::Excluded;
 pub use extract_process::Unpacker;
@@ -24,6 +23,7 @@ pub use gather::{Gathered, Wanted, gather, place_of};
 pub use layer::show;
 pub use put::{list, read, room};
 pub use report::{Fetched, Written};
+pub use siblings::Siblings;
 pub use spec::{Get, Put, PutContent};
 
 use crate::error::{Error, Kind, Remedy};

@@ -5,7 +5,7 @@ use crate::error::{Error, Kind};
 use crate::files::{Get, Put};
 use crate::limits::Limits;
 use crate::log::say;
-use crate::mcp::ended::Ended;
+use crate::mcp::run_end::Ended;
 use crate::mcp::session_files::{Fetcher, put};
 use crate::mcp::sessions::{ANSWER_TIMEOUT, Opened};
 use crate::mcp::tool::remedies::in_words;

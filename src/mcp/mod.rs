@@ -4,11 +4,11 @@
 mod admission;
 mod artifacts;
 mod cell;
-mod ended;
 mod packages;
 mod progress;
 mod rejections;
 mod run;
+mod run_end;
 mod server;
 mod session_files;
 mod session_log;

@@ -6,7 +6,7 @@ use crate::kvm_mode::Device;
 use crate::limits::Limits;
 use crate::log::say;
 use crate::mcp::cell::{self, Asked};
-use crate::mcp::ended::Ended;
+use crate::mcp::run_end::Ended;
 use crate::mcp::session_files::Fetcher;
 use crate::mcp::sessions::{Packages, Reserved, Sessions};
 use crate::mcp::tool::arguments::Arguments;

@@ -5,23 +5,23 @@
 //! lock of it ([`Lock`]): from the cache, from beside the script, or by uv from an index. uv is a program
 //! of its own, and confined.
 
-mod asked;
-pub mod beside;
 mod choice;
 mod environment;
-mod fault;
 mod header;
 mod interpreter;
 mod layer;
 mod lock;
 mod modules;
+mod request;
 mod requirement;
+pub mod script_lock;
 mod setup;
 mod shelf;
-mod stage;
+mod staging;
 mod store;
 mod tree;
 mod uv;
+mod uv_error;
 mod wheel;
 
 #[cfg(test)]
@@ -29,12 +29,12 @@ mod fixture;
 #[cfg(test)]
 mod tests;
 
-pub use asked::Asked;
 pub use choice::{Chosen, How, choose, choose_anew};
 pub use environment::Environment;
 pub use header::Header;
 pub use layer::Maker;
 pub use lock::Lock;
 pub use modules::distribution;
+pub use request::Asked;
 pub use setup::{VERSION as UV_VERSION, bring};
 pub use store::Store;

@@ -2,7 +2,7 @@
 
 use crate::cache::{Opened, open_trusted};
 use crate::error::{Error, Kind};
-use crate::packages::stage::Stage;
+use crate::packages::staging::Stage;
 use crate::packages::wheel;
 use crate::text::escape_control;
 use anyhow::{Context, Result};

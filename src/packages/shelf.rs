@@ -4,7 +4,7 @@ use crate::cache::{Item, Removed, Shelf, is_in_use};
 use crate::fs::{BLOCK, remove, size_of_all};
 use crate::packages::layer::{LABEL, LAYER, Label, MAKING};
 use crate::packages::lock::Lock;
-use crate::packages::stage;
+use crate::packages::staging;
 use crate::packages::store::{DOWNLOADS, LAYERS, LOCK, PACKAGES, Store};
 use crate::packages::wheel::digest;
 use crate::record::Package;
@@ -65,7 +65,7 @@ impl Shelf for Store {
     }
 
     fn sweep(&self) -> Result<Removed> {
-        let mut removed = stage::sweep(self.directory())?;
+        let mut removed = staging::sweep(self.directory())?;
         let layers = names(self.layers())?;
         for name in names(self.directory())? {
             let path = self.directory().join(&name);

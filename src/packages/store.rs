@@ -3,7 +3,7 @@
 use crate::cache::{self, Opened, mark_used, open_trusted};
 use crate::key::Key;
 use crate::packages::lock::Lock;
-use crate::packages::stage::Stage;
+use crate::packages::staging::Stage;
 use anyhow::{Context, Result};
 use std::fs::{self, File};
 use std::io::{Read, Write};

@@ -7,9 +7,9 @@ use crate::error::{Error, Kind, Packages as Way, Remedy};
 use crate::image::Packages;
 use crate::limits::ConfineLevel;
 use crate::packages::environment::Environment;
-use crate::packages::fault::{self, Said};
 use crate::packages::interpreter;
-use crate::packages::stage::Stage;
+use crate::packages::staging::Stage;
+use crate::packages::uv_error::{self, Said};
 use crate::process;
 use anyhow::{Context, Result, anyhow};
 use nix::unistd::Pid;
@@ -158,7 +158,7 @@ impl Uv<'_> {
         let said = Said::new(&self.environment.redacted(&read(&stage.path("said"))?));
         match result? {
             true if !said.left_out() => Ok(said),
-            _ => Err(fault::error(&said, self.packages.python_release()).into()),
+            _ => Err(uv_error::error(&said, self.packages.python_release()).into()),
         }
     }
 
@@ -204,7 +204,7 @@ impl Uv<'_> {
         let status = child.wait().context("waiting for uv")?;
         match ended? {
             true => Ok(status.success()),
-            false => Err(fault::slow(TIME).into()),
+            false => Err(uv_error::slow(TIME).into()),
         }
     }
 

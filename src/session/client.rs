@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Kind, Remedy, Session};
 use crate::json::to_line;
-use crate::session::place::{Place, Sought, check_name};
 use crate::session::protocol::{Message, Purpose, Request};
+use crate::session::socket_directory::{Place, Sought, check_name};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

@@ -3,13 +3,13 @@
 use crate::agent::{Cells, Channels};
 use crate::error::{Error, Kind};
 use crate::image::Language;
-use crate::session::asked;
 use crate::session::context::Context;
 use crate::session::facts::Facts;
 use crate::session::guest::Guest;
-use crate::session::line::Line;
+use crate::session::interpreter_link::Line;
 use crate::session::peers::{Id, Peers};
 use crate::session::protocol::ContextDescription;
+use crate::session::request_check;
 use crate::session::turn::{Turn, Waiting};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -120,7 +120,7 @@ impl Contexts {
         guest: &Guest,
     ) -> Result<(), Error> {
         let language = which.language.as_deref();
-        let language = language.map(|name| asked::language(facts, name));
+        let language = language.map(|name| request_check::language(facts, name));
         let context = match key(which, language.transpose()?, facts) {
             None => &mut self.own,
             Some((name, language)) => self.named(name, language, facts, guest)?,
@@ -218,7 +218,7 @@ impl Contexts {
                 ));
             }
             let language = language.unwrap_or(facts.image.default_language());
-            let (command, framing) = asked::interpreter(facts, language)?;
+            let (command, framing) = request_check::interpreter(facts, language)?;
             let limit = facts.limits.max_output;
             let line = Line::beside(&self.channels, command, framing, limit, guest);
             let made = (language.name.clone(), Context::new(line));

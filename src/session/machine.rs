@@ -6,17 +6,17 @@ use crate::confine::{self, Seal};
 use crate::error::{Error, Kind, Remedy, Session};
 use crate::job::Job;
 use crate::run::{self, Lineage, Origin, Path, Prepared, prepare, record_of};
-use crate::session::another;
 use crate::session::facts::Facts;
 use crate::session::journal::Journal;
 use crate::session::owner::Tie;
-use crate::session::passing::{self, Means};
 use crate::session::peers::{PEERS_MAX, Peers};
-use crate::session::place::Place;
 use crate::session::points::Points;
 use crate::session::protocol::Spec;
+use crate::session::resume;
 use crate::session::server::Server;
+use crate::session::socket_directory::Place;
 use crate::session::start::Started;
+use crate::session::vcpu_thread::{self, Means};
 use crate::signals::Signals;
 use crate::template::builder::{Interrupted, Listener};
 use crate::vm::Vm;
@@ -117,7 +117,7 @@ fn begin(socket: &File, point: Option<(OwnedFd, OwnedFd)>) -> Result<()> {
     facts.confinement = seal.layers.clone();
     // The process has it to its end: the vCPU thread, which runs this, may not close the files in it.
     let means = means.map(|means| &*Box::leak(Box::new(means)));
-    let run = move |vm: &mut Vm<CellRun>| passing::run(vm, means);
+    let run = move |vm: &mut Vm<CellRun>| vcpu_thread::run(vm, means);
     let watchdog = Watchdog::start_with(vm, Arc::clone(&ends.shared), seal, run)?;
     let mut server = Server::new(
         facts,
@@ -192,7 +192,7 @@ fn make(socket: &File, spec: &Spec, place: &Place, ends: &Ends) -> Result<(UnixL
 /// Makes the machine of a session that goes on from a point of another.
 fn go_on(spec: &Spec, file: File, length: u64, ends: &Ends) -> Result<Made> {
     let queues = (&ends.cells, &ends.channels);
-    let it = another::make(spec, file, length, queues, &ends.shared)?;
+    let it = resume::make(spec, file, length, queues, &ends.shared)?;
     Ok(Made {
         means: Some(Means {
             shape: it.shape,

@@ -5,7 +5,6 @@ use crate::error::{Error, Kind};
 use crate::outcome::Outcome;
 use crate::record::State;
 use crate::session::answer::end_message;
-use crate::session::asked;
 use crate::session::captured_output::bytes_of;
 use crate::session::commands::{AskedCommand, Commands};
 use crate::session::contexts::{Contexts, Which};
@@ -15,6 +14,7 @@ use crate::session::owner::{Owner, Tie};
 use crate::session::peers::{Heard, Id, Peers, Ready};
 use crate::session::points::Points;
 use crate::session::protocol::{Bounds, Description, Message, Request};
+use crate::session::request_check;
 use crate::signals::Signals;
 use crate::units::rough;
 use crate::vm::{End, Vm};
@@ -244,11 +244,11 @@ impl Server {
                     language,
                 };
                 check_free(self.commands.is_of(id))?;
-                let asked = asked::cell(&self.facts, id, (code, stdin), timeout_s)?;
+                let asked = request_check::cell(&self.facts, id, (code, stdin), timeout_s)?;
                 self.contexts.queue(&which, asked, &self.facts, guest)?;
             }
             Request::Exec { .. } | Request::Put { .. } | Request::Get { .. } => {
-                let asked = asked::command(&self.facts, id, request)?;
+                let asked = request_check::command(&self.facts, id, request)?;
                 self.start(id, asked, guest)?;
             }
             Request::Input { data, encoding } => {

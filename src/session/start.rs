@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Kind, Remedy};
 use crate::process::{self, require_proc};
-use crate::session::place::Place;
 use crate::session::protocol::Spec;
+use crate::session::socket_directory::Place;
 use crate::template::builder::Listener;
 use crate::worker::Notice;
 use anyhow::{Context, Result};

@@ -8,11 +8,11 @@ use crate::image::{self, Image, LayerFile, store};
 use crate::job;
 use crate::kvm_mode::{self, Device};
 use crate::signals::Signals;
-use crate::template::aside::{check, guarded};
-use crate::template::bound::keep_bound;
+use crate::template::build_process::{check, guarded};
+use crate::template::eviction::keep_bound;
 use crate::template::failure::{Failed, failure};
+use crate::template::module_uses::modules_of;
 use crate::template::rehearsal::Rehearsal;
-use crate::template::uses::modules_of;
 use crate::template::{
     Found, GAP, Key, Lock, Preload, Store, Template, TemplateSpec, TemplateWriter, open_layers,
 };

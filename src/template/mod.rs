@@ -6,19 +6,19 @@
 //! memory, which a run maps and mostly does not touch, is protected by owner, mode and rename, and
 //! is verified on demand.
 
-mod aside;
-pub mod bound;
+mod build_process;
 pub mod builder;
+pub mod eviction;
 mod failure;
 pub mod format;
 mod listing;
 mod lock;
+mod module_uses;
 mod pages;
 mod preload;
 mod rehearsal;
 mod spec;
 mod store;
-mod uses;
 mod writer;
 
 pub use crate::key::Key;

@@ -6,7 +6,7 @@ use crate::job;
 use crate::outcome::Outcome;
 use crate::signals::Signals;
 use crate::template::TemplateSpec;
-use crate::template::aside::{check, guarded};
+use crate::template::build_process::{check, guarded};
 use crate::template::failure::failure;
 use crate::vm::mode::Mode;
 use crate::vm::{Kvm, Pages, Saved, Vm};

@@ -1,4 +1,4 @@
-//! Figures of programs: what becomes of those that nobody would see. scripts/test-real-packages has the same
+//! Figures of programs: what becomes of those that nobody would see. scripts/test-libraries has the same
 //! with the real library.
 
 use crate::common::{exit_code, finish, sandbox, text};

@@ -8,7 +8,7 @@ pub const LAB: &str = include_str!("lab.py");
 
 /// Parts of lines in a kernel's log that show that something is wrong with that kernel. It is not
 /// wrong that a program faulted, or was killed for its memory.
-const COMPLAINTS: &str = include_str!("complaints");
+const COMPLAINTS: &str = include_str!("kernel_complaints");
 
 /// Returns the lines that are complaints.
 pub fn complaints<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<&'a str> {

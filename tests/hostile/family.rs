@@ -4,12 +4,10 @@
 use crate::guest::Images;
 use crate::kernel_log::KernelLog;
 use crate::machine::{self, Ends, Machine, Report};
-use crate::native;
-use crate::process::{self, Footprint};
+use crate::process::Footprint;
 use crate::random::Random;
+use crate::turn::{is_replayed, turn, watched};
 use std::process::{Command, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 /// The patience for guests that end by themselves: only one that should have ended reaches it.
@@ -182,18 +180,14 @@ impl Family {
         self.run_in(Mode::Usual, variants);
     }
 
-    /// Runs guests that first ask to run natively, if the host supports that.
+    /// Runs guests that first ask to run natively.
     pub fn run_natively(&self, variants: u64) {
-        if native::is_available() {
-            self.run_in(Mode::Native, variants);
-        }
+        self.run_in(Mode::Native, variants);
     }
 
-    /// Runs guests that ask for native mode themselves, if the host supports it.
-    pub fn run_where_native(&self, variants: u64) {
-        if native::is_available() {
-            self.run_in(Mode::NativeByItself, variants);
-        }
+    /// Runs guests that ask for native mode themselves.
+    pub fn run_natives(&self, variants: u64) {
+        self.run_in(Mode::NativeByItself, variants);
     }
 
     fn run_in(&self, mode: Mode, variants: u64) {
@@ -257,84 +251,25 @@ impl Family {
     }
 }
 
-pub fn run_confined(families: &[&Family]) {
+/// Runs families in processes that are confined, and natively too where these are given, which ask for that
+/// themselves.
+pub fn run_confined(families: &[&Family], natives: Option<&[&Family]>) {
     if is_replayed() {
         return;
     }
-    let native = native::is_available();
     let _turn = turn();
     for family in families {
         family.run_confined(Mode::Usual);
-        if native {
+        if natives.is_some() {
             family.run_confined(Mode::Native);
         }
     }
-    if native {
-        native::FAMILY.run_confined(Mode::NativeByItself);
-        native::UNKNOWN.run_confined(Mode::NativeByItself);
+    for family in natives.into_iter().flatten() {
+        family.run_confined(Mode::NativeByItself);
     }
-}
-
-/// Checks whether a single variant must run alone.
-fn is_replayed() -> bool {
-    std::env::var_os("HOSTILE_SEED").is_some()
 }
 
 /// Returns the first seed of each family; HOSTILE_BASE explores others.
 fn base() -> u64 {
     std::env::var("HOSTILE_BASE").map_or(0, |base| base.parse().expect("HOSTILE_BASE=number"))
-}
-
-/// Waits for this test's turn: descriptors, threads and memory belong to the whole process. Returns
-/// `None` if a variant must run alone.
-pub fn turn_of_all() -> Option<impl Drop> {
-    (!is_replayed()).then(turn)
-}
-
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        process::keep_no_large_blocks();
-        process::use_no_huge_pages();
-        abort_on_panics_of_a_vcpu();
-    });
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The variant or test that runs now.
-static CURRENT: Mutex<String> = Mutex::new(String::new());
-
-/// Makes panics of a vCPU thread abort, as in a release. Here a panic unwinds, and a watchdog would
-/// wait for its thread forever.
-fn abort_on_panics_of_a_vcpu() {
-    let usual = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        usual(panic);
-        if std::thread::current().name() == Some("vcpu") {
-            eprintln!("{} panics", current());
-            std::process::abort();
-        }
-    }));
-}
-
-fn current() -> MutexGuard<'static, String> {
-    CURRENT.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Runs something. If it hangs, prints what it was and ends the process: nothing else would.
-pub fn watched<T>(what: &str, limit: Duration, run: impl FnOnce() -> T) -> T {
-    *current() = what.into();
-    std::thread::scope(|scope| {
-        let (done, wait) = channel::<()>();
-        scope.spawn(move || {
-            if wait.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
-                eprintln!("{} hangs", current());
-                std::process::abort();
-            }
-        });
-        let result = run();
-        drop(done);
-        result
-    })
 }

@@ -1,6 +1,6 @@
 //! The messages of the host's kernel during a test (Documentation/ABI/testing/dev-kmsg).
 
-use crate::family::turn_of_all;
+use crate::turn::turn_of_all;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;

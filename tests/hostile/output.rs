@@ -1,11 +1,12 @@
 //! The output of a guest: on its console, of its program, and from its agent.
 
 use crate::driver::*;
-use crate::family::{Behaviour, ENDS, Family, STAYS, turn_of_all, watched};
+use crate::family::{Behaviour, ENDS, Family, STAYS};
 use crate::guest::{DATA, Guest, Images, Reg};
 use crate::machine::{self, CONSOLE_MAX, Ends::*, OUTPUT_MAX};
 use crate::process::Footprint;
 use crate::random::Random;
+use crate::turn::{turn_of_all, watched};
 use ::guest::hypercall::WRITE;
 use ::guest::{Exit, Frame, encode, stream};
 use sandbox::internals::vm::layout::SERIAL_PORT;

@@ -1,10 +1,11 @@
 //! Port and memory-mapped I/O, at every address and of any width.
 
-use crate::family::{Behaviour, ENDS, Family, STAYS, turn_of_all, watched};
+use crate::family::{Behaviour, ENDS, Family, STAYS};
 use crate::guest::{DATA, Guest, Images, MEMORY, Reg};
 use crate::machine::{self, Ends::*, Machine};
 use crate::native::is_available;
 use crate::random::Random;
+use crate::turn::{turn_of_all, watched};
 use ::guest::hypercall::JOB;
 use sandbox::internals::agent::Session;
 use sandbox::internals::vm::bus::Unknown;

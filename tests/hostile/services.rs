@@ -1,9 +1,10 @@
 //! Hypercalls that no kernel would make (`vm::hypercall`).
 
-use crate::family::{Behaviour, ENDS, Family, STAYS, turn_of_all, watched};
+use crate::family::{Behaviour, ENDS, Family, STAYS};
 use crate::guest::{DATA, Guest, Images, MEMORY, Reg, SHARED, bytes};
 use crate::machine::{self, Ends::*};
 use crate::random::Random;
+use crate::turn::{turn_of_all, watched};
 use ::guest::hypercall::*;
 use sandbox::internals::vm::layout::*;
 

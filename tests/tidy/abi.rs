@@ -1,7 +1,7 @@
 //! The numbers of the hypercall ABI: those that C repeats, in the guest and in the patches of its kernel,
 //! and those that the documents tell, are those of the Rust source.
 
-use crate::{File, Finding};
+use crate::files::{File, Finding};
 use std::collections::BTreeMap;
 use syn::{BinOp, Expr, Item, ItemConst, Lit};
 

@@ -1,6 +1,6 @@
 //! Files that use each other in a circle: none can be read, tested or moved without the others.
 
-use crate::Finding;
+use crate::files::Finding;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The first line in which a file uses another, by the two of them.

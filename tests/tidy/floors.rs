@@ -1,6 +1,6 @@
 //! The floors that the table in the root of the crate gives its modules, and the imports that run up.
 
-use crate::Finding;
+use crate::files::Finding;
 use crate::rust::Crate;
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
 //! The first sentence of each file, by which a reader knows whether to read on.
 
-use crate::{File, Finding};
+use crate::files::{File, Finding};
 
 pub fn finding(file: &File) -> Option<Finding> {
     let head = if file.ends_with("rs") {
@@ -38,6 +38,12 @@ fn python(text: &str) -> String {
     let text = match text.split_once('\n') {
         Some((first, rest)) if first.starts_with("#!") => rest,
         _ => text,
+    };
+    // What a script says it needs (PEP 723) may come first.
+    let header = text.strip_prefix("# /// script\n");
+    let text = match header.and_then(|header| header.split_once("\n# ///\n")) {
+        Some((_, rest)) => rest,
+        None => text,
     };
     match text.strip_prefix("\"\"\"") {
         Some(docstring) => paragraph(docstring.split("\"\"\"").next().unwrap_or("").lines()),

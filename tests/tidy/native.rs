@@ -1,7 +1,7 @@
 //! Which files of C use what others of them define, by the names that their header declares.
 
-use crate::File;
 use crate::circles::Uses;
+use crate::files::File;
 use std::collections::BTreeMap;
 
 /// Returns the uses among the files beside a header.

@@ -1,7 +1,7 @@
 //! The options and commands that texts name below the command line, where nobody knows which door the
 //! reader came through.
 
-use crate::Finding;
+use crate::files::Finding;
 use crate::floors::read_table;
 use crate::rust::Crate;
 use std::collections::BTreeSet;
@@ -26,7 +26,7 @@ pub const EXCEPTIONS: [Exception; 9] = [
         "locks have it, for pip and uv",
     ),
     (
-        "src/packages/asked.rs",
+        "src/packages/request.rs",
         "--hash",
         "locks have it, for pip and uv",
     ),

@@ -1,6 +1,6 @@
 //! The lengths of functions, of their names, and of files.
 
-use crate::{File, Finding};
+use crate::files::{File, Finding};
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 use syn::{Block, ImplItemFn, ItemFn, Signature, TraitItemFn};

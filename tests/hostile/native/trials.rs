@@ -1,12 +1,13 @@
 //! The check whether a host has native mode, and trials of it besides the behaviours.
 
 use super::parts::*;
-use crate::family::{ENDS, STAYS, turn_of_all, watched};
+use crate::family::{ENDS, STAYS};
 use crate::guest::*;
 use crate::kernel_log::KernelLog;
 use crate::machine::Ends::Survives;
 use crate::machine::{self, End, Machine};
 use crate::random::Random;
+use crate::turn::{turn_of_all, watched};
 use sandbox::internals::outcome::{Crash, Outcome};
 use sandbox::internals::vm::layout::*;
 use std::sync::LazyLock;

@@ -1,11 +1,12 @@
 //! Instructions that neither the processor nor the hypervisor runs for the kernel.
 
 use super::parts::*;
-use crate::family::{Behaviour, ENDS, Family, turn_of_all, watched};
+use crate::family::{Behaviour, ENDS, Family};
 use crate::guest::*;
 use crate::machine::Ends::Unsupported;
 use crate::machine::{self, End, Machine};
 use crate::random::Random;
+use crate::turn::{turn_of_all, watched};
 use sandbox::internals::outcome::{Crash, Outcome};
 
 /// The family of such instructions, each alone: it must be reported by a confined process, too.

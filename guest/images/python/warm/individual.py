@@ -21,7 +21,7 @@ def hidden(name):
 gc, weakref = hidden('gc'), hidden('_weakref')
 # Generators of the module random that were seeded by chance, by their addresses, and what seeds each.
 by_chance = {}
-# Those of numpy that there were before the program, with the kinds of their seeds (chance.py).
+# Those of numpy that there were before the program, with the kinds of their seeds (randomness.py).
 preloaded = []
 
 

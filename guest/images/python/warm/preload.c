@@ -16,7 +16,7 @@
 static char *wanted, *first_uses;
 /* The variable by which this library is loaded. */
 static char *loader;
-/* The function of places.py that looks for other modules of the same names, if there are any of packages. */
+/* The function of finders.py that looks for other modules of the same names, if there are any of packages. */
 static PyObject *collides;
 /* While modules are imported: counts of bytes, and who drew them. */
 static PyObject *drawn;
@@ -62,7 +62,7 @@ static PyObject *drawer_of(PyFrameObject *frame)
     return module;
 }
 
-/* So many bytes, who drew them, and for whom: chance.py says more. */
+/* So many bytes, who drew them, and for whom: randomness.py says more. */
 static PyObject *draw_of(ssize_t count, const char *library)
 {
     PyFrameObject *frame = PyEval_GetFrame();
@@ -192,8 +192,8 @@ int preload(PyObject *imports)
     for (size_t i = 0; i < sizeof of_imports / sizeof *of_imports; i++)
         must_set(globals, of_imports[i], Py_NewRef(must(PyDict_GetItemString(imports, of_imports[i]))));
     drawn = must(PyList_New(0));
-    run_hidden("/usr/lib/sandbox/chance.py", "<frozen importlib._bootstrap>", globals);
-    run_hidden("/usr/lib/sandbox/places.py", "<frozen importlib._bootstrap>", globals);
+    run_hidden("/usr/lib/sandbox/randomness.py", "<frozen importlib._bootstrap>", globals);
+    run_hidden("/usr/lib/sandbox/finders.py", "<frozen importlib._bootstrap>", globals);
     run_hidden("/usr/lib/sandbox/preload.py", "<frozen importlib._bootstrap>", globals);
     Py_CLEAR(drawn);
     PyObject *fit = must(PyDict_GetItemString(globals, "fit"));

@@ -3,10 +3,10 @@
 Runs in the interpreter before it is saved, with these names given: `wanted`, names of modules, or
 statements that import some, as their words with a colon between them; `first_uses`, code that does
 what programs do first with them; `draws`, a function that tells which random bytes were drawn since it
-was last called (chance.py); `linecache`, that module if it is loaded, but not there, or None; `know`, a
+was last called (randomness.py); `linecache`, that module if it is loaded, but not there, or None; `know`, a
 function that lets the end of the interpreter pass over a module that was changed here, if it does not
 change any more; `complete` and `completions`, of cell.py; `is_only_library`, of imports.py; and all of
-chance.py.
+randomness.py.
 
 What is imported is hidden at once: it is not in sys.modules until the program imports it, and then
 appears there with all that its own import brought, in the same order. What else an import changed

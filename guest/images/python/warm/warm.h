@@ -98,7 +98,7 @@ void prefault(void);
 void fill_up(void);
 void keep_all_memory(void);
 
-/* rest.c */
+/* flush.c */
 void prepare_rest(void);
 
 /* exit.c: what sys and builtins are like when the program begins is what is usual. */

@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Kind, Packages as Way, Remedy};
 use crate::key::Key;
-use crate::packages::asked;
 use crate::packages::lock::{Lock, refused};
+use crate::packages::request;
 use anyhow::{Context, Result};
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -31,7 +31,7 @@ pub fn find(script: &Path, request: &Key, required: bool) -> Result<Option<Lock>
         );
         return if required { Err(none) } else { Ok(None) };
     }
-    let lock = asked::read(&path).and_then(|text| {
+    let lock = request::read(&path).and_then(|text| {
         let lock = Lock::parse(&text).map_err(|why| refused(&shown, &why))?;
         match lock.request.as_ref() == Some(request) {
             true => Ok(lock),

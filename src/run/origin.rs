@@ -49,8 +49,8 @@ impl Origin {
         allow_kicks()?;
         let chosen = kvm_mode::choose(&kvm, &request.kvm)?;
         let mut original = original(&kvm, chosen, request, request.path(job), job, listener)?;
-        if let Some(it) = original.as_mut().filter(|_| has_input()) {
-            it.saved.working_sets.push(std::mem::take(&mut it.of_input));
+        if let Some(it) = &mut original {
+            it.expect(has_input(), job.frame.terminal.is_some());
         }
         let (mode, path) =
             (original.as_ref()).map_or((chosen, Path::Cold), |it| (it.mode, Path::Warm));

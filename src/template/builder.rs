@@ -12,7 +12,7 @@ use crate::template::build_process::{check, guarded};
 use crate::template::eviction::keep_bound;
 use crate::template::failure::{Failed, failure};
 use crate::template::module_uses::modules_of;
-use crate::template::rehearsal::Rehearsal;
+use crate::template::rehearsal::{Occasions, Rehearsal};
 use crate::template::{
     Found, GAP, Key, Lock, Preload, Store, Template, TemplateSpec, TemplateWriter, open_layers,
 };
@@ -60,8 +60,7 @@ pub struct Content {
     pub filled: Pages,
     /// Pages that any run is likely to use, of each region of RAM.
     pub working_set: Vec<Pages>,
-    /// And those that runs use beyond that which read standard input.
-    pub of_input: Vec<Pages>,
+    pub occasions: Occasions,
     /// And those that runs with a module of a layer use, by the module's name.
     pub of_modules: BTreeMap<String, Vec<Pages>>,
 }
@@ -79,13 +78,27 @@ impl Content {
 /// A saved machine to make clones of.
 pub struct Original {
     pub saved: Saved,
-    /// Pages that a run uses beyond the machine's working sets which reads standard input.
-    pub of_input: Vec<Pages>,
+    pub occasions: Occasions,
     /// The name of its template, and the digest of its memory.
     pub key: Key,
     pub digest: [u8; 32],
     /// The mode in which the machine was saved and in which its clones run.
     pub mode: Mode,
+}
+
+impl Original {
+    /// Has the pages ready that a run uses on these occasions.
+    pub fn expect(&mut self, input: bool, terminal: bool) {
+        let occasions = [
+            (input, &mut self.occasions.input),
+            (terminal, &mut self.occasions.terminal),
+        ];
+        let expected = occasions
+            .into_iter()
+            .filter(|(is_expected, _)| *is_expected);
+        let sets = expected.map(|(_, set)| std::mem::take(set));
+        self.saved.working_sets.extend(sets);
+    }
 }
 
 /// Loads a saved machine from its template, which is built if necessary. The machine has this mode,
@@ -142,12 +155,12 @@ fn saved(
     let template = template(kvm, mode, spec, &key, verify, listener)?;
     let mut content = content(&template)?;
     let working_sets = content.working_sets(spec);
-    let of_input = std::mem::take(&mut content.of_input);
     let digest = template.digest();
-    let saved = saved_in(template, content, (&spec.image, &spec.layers), working_sets)?;
+    let parts = (&spec.image, &spec.layers[..]);
+    let (saved, occasions) = saved_in(template, content, parts, working_sets)?;
     Ok(Original {
         saved,
-        of_input,
+        occasions,
         key,
         digest,
         mode,
@@ -164,7 +177,7 @@ pub fn find_again(key: &Key, digest: &[u8; 32]) -> Result<Option<(Saved, Image)>
     let (image, layers): (Image, Vec<LayerFile>) =
         serde_json::from_slice(&content.parts).context("decoding the template")?;
     let working_sets = vec![std::mem::take(&mut content.working_set)];
-    let saved = saved_in(template, content, (&image, &layers), working_sets)?;
+    let (saved, _) = saved_in(template, content, (&image, &layers), working_sets)?;
     Ok(Some((saved, image)))
 }
 
@@ -178,9 +191,9 @@ fn saved_in(
     content: Content,
     (image, layers): (&Image, &[LayerFile]),
     working_sets: Vec<Vec<Pages>>,
-) -> Result<Saved> {
+) -> Result<(Saved, Occasions)> {
     template.mark_used();
-    Ok(Saved {
+    let saved = Saved {
         working_sets,
         state: content.state,
         memory: SavedMemory {
@@ -191,7 +204,8 @@ fn saved_in(
         over: None,
         runtime: image::runtime(image)?,
         layers: open_layers(layers)?,
-    })
+    };
+    Ok((saved, content.occasions))
 }
 
 fn template(
@@ -286,7 +300,7 @@ fn build(
     let working_set = rehearsal.working_set()?;
     let content = Content {
         parts,
-        of_input: rehearsal.of_input(&working_set)?,
+        occasions: rehearsal.occasions(&working_set)?,
         working_set,
         of_modules: rehearsal.of_modules()?,
         filled: saved.memory.filled,

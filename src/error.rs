@@ -132,6 +132,14 @@ pub enum Packages {
     ListRequirements,
     /// Ask for all of them in one file, and lock that.
     LockTogether,
+    /// Free space where they are kept.
+    FreeSpace,
+    /// Give a name and a password for their index.
+    LogIn,
+    /// Trust the certificate of their index.
+    TrustIndex,
+    /// Let this host reach their index, or name another.
+    ReachIndex,
 }
 
 /// What is to be done so that there is an image.

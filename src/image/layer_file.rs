@@ -48,7 +48,7 @@ impl LayerFile {
             Opened::Refused(why) => format!("is refused: {why}"),
         };
         Err(Error::new(
-            Kind::Internal,
+            Kind::Host,
             format!("the layer {} {why}", self.path.display()),
             "remove it if it is there, and run again: it is then made anew",
         )

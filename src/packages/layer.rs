@@ -1,7 +1,7 @@
 //! Layers of packages: what a lock names, unpacked once, as a file system that machines mount.
 
 use crate::cache::{Opened, check_writable, open_trusted};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Packages as Way, Remedy};
 use crate::fs::is_at;
 use crate::image::LayerFile;
 use crate::key::Key;
@@ -219,7 +219,7 @@ fn no_space(error: anyhow::Error, directory: &Path) -> anyhow::Error {
             Error::new(
                 Kind::Packages,
                 format!("there is no space for the packages in {shown}"),
-                "free space there, then run it again: nothing half-made is used",
+                Remedy::GetPackages(Way::FreeSpace),
             )
             .into()
         }

@@ -85,9 +85,7 @@ const FAILURES: [Failure; 10] = [
             "os error 27",
         ],
         what: "there is no space for the packages",
-        remedy: |_| {
-            "free space where the cache is, then run it again: nothing half-made is used".into()
-        },
+        remedy: |_| Remedy::GetPackages(Way::FreeSpace),
     },
     Failure {
         words: &["network was disabled", "Network connectivity is disabled"],
@@ -125,16 +123,12 @@ const FAILURES: [Failure; 10] = [
     Failure {
         words: &["401 Unauthorized", "403 Forbidden", "407 Proxy"],
         what: "the index of packages does not let us in",
-        remedy: |_| {
-            "give its name and password: UV_INDEX_NAME_USERNAME and UV_INDEX_NAME_PASSWORD for an index of UV_INDEX=NAME=URL".into()
-        },
+        remedy: |_| Remedy::GetPackages(Way::LogIn),
     },
     Failure {
         words: &["certificate", "UnknownIssuer"],
         what: "the index of packages is not trusted",
-        remedy: |_| {
-            "if you know whose certificate that is: SSL_CERT_FILE=FILE names the authorities to trust".into()
-        },
+        remedy: |_| Remedy::GetPackages(Way::TrustIndex),
     },
     Failure {
         words: &[
@@ -145,9 +139,7 @@ const FAILURES: [Failure; 10] = [
             "dns error",
         ],
         what: "the index of packages cannot be reached",
-        remedy: |_| {
-            "see that this host reaches it: UV_DEFAULT_INDEX names another one, HTTPS_PROXY a proxy; what was chosen before runs without".into()
-        },
+        remedy: |_| Remedy::GetPackages(Way::ReachIndex),
     },
 ];
 
@@ -222,25 +214,9 @@ mod tests {
                 "other versions",
             ),
             (
-                "error: Failed to fetch: https://x\n  cause: dns error".into(),
-                "cannot be reached: Failed to fetch: https://x: dns error",
-                "HTTPS_PROXY",
-            ),
-            (
-                "error: cause\n  cause: No space left on device (os error 28)".into(),
-                "no space",
-                "free space",
-            ),
-            (
                 "WARN Skipping unsafe file name: ../a\nInstalled 1 package".into(),
                 "Skipping unsafe file name: ../a",
                 "do not use",
-            ),
-            (
-                "error: Failed to fetch: x\n  cause: HTTP status client error (401 Unauthorized)"
-                    .into(),
-                "does not let us in",
-                "PASSWORD",
             ),
             (
                 "error: unexpected argument '--x'".into(),
@@ -257,15 +233,43 @@ mod tests {
             };
             assert!(words.contains(remedy), "{said}: {words}");
         }
-        let damaged = Said::new(
-            "error: Failed to download `a`\n  cause: Hash mismatch for `a`\n\n  Expected:",
-        );
-        assert_eq!(
-            error(&damaged, "3.13").remedy,
-            Remedy::GetPackages(Way::RenewLock)
-        );
         let long = error(&Said::new(&format!("error: {}", "é".repeat(5000))), "3.13");
         assert!(long.message.ends_with('…') && long.message.chars().count() < 900);
+    }
+
+    #[test]
+    fn what_only_a_certain_way_mends_is_told_with_that_way() {
+        for (said, message, way) in [
+            (
+                "error: Failed to fetch: https://x\n  cause: dns error",
+                "cannot be reached: Failed to fetch: https://x: dns error",
+                Way::ReachIndex,
+            ),
+            (
+                "error: cause\n  cause: No space left on device (os error 28)",
+                "no space",
+                Way::FreeSpace,
+            ),
+            (
+                "error: Failed to fetch: x\n  cause: HTTP status client error (401 Unauthorized)",
+                "does not let us in",
+                Way::LogIn,
+            ),
+            (
+                "error: Failed to fetch: x\n  cause: invalid peer certificate: UnknownIssuer",
+                "is not trusted",
+                Way::TrustIndex,
+            ),
+            (
+                "error: Failed to download `a`\n  cause: Hash mismatch for `a`\n\n  Expected:",
+                "not the one that the lock names",
+                Way::RenewLock,
+            ),
+        ] {
+            let error = error(&Said::new(said), "3.13");
+            assert!(error.message.contains(message), "{error}");
+            assert_eq!(error.remedy, Remedy::GetPackages(way), "{said}");
+        }
     }
 
     #[test]

@@ -125,6 +125,18 @@ fn get_packages(way: Packages) -> &'static str {
         Packages::LockTogether => {
             "write what is asked for into one file, and lock that: sandbox packages lock"
         }
+        Packages::FreeSpace => {
+            "free space where the cache is, then run it again: nothing half-made is used"
+        }
+        Packages::LogIn => {
+            "give its name and password: UV_INDEX_NAME_USERNAME and UV_INDEX_NAME_PASSWORD for an index of UV_INDEX=NAME=URL"
+        }
+        Packages::TrustIndex => {
+            "if you know whose certificate that is: SSL_CERT_FILE=FILE names the authorities to trust"
+        }
+        Packages::ReachIndex => {
+            "see that this host reaches it: UV_DEFAULT_INDEX names another one, HTTPS_PROXY a proxy; what was chosen before runs without"
+        }
     }
 }
 

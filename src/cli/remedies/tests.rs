@@ -100,6 +100,22 @@ fn packages() -> Vec<Row> {
             GetPackages(Packages::LockTogether),
             "packages lock|distributions|file()",
         ),
+        (
+            GetPackages(Packages::FreeSpace),
+            "free space|whoever runs|file()",
+        ),
+        (
+            GetPackages(Packages::LogIn),
+            "UV_INDEX_NAME_PASSWORD|whoever runs|file()",
+        ),
+        (
+            GetPackages(Packages::TrustIndex),
+            "SSL_CERT_FILE|whoever runs|file()",
+        ),
+        (
+            GetPackages(Packages::ReachIndex),
+            "HTTPS_PROXY|whoever runs|file()",
+        ),
     ]
 }
 

@@ -1,6 +1,6 @@
 //! Remedies for failures, in the words of the tool's arguments.
 
-use crate::error::{Destination, Error, Image, Packages, Remedy, Session};
+use crate::error::{Destination, Error, Image, Kind, Packages, Remedy, Session};
 use crate::policy;
 use crate::record::Failure;
 
@@ -12,8 +12,15 @@ const OPERATOR: &str = "whoever runs this server must change how it is run";
 
 /// Puts a failure into the words of the tool.
 pub fn in_words(error: Error) -> Failure {
+    let remedy = match (error.kind, &error.remedy) {
+        // A client can neither change the server's host nor its cache.
+        (Kind::Host | Kind::Cache, Remedy::Do(words)) => {
+            format!("whoever runs this server: {words}")
+        }
+        (_, remedy) => words(remedy),
+    };
     Failure {
-        remedy: words(&error.remedy),
+        remedy,
         message: error.message,
     }
 }
@@ -110,6 +117,13 @@ fn get_packages(way: Packages) -> &'static str {
         Packages::GoOnline => "ask for packages that this server has, or do without",
         Packages::ListRequirements | Packages::LockTogether => {
             "name distributions in packages, such as numpy or pandas>=2"
+        }
+        Packages::FreeSpace => "whoever runs this server must free space where its cache is",
+        Packages::LogIn => "whoever runs this server must let it into its index of packages",
+        Packages::TrustIndex => "whoever runs this server must have it trust its index of packages",
+        Packages::ReachIndex => {
+            "ask for packages that this server has, or do without; whoever runs this server can give it an \
+             index that it reaches"
         }
     }
 }

@@ -67,7 +67,7 @@ fn a_name_that_nobody_has_and_versions_that_do_not_fit_are_told_apart() {
         (&["nonesuch"][..], "there is no such package: "),
         (&["helper==9"], "no versions fit together: "),
         (&["helper<2", "demo"], "no versions fit together: "),
-        (&["demo;os_name=='x'&"], "could not be had: "),
+        (&["demo;os_name=='x'&"], "could not be fetched: "),
     ] {
         let error = fixture.refuses(words);
         assert_eq!(error.kind, Kind::Packages);

@@ -172,8 +172,8 @@ pub fn error(said: &Said, python: &str) -> Error {
     Error::new(
         Kind::Packages,
         match failure.as_str() {
-            "" => "the packages could not be had, and uv does not say why".into(),
-            failure => format!("the packages could not be had: {failure}"),
+            "" => "the packages could not be fetched, and uv does not say why".into(),
+            failure => format!("the packages could not be fetched: {failure}"),
         },
         "correct what is asked for, if that is why; if not, another version of uv may do better",
     )
@@ -183,7 +183,7 @@ pub fn error(said: &Said, python: &str) -> Error {
 pub fn slow(time: Duration) -> Error {
     Error::new(
         Kind::Packages,
-        format!("the packages could not be had in {} s", time.as_secs()),
+        format!("the packages could not be fetched in {} s", time.as_secs()),
         "run it again: what was downloaded is kept",
     )
 }
@@ -220,7 +220,7 @@ mod tests {
             ),
             (
                 "error: unexpected argument '--x'".into(),
-                "could not be had: unexpected",
+                "could not be fetched: unexpected",
                 "version of uv",
             ),
             (String::new(), "does not say why", "version of uv"),

@@ -18,7 +18,8 @@ use crate::worker::{Ended, Spec};
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt::{self, Display, Formatter};
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The name of the binary, where it is looked for in PATH.
@@ -124,7 +125,7 @@ impl Sandbox {
             request: self.request(source),
             inspect: None,
         };
-        let report = follow(&self.binary, &spec).map_err(internal)?;
+        let report = follow(&self.binary, &spec).map_err(|error| not_run(&self.binary, error))?;
         output(match report {
             Ended::Report(report) => *report,
             Ended::Failed(error) => return Err(Error(error)),
@@ -286,12 +287,22 @@ fn output(report: Report) -> Result<Output, Error> {
     })
 }
 
-fn internal(error: anyhow::Error) -> Error {
-    Error(error::Error::new(
-        Kind::Internal,
-        format!("{error:#}"),
-        Remedy::Report,
-    ))
+/// Returns why a process of this binary could not do a run.
+fn not_run(binary: &Path, error: anyhow::Error) -> Error {
+    let errno = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::raw_os_error);
+    Error(match errno {
+        Some(errno @ (libc::ENOENT | libc::ENOTDIR | libc::EACCES | libc::ENOEXEC)) => {
+            let (shown, why) = (binary.display(), io::Error::from_raw_os_error(errno));
+            error::Error::new(
+                Kind::Request,
+                format!("there is no sandbox at {shown}: {why}"),
+                "give binary() the path of the sandbox binary",
+            )
+        }
+        _ => error::Error::new(Kind::Internal, format!("{error:#}"), Remedy::Report),
+    })
 }
 
 /// Finds a program in the directories of PATH.
@@ -305,7 +316,6 @@ fn find(name: &str, path: Option<&OsStr>) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
 
     #[test]
     fn settings_that_no_machine_can_have_are_refused() {
@@ -327,12 +337,20 @@ mod tests {
     }
 
     #[test]
-    fn a_binary_that_is_not_there_is_told() {
-        let sandbox = Sandbox::builder()
-            .binary("/nowhere/sandbox")
-            .build()
-            .unwrap();
-        let error = sandbox.run("pass").unwrap_err();
-        assert!(error.to_string().contains("starting a process"), "{error}");
+    fn a_binary_that_is_not_there_or_is_none_is_told_with_what_to_do() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let file = file.path();
+        for binary in [
+            Path::new("/nowhere/sandbox"),
+            &file.join("sandbox"),
+            file.parent().unwrap(),
+            file,
+        ] {
+            let sandbox = Sandbox::builder().binary(binary).build().unwrap();
+            let error = sandbox.run("pass").unwrap_err();
+            let expected = format!("there is no sandbox at {}: ", binary.display());
+            assert!(error.to_string().starts_with(&expected), "{error}");
+            assert!(error.remedy().contains("binary()"), "{}", error.remedy());
+        }
     }
 }

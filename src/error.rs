@@ -73,6 +73,12 @@ pub enum Remedy {
     CheckProgramPath,
     /// Name the program's language, if it is one of these.
     NameLanguage(Vec<String>),
+    /// Name one of these languages, if the program runs in it, or import an image that has its own.
+    NameLanguageOrImport(Vec<String>),
+    /// Put the program in and run it as a command.
+    RunAsCommand,
+    /// Put the file in, and name a program that reads it.
+    PutBesideProgram,
     /// Name a script, or leave the language to the image.
     LeaveLanguageOut,
     /// Put data into a file instead of into the program.
@@ -248,9 +254,9 @@ impl Remedy {
             | Self::UseSession(
                 Session::Start(text) | Session::StartAnother(text) | Session::ChooseName(text),
             ) => change(text),
-            Self::NameLanguage(texts) | Self::UseSession(Session::NameLanguage(texts)) => {
-                texts.iter_mut().for_each(change)
-            }
+            Self::NameLanguage(texts)
+            | Self::NameLanguageOrImport(texts)
+            | Self::UseSession(Session::NameLanguage(texts)) => texts.iter_mut().for_each(change),
             _ => {}
         }
     }

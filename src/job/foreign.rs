@@ -6,96 +6,156 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-const NOTEBOOK: &str = "a Jupyter notebook";
-
-/// Languages of images that scripts/build-image makes, by the endings of their scripts' names.
-const OF_IMAGES: &[(&[&str], &str)] = &[
-    (&["js", "mjs", "cjs"], "JavaScript"),
-    (&["ts", "mts", "cts"], "TypeScript"),
-    (&["pl", "pm"], "Perl"),
-    (&["rb"], "Ruby"),
-    (&["php"], "PHP"),
-    (&["lua"], "Lua"),
-    (&["r", "R"], "R"),
-    (&["sql"], "SQL"),
-    (&["go"], "Go"),
-    (&["rs"], "Rust"),
-    (&["c"], "C"),
-    (&["cc", "cpp", "cxx"], "C++"),
-    (&["java"], "Java"),
+/// Languages of images that scripts/build-image makes: their titles, the endings of their scripts' names, and the
+/// names of them and of their interpreters, without versions.
+const IMPORTABLE: &[(&str, &[&str], &[&str])] = &[
+    (
+        "JavaScript",
+        &["js", "mjs", "cjs"],
+        &["javascript", "node", "nodejs"],
+    ),
+    ("TypeScript", &["ts", "mts", "cts"], &["typescript"]),
+    ("Perl", &["pl", "pm"], &["perl"]),
+    ("Ruby", &["rb"], &["ruby"]),
+    ("PHP", &["php"], &["php"]),
+    ("Lua", &["lua"], &["lua"]),
+    ("R", &["r", "R"], &["r", "rscript"]),
+    ("SQL", &["sql"], &["sql"]),
+    ("Go", &["go"], &["go"]),
+    ("Rust", &["rs"], &["rust"]),
+    ("C", &["c"], &["c"]),
+    ("C++", &["cc", "cpp", "cxx"], &["c++", "cpp"]),
+    ("Java", &["java"], &["java"]),
 ];
 
+/// The way in which a file can be used, though it is no script of the image's.
+#[derive(Clone, Copy)]
+enum Use {
+    /// A script of a language of IMPORTABLE runs with an image that has it.
+    Import,
+    /// A notebook has code, which can be saved as a script.
+    Notebook,
+    /// A script of another language may run in one that the image has.
+    Script,
+    /// A program runs as a command.
+    Program,
+    /// Data can be read by a program.
+    Data,
+}
+
 /// Other kinds of files, by the endings of their names.
-const BY_NAME: &[(&[&str], &str)] = &[
-    (&["ipynb"], NOTEBOOK),
-    (&["jsx"], "JavaScript"),
-    (&["tsx"], "TypeScript"),
-    (&["zsh"], "a script for zsh"),
-    (&["fish"], "a script for fish"),
-    (&["csh", "tcsh"], "a script for csh"),
-    (&["ksh"], "a script for ksh"),
-    (&["ps1"], "a script for PowerShell"),
-    (&["bat", "cmd"], "a script for Windows"),
-    (&["jl"], "Julia"),
-    (&["awk"], "a script for awk"),
-    (&["h"], "C"),
-    (&["hpp"], "C++"),
-    (&["cs"], "C#"),
-    (&["class", "jar"], "Java"),
-    (&["kt", "kts"], "Kotlin"),
-    (&["swift"], "Swift"),
-    (&["pyx", "pxd"], "Cython"),
-    (&["whl"], "a Python package"),
-    (&["exe", "dll", "msi"], "a program for Windows"),
-    (&["so", "o", "a"], "compiled code"),
-    (&["wasm"], "WebAssembly"),
-    (&["html", "htm"], "HTML"),
-    (&["md", "rst"], "a document"),
+const BY_NAME: &[(&[&str], &str, Use)] = &[
+    (&["ipynb"], "a Jupyter notebook", Use::Notebook),
+    (&["jsx"], "JavaScript", Use::Script),
+    (&["tsx"], "TypeScript", Use::Script),
+    (&["zsh"], "a script for zsh", Use::Script),
+    (&["fish"], "a script for fish", Use::Script),
+    (&["csh", "tcsh"], "a script for csh", Use::Script),
+    (&["ksh"], "a script for ksh", Use::Script),
+    (&["ps1"], "a script for PowerShell", Use::Script),
+    (&["bat", "cmd"], "a script for Windows", Use::Script),
+    (&["jl"], "Julia", Use::Script),
+    (&["awk"], "a script for awk", Use::Script),
+    (&["h"], "C", Use::Script),
+    (&["hpp"], "C++", Use::Script),
+    (&["cs"], "C#", Use::Script),
+    (&["class", "jar"], "Java", Use::Script),
+    (&["kt", "kts"], "Kotlin", Use::Script),
+    (&["swift"], "Swift", Use::Script),
+    (&["pyx", "pxd"], "Cython", Use::Script),
+    (&["whl"], "a Python package", Use::Data),
+    (&["exe", "dll", "msi"], "a program for Windows", Use::Data),
+    (&["so", "o", "a"], "compiled code", Use::Data),
+    (&["wasm"], "WebAssembly", Use::Data),
+    (&["html", "htm"], "HTML", Use::Data),
+    (&["md", "rst"], "a document", Use::Data),
     (
         &["json", "toml", "yaml", "yml", "csv", "tsv", "xml"],
         "data",
+        Use::Data,
     ),
     (
         &["tar", "tgz", "gz", "xz", "zst", "bz2", "7z"],
         "an archive",
+        Use::Data,
     ),
 ];
 
 /// Kinds of files, by the bytes that they begin with.
-const BY_CONTENT: &[(&[u8], &str)] = &[
-    (b"\x7fELF", "a compiled program"),
-    (b"\xcf\xfa\xed\xfe", "a program for macOS"),
-    (b"\0asm", "WebAssembly"),
-    (b"\x1f\x8b", "an archive"),
-    (b"\xfd7zXZ", "an archive"),
-    (b"\x28\xb5\x2f\xfd", "an archive"),
-    (b"%PDF-", "a PDF document"),
-    (b"\x89PNG", "an image"),
-    (b"\xff\xd8\xff", "an image"),
-    (b"SQLite format 3\0", "a database"),
+const BY_CONTENT: &[(&[u8], &str, Use)] = &[
+    (b"\x7fELF", "a compiled program", Use::Program),
+    (b"\xcf\xfa\xed\xfe", "a program for macOS", Use::Data),
+    (b"\0asm", "WebAssembly", Use::Data),
+    (b"\x1f\x8b", "an archive", Use::Data),
+    (b"\xfd7zXZ", "an archive", Use::Data),
+    (b"\x28\xb5\x2f\xfd", "an archive", Use::Data),
+    (b"%PDF-", "a PDF document", Use::Data),
+    (b"\x89PNG", "an image", Use::Data),
+    (b"\xff\xd8\xff", "an image", Use::Data),
+    (b"SQLite format 3\0", "a database", Use::Data),
 ];
 
 /// Refuses a file that its name or its content says to be something else than a script of the image's.
 pub fn refuse(image: &Image, path: &Path, content: &[u8]) -> Result<(), Error> {
     let ending = path.extension().map(OsStr::as_bytes);
     let is_named = |endings: &[&str]| endings.iter().any(|its| Some(its.as_bytes()) == ending);
-    let of_images = OF_IMAGES.iter().find(|(endings, _)| is_named(endings));
-    let by_name = of_images.or_else(|| BY_NAME.iter().find(|(endings, _)| is_named(endings)));
-    let by_content = BY_CONTENT
+    let of_images = IMPORTABLE
         .iter()
-        .find(|(start, _)| content.starts_with(start));
-    let kind = by_name.map(|(_, kind)| *kind);
-    let Some(kind) = kind.or(by_content.map(|(_, kind)| *kind)) else {
+        .find(|(_, endings, _)| is_named(endings))
+        .map(|(title, ..)| (*title, Use::Import));
+    let by_name = || {
+        let found = BY_NAME.iter().find(|(endings, ..)| is_named(endings));
+        found.map(|(_, kind, what_for)| (*kind, *what_for))
+    };
+    let by_content = || {
+        let mut kinds = BY_CONTENT.iter();
+        let found = kinds.find(|(start, ..)| content.starts_with(start));
+        found.map(|(_, kind, what_for)| (*kind, *what_for))
+    };
+    let Some((kind, what_for)) = of_images.or_else(by_name).or_else(by_content) else {
         return Ok(());
     };
-    let remedy = match kind {
-        NOTEBOOK => "save its code as a script: jupyter nbconvert --to script".into(),
-        _ if of_images.is_some() => Remedy::GetImage(Way::Import),
-        _ => Remedy::NameLanguage(image.names()),
-    };
+    let remedy = what_for.remedy(image);
     let (shown, image) = (path.display(), &image.name);
     let message = format!("{shown} is {kind}, which the image {image} does not run");
     Err(Error::new(Kind::BadProgram, message, remedy))
+}
+
+/// Returns the remedy for a script whose first line names an interpreter that the image does not have.
+pub fn no_interpreter(image: &Image, name: &[u8]) -> Remedy {
+    match is_importable(name) {
+        true => Use::Import.remedy(image),
+        false => Use::Script.remedy(image),
+    }
+}
+
+/// Returns the remedy for code in a language that the image does not have.
+pub fn no_language(image: &Image, name: &str) -> Remedy {
+    match is_importable(name.as_bytes()) {
+        true => Use::Import.remedy(image),
+        false => Remedy::NameLanguage(image.names()),
+    }
+}
+
+/// Returns whether a language or an interpreter is called so that comes with an image of scripts/build-image.
+fn is_importable(name: &[u8]) -> bool {
+    let is_version = |byte: &u8| byte.is_ascii_digit() || *byte == b'.';
+    let end = name.iter().rposition(|byte| !is_version(byte));
+    let bare = &name[..end.map_or(0, |last| last + 1)];
+    let mut names = IMPORTABLE.iter().flat_map(|(_, _, names)| *names);
+    names.any(|its| its.as_bytes().eq_ignore_ascii_case(bare))
+}
+
+impl Use {
+    fn remedy(self, image: &Image) -> Remedy {
+        match self {
+            Self::Import => Remedy::GetImage(Way::Import),
+            Self::Notebook => "save its code as a script: jupyter nbconvert --to script".into(),
+            Self::Script => Remedy::NameLanguageOrImport(image.names()),
+            Self::Program => Remedy::RunAsCommand,
+            Self::Data => Remedy::PutBesideProgram,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -106,20 +166,42 @@ mod tests {
     fn what_is_no_script_is_refused_by_its_kind() {
         let refused = |name: &str, content: &[u8]| {
             let refused = refuse(Image::built_in(), Path::new(name), content);
-            refused.err().map(|error| error.message)
+            refused.err()
         };
-        for (name, content, kind) in [
-            ("nb.ipynb", &b"{}"[..], "a Jupyter notebook"),
-            ("x.js", b"console.log(1)", "JavaScript"),
-            ("ls", b"\x7fELF\x02\x01", "a compiled program"),
-            ("x.tar", b"", "an archive"),
-            ("backup", b"\x1f\x8b\x08", "an archive"),
+        let or_import = || Remedy::NameLanguageOrImport(Image::built_in().names());
+        for (name, content, kind, remedy) in [
+            (
+                "nb.ipynb",
+                &b"{}"[..],
+                "a Jupyter notebook",
+                "save its code as a script: jupyter nbconvert --to script".into(),
+            ),
+            (
+                "x.js",
+                b"console.log(1)",
+                "JavaScript",
+                Remedy::GetImage(Way::Import),
+            ),
+            (
+                "ls",
+                b"\x7fELF\x02\x01",
+                "a compiled program",
+                Remedy::RunAsCommand,
+            ),
+            ("x.zsh", b"echo", "a script for zsh", or_import()),
+            ("x.tar", b"", "an archive", Remedy::PutBesideProgram),
+            (
+                "backup",
+                b"\x1f\x8b\x08",
+                "an archive",
+                Remedy::PutBesideProgram,
+            ),
+            ("x", b"%PDF-1.7", "a PDF document", Remedy::PutBesideProgram),
         ] {
-            let message = refused(name, content).unwrap();
-            assert!(
-                message.starts_with(&format!("{name} is {kind}")),
-                "{message}"
-            );
+            let error = refused(name, content).unwrap();
+            let expected = format!("{name} is {kind}, ");
+            assert!(error.message.starts_with(&expected), "{error}");
+            assert_eq!(error.remedy, remedy, "{name}");
         }
         for (name, content) in [
             ("x", &b"print(1)"[..]),
@@ -129,6 +211,44 @@ mod tests {
             ("js", b"print(1)"),
         ] {
             assert_eq!(refused(name, content), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_language_is_imported_if_an_image_of_it_can_be_built() {
+        let import = Remedy::GetImage(Way::Import);
+        let image = Image::built_in();
+        for name in ["node", "perl", "perl5.36", "lua5.4", "Rscript", "php8.2"] {
+            assert_eq!(no_interpreter(image, name.as_bytes()), import, "{name}");
+        }
+        for name in ["JavaScript", "cpp", "c++", "r", "rust"] {
+            assert_eq!(no_language(image, name), import, "{name}");
+        }
+        for name in ["cobol", "zsh", "nodes", "5.4", ""] {
+            assert_ne!(no_interpreter(image, name.as_bytes()), import, "{name}");
+            assert_ne!(no_language(image, name), import, "{name}");
+        }
+    }
+
+    #[test]
+    fn each_image_that_can_be_built_is_known_by_its_descriptions_names() {
+        let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest/images");
+        for directory in std::fs::read_dir(images).unwrap() {
+            let path = directory.unwrap().path().join("image.toml");
+            let text = std::fs::read_to_string(&path).unwrap();
+            let described: toml::Table = text.parse().unwrap();
+            for language in described["language"].as_array().unwrap() {
+                let name = language["name"].as_str().unwrap();
+                if Image::built_in().find(name).is_some() {
+                    continue;
+                }
+                assert!(is_importable(name.as_bytes()), "{name}");
+                let interpreters = language.get("interpreters").and_then(|its| its.as_array());
+                for interpreter in interpreters.into_iter().flatten() {
+                    let bare = interpreter.as_str().unwrap().trim_end_matches('*');
+                    assert!(is_importable(bare.as_bytes()), "{bare}");
+                }
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Kind, Remedy};
 use crate::image::{Image, Language, Words, expand};
-use crate::job::{Job, SCRIPT_MODE, Source, environment, name, path, script};
+use crate::job::{Job, SCRIPT_MODE, Source, environment, foreign, name, path, script};
 use guest::{File, JobFrame, Terminal, kind};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -200,7 +200,7 @@ pub fn known<'a>(image: &'a Image, name: &str) -> Result<&'a Language, Error> {
         Error::new(
             Kind::Request,
             format!("the image {} does not run {name}", image.name),
-            Remedy::NameLanguage(image.names()),
+            foreign::no_language(image, name),
         )
     })
 }

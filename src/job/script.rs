@@ -165,7 +165,7 @@ fn unknown(image: &Image, path: &Path, shebang: &Shebang) -> Error {
             path.display(),
             String::from_utf8_lossy(shebang.name).escape_debug()
         ),
-        Remedy::NameLanguage(image.names()),
+        foreign::no_interpreter(image, shebang.name),
     )
 }
 

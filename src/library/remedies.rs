@@ -47,6 +47,16 @@ pub fn words(remedy: &Remedy) -> String {
         Remedy::NameLanguage(known) => {
             return format!("give language() one of these: {}", known.join(", "));
         }
+        Remedy::NameLanguageOrImport(known) => {
+            return format!(
+                "give language() the one that it runs in, if it is one of these: {}",
+                known.join(", ")
+            );
+        }
+        Remedy::RunAsCommand => {
+            "put it there with file(), and run code that makes it executable and runs it"
+        }
+        Remedy::PutBesideProgram => "put it there with file(), and run code that reads it",
         Remedy::LeaveLanguageOut => "name a script, or leave out language()",
         Remedy::PutDataIntoFile => "put its data there with file()",
         Remedy::RaiseMemory(None) => "give memory() more, or the program less to do",

@@ -23,6 +23,8 @@ fn files() -> Here {
         ("notebook.ipynb", "{}\n"),
         ("page.js", "console.log(1)\n"),
         ("z", "#!/bin/zsh\n"),
+        ("named", "#!/usr/bin/env node\n"),
+        ("paper.pdf", "%PDF-1.7\n"),
         ("log-12:00.csv", "A,B\n"),
         ("wrong.env", "# comment\nA=1\nexport D=4\n"),
         ("wrong.toml", "x = 1\n"),

@@ -9,6 +9,11 @@ const PROGRAM: &str = "name a script, or give code after -c, or - to read it fro
 
 const PATH: &str = "check the path; code itself goes after -c, or to standard input: sandbox run -; a command of the guest's goes after --";
 
+const AS_COMMAND: &str =
+    "put it in and run it as a command of the guest's: sandbox run --put FILE -- ./NAME";
+
+const BESIDE: &str = "put it in with --put FILE, and name a script that reads it";
+
 const IMPORT: &str = "have the program import them, which then says why it fails: --no-preload";
 
 const NETWORK: &str =
@@ -58,6 +63,9 @@ pub fn words(remedy: &Remedy) -> String {
                 known.join(" and ")
             );
         }
+        Remedy::NameLanguageOrImport(known) => return name_language_or_import(known),
+        Remedy::RunAsCommand => AS_COMMAND,
+        Remedy::PutBesideProgram => BESIDE,
         Remedy::LeaveLanguageOut => "name a script, or leave out --lang",
         Remedy::PutDataIntoFile => "put its data into a file: --put FILE",
         Remedy::RaiseMemory(None) => "give it more with --memory",
@@ -97,6 +105,14 @@ pub fn words(remedy: &Remedy) -> String {
         Remedy::Report => REPORT,
     };
     text.into()
+}
+
+fn name_language_or_import(known: &[String]) -> String {
+    format!(
+        "if it runs as {}, say so with --lang; if not, {}",
+        known.join(" or "),
+        get_image(Image::Import)
+    )
 }
 
 fn bring(module: &str, distribution: Option<&str>) -> String {

@@ -17,9 +17,15 @@ fn programs() -> Vec<Row> {
         (GiveProgram, "after -c|as code|run_file()"),
         (CheckProgramPath, "sandbox run -|as code|run_file()"),
         (
-            NameLanguage(languages),
+            NameLanguage(languages.clone()),
             "and bash, of which --lang|as language|language()",
         ),
+        (
+            NameLanguageOrImport(languages),
+            "python or bash, say so with --lang|as language|language()",
+        ),
+        (RunAsCommand, "-- ./NAME|in files|file()"),
+        (PutBesideProgram, "--put|in files|file()"),
         (LeaveLanguageOut, "--lang|language|language()"),
         (PutDataIntoFile, "--put|files|file()"),
         (RaiseMemory(None), "--memory|memory_mib|memory()"),

@@ -45,7 +45,11 @@ pub fn words(remedy: &Remedy) -> String {
             "there is no network here: give what the program needs in files"
         }
         Remedy::GiveProgram | Remedy::CheckProgramPath => "give the program as code",
-        Remedy::NameLanguage(known) => return name_language(known),
+        Remedy::NameLanguage(known) | Remedy::NameLanguageOrImport(known) => {
+            return name_language(known);
+        }
+        Remedy::RunAsCommand => "give it in files, and code that makes it executable and runs it",
+        Remedy::PutBesideProgram => "give it in files, and code that reads it",
         Remedy::LeaveLanguageOut => "name another language",
         Remedy::PutDataIntoFile => "put its data into one of files",
         Remedy::RaiseMemory(_) => "use less, or give it a greater memory_mib",

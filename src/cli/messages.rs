@@ -38,7 +38,7 @@ pub fn tell(report: &Report) {
         }
     }
     tell_of_module(report);
-    tell_of_files(&report.fetched);
+    tell_of_files(&report.fetched, words);
 }
 
 /// Says which package has the module for want of which the program ended, if that is known.
@@ -90,7 +90,8 @@ pub fn tell_cut(streams: &[Bytes; 2], words: &str) {
     }
 }
 
-pub fn tell_of_files(fetched: &Fetched) {
+/// Tells of files that were not fetched, with remedies in these words.
+pub fn tell_of_files(fetched: &Fetched, words: fn(&Remedy) -> String) {
     /// How many names are listed of each kind.
     const READ: usize = 5;
     for (what, names) in [
@@ -106,7 +107,7 @@ pub fn tell_of_files(fetched: &Fetched) {
         }
     }
     match &fetched.failure {
-        Some(failure) => tell_error(failure),
+        Some(failure) => say(&format!("{}\n{}", failure.message, words(&failure.remedy))),
         None if fetched.missing.count > 0 => say(&words(&Remedy::MakeFiles)),
         None => {}
     }

@@ -1,7 +1,8 @@
 //! `sandbox session put` and `get`: files into a session, and out of it.
 
 use crate::cli::messages::tell_of_files;
-use crate::error::{Error, Kind};
+use crate::cli::remedies::of_moved_files;
+use crate::error::{Error, Kind, Remedy};
 use crate::files::{Excluded, Fetched, Get, Put, destinations, list, read};
 use crate::limits::Limits;
 use crate::session::protocol::{Description, Format, Message, Request};
@@ -53,6 +54,26 @@ struct OwnerArgs {
 }
 
 pub fn put_verb(args: PutArgs) -> Result<u8> {
+    put(args).map_err(without_options)
+}
+
+pub fn get_verb(args: GetArgs) -> Result<u8> {
+    get(args).map_err(without_options)
+}
+
+/// Words the remedy of a failure for these commands, where files are arguments.
+fn without_options(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<Error>() {
+        Ok(error) => Error {
+            remedy: Remedy::Do(of_moved_files(&error.remedy)),
+            ..error
+        }
+        .into(),
+        Err(other) => other,
+    }
+}
+
+fn put(args: PutArgs) -> Result<u8> {
     let (mut client, session) = connected(&args.name)?;
     let (user, timeout_s) = (args.owner.user, None);
     let request = |format| Request::Put {
@@ -80,7 +101,7 @@ pub fn put_verb(args: PutArgs) -> Result<u8> {
     Ok(0)
 }
 
-pub fn get_verb(args: GetArgs) -> Result<u8> {
+fn get(args: GetArgs) -> Result<u8> {
     let (mut client, session) = connected(&args.name)?;
     let user = args.owner.user;
     if is_tar(&args.files)? {
@@ -105,7 +126,7 @@ pub fn get_verb(args: GetArgs) -> Result<u8> {
     };
     let (fetched, received) = fetch(&mut client, &found, &limits, (user, args.force))?;
     received?;
-    tell_of_files(&fetched);
+    tell_of_files(&fetched, of_moved_files);
     Ok(match is_whole(&fetched) {
         true => 0,
         false => 125,

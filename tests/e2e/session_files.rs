@@ -153,11 +153,14 @@ fn files_belong_to_the_user_that_is_named() {
         "{refused:?}"
     );
     sessions.does(&["get", "a", "f:mine"]);
-    let unknown = sessions.here(&["put", "a", "--user", "nosuch", "f"]);
-    assert!(
-        text(&unknown.stderr).contains("nosuch: no such user"),
-        "{unknown:?}"
-    );
+    for words in [
+        ["put", "a", "--user", "nosuch", "f"],
+        ["get", "a", "--user", "nosuch", "f:mine2"],
+    ] {
+        let unknown = text(&sessions.here(&words).stderr);
+        assert!(unknown.contains("nosuch: no such user"), "{unknown}");
+        assert!(unknown.contains("leave the user out"), "{unknown}");
+    }
     let mut peer = Peer::connect(&sessions);
     peer.send(&json!({"verb": "put", "user": "root\0"}));
     let refused = peer.hear_of("refused").to_string();
@@ -181,16 +184,27 @@ fn what_cannot_be_moved_is_told_with_what_to_do() {
     sessions.gives("import os; os.mkdir('d'); os.mkfifo('pipe')");
     fs::write(sessions.path("f"), "").unwrap();
     for (words, told) in [
-        (&["put", "a", "f:/etc/f"][..], "below /work"),
-        (&["put", "a", "f:d"], "/work/d"),
-        (&["put", "a", "nosuch"], "nosuch"),
-        (&["get", "a", "nosuch"], "nosuch"),
-        (&["get", "a", "pipe"], "pipe"),
-        (&["get", "a", "/proc/self/mem"], "/proc/self/mem"),
+        (&["put", "a", "f:/etc/f"][..], ["/etc/f", "below /work"]),
+        (&["put", "a", "f:d"], ["/work/d", "DIRECTORY/"]),
+        (&["put", "a", "f:pipe/g"], ["/work/pipe", "another path"]),
+        (&["put", "a", "nosuch"], ["no nosuch", "HOST in HOST:GUEST"]),
+        (
+            &["get", "a", "nosuch"],
+            ["fetched: nosuch", "the session has"],
+        ),
+        (&["get", "a", "d:f"], ["f", "another name: GUEST:HOST"]),
+        (&["get", "a", "pipe"], ["pipe", "the session has"]),
+        (
+            &["get", "a", "/proc/self/mem"],
+            ["/proc/self/mem", "the session has"],
+        ),
     ] {
         let output = sessions.here(words);
         assert_eq!(exit_code(output.status), 125, "{words:?}: {output:?}");
-        assert!(text(&output.stderr).contains(told), "{words:?}: {output:?}");
+        let said = text(&output.stderr);
+        for told in told {
+            assert!(said.contains(told), "{words:?}: {said}");
+        }
     }
 }
 

@@ -107,6 +107,19 @@ pub fn words(remedy: &Remedy) -> String {
     text.into()
 }
 
+/// Returns the remedy as a sentence for whoever moves files of a session, and names them without options.
+pub fn of_moved_files(remedy: &Remedy) -> String {
+    match remedy {
+        Remedy::Do(words) => words.clone(),
+        Remedy::MakeFiles => {
+            "see that the session has what is named, and may read it; a colon in a name is written \\:".into()
+        }
+        remedy => words(remedy)
+            .replace("--put HOST:GUEST", "HOST:GUEST")
+            .replace("--get GUEST:HOST", "GUEST:HOST"),
+    }
+}
+
 fn name_language_or_import(known: &[String]) -> String {
     format!(
         "if it runs as {}, say so with --lang; if not, {}",

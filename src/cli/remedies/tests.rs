@@ -259,6 +259,21 @@ fn each_remedy_is_in_the_table() {
 }
 
 #[test]
+fn who_moves_files_of_a_session_is_told_of_no_option_for_them() {
+    for (remedy, _) in files() {
+        let told = of_moved_files(&remedy);
+        let is_of_a_run = remedy == ChooseSiblings;
+        assert_eq!(
+            told.contains("--put") || told.contains("--get"),
+            is_of_a_run,
+            "{told}"
+        );
+    }
+    assert!(of_moved_files(&CheckHostPath).contains("HOST in HOST:GUEST"));
+    assert_eq!(of_moved_files(&Do("see --put".into())), "see --put");
+}
+
+#[test]
 fn each_remedy_names_what_whoever_asked_can_change() {
     for (remedy, parts) in table() {
         let parts: Vec<_> = parts.split('|').collect();

@@ -48,7 +48,7 @@ pub struct Record {
     pub template: Option<String>,
     /// The family of the host's KVM.
     pub host: Option<Host>,
-    /// The mode in which the guest's kernel ran: the best that the host's KVM has, or the one that `--kvm-mode` forced.
+    /// The mode in which the guest's kernel ran: the best that the host's KVM has, or the one that was asked for.
     pub kvm_mode: Option<KvmMode>,
     /// The rights that the process that ran the guest had given up before.
     pub confinement: Vec<String>,

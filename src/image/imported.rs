@@ -244,7 +244,7 @@ fn refused(path: &Path, why: &str) -> Error {
     )
 }
 
-/// What was imported takes room as all else does, but only `sandbox image remove` removes it.
+/// Imported images take room as all else does, but only whoever imported them removes them.
 impl Shelf for Imported {
     fn items(&self) -> Result<Vec<Item>> {
         let mut items = Vec::new();

@@ -34,7 +34,7 @@ pub enum Choice {
 }
 
 impl Choice {
-    /// Returns the choice's name on the command line.
+    /// Returns the choice's name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",

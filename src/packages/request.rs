@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::Path;
 
-/// Names that stand for several distributions, for `--with @NAME`.
+/// Names that stand for several distributions.
 pub const PRESETS: [(&str, &[&str]); 2] = [
     ("@core", &["numpy", "pandas", "matplotlib"]),
     (

@@ -36,7 +36,7 @@ pub struct Policy {
     pub audit: Option<Audit>,
 }
 
-/// The limits of a server. Runs of `sandbox run` are not counted.
+/// The limits of a server. Runs that no client of it asked for are not counted.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {

@@ -8,8 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use std::time::Duration;
 
-/// The sessions of a user of `sandbox session`, or of a client of a server. A key that is absent limits
-/// nothing.
+/// The sessions of a user of the host, or of a client of a server. A key that is absent limits nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sessions {

@@ -142,7 +142,7 @@ pub enum Message {
     /// The cell or command is over.
     Ended {
         cell: u64,
-        /// As `sandbox run --json` prints it, but without the output.
+        /// The record, without the output.
         record: Box<Record>,
         /// What went wrong, and what to do about it.
         #[schemars(with = "Option<Failure>")]

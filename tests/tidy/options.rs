@@ -136,9 +136,25 @@ mod tests {
     }
 
     #[test]
+    fn an_option_in_what_a_schema_says_is_found() {
+        for text in [
+            "#[derive(Debug, JsonSchema)]\n\n/// By --lang.\nstruct A;",
+            "#[derive(JsonSchema)]\nstruct A {\n/// By --lang.\na: u8 }",
+            "#[derive(schemars::JsonSchema)]\nenum A {\n/// By --lang.\nB }",
+        ] {
+            let lines = found(text);
+            assert_eq!(lines.len(), 1, "{text}: {lines:?}");
+            let expected = "src/low.rs:3: it names --lang below";
+            assert!(lines[0].starts_with(expected), "{lines:?}");
+        }
+    }
+
+    #[test]
     fn comments_tests_and_other_dashes_are_no_options() {
         for text in [
             "/// See --lang.\nfn f() {}",
+            "#[derive(Debug)] struct A { /** By --lang. */ a: u8 }",
+            "#[derive(JsonSchema)] struct A;\n/// By --lang.\nstruct B;",
             "#[cfg(test)] mod tests { const A: &str = \"--lang\"; }",
             "const A: &str = \"a--b, --- and -- c, --{x}\";",
             "const A: &str = \"the sandbox failed: run it\";",

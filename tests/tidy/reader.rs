@@ -19,7 +19,7 @@ pub struct Module {
     pub imports: BTreeMap<String, Raw>,
     pub globs: Vec<Raw>,
     pub mentions: Vec<Raw>,
-    /// The strings in it, and where they begin; none of its documentation.
+    /// The strings in it, and where they begin; of its documentation only that of types with a schema, which has it.
     pub texts: Vec<(String, usize)>,
 }
 
@@ -43,6 +43,7 @@ impl Module {
         let mut reader = Reader {
             module: Module::default(),
             names: names.clone(),
+            is_in_schema: false,
         };
         reader.module.file = file.into();
         reader.visit_file(&parsed);
@@ -54,6 +55,8 @@ struct Reader {
     module: Module,
     /// The module that is being read: that of the file, or one that is written inside of it.
     names: Names,
+    /// Whether a type with a schema is being read.
+    is_in_schema: bool,
 }
 
 impl Reader {
@@ -130,7 +133,10 @@ impl<'a> Visit<'a> for Reader {
             return;
         }
         self.module.items.extend(name.map(Ident::to_string));
+        let around = self.is_in_schema;
+        self.is_in_schema |= attributes.iter().any(derives_schema);
         visit::visit_item(self, item);
+        self.is_in_schema = around;
     }
 
     fn visit_impl_item_fn(&mut self, function: &'a ImplItemFn) {
@@ -157,7 +163,7 @@ impl<'a> Visit<'a> for Reader {
     }
 
     fn visit_attribute(&mut self, attribute: &'a Attribute) {
-        if !attribute.path().is_ident("doc") {
+        if self.is_in_schema || !attribute.path().is_ident("doc") {
             visit::visit_attribute(self, attribute);
         }
     }
@@ -217,6 +223,14 @@ fn is_test(attribute: &Attribute) -> bool {
     };
     let condition = list.tokens.to_string();
     list.path.is_ident("cfg") && (condition == "test" || condition.starts_with("all (test"))
+}
+
+/// Returns whether the type with this attribute has a schema, into which its documentation goes.
+fn derives_schema(attribute: &Attribute) -> bool {
+    let Meta::List(list) = &attribute.meta else {
+        return false;
+    };
+    list.path.is_ident("derive") && list.tokens.to_string().contains("JsonSchema")
 }
 
 /// Finds what may be paths among tokens that are not parsed: names with "::" between them.

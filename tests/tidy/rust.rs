@@ -23,7 +23,7 @@ pub struct Mention<'a> {
     is_reexport: bool,
 }
 
-/// A text in the code: a string, but not one of documentation.
+/// A text in the code: a string, but of documentation only what goes into a schema.
 pub struct Text<'a> {
     pub file: &'a str,
     pub line: usize,

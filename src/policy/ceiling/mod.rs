@@ -53,7 +53,7 @@ pub struct Files {
     pub size: Option<Size>,
 }
 
-/// The levels of `--confine` but the one that is none.
+/// A level of confinement other than none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Confinement {

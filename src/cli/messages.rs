@@ -121,7 +121,7 @@ pub fn describe(report: &Report) {
     let (timings, counters) = (report.timings, report.counters);
     say(&format!(
         "{}, in a machine that was {} ({}): setup {}, kernel {}, agent {}, first output {}, program {}, teardown {}",
-        ended(report),
+        report.ended(),
         report.path,
         report.mode,
         seconds(Some(timings.setup)),
@@ -140,17 +140,6 @@ pub fn describe(report: &Report) {
         [] => "not confined".into(),
         layers => format!("confined: {}", layers.join(", ")),
     });
-}
-
-/// Returns how the program ended, in words.
-fn ended(report: &Report) -> String {
-    match (&report.outcome, report.explanation()) {
-        (Outcome::Exited(status), _) => format!("the program exited with {status}"),
-        (_, Some(error)) => error.message,
-        (Outcome::Signaled { signal, .. }, None) => format!("signal {signal} ended the program"),
-        (Outcome::Interrupted(signal), None) => format!("signal {signal} stopped the run"),
-        (_, None) => "nobody read the output any more".into(),
-    }
 }
 
 /// Prints what failed and what to do about it. Returns the exit code.

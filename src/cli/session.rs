@@ -93,7 +93,7 @@ fn interrupt(name: &str) -> Result<u8> {
     let mut client = connect(&Place::open()?, name)?;
     match client.ask(&Request::Interrupt { cell: None })? {
         Message::Interrupted { .. } => Ok(0),
-        other => bail!("the session {name} answered {other:?}"),
+        other => Err(client.unexpected(&other)),
     }
 }
 
@@ -101,7 +101,7 @@ fn restart(name: &str, context: Option<String>) -> Result<u8> {
     let mut client = connect(&Place::open()?, name)?;
     match client.ask(&Request::Restart { context })? {
         Message::Restarted {} => Ok(0),
-        other => bail!("the session {name} answered {other:?}"),
+        other => Err(client.unexpected(&other)),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::session::protocol::{Message, Piece, Request};
 use crate::session::{CapturedOutput, Client, bytes_of};
 use crate::signals::{Received, Signals};
 use crate::terminal::{Modes, window_size};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -89,7 +89,7 @@ impl Cell {
                 }
                 // The answer to an interrupt of ours.
                 Message::Interrupted { .. } => {}
-                other => bail!("the session answered {other:?}"),
+                other => return Err(self.client.unexpected(&other)),
             }
         }
     }

@@ -88,6 +88,19 @@ impl Report {
         }
         Some(error)
     }
+
+    /// Returns how the program ended, in words.
+    pub fn ended(&self) -> String {
+        match (&self.outcome, self.explanation()) {
+            (Outcome::Exited(status), _) => format!("the program exited with {status}"),
+            (_, Some(error)) => error.message,
+            (Outcome::Signaled { signal, .. }, None) => {
+                format!("signal {signal} ended the program")
+            }
+            (Outcome::Interrupted(signal), None) => format!("signal {signal} stopped the run"),
+            (_, None) => "nobody read the output any more".into(),
+        }
+    }
 }
 
 /// The phases of a run; each lasts from the end of the one before.

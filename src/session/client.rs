@@ -4,7 +4,7 @@ use crate::error::{Error, Kind, Remedy, Session};
 use crate::json::to_line;
 use crate::session::protocol::{Message, Purpose, Request};
 use crate::session::socket_directory::{Place, Sought, check_name};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, send, sendmsg, sockopt};
@@ -139,7 +139,7 @@ impl Client {
         match self.receive()? {
             Message::Saved { bytes, paused_ms } => Ok((bytes, paused_ms)),
             Message::Refused { error } => Err(error.into()),
-            other => bail!("the session {} answered {other:?}", self.name),
+            other => Err(self.unexpected(&other)),
         }
     }
 
@@ -167,6 +167,19 @@ impl Client {
             Message::Refused { error } => Err(error.into()),
             message => Ok(message),
         }
+    }
+
+    /// Returns the failure of a session that sends this where an answer is due.
+    pub fn unexpected(&self, message: &Message) -> anyhow::Error {
+        let message = serde_json::to_value(message).unwrap_or_default();
+        let event = message["event"].as_str().unwrap_or("nothing").to_owned();
+        let name = &self.name;
+        Error::new(
+            Kind::Internal,
+            format!("the session {name} sent the message {event} where an answer was due"),
+            Remedy::Report,
+        )
+        .into()
     }
 
     /// Returns the socket, to end the connection from another thread.
@@ -241,16 +254,31 @@ mod tests {
     use crate::session::protocol::Piece;
     use std::io::Write;
 
+    fn client(socket: UnixStream) -> Client {
+        Client {
+            name: "a".into(),
+            stream: BufReader::new(Incoming {
+                socket,
+                early: VecDeque::new(),
+            }),
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_no_answer_is_told_by_its_name_alone() {
+        let (ours, mut its) = UnixStream::pair().unwrap();
+        its.write_all(b"{\"event\":\"restarted\"}\n").unwrap();
+        let file = tempfile::tempfile().unwrap();
+        let saved = client(ours).save(file.as_fd(), Purpose::Fork);
+        let told = saved.unwrap_err().to_string();
+        let expected = "the session a sent the message restarted where an answer was due";
+        assert_eq!(told, expected);
+    }
+
     #[test]
     fn what_comes_is_read_while_there_is_no_room_for_a_request() {
         let (ours, mut its) = UnixStream::pair().unwrap();
-        let mut client = Client {
-            name: "a".into(),
-            stream: BufReader::new(Incoming {
-                socket: ours,
-                early: VecDeque::new(),
-            }),
-        };
+        let mut client = client(ours);
         let data = "x".repeat(1 << 20);
         let output = Piece {
             stream: "stdout".into(),

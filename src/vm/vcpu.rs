@@ -58,7 +58,8 @@ impl Vcpu {
         self.fd.set_kvm_immediate_exit(1);
         match self.fd.run() {
             Err(error) if error.errno() == libc::EINTR => {}
-            other => bail!("the guest does not come to rest: {other:?}"),
+            Err(error) => return Err(error).context("bringing the guest to rest"),
+            Ok(_) => bail!("the guest does not come to rest: its last exit has another behind it"),
         }
         self.fd.set_kvm_immediate_exit(0);
         Ok(())

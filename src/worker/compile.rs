@@ -59,10 +59,9 @@ fn check(report: &Report) -> Result<(), Error> {
     if let Some(failure) = report.undelivered() {
         return Err(failure);
     }
-    match (&report.outcome, report.explanation()) {
-        (Outcome::Exited(0), _) => Ok(()),
-        (_, Some(explanation)) => Err(failed(explanation.message)),
-        (outcome, None) => Err(failed(format!("{outcome:?}"))),
+    match report.outcome {
+        Outcome::Exited(0) => Ok(()),
+        _ => Err(failed(report.ended())),
     }
 }
 

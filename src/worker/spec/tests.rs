@@ -167,3 +167,28 @@ fn an_end_that_no_worker_of_ours_tells_is_not_sound() {
     assert!(Ended::Interrupted(15).is_sound());
     assert!(!Ended::Interrupted(200).is_sound());
 }
+
+#[test]
+fn the_end_of_a_program_is_told_in_words() {
+    let signaled = |signal, out_of_memory| Outcome::Signaled {
+        signal,
+        out_of_memory,
+    };
+    for (outcome, words) in [
+        (Outcome::Exited(1), "the program exited with 1"),
+        (signaled(11, false), "signal 11 ended the program"),
+        (signaled(9, true), "the program ran out of"),
+        (Outcome::Interrupted(15), "signal 15 stopped the run"),
+        (
+            Outcome::TimedOut,
+            "the program was stopped at its time limit",
+        ),
+        (Outcome::OutputClosed, "nobody read the output any more"),
+    ] {
+        let report = Report {
+            outcome,
+            ..report()
+        };
+        assert!(report.ended().starts_with(words), "{}", report.ended());
+    }
+}

@@ -83,7 +83,7 @@ pub fn tell_cut(streams: &[Bytes; 2], words: &str) {
     for (name, bytes) in ["standard output", "standard error"].iter().zip(streams) {
         if bytes.omitted > 0 {
             say(&format!(
-                "{name} was cut at {} of {} bytes\nallow more with {words}, as far as a policy lets you",
+                "{name} was cut at {} of {} bytes\nallow more with {words}, within the limits of a policy",
                 bytes.captured, bytes.total
             ));
         }

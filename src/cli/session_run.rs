@@ -79,7 +79,7 @@ pub struct HowArgs {
     /// What it finds on its standard input (- for this one's); else nothing
     #[arg(long, value_name = "FILE")]
     stdin: Option<PathBuf>,
-    /// Wall-clock limit, as far as a policy lets you [default: that of the session's cells]
+    /// Wall-clock limit, within that of a policy [default: that of the session's cells]
     #[arg(short, long, value_name = "DURATION", value_parser = parse_timeout, allow_negative_numbers = true)]
     timeout: Option<Timeout>,
     /// Print one JSON object that tells how it went, with its output in it

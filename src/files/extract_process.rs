@@ -83,7 +83,7 @@ impl Unpacker {
     pub fn finish(mut self) -> Result<Fetched> {
         let deadline = Instant::now() + TIME;
         let report = self.report(deadline);
-        let report = report.context("hearing from the process that writes files")?;
+        let report = report.context("reading from the process that writes files")?;
         if !self.ended(deadline)? {
             // The process goes on alone and ends by itself; nobody reads what it reports.
             return Ok(Fetched::failed(

@@ -71,7 +71,7 @@ impl Fetcher {
             child.wait().context("waiting for a process")?;
         }
         sent.context("asking for files")?;
-        heard.context("hearing of files")?;
+        heard.context("receiving files")?;
         let told = serde_json::from_slice(&told).context("reading what was fetched")?;
         Ok((told, exit.processor_time))
     }
@@ -91,7 +91,7 @@ impl Fetcher {
         let streams = child.stdin.take().zip(child.stdout.take());
         let pid = Pid::from_raw(child.id() as i32);
         *state = State::Fetches(child);
-        let (stdin, stdout) = streams.context("a process without streams")?;
+        let (stdin, stdout) = streams.context("taking the streams of a process")?;
         Ok((stdin, stdout, pid))
     }
 

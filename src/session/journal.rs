@@ -91,7 +91,7 @@ impl Journal {
         let asked = self.send(entry).and_then(|()| {
             // There is one answer to each, so nothing is read that comes after it.
             let read = BufReader::new(&self.0).read_line(&mut answer);
-            read.context("hearing of the log")
+            read.context("reading the answer of whoever writes the log")
         });
         match asked.map(|_| serde_json::from_str(&answer)) {
             Ok(Ok(answer)) => answer,

@@ -324,8 +324,8 @@ impl Spec {
     pub fn hear(socket: &File) -> Result<Self> {
         let mut line = String::new();
         let read = BufReader::new(socket).read_line(&mut line);
-        read.context("hearing what to start")?;
-        serde_json::from_str(&line).context("hearing what to start")
+        read.context("reading what to start")?;
+        serde_json::from_str(&line).context("reading what to start")
     }
 }
 

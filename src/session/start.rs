@@ -132,13 +132,13 @@ fn follow(socket: &UnixStream, listener: &mut dyn Listener) -> Result<()> {
         let mut line = String::new();
         match socket.read_line(&mut line) {
             Err(error) if error.kind() == ErrorKind::ConnectionReset => line.clear(),
-            result => drop(result.context("hearing how a session starts")?),
+            result => drop(result.context("reading how a session starts")?),
         }
         if line.is_empty() {
             let message = "the session's process ended before it could be asked anything";
             return Err(Error::new(Kind::Internal, message, Remedy::Report).into());
         }
-        match serde_json::from_str(&line).context("hearing how a session starts")? {
+        match serde_json::from_str(&line).context("reading how a session starts")? {
             Started::Notice(notice) => notice.tell(listener),
             Started::Ready => return Ok(()),
             Started::Failed(error) => return Err(error.into()),

@@ -116,7 +116,7 @@ fn tell<T: Serialize>(mut writer: PipeWriter, result: Result<T>) -> Result<()> {
 
 /// Reads all that the process tells until it closes its end. A signal that asks us to stop ends it.
 fn hear(reader: &PipeReader, signals: &Signals, child: Pid) -> Result<Vec<u8>> {
-    let doing = "hearing from the process that builds the template";
+    let doing = "reading from the process that builds the template";
     let mut told = Vec::new();
     loop {
         let mut fds = [

@@ -370,7 +370,9 @@ fn warm_up(
     let seal = match spec.runs_only_ours() {
         true => Seal::none(),
         false => {
-            let length = writer.length().context("a memory of no sound length")?;
+            let length = writer
+                .length()
+                .context("the size of the memory is invalid")?;
             Seal::saving(spec.confine, mode, spec.mapped(), length)?
         }
     };

@@ -94,7 +94,7 @@ impl Header {
         bytes.extend(VERSION.to_le_bytes());
         bytes.extend((length as u32).to_le_bytes());
         for number in [
-            file_length(self.memory_size).context("a memory of no sound length")?,
+            file_length(self.memory_size).context("the size of the memory is invalid")?,
             state.len() as u64,
             MEMORY_OFFSET,
             self.memory_size,

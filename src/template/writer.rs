@@ -43,7 +43,7 @@ impl Store {
     /// Begins a template with `memory_size` bytes of memory, a multiple of [`PAGE`], which is all
     /// zero so far.
     pub fn writer<'a>(&'a self, lock: &'a Lock, memory_size: u64) -> Result<TemplateWriter<'a>> {
-        let length = file_length(memory_size).context("a memory of no sound length")?;
+        let length = file_length(memory_size).context("the size of the memory is invalid")?;
         // The lock is not enough: on some network file systems it has no effect between hosts.
         let nanoseconds = since_1970().as_nanos();
         let role = format!("{DRAFT}{}-{nanoseconds}", std::process::id());

@@ -235,7 +235,7 @@ fn make_ram(size: u64) -> Result<GuestMemoryMmap> {
         .into_iter()
         .map(|(start, size)| {
             let mapping = map(MmapRegionBuilder::new(size), libc::PROT_WRITE, ANONYMOUS)?;
-            GuestRegionMmap::new(mapping, start).context("guest memory at the end of the world")
+            GuestRegionMmap::new(mapping, start).context("guest memory beyond the last address")
         })
         .collect::<Result<_>>()?;
     GuestMemoryMmap::from_regions(regions).context("laying out guest memory")

@@ -154,7 +154,7 @@ impl Channel {
             Ok(0) => return Ok(Heard::End),
             // It ended before it had read all that it was sent.
             Err(error) if error.kind() == ConnectionReset => return Ok(Heard::End),
-            result => result.context("hearing from a run")?,
+            result => result.context("receiving from a run")?,
         };
         self.total += count as u64;
         if self.total > self.most {

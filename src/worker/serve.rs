@@ -61,7 +61,7 @@ impl Lines {
     fn hear(&mut self) -> Result<String> {
         let mut line = String::new();
         let count = self.0.read_line(&mut line);
-        match count.context("hearing what to run")? {
+        match count.context("reading what to run")? {
             0 => Err(Error::new(
                 Kind::Internal,
                 "whoever started the worker has gone",

@@ -49,12 +49,7 @@ fn a_language_that_a_description_adds_is_known_in_every_way() {
 fn a_language_that_no_image_has_is_told_with_those_that_there_are() {
     let here = Here::new();
     let output = run_shouting(&here, &["-l", "cobol", "-c", "hi"], b"");
-    assert_refused(
-        &output,
-        125,
-        "does not run cobol",
-        "python and bash and shout",
-    );
+    assert_refused(&output, 125, "does not run cobol", "python, bash, shout");
     here.write("a", b"#!/usr/bin/cobol\n");
     let output = run_shouting(&here, &["a"], b"");
     assert_refused(&output, 127, "needs cobol", "--lang");

@@ -232,7 +232,7 @@ fn contexts_that_cannot_be_are_refused_with_what_to_do() {
         &unknown,
         125,
         "has no context for cobol",
-        "there are python and bash, of which --language names one",
+        "choose one with --language: python, bash",
     );
 }
 

@@ -58,10 +58,7 @@ pub fn words(remedy: &Remedy) -> String {
         Remedy::GiveProgram => PROGRAM,
         Remedy::CheckProgramPath => PATH,
         Remedy::NameLanguage(known) => {
-            return format!(
-                "there are {}, of which --lang names one",
-                known.join(" and ")
-            );
+            return format!("choose one with --lang: {}", known.join(", "));
         }
         Remedy::NameLanguageOrImport(known) => return name_language_or_import(known),
         Remedy::RunAsCommand => AS_COMMAND,
@@ -195,10 +192,9 @@ fn use_session(way: &Session) -> String {
             let example = mib.map_or("SIZE".into(), |mib| format!("{mib}M"));
             format!("start a session with more memory: sandbox session start --memory {example}")
         }
-        Session::NameLanguage(known) => format!(
-            "there are {}, of which --language names one",
-            known.join(" and ")
-        ),
+        Session::NameLanguage(known) => {
+            format!("choose one with --language: {}", known.join(", "))
+        }
         Session::ChooseImage => IMAGE.into(),
         Session::Interrupt => {
             "try again when that has ended, or interrupt it: sandbox session interrupt NAME; contexts stay".into()

@@ -18,7 +18,7 @@ fn programs() -> Vec<Row> {
         (CheckProgramPath, "sandbox run -|as code|run_file()"),
         (
             NameLanguage(languages.clone()),
-            "and bash, of which --lang|as language|language()",
+            "with --lang: python, bash|as language: python, bash|language()",
         ),
         (
             NameLanguageOrImport(languages),
@@ -160,7 +160,7 @@ fn sessions() -> Vec<Row> {
         ),
         (
             UseSession(Session::NameLanguage(vec!["python".into(), "bash".into()])),
-            "and bash, of which --language|as language|command",
+            "with --language: python, bash|as language: python, bash|command",
         ),
         (
             UseSession(Session::ChooseImage),

@@ -133,10 +133,7 @@ fn get_packages(way: Packages) -> &'static str {
 }
 
 fn name_language(known: &[String]) -> String {
-    format!(
-        "there are {}; name one of them as language",
-        known.join(" and ")
-    )
+    format!("choose one as language: {}", known.join(", "))
 }
 
 fn use_session(way: &Session) -> String {

@@ -1,9 +1,10 @@
 //! Operations on files that the standard library lacks.
 
 use anyhow::{Context, Result};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::geteuid;
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::io;
+use std::io::{self, Seek, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -20,6 +21,14 @@ pub fn is_at(file: &File, path: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Makes a file in memory with this content, which is read from its beginning.
+pub fn in_memory(content: &[u8]) -> io::Result<File> {
+    let mut file = File::from(memfd_create(c"content", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(content)?;
+    file.rewind()?;
+    Ok(file)
 }
 
 /// Has the kernel begin to write to disk what is in a file so far, so that fsync(2) has less to wait for.

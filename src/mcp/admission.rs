@@ -7,6 +7,7 @@ use crate::limits::{
 };
 use crate::log::say;
 use crate::mcp::packages::{Refusal as Refusing, Wanted};
+use crate::mcp::run::limits;
 use crate::mcp::tool::arguments::{Arguments, Wrong};
 use crate::mcp::tool::remedies::advised;
 use crate::policy::{
@@ -243,11 +244,8 @@ impl Governor {
             environment: arguments.env.keys().cloned().collect(),
             files: put(arguments),
             limits: Limits {
-                memory: grant.memory,
-                timeout_s: grant.timeout.map(|timeout| timeout.as_secs_f64()),
-                output: grant.output,
-                pids: grant.pids,
                 stdin: (grant.stdin < u64::MAX).then_some(grant.stdin),
+                ..(&limits(grant)).into()
             },
             root: false,
         });

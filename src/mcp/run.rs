@@ -1,5 +1,6 @@
 //! A run for a client, in a worker, or a cell in one of its sessions.
 
+use crate::fs::in_memory;
 use crate::image::LayerFile;
 use crate::job::Source;
 use crate::kvm_mode::Device;
@@ -20,10 +21,7 @@ use crate::template::builder::Interrupted;
 use crate::worker::client::{self, Channel, Worker};
 use crate::worker::{self, Spec};
 use anyhow::{Context, Result};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
-use std::fs::File;
-use std::io::{Seek, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -123,7 +121,7 @@ impl Run {
             inspect: None,
         };
         let stdout = output.map_or(Stdio::null(), Stdio::from);
-        let stdin = in_memory(arguments.stdin.as_bytes())?;
+        let stdin = in_memory(arguments.stdin.as_bytes()).context("keeping standard input")?;
         let (tell_started, started) = oneshot::channel();
         let (tell_ended, ended) = oneshot::channel();
         thread::Builder::new()
@@ -256,13 +254,4 @@ pub fn limits(grant: &Grant) -> Limits {
         pids: grant.pids,
         ..Limits::default()
     }
-}
-
-fn in_memory(content: &[u8]) -> Result<File> {
-    let doing = "keeping what the caller gave";
-    let memory = memfd_create(c"given", MFdFlags::MFD_CLOEXEC).context(doing)?;
-    let mut file = File::from(memory);
-    file.write_all(content).context(doing)?;
-    file.rewind().context(doing)?;
-    Ok(file)
 }

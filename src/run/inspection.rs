@@ -2,15 +2,14 @@
 
 use crate::audit::{Code, Files};
 use crate::error::{Error, Kind, Remedy};
+use crate::fs::in_memory;
 use crate::job::Job;
 use crate::layer::Plan;
 use crate::limits::PROGRAM_MAX;
 use anyhow::{Context, Result};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::dup2_stdin;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
-use std::io::{Read, Seek, Write, stdin};
+use std::io::{Read, stdin};
 
 /// The sizes and digests of the parts of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,10 +60,7 @@ fn read_stdin(code_max: Option<u64>) -> Result<Vec<u8>> {
         );
         return Err(Error::new(Kind::Request, message, Remedy::PutDataIntoFile).into());
     }
-    let memory = memfd_create(c"code", MFdFlags::MFD_CLOEXEC).context("keeping the program")?;
-    let mut file = File::from(memory);
-    file.write_all(&code).context("keeping the program")?;
-    file.rewind().context("keeping the program")?;
+    let file = in_memory(&code).context("keeping the program")?;
     dup2_stdin(&file).context("giving the program back")?;
     Ok(code)
 }

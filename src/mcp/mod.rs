@@ -44,6 +44,9 @@ use tokio_util::sync::CancellationToken;
 /// The time that a stopping server gives its runs to end and to be logged.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The beginning of the names of servers' directories, which nothing else in the directory of temporary files has.
+const DIRECTORY: &str = "sandbox-mcp-";
+
 /// The operator's options.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -85,7 +88,7 @@ async fn serve_until_the_end(
     tokens: Option<TokenFile>,
     governor: Governor,
 ) -> Result<Option<u8>> {
-    let directory = TempDir::create()?;
+    let directory = TempDir::create(DIRECTORY)?;
     let stop = CancellationToken::new();
     let sessions = Sessions::new(
         directory.path(),

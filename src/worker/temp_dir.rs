@@ -12,8 +12,6 @@ use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-const PREFIX: &str = "sandbox-mcp-";
-
 pub struct TempDir {
     path: PathBuf,
     /// The lock that shows that the directory is in use.
@@ -21,12 +19,14 @@ pub struct TempDir {
 }
 
 impl TempDir {
-    pub fn create() -> Result<Self> {
+    /// Makes a directory whose name begins with this, and removes those that other processes left by such
+    /// names: nothing else may have one.
+    pub fn create(prefix: &str) -> Result<Self> {
         let parent = std::env::temp_dir();
-        sweep(&parent);
+        sweep(&parent, prefix);
         // Its name is short, since the paths of sockets in it must be.
         let id = random::unguessable_id()?;
-        let path = parent.join(format!("{PREFIX}{}", &id[..16]));
+        let path = parent.join(format!("{prefix}{}", &id[..16]));
         let create = || {
             DirBuilder::new().mode(0o700).create(&path)?;
             File::open(&path)
@@ -55,9 +55,9 @@ impl Drop for TempDir {
 }
 
 /// Removes the directories that nobody uses any more. It does not matter if that fails.
-fn sweep(parent: &Path) {
+fn sweep(parent: &Path, prefix: &str) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(PREFIX)
+        if entry.file_name().to_string_lossy().starts_with(prefix)
             && is_abandoned(&entry.path()).unwrap_or(false)
         {
             fs::remove_dir_all(entry.path()).unwrap_or_default();

@@ -85,7 +85,7 @@ pub mod kind {
     /// The type, on the way into the guest, of a file system that is mounted on the directory at the
     /// path. The content is its source, type and options, each with a NUL behind it. If the mode has
     /// nobody writing, it cannot be written to.
-    pub const MOUNT: u32 = 0o060_000;
+    pub(super) const MOUNT: u32 = 0o060_000;
     /// The type, on the way out of the guest, of a file that could not be read; the length is its
     /// errno.
     pub const UNREADABLE: u32 = 0;

@@ -64,6 +64,7 @@ struct Settings {
 /// The output of a program, and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
+    /// The end of the program.
     pub ended: End,
     /// The bytes that the program wrote to standard output, up to the limit.
     pub stdout: Vec<u8>,

@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 
 /// Names that stand for several distributions.
-pub const PRESETS: [(&str, &[&str]); 2] = [
+const PRESETS: [(&str, &[&str]); 2] = [
     ("@core", &["numpy", "pandas", "matplotlib"]),
     (
         "@data",
@@ -268,7 +268,7 @@ pub fn read(path: &Path) -> Result<String, Error> {
 
 /// Checks that a time is a date, or a date and a time of day: what is relative to now would change what
 /// a script gets from day to day.
-pub fn check_time(time: &str) -> Result<(), String> {
+fn check_time(time: &str) -> Result<(), String> {
     let is_of_time = |c: char| c.is_ascii_digit() || "-:.TZ+".contains(c);
     let is_date =
         time.len() >= 10 && time.len() <= 40 && time.starts_with(|c: char| c.is_ascii_digit());

@@ -29,7 +29,7 @@ pub const HEADER_SIZE: usize = SEAL_AT + 32;
 /// The most bytes of state.
 pub const MAX_STATE: usize = 1 << 20;
 /// The most bytes of a description.
-pub const MAX_DESCRIPTION: usize = 256;
+const MAX_DESCRIPTION: usize = 256;
 /// The offset of the memory: past the longest state, and aligned so that a huge page of the file
 /// can be one of the guest.
 pub const MEMORY_OFFSET: u64 = 2 << 20;

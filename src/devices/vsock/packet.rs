@@ -8,7 +8,7 @@ use virtio_queue::DescriptorChain;
 use vm_memory::{ByteValued, GuestMemoryMmap, Le16, Le32, Le64};
 
 /// Upper bound on the payload of one packet, which Linux keeps to (VIRTIO_VSOCK_MAX_PKT_BUF_SIZE).
-pub const PAYLOAD_MAX: u32 = 64 << 10;
+const PAYLOAD_MAX: u32 = 64 << 10;
 /// The socket type SOCK_STREAM (5.10.6.2).
 const STREAM: u16 = 1;
 const HOST_CID: u64 = guest::HOST_CID as u64;

@@ -170,7 +170,7 @@ impl Arguments {
     }
 
     /// Returns the bytes of all input except the code.
-    pub fn input_size(&self) -> usize {
+    fn input_size(&self) -> usize {
         let args = self.args.iter().map(String::len);
         let env = self
             .env

@@ -125,7 +125,7 @@ pub enum Remedy {
     Report,
 }
 
-/// What is to be done so that packages can be had.
+/// The remedy for a lack of packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Packages {
     /// Set up the program that chooses them.
@@ -148,7 +148,7 @@ pub enum Packages {
     ReachIndex,
 }
 
-/// What is to be done so that there is an image.
+/// The remedy for a lack of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Image {
     /// Import one that has what is wanted.
@@ -159,7 +159,7 @@ pub enum Image {
     MakeAgain,
 }
 
-/// What is to be done about a session.
+/// The remedy for a failure with a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Session {
     /// Start the one with this name, which there is not.
@@ -182,7 +182,7 @@ pub enum Session {
     LeaveParentOut,
 }
 
-/// What is to be done about a checkpoint.
+/// The remedy for a failure with a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Checkpoint {
     /// Name one that there is, or save one.

@@ -26,7 +26,7 @@ pub struct Record {
     pub error: Option<Failure>,
     /// The Python exception that ended the program. The guest tells it.
     pub exception: Option<Exception>,
-    /// What the program lacked here, and what to do about it.
+    /// The things that the program lacked here, and what to do about them.
     pub advice: Vec<String>,
     /// The value of the last expression of code, as in a notebook. The guest tells it.
     pub result: Option<Bundle>,
@@ -65,7 +65,7 @@ pub struct Record {
     pub audit: Option<Anchor>,
     /// The name of the session in which this was a cell.
     pub session: Option<String>,
-    /// What the session has left after it; null outside of sessions.
+    /// The state of the session after it; null outside of sessions.
     pub state: Option<State>,
     /// The reason why that is not all.
     pub state_reason: Option<String>,
@@ -113,7 +113,7 @@ impl Record {
     }
 }
 
-/// What a session has left after a cell.
+/// The state of a session after a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
@@ -317,7 +317,7 @@ pub struct Anchor {
     pub hash: String,
 }
 
-/// The schema of a [`Record`] (JSON Schema 2020-12).
+/// Returns the schema of a [`Record`] (JSON Schema 2020-12).
 pub fn schema() -> schemars::Schema {
     let settings = SchemaSettings::draft2020_12();
     let generator = settings
@@ -326,7 +326,7 @@ pub fn schema() -> schemars::Schema {
     generator.into_generator().into_root_schema_for::<Record>()
 }
 
-/// Widths of numbers are Rust's, not JSON Schema's: some validators complain of them.
+/// Takes the widths of numbers out, which are Rust's, not JSON Schema's: some validators complain of them.
 pub fn without_format(schema: &mut schemars::Schema) {
     schema.remove("format");
 }

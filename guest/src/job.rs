@@ -72,7 +72,7 @@ pub struct Cell {
     /// The name of its code in tracebacks has it.
     pub number: u64,
     pub code: Vec<u8>,
-    /// What it finds on standard input.
+    /// The content of its standard input.
     pub stdin: Vec<u8>,
 }
 

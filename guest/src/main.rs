@@ -82,7 +82,7 @@ fn run() -> Result<Infallible> {
 /// Has the allocator keep what is freed for the next piece of a stream: to give pages back and get others
 /// takes longer than to move what is in them.
 fn keep_freed_memory() {
-    /// Of the largest pieces, more than there are at once.
+    /// More bytes than all pieces have that there are at once, each of the largest size.
     const KEPT: libc::c_int = 4 << 20;
     for option in [libc::M_MMAP_THRESHOLD, libc::M_TRIM_THRESHOLD] {
         // SAFETY: mallopt(3) sets a number, and no other thread allocates meanwhile.

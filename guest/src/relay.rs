@@ -19,7 +19,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// What a relay needs beside the program.
+/// The surroundings of a relay, beside the program.
 pub struct Relay<'a> {
     pub host: &'a mut File,
     pub beside: &'a mut Beside,
@@ -84,7 +84,7 @@ struct Ready {
     terminal: bool,
     /// The pipe or the terminal takes input.
     input: bool,
-    /// What is ready of the commands beside the program.
+    /// The sources that are ready of the commands beside the program.
     beside: Vec<Source>,
 }
 

@@ -24,7 +24,7 @@ pub struct Shared {
 
 #[derive(Default)]
 struct Stdin {
-    /// What the agent is still to be told.
+    /// The frames that the agent is still to get.
     waiting: Vec<Frame>,
     /// The pieces that the agent can take, and the number of their bytes.
     pieces: VecDeque<Vec<u8>>,

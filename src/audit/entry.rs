@@ -139,7 +139,7 @@ pub struct End {
     pub run: u64,
     pub process: Usage,
     pub status: Status,
-    /// What is left of the session that it is a cell of.
+    /// The state of the session that it is a cell of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,
     pub exit_code: Option<u8>,

@@ -18,7 +18,7 @@ pub struct Tail {
     pub hash: String,
     /// The number of the last entry's file.
     pub file: u64,
-    /// What follows the last entry.
+    /// The bytes that follow the last entry.
     pub rest: Rest,
 }
 

@@ -30,7 +30,7 @@ const HEAD_AT: usize = 48;
 /// The reason why a file is of no use, as a clause about "it".
 pub type Refusal = &'static str;
 
-/// What a checkpoint is, and where it can be used.
+/// The description of a checkpoint, and of where it can be used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     /// The build of this program and the host's processor and kernel, with which alone the machine can go on.

@@ -52,7 +52,7 @@ fn do_verb(verb: Verb, shelves: &[&dyn Shelf]) -> Result<u8> {
     }
 }
 
-/// What was listed.
+/// The total of the items that were listed.
 pub struct Listed {
     /// The bytes on disk.
     size: u64,

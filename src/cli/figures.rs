@@ -15,7 +15,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-/// What each file of this form begins with (PNG specification, 5.2).
+/// The bytes that each file of this form begins with (PNG specification, 5.2).
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// The name of a file while it is written.
 const PARTIAL: &str = ".figure.partial";

@@ -1,4 +1,4 @@
-//! `sandbox mcp`.
+//! `sandbox mcp`: the server for agents.
 
 use crate::cli::admission::keep_to_environment;
 use crate::cli::exit_code::EXIT_SIGNALED;

@@ -17,7 +17,7 @@ use anyhow::Result;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// What is asked for, and how it is chosen.
+/// The packages that are asked for, and the way in which they are chosen.
 pub struct PackageRequest {
     pub asked: Asked,
     pub how: How,

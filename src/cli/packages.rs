@@ -1,4 +1,4 @@
-//! `sandbox packages`.
+//! `sandbox packages`: the packages of scripts, which are chosen, locked and kept.
 
 use crate::cache::Shelf;
 use crate::cli::cache;

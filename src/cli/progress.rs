@@ -7,7 +7,7 @@ use crate::template::builder::Listener;
 use std::io::{IsTerminal, Write, stderr};
 use std::time::Duration;
 
-/// What takes longer than this is told where a line cannot be taken back.
+/// The time after which work is told of where a line cannot be taken back.
 const NOTICE_DELAY: Duration = Duration::from_secs(1);
 
 /// A listener that tells the user why a run takes longer this time: by a line that moves on a terminal,
@@ -17,7 +17,7 @@ pub struct Progress {
     shown: Shown,
 }
 
-/// What is told of the template that is being built.
+/// The line about the template that is being built.
 #[derive(PartialEq)]
 enum Shown {
     Nothing,

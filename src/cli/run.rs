@@ -1,4 +1,4 @@
-//! `sandbox run`.
+//! `sandbox run`: one program in a machine of its own.
 
 use crate::audit::Usage;
 use crate::cli::admission::Admission;

@@ -27,9 +27,9 @@ pub struct Cell {
     pub is_in_line: bool,
     /// The output, if it is kept.
     pub kept: Option<CapturedOutput>,
-    /// What a command gets on its standard input.
+    /// The standard input of a command.
     input: Option<Input>,
-    /// What it makes of this process's terminal, if it has that.
+    /// The modes of this process's terminal, if it has that.
     modes: Option<Modes>,
 }
 

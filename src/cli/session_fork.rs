@@ -1,4 +1,4 @@
-//! `sandbox session fork` and `checkpoint`.
+//! `sandbox session fork` and `checkpoint`: sessions that go on from where one is, and what is saved for them.
 
 use crate::audit::Files;
 use crate::checkpoint::Checkpoints;

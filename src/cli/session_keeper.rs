@@ -54,7 +54,7 @@ struct Keeper {
     session: Owned,
     /// The pipe to which the session is tied, if it goes on from a point. It never lets it go.
     _pipe: Option<PipeWriter>,
-    /// What ties both to whoever had them started together with others, until that lets them go.
+    /// The tie of both to whoever had them started together with others, until that lets them go.
     tie: Option<Tie>,
     /// The number of the session in the log.
     run: u64,

@@ -1,4 +1,4 @@
-//! `sandbox session list`.
+//! `sandbox session list`: the sessions that there are.
 
 use crate::session::protocol::{Description, Message, Request};
 use crate::session::{Client, Place};

@@ -1,4 +1,4 @@
-//! `sandbox session start`.
+//! `sandbox session start`: a new session, or one that goes on from a checkpoint.
 
 use crate::audit::Files;
 use crate::cli::admission::Admission;
@@ -108,7 +108,7 @@ pub struct StartArgs {
     quiet: bool,
 }
 
-/// What a session may do at most, whatever it asks for.
+/// The bounds of a session, whatever it asks for.
 #[derive(Args)]
 pub struct BoundArgs {
     /// Whether the session's process confines itself before the guest runs: as far as this kernel lets it,

@@ -9,7 +9,7 @@ use crate::units::format_size;
 use guest::USER;
 use serde::{Deserialize, Serialize};
 
-/// What is wanted in the guest.
+/// The files that are wanted in the guest, and the bounds on them.
 pub struct Wanted<'a> {
     pub puts: &'a [Put],
     /// Patterns of what to leave out of directories.
@@ -22,7 +22,7 @@ pub struct Wanted<'a> {
     pub window: Option<usize>,
 }
 
-/// What is to be known of the files of a run.
+/// The facts about the files of a run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Gathered {
     /// The working directory, if files cannot be made there.

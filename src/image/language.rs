@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct Language {
     pub name: String,
     pub title: String,
-    /// What its programs find, for whoever writes one.
+    /// The surroundings of its programs, for whoever writes one.
     #[serde(default)]
     pub about: Option<String>,
     /// Endings of scripts' names, without the dot.

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-/// What a layer is mounted on that lies over the whole file system.
+/// The directory on which a layer is mounted that lies over the whole file system.
 pub const ROOT: &str = "/";
 
 /// A layer in a file of the cache.

@@ -15,11 +15,11 @@ pub struct Packages {
     pub platform: String,
     /// The directory in which the interpreter looks for packages.
     pub site: String,
-    /// What programs do first with a package, by the name of its module. It is done before the
+    /// The code that programs run first with a package, by the name of its module. It is done before the
     /// interpreter is saved.
     #[serde(default)]
     pub first_uses: BTreeMap<String, String>,
-    /// What most programs do with a package. A clone runs it, to see which pages they write to.
+    /// The code that most programs run with a package. A clone runs it, to see which pages they write to.
     #[serde(default)]
     pub rehearsals: BTreeMap<String, String>,
 }

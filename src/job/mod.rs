@@ -77,7 +77,7 @@ pub struct Job {
     pub directory: Option<File>,
     /// All other files, with absolute paths.
     pub files: Vec<File>,
-    /// What of the files is below the default working directory, if these are many or large.
+    /// The files below the default working directory, if these are many or large.
     pub layer: Option<PutLayer>,
     /// Whether the interpreter gives a prompt, for which it is one of its own.
     pub prompts: bool,

@@ -23,7 +23,7 @@ const FLAT_INLINE: u16 = 2 << 1;
 const NO_BLOCK: u32 = u32::MAX;
 const ENTRY: usize = 12;
 
-/// What the super block tells of the image.
+/// The content of the super block.
 pub struct SuperBlock {
     /// The place of the root's inode.
     pub root: u64,

@@ -42,7 +42,7 @@ pub struct Attributes {
     pub modified: Option<Time>,
 }
 
-/// What is at a path.
+/// The content of a path.
 #[derive(Debug)]
 pub enum Content {
     Directory,

@@ -22,7 +22,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What a client asks for.
+/// The cell that a client asks for.
 pub struct Asked {
     /// The name of the session, as the client knows it.
     pub session: String,

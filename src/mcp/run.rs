@@ -38,7 +38,7 @@ pub struct Run {
     ended: oneshot::Receiver<Result<Ended>>,
 }
 
-/// What does a run.
+/// The worker or session that does a run.
 enum Work {
     Process(Arc<Mutex<Child>>),
     /// A session, at the other end of this, and what fetches files from it. The end of the connection ends its

@@ -50,7 +50,7 @@ const ENTRY: u64 = 256;
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// The version of the protocol that has batches of messages, which the transports do not take.
 const WITH_BATCHES: ProtocolVersion = ProtocolVersion::V_2025_03_26;
-/// What a caller hears whose session has a call at work.
+/// The message to a caller whose session has a call at work.
 const WAITS_FOR_SESSION: &str = "it waits for an earlier call of its session";
 /// The server's end of a connection.
 #[derive(Clone)]

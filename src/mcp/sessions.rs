@@ -93,7 +93,7 @@ struct Started {
 /// The packages of a call, and the layer that they are in.
 pub type Packages = (Lock, LayerFile);
 
-/// What a call asks of a session that this does not have.
+/// The demand of a call that a session does not meet.
 #[derive(Debug)]
 pub struct Mismatch(String);
 

@@ -32,7 +32,7 @@ pub struct How {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chosen {
     pub lock: Lock,
-    /// What uv warns of, if it was asked now.
+    /// The warnings of uv, if it was asked now.
     pub warnings: Vec<String>,
 }
 

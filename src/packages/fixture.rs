@@ -195,7 +195,7 @@ fn page(name: &str, published: &[Published], hashes: &BTreeMap<String, String>) 
 
 /// A cache of its own for a test, and an index.
 pub struct Fixture {
-    /// Goes with the test.
+    /// The directory of both, which goes with the test.
     _directory: TempDir,
     pub store: Store,
     pub environment: Environment,

@@ -4,14 +4,14 @@ use crate::error::{Error, Kind};
 use crate::text::toml_error;
 use serde::Deserialize;
 
-/// What a script says of its needs.
+/// The needs of a script, as its header lists them.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Header {
     /// Requirements as PEP 508 has them.
     pub dependencies: Vec<String>,
     /// The versions of Python that it runs with, such as `>=3.12`.
     pub requires_python: Option<String>,
-    /// What was published after this time is not taken: `exclude-newer` of `[tool.uv]`.
+    /// The time after which nothing that was published is taken: `exclude-newer` of `[tool.uv]`.
     pub exclude_newer: Option<String>,
 }
 

@@ -22,7 +22,7 @@ use std::io::{Read, Seek};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// What changes with the way in which layers are made: layers of another way are not taken.
+/// The number of the way in which layers are made; layers of another way are not taken.
 const WAY: &[u8] = b"2";
 /// The endings of the names of what says which layer a lock has, and of locks on making it.
 pub const LABEL: &str = ".layer";
@@ -33,7 +33,7 @@ pub const LAYER: &str = ".erofs";
 const TREE: &str = "tree";
 const COMPILED: &str = "compiled";
 
-/// What the cache knows of a layer.
+/// The entry of a layer in the cache.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Label {
     pub digest: String,

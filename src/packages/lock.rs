@@ -14,11 +14,11 @@ pub struct Lock {
     pub text: String,
     /// Sorted by name.
     pub packages: Vec<Package>,
-    /// What it was made for, if it says so.
+    /// The request that it was made for, if it says so.
     pub request: Option<Key>,
 }
 
-/// What is before the key of the request, in a comment of its own.
+/// The beginning of the comment that has the key of the request.
 const REQUEST: &str = "# request: ";
 /// The directory beside a lock in which its local wheels are.
 pub const WHEELS: &str = "wheels";

@@ -63,7 +63,7 @@ pub struct Asked {
     pub wheels: Vec<Wheel>,
     /// The text of a file of requirements that has a hash for each.
     pub locked: Option<String>,
-    /// What was published after this time is not taken.
+    /// The time after which nothing that was published is taken.
     pub exclude_newer: Option<String>,
 }
 

@@ -55,7 +55,7 @@ const LINKERS: [&str; 2] = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-musl-x86_64.
 /// A uv that was found, and all that each run of it needs.
 pub struct Uv<'a> {
     pub program: PathBuf,
-    /// What it downloaded before.
+    /// The directory of earlier downloads.
     pub downloads: PathBuf,
     pub environment: &'a Environment,
     pub packages: &'a Packages,

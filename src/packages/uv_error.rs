@@ -4,7 +4,7 @@ use crate::error::{Error, Kind, Packages as Way, Remedy};
 use crate::text::escape_control;
 use std::time::Duration;
 
-/// What uv said.
+/// The words of uv.
 #[derive(Debug, Default)]
 pub struct Said(String);
 

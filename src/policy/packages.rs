@@ -13,7 +13,7 @@ pub struct Packages {
     pub allow: Allow,
     /// The index that they come from, in place of any other.
     pub index: Option<String>,
-    /// What was published after this date or time is not taken.
+    /// The date or time after which nothing that was published is taken.
     pub exclude_newer: Option<String>,
     /// Bytes of all of them, unpacked.
     pub size: Option<Size>,

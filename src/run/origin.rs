@@ -20,7 +20,7 @@ use std::fs::File;
 use std::io::{Write, stderr, stdin};
 use std::sync::Arc;
 
-/// What the machine of a job is made from.
+/// The parts that the machine of a job is made from.
 pub struct Origin {
     kvm: Kvm,
     pub mode: Mode,
@@ -34,7 +34,7 @@ pub struct Origin {
     layer: Option<Layer>,
 }
 
-/// What a machine that goes on elsewhere is told by: the template that it was cloned from, with the digest of
+/// The facts by which a machine that goes on elsewhere is known: the template that it was cloned from, with the digest of
 /// its memory, and the shape of its state.
 pub struct Lineage {
     pub template: Key,

@@ -22,10 +22,10 @@ pub struct Client {
     stream: BufReader<Incoming>,
 }
 
-/// What comes from a session.
+/// The bytes that come from a session.
 struct Incoming {
     socket: UnixStream,
-    /// What was read while there was no room for a request: the session takes none from whoever does not read.
+    /// The bytes that were read while there was no room for a request: the session takes none from whoever does not read.
     early: VecDeque<u8>,
 }
 

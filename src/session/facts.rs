@@ -18,7 +18,7 @@ pub struct Facts {
     pub bounds: Bounds,
     /// The session's job: commands have its environment, directory and user.
     pub frame: JobFrame,
-    /// What its interpreters are part of.
+    /// The image that its interpreters are part of.
     pub image: Image,
     pub limits: Limits,
     pub path: Path,

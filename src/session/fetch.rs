@@ -18,7 +18,7 @@ use std::path::PathBuf;
 /// The subcommand that makes this program the process that fetches files.
 pub const FETCH_VERB: &str = "fetch-files";
 
-/// What that process is asked for on standard input.
+/// The request to that process, on its standard input.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Fetch {
     /// The directory of the session's socket.
@@ -28,7 +28,7 @@ pub struct Fetch {
     pub limits: Limits,
 }
 
-/// What that process tells on standard output.
+/// The answer of that process, on its standard output.
 pub type FetchResult = Result<Fetched, Error>;
 
 /// Fetches what is asked for on standard input, and tells on standard output what came of it.

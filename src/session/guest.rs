@@ -4,7 +4,7 @@ use crate::agent::{CellRun, Shared};
 use crate::watchdog::Watchdog;
 use guest::{Frame, Signal};
 
-/// What reaches the guest: frames, which wait in `shared`, and the vCPU thread that takes them.
+/// The way to the guest: frames, which wait in `shared`, and the vCPU thread that takes them.
 pub struct Guest<'a> {
     pub shared: &'a Shared,
     pub watchdog: &'a Watchdog<CellRun>,

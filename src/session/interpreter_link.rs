@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 /// The way to an interpreter.
 pub enum Line {
-    /// That of the machine's own, by hypercalls.
+    /// The way to the machine's own interpreter, by hypercalls.
     Own(Arc<Cells>),
+    /// The way to one beside it, by a channel.
     Beside(Box<Beside>),
 }
 

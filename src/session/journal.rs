@@ -18,7 +18,7 @@ use std::time::Duration;
 /// How long an entry may take to be written.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a session tells whoever writes its log.
+/// A message from a session to whoever writes its log.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Entry {
     /// A cell is to begin, once that is written.

@@ -65,7 +65,7 @@ struct Made {
     memory: u64,
 }
 
-/// What the two threads share.
+/// The state that the two threads share.
 struct Ends {
     shared: Arc<Shared>,
     cells: Arc<Cells>,

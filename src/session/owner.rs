@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use std::io::{PipeWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// What a session holds of its owner's.
+/// The means by which a session notices the end of its owner.
 pub enum Tie {
     /// The socket over which it was asked for. It never lets the session go: what comes unasked is the answer
     /// to an entry of the log that is not waited for any more.
@@ -21,7 +21,7 @@ pub enum Tie {
     Process(OwnedFd),
 }
 
-/// What is known of the owner.
+/// The state of the owner.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Owner {
     IsThere,

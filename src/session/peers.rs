@@ -57,7 +57,7 @@ pub enum Heard {
     Gone(Id),
 }
 
-/// What can be done without waiting, for the listener (`None`) and the connections.
+/// The events that need no wait, of the listener (`None`) and the connections.
 pub type Ready = Vec<(Option<Id>, PollFlags)>;
 
 impl Peers {

@@ -20,7 +20,7 @@ const POINT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a machine is saved anew that was not at rest.
 const TRIES: u32 = 20;
 
-/// What is saved beside the machine, and who waits for it.
+/// The state that is saved beside the machine, and the peers that wait for it.
 pub struct Points {
     lineage: Result<Lineage, &'static str>,
     interpreter: Interpreter,

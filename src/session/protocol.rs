@@ -29,7 +29,7 @@ pub enum Request {
         /// context has. Without a name, a context of another language is called as that is: `bash`.
         #[serde(default)]
         language: Option<String>,
-        /// What the cell finds on standard input, in base64; absent: nothing.
+        /// The cell's standard input, in base64; absent: nothing.
         #[serde(default)]
         stdin: Option<String>,
         /// The time limit in seconds, instead of the session's own.
@@ -144,7 +144,7 @@ pub enum Message {
         cell: u64,
         /// The record, without the output.
         record: Box<Record>,
-        /// What went wrong, and what to do about it.
+        /// The failure, with what to do about it.
         #[schemars(with = "Option<Failure>")]
         error: Option<Error>,
     },
@@ -243,7 +243,7 @@ struct Failure {
     remedy: serde_json::Value,
 }
 
-/// What a session tells about itself.
+/// The description of a session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Description {
     pub name: String,
@@ -271,7 +271,7 @@ pub struct Description {
     pub left_s: f64,
 }
 
-/// What a session tells about a context.
+/// The description of a context.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ContextDescription {
     pub name: String,
@@ -282,7 +282,7 @@ pub struct ContextDescription {
     pub waiting: usize,
 }
 
-/// What a session's process is started with: the first line on its socket.
+/// The specification of a session's process, which is the first line on its socket.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Spec {
     /// The directory of its socket.
@@ -315,7 +315,7 @@ pub struct KeptLog {
     pub code: bool,
     /// The files that go into the guest, for the session's own entry.
     pub files: Files,
-    /// What the session goes on from, for that entry too.
+    /// The session or checkpoint that the session goes on from, for that entry too.
     pub from: Option<String>,
 }
 

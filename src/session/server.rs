@@ -36,7 +36,7 @@ pub struct Server {
     pub signals: Signals,
     /// The ties to those with whose end it is to end.
     pub ties: Vec<Tie>,
-    /// What it takes for its machine to go on in others.
+    /// The means for its machine to go on in others.
     pub points: Option<Points>,
     pub began: Instant,
     pub contexts: Contexts,

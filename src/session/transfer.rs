@@ -151,7 +151,7 @@ fn remedy(complaint: &str, direction: Direction) -> Remedy {
     words.into()
 }
 
-/// What was heard from a session.
+/// The part of a transfer that a message tells of.
 enum Reply {
     /// So many bytes were taken.
     Taken(usize),

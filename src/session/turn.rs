@@ -43,7 +43,7 @@ enum Phase {
     Killed,
 }
 
-/// What is to be done to a cell.
+/// A step against a cell that is to end.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
     Interrupt,

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::time::Instant;
 
-/// What saving the machine takes: the shape of its state, and what finds its own pages.
+/// The means to save the machine: the shape of its state, and what finds its own pages.
 pub struct Means {
     pub shape: Shape,
     pub tracker: Tracker,

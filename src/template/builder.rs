@@ -61,7 +61,7 @@ pub struct Content {
     /// Pages that any run is likely to use, of each region of RAM.
     pub working_set: Vec<Pages>,
     pub occasions: Occasions,
-    /// And those that runs with a module of a layer use, by the module's name.
+    /// Pages that runs with a module of a layer use beyond these, by the module's name.
     pub of_modules: BTreeMap<String, Vec<Pages>>,
 }
 

@@ -28,11 +28,11 @@ pub struct Item {
     pub used: i64,
     /// Every run of this build needs it, so it stays.
     pub is_needed: bool,
-    /// What it is for, or why it must not be used.
+    /// Its purpose, or the reason why it must not be used.
     pub about: Result<String, String>,
 }
 
-/// What was removed.
+/// The number and size of the items that were removed.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Removed {
     pub count: usize,

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 use tempfile::NamedTempFile;
 
-/// What was extracted at a path.
+/// The file that was extracted at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     pub mode: u32,
@@ -19,7 +19,7 @@ pub struct Seen {
     pub content: Vec<u8>,
 }
 
-/// What is told of an inode.
+/// The description of an inode.
 #[derive(Debug)]
 pub struct Dumped {
     pub inode: u64,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// The name of the tool.
 pub const TOOL: &str = "run_code";
-/// What the server tells a client at first: the tool, sessions where there may be any, and the rest.
+/// The instructions that a client gets at first: the tool, sessions where there may be any, and the rest.
 const INSTRUCTIONS: [&str; 3] = [
     "run_code runs a program in a virtual machine that exists for that call only",
     ", unless the call names a session, which keeps variables and files for the calls that name it",

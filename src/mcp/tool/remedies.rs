@@ -4,7 +4,7 @@ use crate::error::{Destination, Error, Image, Kind, Packages, Remedy, Session};
 use crate::policy;
 use crate::record::Failure;
 
-/// What to do about packages that a session was started without.
+/// The remedy for packages that a session was started without.
 pub const OTHER_SESSION: &str =
     "leave packages out, to go on with those that it has, or name another session";
 

@@ -39,7 +39,7 @@ const UNREAD_MIN: usize = 2 << 20;
 struct AtWork {
     /// The room that its answer takes.
     _share: Reservation,
-    /// What counts it as not answered.
+    /// The guard that counts it as not answered.
     _unanswered: GaugeGuard,
 }
 

@@ -19,7 +19,7 @@ struct Latest {
     stamp: Option<Stamp>,
 }
 
-/// What changes with a file: its device, inode, size, and the time of its last change.
+/// The facts that change with a file: its device, inode, size, and the time of its last change.
 type Stamp = (u64, u64, u64, i64, i64);
 
 impl TokenFile {

@@ -5,7 +5,7 @@ use crate::packages::distribution;
 use crate::record::{EventKind, Exception, Record};
 use nix::errno::Errno;
 
-/// What programs say where they look for a host by its name, or for a way to it, without a network:
+/// The words of programs that look for a host by its name, or for a way to it, without a network:
 /// the C library, the kernel, and busybox.
 const NO_NETWORK: [&str; 5] = [
     "Name or service not known",

@@ -31,7 +31,7 @@ pub struct State {
     clock: u64,
 }
 
-/// What is known of a machine's state beforehand: what does not change, and which MSRs can be both read and
+/// The facts about a machine's state that are known beforehand: what does not change, and which MSRs can be both read and
 /// set.
 #[derive(Clone)]
 pub struct Shape {

@@ -188,10 +188,7 @@ fn what_cannot_be_moved_is_told_with_what_to_do() {
         (&["put", "a", "f:d"], ["/work/d", "DIRECTORY/"]),
         (&["put", "a", "f:pipe/g"], ["/work/pipe", "another path"]),
         (&["put", "a", "nosuch"], ["no nosuch", "HOST in HOST:GUEST"]),
-        (
-            &["get", "a", "nosuch"],
-            ["fetched: nosuch", "the session has"],
-        ),
+        (&["get", "a", "nosuch"], ["/work/nosuch", "the session has"]),
         (&["get", "a", "d:f"], ["f", "another name: GUEST:HOST"]),
         (&["get", "a", "pipe"], ["pipe", "the session has"]),
         (

@@ -313,12 +313,12 @@ fn input_is_for_one_cell_and_has_an_end() {
 fn threads_and_processes_go_on_between_cells() {
     let sessions = Sessions::with(&[]);
     let begin = "import subprocess, threading, time\n\
-        later = threading.Event()\n\
-        def wait(): print('from a thread', flush=True); later.set()\n\
-        threading.Timer(0.05, wait).start()\n\
+        now, later = threading.Event(), threading.Event()\n\
+        def wait(): now.wait(); print('from a thread', flush=True); later.set()\n\
+        threading.Thread(target=wait).start()\n\
         child = subprocess.Popen(['sleep', '900'])";
     sessions.gives(begin);
-    let output = sessions.gives("print(later.wait(300), child.poll()); child.kill()");
+    let output = sessions.gives("now.set(); print(later.wait(300), child.poll()); child.kill()");
     assert!(
         output.contains("from a thread\n") && output.contains("True None\n"),
         "{output}"

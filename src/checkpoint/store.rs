@@ -220,6 +220,7 @@ impl Checkpoints {
             size: metadata.blocks() * BLOCK,
             used: metadata.mtime(),
             is_needed: self.are_kept,
+            is_spare: false,
             about,
             name,
         })

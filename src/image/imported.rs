@@ -267,6 +267,7 @@ impl Shelf for Imported {
                     size: metadata.blocks() * BLOCK,
                     used: metadata.mtime(),
                     is_needed: true,
+                    is_spare: false,
                     about,
                 });
             }

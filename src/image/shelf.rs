@@ -35,6 +35,7 @@ impl Shelf for Images {
                 size: metadata.blocks() * BLOCK,
                 used: metadata.mtime(),
                 is_needed,
+                is_spare: false,
                 about: Ok(format!("the guest's programs, for {version} version")),
             });
         }

@@ -36,13 +36,17 @@ impl Shelf for Store {
         if size > 0 {
             let metadata = downloads.metadata().context("looking at downloads")?;
             let about = "packages as they were downloaded";
-            items.push(item(
+            let item = item(
                 PACKAGES,
                 DOWNLOADS,
                 size,
                 metadata.mtime(),
                 Ok(about.into()),
-            ));
+            );
+            items.push(Item {
+                is_spare: true,
+                ..item
+            });
         }
         Ok(items)
     }
@@ -151,6 +155,7 @@ fn item(directory: &str, name: &str, size: u64, used: i64, about: Result<String,
         size,
         used,
         is_needed: false,
+        is_spare: false,
         about,
     }
 }

@@ -311,6 +311,9 @@ fn what_is_kept_is_listed_pruned_and_swept() {
         "{about:?}"
     );
     assert_eq!(items.len(), 3, "{items:?}");
+    let spare = items.iter().filter(|item| item.is_spare);
+    let spare: Vec<_> = spare.map(|item| item.name.as_str()).collect();
+    assert_eq!(spare, ["packages/downloads"]);
     assert!(
         items
             .iter()

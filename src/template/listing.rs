@@ -31,6 +31,7 @@ impl Shelf for Store {
                     size: metadata.blocks() * BLOCK,
                     used: metadata.mtime(),
                     is_needed: false,
+                    is_spare: false,
                     about,
                 });
             }

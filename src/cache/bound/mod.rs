@@ -1,4 +1,4 @@
-//! The bound on what the cache keeps: what was used least recently is removed first.
+//! The bound on what the cache keeps: what is spare is removed first, then what was used least recently.
 
 use anyhow::Result;
 
@@ -28,6 +28,8 @@ pub struct Item {
     pub used: i64,
     /// Every run of this build needs it, so it stays.
     pub is_needed: bool,
+    /// All that was made of it is there without it, so it goes first.
+    pub is_spare: bool,
     /// Its purpose, or the reason why it must not be used.
     pub about: Result<String, String>,
 }
@@ -51,7 +53,7 @@ pub fn prune(shelves: &[&dyn Shelf], most: u64) -> Result<Removed> {
         items.extend(shelf.items()?.into_iter().map(|item| (shelf, item)));
     }
     let mut size: u64 = items.iter().map(|(_, item)| item.size).sum();
-    items.sort_by_key(|(_, item)| item.used);
+    items.sort_by_key(|(_, item)| (!item.is_spare, item.used));
     for (shelf, item) in items {
         if size > most && !item.is_needed && shelf.remove(&item.name)? {
             size -= item.size;

@@ -13,6 +13,7 @@ impl Shelf for Things {
             size: 10,
             used,
             is_needed: name == "needed",
+            is_spare: name == "spare",
             about: Ok(String::new()),
         };
         Ok(self.0.borrow().iter().map(item).collect())
@@ -35,9 +36,10 @@ impl Shelf for Things {
 }
 
 #[test]
-fn what_was_used_least_recently_on_any_shelf_is_removed_first() {
+fn what_is_spare_and_what_was_used_least_recently_is_removed_first() {
     for (most, left) in [
-        (60, "old needed in use middle young new"),
+        (70, "old needed in use middle young new spare"),
+        (69, "old needed in use middle young new"),
         (59, "needed in use middle young new"),
         (40, "needed in use young new"),
         (30, "needed in use new"),
@@ -46,13 +48,15 @@ fn what_was_used_least_recently_on_any_shelf_is_removed_first() {
         let templates = [("old", 1), ("needed", 2), ("in use", 3), ("middle", 5)];
         let shelves = [
             Things(RefCell::new(templates.into())),
-            Things(RefCell::new([("young", 6), ("new", 7)].into())),
+            Things(RefCell::new(
+                [("young", 6), ("new", 7), ("spare", 8)].into(),
+            )),
         ];
         let removed = prune(&[&shelves[0], &shelves[1]], most).unwrap();
         let names = shelves.iter().flat_map(|shelf| shelf.items().unwrap());
         let names: Vec<_> = names.map(|item| item.name).collect();
         assert_eq!(names.join(" "), left, "{most}");
-        let count = 6 - names.len();
+        let count = 7 - names.len();
         let size = 10 * count as u64 + 10;
         assert_eq!(
             removed,

@@ -6,7 +6,7 @@
 mod bound;
 mod trusted;
 
-pub use bound::{BOUND, Item, Removed, Shelf, prune};
+pub use bound::{BOUND, Holders, Item, Removed, SHARE, Share, Shelf, prune};
 pub use trusted::{Opened, is_in_use, mark_used, open_trusted};
 
 use crate::error::{Error, Kind};

@@ -124,6 +124,7 @@ impl PackageRequest {
                 known: false,
                 offline: wanted.offline,
                 confine: ConfineLevel::Auto,
+                share: None,
             },
             script: script.map(|(path, _)| path.to_path_buf()),
             locked: false,
@@ -184,7 +185,7 @@ impl PackageRequest {
         let layer = store.layer(&lock, &self.asked, &self.how, &mut maker)?;
         if maker.has_made {
             // What is too much is removed another time, if it cannot be now.
-            keep_bound().unwrap_or_default();
+            keep_bound(None).unwrap_or_default();
         }
         let policy = self.policy.as_ref();
         let check = policy.map_or(Ok(()), |policy| policy.check_size(layer.size));

@@ -117,6 +117,7 @@ fn save(image: Image, layer: LayerFile, modules: Vec<String>, device: &Device) -
         preload: Preload::OfProgram,
         imports: modules,
         confine: ConfineLevel::Auto,
+        share: None,
     };
     Shelf::remove(&templates::Store::open()?, spec.key(mode)?.as_str())?;
     let mut progress = Progress::new(false);

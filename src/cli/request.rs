@@ -162,6 +162,7 @@ pub fn request(
         shows: false,
         record: writer.map(Writer::descriptor),
         tells,
+        share: None,
     };
     Ok((request, packages))
 }

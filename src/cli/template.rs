@@ -59,6 +59,7 @@ pub fn template_verb(verb: Verb, device: &Device) -> Result<u8> {
                 preload: Preload::of(language),
                 imports: Vec::new(),
                 confine: ConfineLevel::Auto,
+                share: None,
             };
             let mut progress = Progress::new(false);
             builder::find_or_build(&kvm, mode, device, &spec, true, &mut progress)?;

@@ -2,6 +2,7 @@
 //! it.
 
 use crate::audit::{self, Code, Event, Files, Limits, Log, Refusal, Start, Usage};
+use crate::cache::{SHARE, Share};
 use crate::limits::{
     ConfineLevel, DEFAULT_MEMORY, DEFAULT_PIDS, DEFAULT_TIMEOUT, OUTPUT_MAX, PACKAGES_MEMORY,
 };
@@ -135,7 +136,8 @@ impl Governor {
         client: &Arc<str>,
         arguments: &Arguments,
     ) -> Result<Option<Wanted>, Refused> {
-        let wanted = Wanted::of(&arguments.packages, self.policy.run.packages.as_ref());
+        let policy = self.policy.run.packages.as_ref();
+        let wanted = Wanted::of(&arguments.packages, policy, self.share(client));
         let refused = match wanted {
             Ok(wanted) => return Ok(wanted),
             Err(Refusing::Policy(excess)) => excessive(&excess),
@@ -152,7 +154,7 @@ impl Governor {
         client: &Arc<str>,
         arguments: &Arguments,
     ) -> Result<(Grant, Admitting), Refused> {
-        let refused = match self.grant(arguments) {
+        let refused = match self.grant(client, arguments) {
             Err(excess) => excessive(&excess),
             Ok(grant) => match self.quota.admit(client, Instant::now()) {
                 Ok(admitting) => return Ok((grant, admitting)),
@@ -190,7 +192,7 @@ impl Governor {
         }
     }
 
-    fn grant(&self, arguments: &Arguments) -> Result<Grant, LimitExceeded> {
+    fn grant(&self, client: &str, arguments: &Arguments) -> Result<Grant, LimitExceeded> {
         let run = &self.policy.run;
         let default_memory = match arguments.packages.is_empty() {
             true => DEFAULT_MEMORY,
@@ -225,7 +227,19 @@ impl Governor {
         if arguments.session.is_some() {
             run.sessions.check_alone(grant.memory)?;
         }
-        Ok(grant)
+        Ok(Grant {
+            share: Some(self.share(client)),
+            ..grant
+        })
+    }
+
+    /// Returns a client's share of the cache.
+    fn share(&self, client: &str) -> Share {
+        let most = self.policy.server.client.cache;
+        Share {
+            client: client.into(),
+            most: most.map_or(SHARE, |most| most.0),
+        }
     }
 
     /// Logs the start of a run. This comes before its process starts.

@@ -1,5 +1,6 @@
 //! The packages that a call asks for, if the server's policy allows any.
 
+use crate::cache::Share;
 use crate::error::{Error, Kind};
 use crate::image::{Image, LayerFile};
 use crate::kvm_mode::Device;
@@ -7,6 +8,7 @@ use crate::limits::ConfineLevel;
 use crate::log::say;
 use crate::packages::{Asked, Environment, How, Lock, Maker, Store, choose};
 use crate::policy::{LimitExceeded, Packages};
+use crate::template::eviction::keep_bound;
 use crate::worker::compile;
 use anyhow::Result;
 use std::path::Path;
@@ -19,8 +21,12 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Returns what a call asks for by these words, if that is anything.
-    pub fn of(words: &[String], policy: Option<&Packages>) -> Result<Option<Self>, Refusal> {
+    /// Returns what a client's call asks for by these words, if that is anything.
+    pub fn of(
+        words: &[String],
+        policy: Option<&Packages>,
+        share: Share,
+    ) -> Result<Option<Self>, Refusal> {
         if words.is_empty() {
             return Ok(None);
         }
@@ -41,6 +47,7 @@ impl Wanted {
             known: false,
             offline: false,
             confine: ConfineLevel::Auto,
+            share: Some(share),
         };
         how.keep_to(policy, &mut asked).map_err(Refusal::Policy)?;
         let policy = policy.clone();
@@ -52,7 +59,16 @@ impl Wanted {
         let store = Store::open()?;
         let choosing = || say(&format!("choosing packages: {}", self.asked.summary()));
         let lock = choose(&store, &self.asked, &self.how, choosing)?.lock;
-        let layer = store.layer(&lock, &self.asked, &self.how, &mut Compiler(kvm))?;
+        let mut compiler = Compiler {
+            kvm,
+            has_made: false,
+        };
+        let layer = store.layer(&lock, &self.asked, &self.how, &mut compiler)?;
+        if compiler.has_made {
+            // What is in use stays. What cannot be removed now is removed another time.
+            let _in_use = layer.open();
+            keep_bound(self.how.share.as_ref()).unwrap_or_default();
+        }
         self.policy.check_size(layer.size).map_err(Error::from)?;
         Ok((lock, layer))
     }
@@ -65,15 +81,20 @@ pub enum Refusal {
 }
 
 /// A maker of layers that tells nobody.
-struct Compiler<'a>(&'a Device);
+struct Compiler<'a> {
+    kvm: &'a Device,
+    has_made: bool,
+}
 
 impl Maker for Compiler<'_> {
     fn waiting(&mut self) {}
 
-    fn making(&mut self) {}
+    fn making(&mut self) {
+        self.has_made = true;
+    }
 
     fn compile(&mut self, layer: &LayerFile, directory: &Path) -> Result<()> {
-        compile(layer, directory, self.0)
+        compile(layer, directory, self.kvm)
     }
 }
 

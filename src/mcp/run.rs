@@ -68,7 +68,7 @@ impl Run {
         (grant, kvm): (&Grant, &Device),
         output: Option<OwnedFd>,
     ) -> Result<Self> {
-        let (grant, kvm) = (*grant, kvm.clone());
+        let (grant, kvm) = (grant.clone(), kvm.clone());
         let (tell_started, started) = oneshot::channel();
         let (tell_ended, ended) = oneshot::channel();
         let fetcher = Fetcher::default();
@@ -238,6 +238,7 @@ fn request(workspace: &Workspace, arguments: &Arguments, grant: &Grant, kvm: &De
         kvm: kvm.clone(),
         confine: grant.confine,
         tells: true,
+        share: grant.share.clone(),
         ..Request::of(Source::Code(arguments.code.clone().into()))
     }
 }

@@ -363,6 +363,7 @@ fn request(grant: &Grant, kvm: &Device) -> run::Request {
         kvm: kvm.clone(),
         confine: grant.confine,
         capture: false,
+        share: grant.share.clone(),
         ..run::Request::of(Source::Code(Default::default()))
     }
 }

@@ -1,5 +1,6 @@
 //! The choice of packages: from what is asked for to a lock.
 
+use crate::cache::Share;
 use crate::error::{Error, Kind, Packages as Way, Remedy};
 use crate::image::Packages;
 use crate::key::Key;
@@ -26,6 +27,8 @@ pub struct How {
     /// Take nothing from a network.
     pub offline: bool,
     pub confine: ConfineLevel,
+    /// The client of a server that they are for.
+    pub share: Option<Share>,
 }
 
 /// Packages that were chosen.

@@ -1,5 +1,6 @@
 //! Wheels that a test makes, and an index of them on this host.
 
+use crate::cache::Share;
 use crate::error::Error;
 use crate::image::{Image, Packages};
 use crate::key::Key;
@@ -200,6 +201,7 @@ pub struct Fixture {
     pub store: Store,
     pub environment: Environment,
     pub offline: bool,
+    pub share: Option<Share>,
     packages: &'static Packages,
 }
 
@@ -224,6 +226,7 @@ impl Fixture {
                 variables.map(|(name, value)| (name.into(), value.into())),
             ),
             offline: false,
+            share: None,
             packages: Image::built_in().packages.as_ref().unwrap(),
         }
     }
@@ -235,6 +238,7 @@ impl Fixture {
             known: false,
             offline: self.offline,
             confine: ConfineLevel::Require,
+            share: self.share.clone(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Layers of packages: what a lock names, unpacked once, as a file system that machines mount.
 
-use crate::cache::{Opened, check_writable, open_trusted};
+use crate::cache::{Holders, Opened, check_writable, open_trusted};
 use crate::error::{Error, Kind, Packages as Way, Remedy};
 use crate::fs::is_at;
 use crate::image::LayerFile;
@@ -9,7 +9,7 @@ use crate::packages::choice::{How, put_wheels, uv};
 use crate::packages::lock::Lock;
 use crate::packages::request::Asked;
 use crate::packages::staging::Stage;
-use crate::packages::store::Store;
+use crate::packages::store::{LAYERS, Store};
 use crate::packages::tree;
 use crate::packages::wheel::digest;
 use crate::record::Package;
@@ -65,12 +65,12 @@ impl Store {
     ) -> Result<LayerFile> {
         let key = key(lock, how);
         let site = &how.packages.site;
-        if let Some(layer) = self.find_layer(&key, site)? {
+        if let Some(layer) = self.find_layer(&key, how)? {
             return Ok(layer);
         }
         check_writable(self.directory())?;
         let _making = self.begin(&key, || maker.waiting())?;
-        if let Some(layer) = self.find_layer(&key, site)? {
+        if let Some(layer) = self.find_layer(&key, how)? {
             return Ok(layer);
         }
         maker.making();
@@ -88,13 +88,13 @@ impl Store {
         maker.compile(&bare, &stage.path(COMPILED))?;
         tree::add_compiled(&stage.path(TREE), &stage.path(COMPILED), site)?;
         let layer = self.write(&stage, "layer", site)?;
-        let layer = self.keep_layer(layer)?;
+        let layer = self.keep_layer(layer, how)?;
         self.keep_label(&stage, &key, &layer, lock)?;
         Ok(layer)
     }
 
     /// Finds the layer of this key, if nobody else can have written it.
-    fn find_layer(&self, key: &Key, site: &str) -> Result<Option<LayerFile>> {
+    fn find_layer(&self, key: &Key, how: &How) -> Result<Option<LayerFile>> {
         let Some(label) = self.label(&format!("{key}{LABEL}"))? else {
             return Ok(None);
         };
@@ -102,11 +102,16 @@ impl Store {
             path: self.layers().join(format!("{}{LAYER}", label.digest)),
             size: label.size,
             digest: label.digest,
-            mount: site.into(),
+            mount: how.packages.site.clone(),
             modules: label.modules,
         };
         // One that is gone, or that must not be used, is made again.
-        Ok(layer.open().ok().map(|_| layer))
+        if layer.open().is_err() {
+            return Ok(None);
+        }
+        self.holders()
+            .note_use(&item_name(&layer), how.share.as_ref());
+        Ok(Some(layer))
     }
 
     /// Reads a label, if it is one of ours.
@@ -174,10 +179,20 @@ impl Store {
     }
 
     /// Gives a layer that is whole its name.
-    fn keep_layer(&self, layer: LayerFile) -> Result<LayerFile> {
+    fn keep_layer(&self, layer: LayerFile, how: &How) -> Result<LayerFile> {
         let path = self.layers().join(format!("{}{LAYER}", layer.digest));
+        let (name, share) = (item_name(&layer), how.share.as_ref());
+        match path.exists() {
+            // Another lock came to the same.
+            true => drop(self.holders().note_use(&name, share)),
+            false => self.holders().note_making(&name, share)?,
+        }
         fs::rename(&layer.path, &path).with_context(|| format!("writing {}", path.display()))?;
         Ok(LayerFile { path, ..layer })
+    }
+
+    fn holders(&self) -> Holders {
+        Holders::beside(self.layers())
     }
 
     fn keep_label(&self, stage: &Stage, key: &Key, layer: &LayerFile, lock: &Lock) -> Result<()> {
@@ -190,6 +205,11 @@ impl Store {
         let text = serde_json::to_string(&label).context("describing a layer")?;
         self.put(stage, &format!("{key}{LABEL}"), &text)
     }
+}
+
+/// Returns the name of a layer on the shelf.
+fn item_name(layer: &LayerFile) -> String {
+    format!("{LAYERS}/{}{LAYER}", layer.digest)
 }
 
 /// Returns the key of the layer of a lock, for this interpreter.

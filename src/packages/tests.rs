@@ -2,7 +2,7 @@
 
 use super::fixture::{Fixture, Index, Published, refusal, wheel};
 use super::*;
-use crate::cache::{Shelf, prune, wait_until};
+use crate::cache::{Holders, Share, Shelf, prune, wait_until};
 use crate::error::{Kind, Packages as Way, Remedy};
 use crate::image::LayerFile;
 use anyhow::Result;
@@ -333,6 +333,36 @@ fn what_is_kept_is_listed_pruned_and_swept() {
         layer(&fixture, &["demo"], &mut Counting::default()).unwrap(),
         made
     );
+}
+
+#[test]
+fn a_layer_is_held_by_the_client_that_it_is_made_for_alone() {
+    let mut fixture = Fixture::new(&index().url);
+    let one = Share {
+        client: "one".into(),
+        most: 0,
+    };
+    let maker = &mut Counting::default();
+    let users = layer(&fixture, &["helper"], maker).unwrap();
+    // Without its label, it is made again and found to be there.
+    for name in fixture.left() {
+        if name.ends_with(".layer") {
+            fs::remove_file(fixture.store.directory().join(name)).unwrap();
+        }
+    }
+    fixture.share = Some(one.clone());
+    assert_eq!(layer(&fixture, &["helper"], maker).unwrap(), users);
+    let shared = layer(&fixture, &["helper<2.1"], maker).unwrap();
+    let own = layer(&fixture, &["demo"], maker).unwrap();
+    fixture.share = None;
+    assert_eq!(layer(&fixture, &["helper<2.1"], maker).unwrap(), shared);
+    assert_eq!(maker.made, 4);
+    let holders = Holders::beside(fixture.store.layers());
+    wait_until(|| {
+        holders.keep_share(&[&fixture.store], &one).unwrap();
+        !own.path.exists()
+    });
+    assert!(users.path.exists() && shared.path.exists());
 }
 
 #[test]

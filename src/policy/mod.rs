@@ -60,6 +60,8 @@ pub struct Client {
     pub runs_per_minute: Option<u32>,
     /// Processor time of its runs' processes, the guests' included, in any hour.
     pub cpu_seconds_per_hour: Option<u32>,
+    /// Bytes on disk of what is kept in the cache for its runs; absent: 2G.
+    pub cache: Option<Size>,
 }
 
 /// The log of runs.

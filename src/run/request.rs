@@ -1,6 +1,7 @@
 //! The request for a run.
 
 use crate::agent::Sink;
+use crate::cache::Share;
 use crate::files::{Get, Put, Siblings};
 use crate::image::{self, Image, LayerFile};
 use crate::job::{Job, Source};
@@ -76,6 +77,8 @@ pub struct Request {
     pub record: Option<RawFd>,
     /// The guest is to tell of the program's exception and results too.
     pub tells: bool,
+    /// The client of a server that the run is for.
+    pub share: Option<Share>,
 }
 
 impl Request {
@@ -114,6 +117,7 @@ impl Request {
             shows: false,
             record: None,
             tells: false,
+            share: None,
         }
     }
 
@@ -197,6 +201,7 @@ impl Request {
             preload,
             imports,
             confine: self.confine,
+            share: self.share.clone(),
         }
     }
 }

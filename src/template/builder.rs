@@ -2,6 +2,7 @@
 //! machine, starting an interpreter in it and saving both.
 
 use crate::agent::{Session, Shared, Sink};
+use crate::cache::Holders;
 use crate::confine::Seal;
 use crate::error;
 use crate::image::{self, Image, LayerFile, store};
@@ -218,7 +219,7 @@ fn template(
 ) -> Result<Template> {
     let store = Store::open()?;
     let refused = match find(&store, key, verify)? {
-        Ok(template) => return Ok(template),
+        Ok(template) => return Ok(used(template, &store, key, spec)),
         Err(why) => why,
     };
     if let Some(why) = &refused {
@@ -228,13 +229,25 @@ fn template(
     let lock = store.lock(key, || listener.waiting())?;
     // The previous holder of the lock may have built it.
     if let Ok(template) = find(&store, key, verify)? {
-        return Ok(template);
+        return Ok(used(template, &store, key, spec));
     }
+    let share = spec.share.as_ref();
+    Holders::beside(store.directory()).note_making(key.as_str(), share)?;
     let template = build(&store, &lock, kvm, mode, spec, listener)?;
     template.mark_used();
     // What cannot be removed now is removed when the next one is built.
-    keep_bound().unwrap_or_default();
+    keep_bound(share).unwrap_or_default();
     Ok(template)
+}
+
+/// Notes who uses a template that is there. It may be one more than a client has room for.
+fn used(template: Template, store: &Store, key: &Key, spec: &TemplateSpec) -> Template {
+    let share = spec.share.as_ref();
+    if Holders::beside(store.directory()).note_use(key.as_str(), share) {
+        template.mark_used();
+        keep_bound(share).unwrap_or_default();
+    }
+    template
 }
 
 /// Returns the template. The error is the reason why a file must not be used, or `None` if there is

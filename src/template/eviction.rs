@@ -1,6 +1,6 @@
 //! All that the cache keeps, of which what is too much is removed.
 
-use crate::cache::{self, BOUND, Item, Removed, Shelf, prune};
+use crate::cache::{self, BOUND, Holders, Item, Removed, Share, Shelf, prune};
 use crate::checkpoint::Checkpoints;
 use crate::image::{Images, Imported};
 use crate::packages;
@@ -91,7 +91,13 @@ fn templates(checkpoints: Option<&Checkpoints>) -> Result<Templates> {
     })
 }
 
-/// Removes what was used least recently, if more is kept than may be.
-pub fn keep_bound() -> Result<()> {
-    with_shelves(true, |shelves| prune(shelves, BOUND).map(drop))
+/// Removes what was used least recently, if more is kept than may be: first of what a client holds, if
+/// something was made for one.
+pub fn keep_bound(share: Option<&Share>) -> Result<()> {
+    with_shelves(true, |shelves| {
+        if let Some(share) = share {
+            Holders::beside(Store::open()?.directory()).keep_share(shelves, share)?;
+        }
+        prune(shelves, BOUND).map(drop)
+    })
 }

@@ -98,6 +98,7 @@ mod tests {
             preload: Preload::OfProgram,
             imports: imports.iter().map(|&statement| statement.into()).collect(),
             confine: ConfineLevel::Auto,
+            share: None,
             language: image.default_language().clone(),
             image,
         }

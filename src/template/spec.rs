@@ -1,5 +1,6 @@
 //! The machine that a template is made for, and the key that it is stored under.
 
+use crate::cache::Share;
 use crate::image::{Image, Language, LayerFile};
 use crate::key::Key;
 use crate::limits::{BOOT_LIMIT, ConfineLevel, DEFAULT_PIDS, Limits};
@@ -28,6 +29,8 @@ pub struct TemplateSpec {
     /// How much a process gives up that makes the template, if code that is not ours runs in it. It is
     /// no property of the machine.
     pub confine: ConfineLevel,
+    /// The client that it is made for, if it is for one. It is no property of the machine.
+    pub share: Option<Share>,
 }
 
 /// The time that a guest whose kernel runs natively may take to boot, and then to start Python: a

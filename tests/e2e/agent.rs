@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin};
+use std::process::{Child, ChildStdin, Command};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
@@ -32,8 +32,13 @@ impl Server {
 
     pub fn start_in(scratch: TempDir, arguments: &[&str]) -> Self {
         let mut command = Cache::growing().sandbox(&["mcp"]);
-        command.args(arguments).env("TMPDIR", scratch.path());
-        let child = start(&mut command);
+        command.args(arguments);
+        Self::of(command, scratch)
+    }
+
+    /// Starts the server that this command is.
+    pub fn of(mut command: Command, scratch: TempDir) -> Self {
+        let child = start(command.env("TMPDIR", scratch.path()));
         Self { child, scratch }
     }
 

@@ -51,6 +51,7 @@ mod mcp_http;
 mod mcp_messages;
 mod mcp_policy;
 mod mcp_sessions;
+mod mcp_shares;
 mod mcp_unread;
 mod missing_module;
 mod old_runtimes;

@@ -71,9 +71,7 @@ fn a_signal_that_is_ignored_where_a_server_starts_does_not_end_it() {
     };
     // SAFETY: the same.
     unsafe { command.pre_exec(ignore) };
-    let scratch = tempfile::tempdir().unwrap();
-    let child = start(command.env("TMPDIR", scratch.path()));
-    let mut agent = Agent::connect(Server { child, scratch });
+    let mut agent = Agent::connect(Server::of(command, tempfile::tempdir().unwrap()));
     agent.initialize();
     kill(
         Pid::from_raw(agent.server.child.id() as i32),

@@ -329,10 +329,8 @@ fn a_session_of_an_agent_has_the_packages_of_its_first_call() {
     let place = Place::new();
     place.does(&["packages", "setup"]);
     place.script("policy.toml", "[run.packages]\nallow = 'any'\n");
-    let scratch = tempfile::tempdir().unwrap();
-    let mut command = place.command(&["mcp", "--policy", "policy.toml"]);
-    let child = start(command.env("TMPDIR", scratch.path()));
-    let mut agent = Agent::connect(Server { child, scratch });
+    let command = place.command(&["mcp", "--policy", "policy.toml"]);
+    let mut agent = Agent::connect(Server::of(command, tempfile::tempdir().unwrap()));
     agent.initialize();
     let mut ask = |code: &str, packages: &[&str]| {
         let call = json!({"code": code, "session": "a", "packages": packages});

@@ -16,8 +16,13 @@ pub struct Web {
 
 impl Web {
     pub fn start(arguments: &[&str]) -> Self {
-        let arguments = [&["--http", "127.0.0.1:0"], arguments].concat();
-        let mut server = Server::start(&arguments);
+        Self::start_with(Cache::growing(), arguments)
+    }
+
+    pub fn start_with(cache: &Cache, arguments: &[&str]) -> Self {
+        let mut command = cache.sandbox(&["mcp", "--http", "127.0.0.1:0"]);
+        command.args(arguments);
+        let mut server = Server::of(command, tempfile::tempdir().unwrap());
         let mut log = BufReader::new(server.child.stderr.take().unwrap());
         let mut line = String::new();
         log.read_line(&mut line).unwrap();

@@ -1,5 +1,9 @@
 //! The bound on what the cache keeps: what is spare is removed first, then what was used least recently.
 
+mod share;
+
+pub use share::{Holders, SHARE, Share};
+
 use anyhow::Result;
 
 /// The most bytes on disk that the cache keeps by itself: the packages of `@data` fit, with what was

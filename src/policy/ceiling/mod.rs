@@ -1,5 +1,6 @@
 //! The limits on one run that a policy sets.
 
+use crate::cache::Share;
 use crate::image::LanguageName;
 use crate::limits::ConfineLevel;
 use crate::policy::limit_exceeded::LimitExceeded;
@@ -83,7 +84,7 @@ pub struct ResourceRequest<'a> {
 }
 
 /// The resources that a run gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     pub memory: u64,
     /// The memory of a saved machine for it, which has no more than the policy allows either.
@@ -95,6 +96,8 @@ pub struct Grant {
     pub stdin: u64,
     /// The limits on files that are put, and likewise on those that are fetched.
     pub files: Files,
+    /// The share of the cache, for a client of a server.
+    pub share: Option<Share>,
 }
 
 impl Ceiling {
@@ -129,6 +132,7 @@ impl Ceiling {
             confine: self.confine(wish.confine)?,
             stdin,
             files: self.files,
+            share: None,
         })
     }
 

@@ -40,6 +40,7 @@ fn a_policy_without_keys_grants_what_is_asked() {
             confine: ConfineLevel::Auto,
             files: Files::default(),
             stdin: u64::MAX,
+            share: None,
         }
     );
 }
@@ -59,6 +60,7 @@ fn who_says_nothing_gets_what_is_allowed() {
             confine: ConfineLevel::Require,
             files: Files::default(),
             stdin: 5,
+            share: None,
         }
     );
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::agent::GuestReport;
+use crate::cache::Share;
 use crate::files::{Fetched, Gathered, Get, Put, PutContent, Siblings};
 use crate::image::{Image, LayerFile};
 use crate::job::Source;
@@ -74,6 +75,10 @@ fn spec() -> Spec {
             shows: false,
             record: None,
             tells: true,
+            share: Some(Share {
+                client: "one".into(),
+                most: 1,
+            }),
         },
         inspect: Some(Inspect {
             code: false,

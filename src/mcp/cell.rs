@@ -15,7 +15,7 @@ use crate::record::{Record, State, Status};
 use crate::run::record_of::{self, add_files};
 use crate::session::protocol::{Message, Request};
 use crate::session::{CapturedOutput, Client, Fetch};
-use anyhow::{Result, bail};
+use anyhow::Result;
 use nix::unistd::write;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -170,7 +170,7 @@ fn follow(
             Message::Ended { record, error, .. } => return Ok((*record, error)),
             Message::Refused { error } => return Err(error.into()),
             Message::Began { .. } => {}
-            other => bail!("the session answered {other:?}"),
+            other => return Err(client.unexpected(&other)),
         }
     }
 }

@@ -24,7 +24,7 @@ const LEFT_MAX: usize = 64;
 
 /// The commands that run, by the numbers of their channels.
 #[derive(Default)]
-pub struct Beside {
+pub struct Commands {
     open: BTreeMap<u32, Running>,
     /// Streams that processes may still write to whose command has ended.
     left: Vec<OwnedFd>,
@@ -58,7 +58,7 @@ pub enum Source {
     Left(usize),
 }
 
-impl Beside {
+impl Commands {
     /// Returns whether there ever was a command.
     pub fn is_used(&self) -> bool {
         self.is_used

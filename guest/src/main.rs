@@ -16,7 +16,7 @@ mod relay;
 mod unpack;
 
 use anyhow::{Context, Result};
-use commands::Beside;
+use commands::Commands;
 use guest::{Decoder, Exit, Frame, JobFrame};
 use host::{Request, connect_to_host, receive_request, send};
 use nix::sys::reboot::{RebootMode, reboot};
@@ -41,7 +41,7 @@ fn run() -> Result<Infallible> {
     machine::prepare()?;
     let children = watch_children()?;
     let mut decoder = Decoder::with_limit(guest::MAX_START);
-    let mut beside = Beside::default();
+    let mut beside = Commands::default();
     let (mut is_first, mut is_open_to_root) = (true, false);
     send(&mut host, &Frame::Ready)?;
     // The host ends this machine when it needs nothing more.

@@ -1,7 +1,7 @@
 //! The relay of standard input and signals from the host to the program until it ends, and of what is
 //! typed and shown at its terminal. Other output of the program goes to the host without the agent.
 
-use crate::commands::{Beside, Source};
+use crate::commands::{Commands, Source};
 use crate::host::send;
 use crate::input::Input;
 use crate::pipes::drain;
@@ -22,7 +22,7 @@ use std::os::fd::{AsFd, OwnedFd};
 /// The surroundings of a relay, beside the program.
 pub struct Relay<'a> {
     pub host: &'a mut File,
-    pub beside: &'a mut Beside,
+    pub beside: &'a mut Commands,
     pub children: &'a SignalFd,
     /// The processes that were killed for want of memory before the program began.
     pub memory_kills: u64,

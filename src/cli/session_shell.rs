@@ -54,7 +54,7 @@ pub fn shell_verb(args: ShellArgs) -> Result<u8> {
     };
     let client = Client::connect(&Place::open()?, &args.name)?;
     // From here on, what is typed is for the command; the modes are put back when this is dropped.
-    let keeper = Keeper::start(terminal)?;
+    let keeper = Keeper::start(terminal, None)?;
     let typed = stdin().as_fd().try_clone_to_owned();
     let input = Input::of(typed.context("duplicating standard input")?);
     let mut cell = Cell::new(client, Some(input))?.shown_on(keeper.modes());

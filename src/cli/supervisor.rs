@@ -22,6 +22,9 @@ use std::time::{Duration, Instant};
 /// The time that a process has to obey a signal.
 const OBEY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The time that a terminal may take to be put back, in milliseconds: nobody may read what is shown there.
+const KEEPER_TIMEOUT: u16 = 2_000;
+
 /// The result of a run in a process of its own.
 pub struct Supervised {
     pub result: Result<Report>,
@@ -67,6 +70,7 @@ pub fn supervise(spec: &Spec, admit: Admit, progress: Progress) -> Result<Superv
     supervisor.listen()?;
     let exit = process::ended(supervisor.worker.pid())?;
     let usage = client::usage(supervisor.worker.began, &exit);
+    supervisor.await_keeper()?;
     let Supervisor {
         mut worker,
         signals,
@@ -147,6 +151,17 @@ impl Supervisor<'_> {
                 self.kill();
                 return Ok(());
             }
+        }
+    }
+
+    /// Waits until nobody has the worker's end of the socket: the process that puts the terminal back outlives
+    /// a worker that was killed.
+    fn await_keeper(&self) -> Result<()> {
+        // That nobody has it is told unasked.
+        let mut fds = [PollFd::new(self.worker.channel.as_fd(), PollFlags::empty())];
+        match poll(&mut fds, KEEPER_TIMEOUT) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(errno).context("waiting for the terminal"),
         }
     }
 
@@ -267,6 +282,19 @@ mod tests {
             "trap '{told}; exit 3' TERM; echo up >&2; while :; do :; done"
         ));
         assert_eq!(exit.status, Ok(3));
+    }
+
+    #[test]
+    fn who_puts_the_terminal_back_is_waited_for_when_the_worker_has_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let done = directory.path().join("done");
+        let script = format!("(sleep 0.1; : >{}) & exit 3", done.display());
+        let mut supervisor = supervisor_of(&script, Stdio::null());
+        supervisor.listen().unwrap();
+        process::ended(supervisor.worker.pid()).unwrap();
+        supervisor.await_keeper().unwrap();
+        assert!(done.exists());
+        supervisor.worker.child.wait().unwrap();
     }
 
     #[test]

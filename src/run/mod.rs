@@ -110,7 +110,11 @@ pub fn run(prepared: Prepared, listener: &mut dyn Listener) -> Result<(Report, S
     let origin = Origin::find(&request, &mut job, listener)?;
     let (mode, path, memory) = (origin.mode, origin.path, origin.memory);
     let template = origin.template.clone();
-    let keeper = job.frame.terminal.map(Keeper::start).transpose()?;
+    let keeper = job
+        .frame
+        .terminal
+        .map(|terminal| Keeper::start(terminal, request.record))
+        .transpose()?;
     let signals = Signals::watch()?;
     let shared = Arc::new(Shared::new().context("making an eventfd")?);
     let session = session(&request, job, path, &shared)?

@@ -9,7 +9,7 @@ use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe, stdin, stdout};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 /// A terminal in a program's hands. When it is dropped, the terminal is as it was before.
@@ -22,8 +22,9 @@ pub struct Keeper {
 
 impl Keeper {
     /// Starts the process; has the terminal pass on all that is typed, unless nothing of that is for the
-    /// program. No other thread may have started yet.
-    pub fn start(terminal: Terminal) -> Result<Self> {
+    /// program. No other thread may have started yet. The process keeps `held` open: whoever waits until
+    /// nobody has that finds the terminal as it was.
+    pub fn start(terminal: Terminal, held: Option<RawFd>) -> Result<Self> {
         let typed = match terminal.has(stream::STDIN) {
             true => Some(tcgetattr(stdin()).context("reading the terminal's modes")?),
             false => None,
@@ -35,7 +36,7 @@ impl Keeper {
             ForkResult::Parent { child } => child,
             ForkResult::Child => {
                 drop(lease);
-                let status = i32::from(keep(end, typed, &shown).is_err());
+                let status = i32::from(keep(end, held, typed, &shown).is_err());
                 // SAFETY: _exit(2) ends the process, without the handlers that its parent
                 // registered for its own end.
                 unsafe { libc::_exit(status) }
@@ -69,10 +70,15 @@ impl Drop for Keeper {
 }
 
 /// Waits for the end of the lease and puts the terminal's modes back.
-fn keep(mut end: PipeReader, typed: Option<Termios>, shown: &Shown) -> Result<()> {
+fn keep(
+    mut end: PipeReader,
+    held: Option<RawFd>,
+    typed: Option<Termios>,
+    shown: &Shown,
+) -> Result<()> {
     // No signal ends this process, and none stops it, which may be in the background by then.
     SigSet::all().thread_block().context("blocking signals")?;
-    close_all_but(vec![end.as_raw_fd()])?;
+    close_all_but(held.into_iter().chain([end.as_raw_fd()]).collect())?;
     end.read_to_end(&mut Vec::new())
         .context("waiting for the end of a run")?;
     if let Some(modes) = typed {

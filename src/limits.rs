@@ -13,9 +13,9 @@ pub struct Limits {
     pub memory: u64,
     /// The memory of a saved machine for it, in bytes: what is over `memory`, its kernel withholds.
     pub machine_memory: u64,
-    /// Wall clock, from the guest's first instruction to the agent's Ready.
+    /// Wall clock, from the guest's first instruction until it has the program and the files that were put.
     pub boot: Duration,
-    /// Wall clock, from handing the program to a guest that is up; `None`: no limit.
+    /// Wall clock, from when the guest has these; `None`: no limit.
     pub timeout: Option<Duration>,
     /// Wall clock, from a signal that asks the program to stop to its end.
     pub grace: Duration,

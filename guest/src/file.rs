@@ -165,6 +165,11 @@ impl FileStream {
         Self { pieces, taken: 0 }
     }
 
+    /// Returns whether all of it was taken.
+    pub fn is_taken(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
     /// Returns the next bytes, at most `room`, and none at the end.
     pub fn take(&mut self, room: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -191,14 +196,13 @@ mod tests {
     fn all(files: Vec<File>, piece: usize) -> Vec<u8> {
         let mut stream = FileStream::new(files);
         let mut bytes = Vec::new();
-        loop {
+        while !stream.is_taken() {
             let taken = stream.take(piece);
-            assert!(taken.len() <= piece);
-            if taken.is_empty() {
-                return bytes;
-            }
+            assert!((1..=piece).contains(&taken.len()));
             bytes.extend(taken);
         }
+        assert!(stream.take(piece).is_empty());
+        bytes
     }
 
     #[test]

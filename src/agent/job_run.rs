@@ -24,6 +24,8 @@ pub struct JobRun {
     limits: JobLimits,
     /// The program's files, which the guest takes piece by piece.
     files: FileStream,
+    /// Whether the guest makes them before the program begins. A script alone it may make later.
+    makes_files_first: bool,
     /// The files that the guest is to send once its program has ended, if any are wanted.
     collection: Option<Collection>,
     /// Standard output and standard error.
@@ -33,7 +35,9 @@ pub struct JobRun {
     /// The guest's reports, unless it is only to be saved.
     report: Option<GuestReportBuilder>,
     outcome: Option<Outcome>,
-    /// When the job was handed over, and when its output began.
+    /// Whether the guest has the job, or is getting it.
+    is_handed_over: bool,
+    /// When the program had its job and its files, and when its output began.
     started: Option<Instant>,
     first_output: Option<Instant>,
 }
@@ -65,8 +69,7 @@ impl JobRun {
         let next = Box::new(next);
         let state = StartState::Agent { job: frame, next };
         let report = Some(GuestReportBuilder::of(&job, &sinks, false));
-        let (limits, files) = (limits(&job), FileStream::new(job.into_files()));
-        Self::new(state, limits, files, sinks, report, shared)
+        Self::of_program(state, job, sinks, report, shared)
     }
 
     /// Makes a run for a guest that boots and then starts this interpreter, to be saved, once these
@@ -90,8 +93,22 @@ impl JobRun {
     pub fn warm(job: Job, sinks: [Sink; 2], shared: Arc<Shared>) -> Self {
         let state = StartState::Handover(job.handover().into());
         let report = Some(GuestReportBuilder::of(&job, &sinks, !job.is_warm()));
-        let (limits, files) = (limits(&job), FileStream::new(job.into_files()));
-        Self::new(state, limits, files, sinks, report, shared)
+        Self::of_program(state, job, sinks, report, shared)
+    }
+
+    fn of_program(
+        state: StartState,
+        job: Job,
+        sinks: [Sink; 2],
+        report: Option<GuestReportBuilder>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let (limits, makes_files_first) = (limits(&job), job.has_files());
+        let files = FileStream::new(job.into_files());
+        Self {
+            makes_files_first,
+            ..Self::new(state, limits, files, sinks, report, shared)
+        }
     }
 
     /// Sets the files to fetch once the program has ended.
@@ -118,11 +135,13 @@ impl JobRun {
             state,
             limits,
             files,
+            makes_files_first: false,
             collection: None,
             sinks,
             modes: None,
             report,
             outcome: None,
+            is_handed_over: false,
             started: None,
             first_output: None,
         }
@@ -138,7 +157,7 @@ impl JobRun {
         self.outcome
     }
 
-    /// Returns when the job was handed over.
+    /// Returns when the program had its job and its files.
     pub fn started(&self) -> Option<Instant> {
         self.started
     }
@@ -232,15 +251,20 @@ impl JobRun {
             connection.send(&Frame::Start(job));
             // If an interpreter is started first, it gets the job later.
             if !matches!(self.state, StartState::Handover(_)) {
+                self.is_handed_over = true;
                 self.mark_start();
             }
         }
     }
 
+    /// Begins the program's time, unless it has begun, once there is nothing more that it waits for.
     fn mark_start(&mut self) {
-        let now = Instant::now();
-        self.started = Some(now);
-        self.shared.started(now);
+        let has_files = !self.makes_files_first || self.files.is_taken();
+        if self.started.is_none() && self.is_handed_over && has_files {
+            let now = Instant::now();
+            self.started = Some(now);
+            self.shared.started(now);
+        }
     }
 }
 
@@ -306,9 +330,8 @@ impl HypercallHandler for JobRun {
         };
         let count = room.min(rest.len());
         let piece = rest.drain(..count).collect();
-        if self.started.is_none() {
-            self.mark_start();
-        }
+        self.is_handed_over = true;
+        self.mark_start();
         Some(piece)
     }
 
@@ -317,12 +340,14 @@ impl HypercallHandler for JobRun {
     }
 
     fn files(&mut self, room: usize) -> Vec<u8> {
-        match self.state {
+        let piece = match self.state {
             StartState::Started | StartState::Warming | StartState::Handover(_) => {
                 self.files.take(room)
             }
             _ => Vec::new(),
-        }
+        };
+        self.mark_start();
+        piece
     }
 
     fn no_files(&mut self, errno: u8) {
@@ -345,6 +370,52 @@ impl HypercallHandler for JobRun {
     }
 
     fn has_begun(&self) -> bool {
-        self.started.is_some()
+        self.is_handed_over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Image;
+    use crate::job::rehearsal;
+
+    /// Hands a job with these files beside its script over to a saved machine.
+    fn handed_over(files: Vec<File>) -> (JobRun, Arc<Shared>) {
+        let image = Image::built_in();
+        let mut job = rehearsal((image, &image.languages[0]), false, "pass");
+        job.files = files;
+        let shared = Arc::new(Shared::new().unwrap());
+        let sinks = [Sink::memory(0), Sink::memory(0)];
+        let mut run = JobRun::warm(job, sinks, Arc::clone(&shared));
+        assert!(!run.has_begun());
+        run.job(usize::MAX).unwrap();
+        assert!(run.has_begun());
+        (run, shared)
+    }
+
+    #[test]
+    fn a_programs_time_begins_once_the_guest_has_all_of_its_files() {
+        let file = File {
+            path: b"/tmp/large".into(),
+            content: vec![0; 1000],
+            ..File::default()
+        };
+        let (mut run, shared) = handed_over(vec![file]);
+        while !run.files.is_taken() {
+            assert_eq!((run.started(), shared.start_time()), (None, None));
+            assert!(!run.files(100).is_empty());
+        }
+        assert!(run.started().is_some());
+        assert_eq!(run.started(), shared.start_time());
+    }
+
+    /// The guest makes a script when somebody first looks for any file, which may be never.
+    #[test]
+    fn a_programs_time_does_not_wait_for_its_script() {
+        let (run, shared) = handed_over(Vec::new());
+        assert!(!run.files.is_taken());
+        assert!(run.started().is_some());
+        assert_eq!(run.started(), shared.start_time());
     }
 }

@@ -94,8 +94,7 @@ pub struct Job {
 impl Job {
     /// Returns the job in the form for an interpreter that has started already.
     pub fn handover(&self) -> Vec<u8> {
-        let has_files = !self.files.is_empty() || self.layer.is_some();
-        let enters = has_files || self.frame.workdir != WORKDIR.as_bytes();
+        let enters = self.has_files() || self.frame.workdir != WORKDIR.as_bytes();
         let is_code = matches!(self.source, Source::Code(_));
         let flags = [
             (handover::ENTER, enters),
@@ -108,6 +107,11 @@ impl Job {
         let flags = flags.iter().filter(|(_, wanted)| *wanted);
         let flags = flags.fold(0, |flags, (flag, _)| flags | flag);
         self.frame.handover(self.script.as_ref(), flags)
+    }
+
+    /// Returns whether it has files beside its script. The guest makes these before its program begins.
+    pub fn has_files(&self) -> bool {
+        !self.files.is_empty() || self.layer.is_some()
     }
 
     /// Returns the code itself, or `None` if it comes through standard input.

@@ -2,10 +2,14 @@
 
 use crate::agent::ANSWER_TIMEOUT;
 use crate::common::{enough_to_start, exit_code, finish, run, sandbox, start, text};
+use crate::files::Here;
+use crate::record::read;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
 use nix::unistd::Pid;
+use sandbox::internals::record::Status;
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::Output;
 use std::time::{Duration, Instant};
@@ -59,6 +63,38 @@ fn a_sleeper_is_stopped() {
 #[test]
 fn a_limit_before_the_interpreter_is_up_holds_too() {
     assert_stopped_at("1", &run_for("1", "import time; time.sleep(1000)"));
+}
+
+/// Were it not so, a program with half of the time that files take would be stopped as soon as it begins.
+#[test]
+fn files_that_go_in_do_not_count_against_the_time_limit() {
+    let here = Here::new();
+    fs::create_dir(here.path("many")).unwrap();
+    for number in 0..10_000 {
+        here.write(&format!("many/{number}"), b"x");
+    }
+    // The guest mounts the first, which takes its time before there is a machine. It makes the second one by one.
+    for put in ["many", "many:/tmp"] {
+        let run = |limit: f64, code: &str| {
+            let options = ["--put", put, "--json", "-t", &format!("{limit}ms")];
+            read(&here.run(&options, code).stdout)
+        };
+        let took = run(0.0, "pass").timings_ms;
+        let longest = took.setup.max(took.total - took.setup - took.teardown);
+        let limit = (longest / 2.0).floor();
+        // Half of it is more than the moment that a program has at its limit to give out what it holds.
+        let code = format!(
+            "import time; time.sleep({limit} / 2000); print('up', flush=True)\nwhile True: pass"
+        );
+        let works = || {
+            let record = run(limit, &code);
+            assert_eq!(record.status, Status::Timeout);
+            assert!(record.timings_ms.guest.unwrap() >= limit, "{record:?}");
+            record.stdout.as_deref() == Some("up\n")
+        };
+        // A program may need more than that on a busy machine, but not always.
+        assert!((0..20).any(|_| works()), "{put} {limit}");
+    }
 }
 
 #[test]

@@ -296,12 +296,51 @@ def main(screen):
 curses.wrapper(main)
 print('done')";
     let mut screen = Screen::new(&["-c", code]);
+    screen.until("\x1b[?1049h");
     screen.until("size 30 100");
     screen.type_in("\x1bOA");
     screen.until("KEY_UP");
     screen.type_in("q");
+    screen.until("\x1b[?1049l");
     screen.until("done\r\n");
     assert_eq!(screen.end().0, 0);
+}
+
+/// It takes its keys from the terminal, also where what it shows comes by standard input.
+#[test]
+fn a_pager_shows_as_much_as_fits_and_obeys_single_keys() {
+    let lines = "seq 200 | sed 's/.*/line &./'";
+    for shows in [
+        format!("{lines} >text; less text"),
+        format!("{lines} | less"),
+    ] {
+        let code =
+            format!("modes=$(stty -g); {shows}; [ \"$(stty -g)\" = \"$modes\" ] && echo as before");
+        let mut screen = Screen::new(&["-l", "bash", "-c", &code]);
+        screen.until("line 29.");
+        screen.type_in(" ");
+        screen.until("line 58.");
+        screen.type_in("k");
+        screen.until("line 57.");
+        screen.type_in("q");
+        let (code, shown) = screen.end();
+        assert!(shown.ends_with("as before\r\n"), "{shown:?}");
+        assert_eq!((code, shown.contains("line 58.")), (0, false), "{shown:?}");
+    }
+}
+
+#[test]
+fn the_pager_of_pythons_help_obeys_single_keys() {
+    let code = "import pydoc
+pydoc.pager(''.join(f'line {n}.\\n' for n in range(200)))
+print('left')";
+    let mut screen = Screen::new(&["-c", code]);
+    screen.until("line 28.\r\n--More-- ");
+    screen.type_in(" ");
+    screen.until("line 57.\r\n--More-- ");
+    screen.type_in("q");
+    let (code, shown) = screen.end();
+    assert_eq!((code, shown.as_str()), (0, "\r         \rleft\r\n"));
 }
 
 #[test]

@@ -1,10 +1,13 @@
 """Runs programs with the real libraries of an index, and looks at what becomes of them.
 
-check.py BINARY [CHECK…]
+check.py BINARY PUT [CHECK…]
+
+PUT is a directory with the packages that programs get by --put.
 """
 
 import base64
 import concurrent.futures
+import fcntl
 import json
 import os
 import pathlib
@@ -13,12 +16,13 @@ import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 import zipfile
 
 HERE = pathlib.Path(__file__).parent
 EXAMPLES = HERE.parents[1] / 'examples'
-BINARY = sys.argv[1]
+BINARY, PUT = sys.argv[1], pathlib.Path(sys.argv[2])
 CORE = ['--requirements', HERE / 'requirements.txt']
 EVERYTHING = ['--requirements', HERE / 'everything.txt']
 # The first program with a layer says what is imported ahead: what is to be that has a layer of its own.
@@ -38,6 +42,23 @@ def printed(*words, **options):
 
 def record(*words):
     return json.loads(printed('--json', *words))
+
+
+def shown(columns, *words, **options):
+    """What a run shows on a terminal with so many columns."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('4H', 30, columns, 0, 0))
+    done = subprocess.Popen([BINARY, 'run', *words], stdin=theirs, stdout=theirs, stderr=theirs, **options)
+    os.close(theirs)
+    text = b''
+    try:
+        while piece := os.read(ours, 1000):
+            text += piece
+    except OSError:
+        pass
+    os.close(ours)
+    assert done.wait() == 0, text
+    return text.decode()
 
 
 def widths(record):
@@ -68,25 +89,24 @@ def figures_are_shown_once_in_order_and_none_is_left_for_the_next():
 
 
 def a_figure_that_would_be_lost_is_told_at_a_terminal():
-    def shown(code, *options):
+    def told(code, *options):
         with tempfile.TemporaryDirectory() as home:
             pathlib.Path(home, 'script.py').write_text(PLOT + code)
-            ours, theirs = pty.openpty()
-            words = [BINARY, 'run', *CORE, *options, 'script.py']
-            done = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, cwd=home)
-            os.close(theirs)
-            text = b''
-            try:
-                while piece := os.read(ours, 1000):
-                    text += piece
-            except OSError:
-                pass
-            assert done.wait() == 0, text
-            return text.decode()
+            return shown(100, *CORE, *options, 'script.py', cwd=home)
 
-    assert '1 figure is lost: keep it with --show-dir' in shown('plot(2)\n')
-    assert 'lost' not in shown("plot(2)\nplt.savefig('plot.png')\n", '--get', 'plot.png')
-    assert 'lost' not in shown("plot(2)\nplt.tight_layout()\nplt.savefig('plot.png')\nplt.close()\n")
+    assert '1 figure is lost: keep it with --show-dir' in told('plot(2)\n')
+    assert 'lost' not in told("plot(2)\nplt.savefig('plot.png')\n", '--get', 'plot.png')
+    assert 'lost' not in told("plot(2)\nplt.tight_layout()\nplt.savefig('plot.png')\nplt.close()\n")
+
+
+def a_bar_of_tqdm_is_redrawn_in_place_and_as_wide_as_the_terminal():
+    code = "import tqdm\nfor _ in tqdm.tqdm(range(20), 'loads', mininterval=0, miniters=1): pass"
+    for columns in 100, 61:
+        start, *bars = shown(columns, '--put', PUT / 'tqdm', '-c', code).removesuffix('\r\n').split('\r')
+        assert start == '' and len(bars) > 20, bars
+        # It leaves the last column free.
+        assert all(bar.startswith('loads: ') and len(bar) == columns - 1 for bar in bars), bars
+        assert bars[0].startswith('loads:   0%|  ') and '| 20/20 [' in bars[-1], bars
 
 
 def values_have_the_forms_that_their_libraries_give_them():
@@ -249,6 +269,7 @@ def main():
     checks = [
         figures_are_shown_once_in_order_and_none_is_left_for_the_next,
         a_figure_that_would_be_lost_is_told_at_a_terminal,
+        a_bar_of_tqdm_is_redrawn_in_place_and_as_wide_as_the_terminal,
         values_have_the_forms_that_their_libraries_give_them,
         the_examples_run,
         a_command_of_a_package_runs,
@@ -259,7 +280,7 @@ def main():
     ]
     failed = 0
     for check in checks:
-        if sys.argv[2:] and check.__name__ not in sys.argv[2:]:
+        if sys.argv[3:] and check.__name__ not in sys.argv[3:]:
             continue
         began = time.monotonic()
         try:

@@ -176,6 +176,11 @@ impl JobRun {
         self.sinks.each_mut().map(Sink::take_kept)
     }
 
+    /// Returns the end of both streams, as far as it was to be kept.
+    pub fn ends(&self) -> [&[u8]; 2] {
+        self.sinks.each_ref().map(Sink::end)
+    }
+
     /// Takes what the guest reported beyond the output.
     pub fn take_report(&mut self) -> GuestReport {
         let report = self.report.take();

@@ -111,6 +111,11 @@ impl Session {
         self.job.take_kept()
     }
 
+    /// Returns the end of both streams, as far as it was to be kept.
+    pub fn ends(&self) -> [&[u8]; 2] {
+        self.job.ends()
+    }
+
     /// Takes what the guest reported beyond the output.
     pub fn take_report(&mut self) -> GuestReport {
         self.job.take_report()

@@ -8,6 +8,9 @@ use nix::unistd::write;
 use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+/// The most bytes that are kept of the end of a stream.
+const END_MAX: usize = 1 << 10;
+
 /// A descriptor or a piece of memory, and how much of the program's output went there.
 pub struct Sink {
     target: Target,
@@ -15,6 +18,8 @@ pub struct Sink {
     totals: Totals,
     /// A descriptor that gets a copy of what is delivered.
     copy: Option<OwnedFd>,
+    /// The end of what was delivered, if it is wanted.
+    end: Option<Vec<u8>>,
 }
 
 enum Target {
@@ -59,6 +64,7 @@ impl Sink {
             limit,
             totals: Totals::default(),
             copy: None,
+            end: None,
         }
     }
 
@@ -68,6 +74,16 @@ impl Sink {
         let fd = stream.as_fd().try_clone_to_owned();
         self.copy = Some(fd.context("duplicating a standard stream")?);
         Ok(self)
+    }
+
+    /// Keeps the end of what is delivered too.
+    pub fn keep_end(&mut self) {
+        self.end = Some(Vec::new());
+    }
+
+    /// Returns the last bytes that were delivered, at most [`END_MAX`], if they were to be kept.
+    pub fn end(&self) -> &[u8] {
+        self.end.as_deref().unwrap_or_default()
     }
 
     pub fn limit(&self) -> u64 {
@@ -104,6 +120,10 @@ impl Sink {
         if let Some(copy) = &self.copy {
             // Nothing depends on whether it arrives.
             write(copy, piece).unwrap_or_default();
+        }
+        if let Some(end) = &mut self.end {
+            end.extend(&piece[piece.len().saturating_sub(END_MAX)..]);
+            end.drain(..end.len().saturating_sub(END_MAX));
         }
         let Target::Events(_, stream) = self.target else {
             self.totals.delivered += self.write(piece, stopped)? as u64;

@@ -9,7 +9,7 @@ use crate::log::say;
 use crate::outcome::Outcome;
 use crate::record::Bytes;
 use crate::run::Report;
-use crate::run::advice::of_exception;
+use crate::run::advice::{of_exception, of_module};
 use crate::run::record_of::explained;
 use crate::template::builder::Interrupted;
 use std::time::Duration;
@@ -41,21 +41,34 @@ pub fn tell(report: &Report) {
     tell_of_files(&report.fetched, words);
 }
 
-/// Says which package has the module for want of which the program ended, if that is known.
+/// Says which package has the module for want of which the program ended, if that is known, and what else helps
+/// who named a module that there is not.
 fn tell_of_module(report: &Report) {
     /// The status of an interpreter that ended by an exception.
     const EXCEPTION: u8 = 1;
     let exception = report.told.exception.as_ref();
-    let remedy = exception.and_then(of_exception);
-    if let Outcome::Exited(EXCEPTION) = report.outcome
-        && let Some(
-            remedy @ Remedy::BringModule {
-                distribution: Some(_),
-                ..
-            },
-        ) = remedy
-    {
-        say(&words(&remedy));
+    let to_run = report.missing_module.as_deref();
+    let remedy = exception
+        .and_then(of_exception)
+        .or_else(|| to_run.map(of_module));
+    if !matches!(report.outcome, Outcome::Exited(EXCEPTION)) {
+        return;
+    }
+    match (remedy, to_run) {
+        (
+            Some(
+                remedy @ Remedy::BringModule {
+                    distribution: Some(_),
+                    ..
+                },
+            ),
+            _,
+        ) => say(&words(&remedy)),
+        (_, Some(name)) => say(&format!(
+            "there is no module {name} here: check its name, or bring it with --put, \
+             or the package that has it with --with"
+        )),
+        _ => {}
     }
 }
 

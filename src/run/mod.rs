@@ -16,7 +16,7 @@ use crate::agent::{Collection, Session, Shared, Sink};
 use crate::confine::{self, Seal};
 use crate::files::{self, Fetched, Gathered, Unpacker, Wanted, gather};
 use crate::image::store;
-use crate::job::{self, Job, Parts};
+use crate::job::{self, Job, Parts, Source};
 use crate::signals::Signals;
 use crate::template::builder::Listener;
 use crate::terminal::{self, Keeper};
@@ -134,6 +134,7 @@ pub fn run(prepared: Prepared, listener: &mut dyn Listener) -> Result<(Report, S
     let last_words = last_words(&vm.console());
     let mut session = vm.into_host();
     let (kept, told) = (session.take_kept().into(), session.take_report());
+    let missing_module = missing_module(session.ends());
     let (reported, output, milestones) = session.into_result();
     let fetched = unpacker.map_or(Ok(Fetched::default()), Unpacker::finish)?;
     let report = Report {
@@ -153,8 +154,15 @@ pub fn run(prepared: Prepared, listener: &mut dyn Listener) -> Result<(Report, S
         mode,
         confinement,
         last_words,
+        missing_module,
     };
     Ok((report, signals))
+}
+
+/// Returns the module to run that the interpreter did not find, as the end of its output says.
+fn missing_module(ends: [&[u8]; 2]) -> Option<String> {
+    let mut ends = ends.into_iter().map(String::from_utf8_lossy);
+    ends.find_map(|end| advice::missing_in(&end).map(str::to_owned))
 }
 
 /// Makes the conversation with a guest that gets its machine in this way.
@@ -169,7 +177,12 @@ fn session(request: &Request, mut job: Job, path: Path, shared: &Arc<Shared>) ->
             Session::cold
         }
     };
-    Ok(begin(job, request.sinks()?, Arc::clone(shared)))
+    let mut sinks = request.sinks()?;
+    if let Source::Module(_) = job.source {
+        // On a terminal, all is in the first.
+        sinks.iter_mut().for_each(Sink::keep_end);
+    }
+    Ok(begin(job, sinks, Arc::clone(shared)))
 }
 
 /// Prepares the fetching of files, if any are requested: the session's part of it, and the process

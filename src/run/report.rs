@@ -43,6 +43,8 @@ pub struct Report {
     pub confinement: Vec<Layer>,
     /// The last lines on the guest's console, with control characters escaped.
     pub last_words: Vec<String>,
+    /// The module that was to be run, or what has it, if the interpreter says that there is none.
+    pub missing_module: Option<String>,
 }
 
 impl Report {

@@ -43,6 +43,7 @@ pub fn end_message(
         mode: facts.mode,
         confinement: facts.confinement.clone(),
         last_words: Vec::new(),
+        missing_module: None,
     };
     let (mut record, error) = record_of::report(report);
     record.session = Some(facts.name.clone());

@@ -2,6 +2,7 @@
 
 use crate::common::{exit_code, finish, sandbox, text};
 use crate::files::Here;
+use crate::terminal::Screen;
 
 const YAML: &str = "sandbox: there is no module yaml here; the package pyyaml brings it: --with pyyaml, \
     or dependencies = [\"pyyaml\"] in the script's header\n";
@@ -46,6 +47,33 @@ fn the_package_that_brings_a_missing_module_is_named_after_the_traceback() {
         assert_eq!(said.matches("sandbox: ").count(), 1, "{said}");
         let is_told = said.contains("ModuleNotFoundError") || code.contains("excepthook");
         assert!(is_told, "{said}");
+    }
+}
+
+#[test]
+fn a_module_to_run_that_is_missing_is_told_with_what_brings_it() {
+    let unknown = "sandbox: there is no module nosuch here: check its name, or bring it with --put, \
+        or the package that has it with --with\n";
+    for (module, expected) in [
+        ("yaml", YAML),
+        ("yaml.reader", YAML),
+        ("nosuch", unknown),
+        ("nosuch.part", unknown),
+    ] {
+        let said = stderr(&["--module", module], "", 1);
+        assert!(said.ends_with(expected), "{said}");
+        assert_eq!(said.matches("sandbox: ").count(), 1, "{said}");
+        let (code, shown) = Screen::new(&["--module", module]).end();
+        let shown = shown.replace("\r\n", "\n");
+        assert!(code == 1 && shown.ends_with(expected), "{shown}");
+    }
+    for (options, code) in [
+        (&["--quiet", "--module", "nosuch"][..], ""),
+        (&["--module", "email"], ""),
+        (&["--module", "script"], "import sys\nsys.exit('no')"),
+    ] {
+        let said = stderr(options, code, 1);
+        assert!(!said.contains("sandbox: "), "{options:?} {code}: {said}");
     }
 }
 

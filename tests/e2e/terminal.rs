@@ -33,7 +33,7 @@ fn window(rows: u16, columns: u16) -> Winsize {
 
 impl Screen {
     /// Starts `sandbox run` with these arguments.
-    fn new(arguments: &[&str]) -> Self {
+    pub fn new(arguments: &[&str]) -> Self {
         Self::with(arguments, |_| {})
     }
 

@@ -38,6 +38,36 @@ fn a_module_that_is_missing_is_named() {
 }
 
 #[test]
+fn a_module_that_was_to_be_run_and_is_missing_is_known_by_the_last_line() {
+    let lacks = |line: &str| format!("before\n/usr/bin/python3: {line}\n");
+    let not_found = "Error while finding module specification for 'yaml.a' (ModuleNotFoundError: No module named 'yaml')";
+    for (text, expected) in [
+        (lacks("No module named a.b"), Some("a.b")),
+        (
+            lacks("No module named yaml").replace('\n', "\r\n"),
+            Some("yaml"),
+        ),
+        (lacks(not_found), Some("yaml")),
+        (lacks("No module named yaml") + "after\n", None),
+        (
+            lacks("No module named email.__main__; 'email' is a package"),
+            None,
+        ),
+        ("prog: No module named a\n".into(), None),
+        (String::new(), None),
+    ] {
+        assert_eq!(missing_in(&text), expected, "{text}");
+    }
+    let ended = |exit_code| Record {
+        exit_code: Some(exit_code),
+        stderr: Some(lacks("No module named yaml")),
+        ..Record::empty(Status::Exited)
+    };
+    assert_eq!(advice(&ended(1)), [of_module("yaml")]);
+    assert_eq!(advice(&ended(0)), []);
+}
+
+#[test]
 fn a_network_that_is_missing_is_known_by_words_and_events() {
     let words = failed("OSError", "[Errno 101] Network is unreachable");
     let on_stderr = Record {

@@ -135,7 +135,7 @@ fn report() -> Report {
         "fetched": Fetched::default(),
         "timings": Timings::default(), "counters": Counters::default(),
         "unknown": Unknown::default(), "peak": null, "mode": "Native", "confinement": [],
-        "last_words": [],
+        "last_words": [], "missing_module": null,
     }))
     .unwrap()
 }

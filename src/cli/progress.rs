@@ -98,6 +98,13 @@ impl Listener for Progress {
         }
     }
 
+    fn booting(&mut self, variable: &str) {
+        self.report(&format!(
+            "booting a machine for this run, since {variable} is read when an interpreter starts: \
+             that takes long here, where the guest's kernel is emulated"
+        ));
+    }
+
     fn emulating(&mut self, how: &str) {
         self.report(&format!(
             "the guest's kernel is emulated for a while, which is slower: natively, {how}"

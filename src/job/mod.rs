@@ -154,12 +154,18 @@ impl Job {
 
     /// Returns whether an interpreter that is up already can run it as a fresh one would.
     pub fn suits_a_warm_interpreter(&self) -> bool {
+        self.variable_read_at_start().is_none()
+    }
+
+    /// Returns the name of a variable that an interpreter which is up already cannot take any more.
+    pub fn variable_read_at_start(&self) -> Option<&[u8]> {
         let usual = environment();
-        let suits = |variable: &Vec<u8>| {
-            usual.contains(variable) || !self.language.reads_at_start(name(variable))
+        let is_late = |variable: &&Vec<u8>| {
+            !usual.contains(variable) && self.language.reads_at_start(name(variable))
         };
         // A program in another language gets a process that starts anew.
-        !self.is_warm() || self.frame.env.iter().all(suits)
+        let mut variables = self.frame.env.iter().filter(|_| self.is_warm());
+        variables.find(is_late).map(|variable| name(variable))
     }
 
     /// Checks that the words of its command can be handed over: an interpreter that is up takes words

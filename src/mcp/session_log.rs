@@ -129,6 +129,8 @@ impl Listener for Logged {
         say(&why.message);
     }
 
+    fn booting(&mut self, _: &str) {}
+
     fn emulating(&mut self, how: &str) {
         say(how);
     }

@@ -48,6 +48,10 @@ impl Origin {
         let kvm = host::open(&request.kvm.path)?;
         allow_kicks()?;
         let chosen = kvm_mode::choose(&kvm, &request.kvm)?;
+        if chosen == Mode::Emulated && !request.boots_anyway() {
+            let variable = job.variable_read_at_start();
+            variable.inspect(|name| listener.booting(&String::from_utf8_lossy(name)));
+        }
         let mut original = original(&kvm, chosen, request, request.path(job), job, listener)?;
         if let Some(it) = &mut original {
             it.expect(has_input(), job.frame.terminal.is_some());

@@ -124,8 +124,13 @@ impl Request {
     /// Chooses how the program gets its machine. A restored machine has no boot to show on the
     /// console.
     pub(crate) fn path(&self, job: &Job) -> Path {
-        let cold = self.fresh || self.show_console || !job.suits_a_warm_interpreter();
+        let cold = self.boots_anyway() || !job.suits_a_warm_interpreter();
         if cold { Path::Cold } else { Path::Warm }
+    }
+
+    /// Returns whether a machine is booted for it whatever its job is.
+    pub(crate) fn boots_anyway(&self) -> bool {
+        self.fresh || self.show_console
     }
 
     /// Returns the bytes of memory of the machine that the program gets in this way.

@@ -47,6 +47,9 @@ pub trait Listener {
     fn built(&mut self, elapsed: Duration);
     /// Nothing can be kept, for this reason, so this run makes all that it needs.
     fn unsaved(&mut self, why: &error::Error);
+    /// A machine is booted for the program alone, which takes long on this host: an interpreter reads this
+    /// variable when it starts.
+    fn booting(&mut self, variable: &str);
     /// The guest failed natively in this way, so its kernel is emulated instead.
     fn emulating(&mut self, how: &str);
 }

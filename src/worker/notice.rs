@@ -17,6 +17,7 @@ pub enum Notice {
     },
     Built(Duration),
     Unsaved(Error),
+    Booting(String),
     Emulating(String),
 }
 
@@ -33,6 +34,7 @@ impl Notice {
             } => listener.building(stage, *elapsed, *last),
             Self::Built(elapsed) => listener.built(*elapsed),
             Self::Unsaved(why) => listener.unsaved(why),
+            Self::Booting(variable) => listener.booting(variable),
             Self::Emulating(how) => listener.emulating(how),
         }
     }
@@ -64,6 +66,10 @@ impl<F: FnMut(Notice)> Listener for Notices<F> {
 
     fn unsaved(&mut self, why: &Error) {
         (self.0)(Notice::Unsaved(why.clone()));
+    }
+
+    fn booting(&mut self, variable: &str) {
+        (self.0)(Notice::Booting(variable.into()));
     }
 
     fn emulating(&mut self, how: &str) {

@@ -69,6 +69,7 @@ impl Listener for Nobody {
     fn building(&mut self, _: &str, _: Duration, _: Option<Duration>) {}
     fn built(&mut self, _: Duration) {}
     fn unsaved(&mut self, _: &Error) {}
+    fn booting(&mut self, _: &str) {}
     fn emulating(&mut self, _: &str) {}
 }
 

@@ -1,12 +1,13 @@
 //! What is told while a template is built: on a terminal a line that moves and fits, elsewhere a line at
 //! the start and one at the end if it takes over a second.
 
-use crate::common::{Cache, exit_code, finish, start, text};
+use crate::common::{Cache, exit_code, finish, mode, mode_with, start, text};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sandbox::internals::vm::mode::Mode;
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Stdio};
 use std::thread;
@@ -98,6 +99,33 @@ fn a_slow_build_tells_its_start_and_its_end_where_there_is_no_terminal() {
     let end = lines[1].strip_prefix("sandbox: the template is built, after ");
     let seconds = end.and_then(|end| end.strip_suffix(" s")).expect(&told);
     assert!(seconds.parse::<f64>().unwrap() > 1.0, "{told}");
+}
+
+#[test]
+fn a_run_that_boots_for_a_variable_says_so_where_that_takes_long() {
+    let run = |options: &[&str], variable| {
+        let mut command = Cache::shared().sandbox(&["run", "-e", variable]);
+        command.args(options).args(["-c", "pass"]);
+        command
+    };
+    let emulated = &["--kvm-mode", "emulated"][..];
+    if mode_with(emulated) == Mode::Emulated {
+        // It is told before the machine boots, which nobody waits for here.
+        let mut child = start(&mut run(emulated, "LC_ALL=C"));
+        let mut line = String::new();
+        let mut told = BufReader::new(child.stderr.take().unwrap());
+        told.read_line(&mut line).unwrap();
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+        assert_eq!(exit_code(child.wait().unwrap()), 130);
+        assert!(line.contains("since LC_ALL is read when"), "{line}");
+    }
+    if mode() != Mode::Emulated {
+        let output = finish(&mut run(&[], "LC_ALL=C"), b"");
+        assert_eq!(
+            (exit_code(output.status), text(&output.stderr)),
+            (0, String::new())
+        );
+    }
 }
 
 #[test]

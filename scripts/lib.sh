@@ -86,6 +86,8 @@ install_packages() {
     [ ${#missing[@]} = 0 ] && return
     command -v apt-get >/dev/null ||
         fail "what these Debian packages bring is missing, and there is no apt-get to install them: ${missing[*]}"
+    [ "$(id -u)" = 0 ] || command -v sudo >/dev/null ||
+        fail "packages are missing, and there is no sudo to install them. As root: apt-get install ${missing[*]}"
     say "installing ${missing[*]}"
     mkdir -p "$cache"
     (
@@ -94,6 +96,29 @@ install_packages() {
         as_root apt-get update -qq
         as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
     ) 9>"$cache/apt-get.lock"
+}
+
+# need_cargo: one that is new enough. Debian's own is not; cargo-web is the one that its browsers are built with. It fetches
+# crates, which takes the certificates of authorities.
+need_cargo() {
+    local oldest version advice bin=${CARGO_HOME:-$HOME/.cargo}/bin
+    local rustup="curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"
+    oldest=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$repo/Cargo.toml")
+    if ! command -v cargo >/dev/null; then
+        [ ! -x "$bin/cargo" ] || fail "cargo is in $bin, which is not on PATH: export PATH=\"$bin:\$PATH\", and run this again"
+        # Other distributions have apt too, but not these.
+        ! command -v apt-get >/dev/null ||
+            install_packages cargo-web rustc-web rustfmt-web rust-web-clippy ca-certificates || true
+    fi
+    command -v cargo >/dev/null ||
+        fail "there is no cargo. Install Rust $oldest or newer with $rustup, and run this again in another shell"
+    # In the repository, whose rust-toolchain.toml rustup reads.
+    version=$(cd "$repo" && cargo --version) || fail "cargo does not run, as it says above. Install Rust anew with $rustup"
+    read -r _ version _ <<<"$version"
+    printf '%s\n' "$oldest" "$version" | sort --version-sort --check=quiet && return
+    advice="remove it, and install Rust with $rustup"
+    ! command -v rustup >/dev/null || advice="rustup update stable"
+    fail "$(command -v cargo) is cargo $version, and Rust $oldest or newer is needed: $advice"
 }
 
 # has_guest BINARY: it was built after scripts/build-assets, and not in a fresh clone.

@@ -13,6 +13,20 @@ sys.stdout.flush()
 print("inside", time.perf_counter() - began, file=sys.stderr)"""
 
 
+# One of the files that the program `tests` finds.
+TEST = """\
+import unittest
+
+
+class Sums(unittest.TestCase):
+    def test_of_none(self):
+        self.assertEqual(sum([]), 0)
+
+    def test_of_some(self):
+        self.assertEqual(sum(range(10)), 45)
+"""
+
+
 @dataclass
 class Program:
     title: str
@@ -118,6 +132,11 @@ for _ in range(100):
     connection.close()
 server.shutdown()
 print(size)""", b"500\n", imports="import http.client, http.server, threading"),
+    "tests": Program("970 files of tests, found and run by `unittest`", """\
+sys.dont_write_bytecode = True  # the next run is to find what this one did
+found = unittest.defaultTestLoader.discover(os.path.join(os.path.dirname(os.path.abspath(__file__)), "tests"))
+result = unittest.TextTestRunner(io.StringIO()).run(found)
+print(result.testsRun, result.wasSuccessful())""", b"1940 True\n", imports="import io, os, unittest"),
     "bash": Program("a bash script: `echo hello`", "echo hello", b"hello\n", suffix=".sh"),
     "make files": Program("", """\
 import os
@@ -125,6 +144,9 @@ os.mkdir("files")
 for number in range(1000):
     with open(f"files/{number}.txt", "w") as file:
         file.write("x" * 1000)""", b""),
+    "make byte": Program("", """\
+with open("byte", "w") as file:
+    file.write("x")""", b""),
     "make bytes": Program("", """\
 import os
 part = os.urandom(1_000_000)

@@ -102,7 +102,7 @@ def measure(effort):
 
 def all_rows(sandbox, measured, rounds):
     """Of work, those that are not measured yet too; in order."""
-    work.make_files(os.getcwd())
+    work.make_files(os.getcwd(), rows.ROWS)
     patient = replace(sandbox, environment=work.PATIENCE)
     return {key: measured.get(key) or work.measure(row, [patient], rounds) for key, row in rows.ROWS.items()}
 

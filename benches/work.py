@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import machine
+import programs
 import report
 import worktable
 from contender import Contender, at_once, interleave, memory, say, walls, where_time_goes, workshop
@@ -35,8 +36,7 @@ def main():
     with workshop(options.sandbox) as work:
         ours = variants(options)
         facts = machine.describe_modes(ours)
-        if any(key.startswith("put-") for key in options.only):
-            make_files(work)
+        make_files(work, options.only)
         measured = {}
         for key in options.only:
             measured[key] = measure(ROWS[key], ours, options.rounds, options.limit)
@@ -83,13 +83,19 @@ def variants(options):
     return ours
 
 
-def make_files(work):
-    """What is put into guests."""
-    directory = Path(work, "put-files")
-    directory.mkdir()
-    for number in range(1000):
-        Path(directory, f"{number}.txt").write_text("x" * 1000)
-    Path(work, "put-bytes").write_bytes(os.urandom(1_000_000) * 100)
+def make_files(work, keys):
+    """What these rows put into guests."""
+    for key, count in {"put-files": 1000, "put-many": 20_000}.items():
+        if key in keys:
+            Path(work, key).mkdir()
+            for number in range(count):
+                Path(work, key, f"{number}.txt").write_text("x" * 1000)
+    if "put-bytes" in keys:
+        Path(work, "put-bytes").write_bytes(os.urandom(1_000_000) * 100)
+    if "tests" in keys:
+        Path(work, "tests").mkdir()
+        for number in range(970):
+            Path(work, "tests", f"test_{number}.py").write_text(programs.TEST)
 
 
 def measured_of(runs):

@@ -90,9 +90,13 @@ def verdict(row, limit, values, base):
     if not limit.itself:
         value /= percentile(base, 50)
     more_is_better = row.how == "rate"
-    if (value >= limit.goal) if more_is_better else (value <= limit.goal):
+
+    def reaches(bound):
+        return bound is not None and (value >= bound if more_is_better else value <= bound)
+
+    if reaches(limit.goal):
         return "goal met"
-    return "met" if ((value >= limit.must) if more_is_better else (value <= limit.must)) else "**missed**"
+    return "met" if reaches(limit.must) else "**missed**"
 
 
 def hello(measured, ours):

@@ -12,8 +12,11 @@ pub struct JobFrame {
     pub env: Vec<Vec<u8>>,
     /// The most processes and threads that the program may have at once.
     pub pids_limit: u32,
-    /// Whether it runs as the guest's root instead of as an ordinary user.
-    pub root: bool,
+    /// The user and the group that it runs as; 0 is the guest's root.
+    pub user: u32,
+    pub group: u32,
+    /// Whether its root is the file system in the first window, and not the guest's own.
+    pub has_own_root: bool,
     /// The working directory, as an absolute path.
     pub workdir: Vec<u8>,
     pub terminal: Option<Terminal>,
@@ -39,7 +42,9 @@ impl JobFrame {
         put_list(out, &self.argv);
         put_list(out, &self.env);
         put_u32(out, self.pids_limit);
-        put_u32(out, self.root.into());
+        put_u32(out, self.user);
+        put_u32(out, self.group);
+        put_u32(out, self.has_own_root.into());
         put_bytes(out, &self.workdir);
         Terminal::encode(self.terminal, out);
     }
@@ -49,7 +54,9 @@ impl JobFrame {
         let argv = take_list(&mut rest)?;
         let env = take_list(&mut rest)?;
         let pids_limit = take_u32(&mut rest)?;
-        let root = take_u32(&mut rest)? != 0;
+        let user = take_u32(&mut rest)?;
+        let group = take_u32(&mut rest)?;
+        let has_own_root = take_u32(&mut rest)? != 0;
         let workdir = take_bytes(&mut rest)?;
         let terminal = Terminal::decode(&mut rest)?;
         if !rest.is_empty() {
@@ -59,10 +66,17 @@ impl JobFrame {
             argv,
             env,
             pids_limit,
-            root,
+            user,
+            group,
+            has_own_root,
             workdir,
             terminal,
         })
+    }
+
+    /// Returns whether it runs as the guest's root.
+    pub fn is_root(&self) -> bool {
+        self.user == 0
     }
 }
 
@@ -115,21 +129,25 @@ pub(crate) mod tests {
             vec(bytes(), 0..6),
             vec(bytes(), 0..6),
             any::<u32>(),
-            any::<bool>(),
+            any::<(u32, u32, bool)>(),
             bytes(),
             proptest::option::of((1..8u32, any::<u32>())),
         )
             .prop_map(
-                |(argv, env, pids_limit, root, workdir, terminal)| JobFrame {
-                    argv,
-                    env,
-                    pids_limit,
-                    root,
-                    workdir,
-                    terminal: terminal.map(|(streams, size)| Terminal {
-                        streams,
-                        size: WindowSize::of(size),
-                    }),
+                |(argv, env, pids_limit, (user, group, has_own_root), workdir, terminal)| {
+                    JobFrame {
+                        argv,
+                        env,
+                        pids_limit,
+                        user,
+                        group,
+                        has_own_root,
+                        workdir,
+                        terminal: terminal.map(|(streams, size)| Terminal {
+                            streams,
+                            size: WindowSize::of(size),
+                        }),
+                    }
                 },
             )
     }

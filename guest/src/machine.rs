@@ -1,10 +1,10 @@
 //! The set-up of the machine: file systems, devices, loopback, and the limit on processes.
 
 use anyhow::{Context, Result};
-use guest::{WINDOWS, WORKDIR};
+use guest::{JobFrame, WINDOWS, WORKDIR};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::Mode;
-use nix::unistd::{chdir, chroot, mkdir, sethostname};
+use nix::unistd::{Gid, Uid, chdir, chown, chroot, mkdir, sethostname};
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -46,9 +46,14 @@ fn enter_runtime() -> Result<()> {
     wait_for(RUNTIME)?;
     make_mount(RUNTIME, "/runtime", "erofs", flags, "dax")?;
     move_mount("/dev", "/runtime/dev")?;
-    chdir("/runtime").context("entering the runtime image")?;
+    switch_root("/runtime")
+}
+
+/// Makes the file system that is mounted on a directory the root.
+fn switch_root(directory: &str) -> Result<()> {
+    chdir(directory).with_context(|| format!("entering {directory}"))?;
     move_mount(".", "/")?;
-    chroot(".").context("making the runtime image the root")?;
+    chroot(".").with_context(|| format!("making {directory} the root"))?;
     chdir("/").context("entering the root")
 }
 
@@ -96,6 +101,29 @@ fn mount_file_systems() -> Result<()> {
         safe,
         "huge=within_size,mode=755,uid=1000,gid=1000",
     )
+}
+
+/// Makes the file system in the first window the root of this process and of all that it starts, with what the
+/// machine has beside it.
+pub fn enter_own_root(job: &JobFrame) -> Result<()> {
+    /// The runtime image has this directory, which is empty.
+    const PLACE: &str = "/usr/lib/sandbox/layer";
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    make_mount("/dev/pmem1", PLACE, "erofs", flags, "dax")?;
+    for (own, name) in [
+        ("/dev", "dev"),
+        ("/proc", "proc"),
+        ("/sys", "sys"),
+        ("/tmp", "tmp"),
+        ("/run", "run"),
+        (WORKDIR, "work"),
+        ("/usr/lib/sandbox/alone", ".sandbox"),
+    ] {
+        bind(own, &format!("{PLACE}/{name}"))?;
+    }
+    let (user, group) = (Uid::from_raw(job.user), Gid::from_raw(job.group));
+    chown(WORKDIR, Some(user), Some(group)).context("giving the working directory to the user")?;
+    switch_root(PLACE)
 }
 
 /// Lets root write where the image has what a system keeps of its own: users, settings, homes. What is
@@ -169,6 +197,13 @@ fn make_directory(path: &str) -> Result<()> {
 fn make_mount(source: &str, target: &str, kind: &str, flags: MsFlags, data: &str) -> Result<()> {
     mount(Some(source), target, Some(kind), flags, Some(data))
         .with_context(|| format!("mounting {kind} on {target}"))
+}
+
+/// Shows a directory, with all that is mounted below it, at another path too.
+fn bind(directory: &str, path: &str) -> Result<()> {
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+    mount(Some(directory), path, None::<&str>, flags, None::<&str>)
+        .with_context(|| format!("showing {directory} at {path}"))
 }
 
 fn move_mount(source: &str, target: &str) -> Result<()> {

@@ -42,7 +42,7 @@ fn run() -> Result<Infallible> {
     let children = watch_children()?;
     let mut decoder = Decoder::with_limit(guest::MAX_START);
     let mut beside = Commands::default();
-    let (mut is_first, mut is_open_to_root) = (true, false);
+    let (mut is_first, mut has_own_root, mut is_open_to_root) = (true, false, false);
     send(&mut host, &Frame::Ready)?;
     // The host ends this machine when it needs nothing more.
     loop {
@@ -52,7 +52,10 @@ fn run() -> Result<Infallible> {
                     true => 0,
                     false => process::memory_kills()?,
                 };
-                if job.root && !std::mem::replace(&mut is_open_to_root, true) {
+                if job.has_own_root && !std::mem::replace(&mut has_own_root, true) {
+                    machine::enter_own_root(&job)?;
+                }
+                if job.is_root() && !std::mem::replace(&mut is_open_to_root, true) {
                     machine::open_to_root()?;
                 }
                 let mut relay = Relay {

@@ -30,11 +30,13 @@ pub struct Program {
 pub fn start(job: &JobFrame) -> Result<Result<Program, Errno>> {
     fs::write(format!("{CGROUP}/pids.max"), job.pids_limit.to_string())
         .context("limiting processes")?;
-    let (child_stdin, stdin) = pipe(USER)?;
+    // Whom root becomes may open them again.
+    let owner = if job.is_root() { USER } else { job.user };
+    let (child_stdin, stdin) = pipe(owner)?;
     // It holds as much as the host reads ahead.
     fcntl(&stdin, FcntlArg::F_SETPIPE_SZ(STDIN_WINDOW as i32)).context("enlarging a pipe")?;
-    let (stdout, child_stdout) = pipe(USER)?;
-    let (stderr, child_stderr) = pipe(USER)?;
+    let (stdout, child_stdout) = pipe(owner)?;
+    let (stderr, child_stderr) = pipe(owner)?;
     for (pipe, number) in [
         (&child_stdin, stream::STDIN),
         (&child_stdout, stream::STDOUT),
@@ -44,7 +46,7 @@ pub fn start(job: &JobFrame) -> Result<Result<Program, Errno>> {
             .context("making a standard stream the host's")?;
     }
     let shown = child_stdout.try_clone().context("duplicating a pipe")?;
-    let pty = Pty::open(shown)?;
+    let pty = Pty::open(shown, owner)?;
     let mut command = command(job)?;
     let on_terminal = |stream: u8| job.terminal.is_some_and(|terminal| terminal.has(stream));
     let place = |pipe: OwnedFd, stream: u8| match on_terminal(stream) {
@@ -77,14 +79,20 @@ fn command(job: &JobFrame) -> Result<Command> {
     let workdir = CString::new(job.workdir.clone()).context("naming the working directory")?;
     // SAFETY: the closure runs between fork and exec in a single-threaded process
     // and makes only system calls.
-    unsafe { command.pre_exec(become_the_program(job.root, workdir, job.terminal)) };
+    unsafe {
+        command.pre_exec(become_the_program(
+            (job.user, job.group),
+            workdir,
+            job.terminal,
+        ))
+    };
     Ok(command)
 }
 
 /// Returns the steps of the child: it enters the cgroup, then becomes an unprivileged user in a
 /// session of its own. Leaving uid 0 drops all capabilities (capabilities(7)).
 fn become_the_program(
-    root: bool,
+    (user, group): (u32, u32),
     workdir: CString,
     terminal: Option<Terminal>,
 ) -> impl FnMut() -> std::io::Result<()> {
@@ -93,9 +101,8 @@ fn become_the_program(
         if let Some(terminal) = terminal {
             pty::take_control(terminal)?;
         }
-        let owner = if root { 0 } else { USER };
-        host_services(prctl::PROGRAM, owner, 0)?;
-        become_user(owner, owner)?;
+        host_services(prctl::PROGRAM, user, 0)?;
+        become_user(user, group)?;
         // This comes last: it is the program's first look at a path, and so makes its files.
         chdir(workdir.as_c_str())?;
         Ok(())

@@ -3,7 +3,7 @@
 //! saved before it has a program.
 
 use anyhow::{Context, Result};
-use guest::{Terminal, USER, WindowSize, stream};
+use guest::{Terminal, WindowSize, stream};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
@@ -23,9 +23,9 @@ pub struct Pty {
 }
 
 impl Pty {
-    /// Opens a terminal that is shown on this stream, for a program of the ordinary user or root.
-    pub fn open(shown: OwnedFd) -> Result<Self> {
-        let (master, slave) = open_pair(USER)?;
+    /// Opens a terminal that is shown on this stream, for a program of this user or root.
+    pub fn open(shown: OwnedFd, user: u32) -> Result<Self> {
+        let (master, slave) = open_pair(user)?;
         Ok(Self {
             master,
             slave,

@@ -91,7 +91,9 @@ struct job receive_job(void)
     receive();
     job.argv = take_list();
     job.env = take_list();
-    take_u32(), take_u32(); /* Limits, which are set already. */
+    /* What holds of this process already: the limit on processes, user, group, and the root. */
+    for (int i = 0; i < 4; i++)
+        take_u32();
     job.directory = take_bytes();
     job.on_terminal = take_u32();
     job.window = take_u32();

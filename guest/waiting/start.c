@@ -3,6 +3,7 @@
  */
 #include "waiting.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <termios.h>
@@ -10,6 +11,9 @@
 
 /* Terminal::PATH in guest/src/terminal.rs. */
 #define TERMINAL "/dev/pts/0"
+
+/* The exit statuses of a shell whose command cannot be run (POSIX, Shell Command Language, 2.8.2). */
+enum { NOT_EXECUTABLE = 126, NOT_FOUND = 127 };
 
 const char *work = "/work";
 
@@ -40,13 +44,22 @@ void enter_terminal(const struct job *job)
     close(terminal);
 }
 
-/* The program gets this process, as one that was started for it. */
+/*
+ * The program gets this process, as one that was started for it. It is found through its own PATH; what the image calls
+ * its interpreters is found whatever that is.
+ */
 void execute(const struct job *job)
 {
     struct words words = take_words(job);
-    char *path = words.argv[0];
-    if (strchr(path, '/') == NULL && asprintf(&path, "/usr/bin/%s", words.argv[0]) < 0)
-        fail("naming the program");
-    execve(path, words.argv, words.env);
-    fail(path);
+    char *name = words.argv[0], *path;
+    environ = words.env;
+    execvp(name, words.argv);
+    if (errno == ENOENT && strchr(name, '/') == NULL) {
+        if (asprintf(&path, "/usr/bin/%s", name) < 0)
+            fail("naming the program");
+        execv(path, words.argv);
+    }
+    int is_missing = errno == ENOENT;
+    fprintf(stderr, "sandbox: cannot run %s: %s\n", name, strerror(errno));
+    _exit(is_missing ? NOT_FOUND : NOT_EXECUTABLE);
 }

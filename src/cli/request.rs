@@ -109,7 +109,7 @@ pub fn request(
     let image = chosen_image(args.image.as_deref(), args.python.as_deref(), admission)?;
     let tells = tells(&args);
     let env = environment(&args.env, &args.env_file)?;
-    let (source, arguments) = source(&args)?;
+    let (source, arguments) = source(&args, &image)?;
     let may_choose = args.image.is_none() && args.python.is_none() && !admission.inspects();
     let mut packages = package_request(&args, &source, (&image, may_choose), admission)?;
     let image = packages
@@ -220,7 +220,7 @@ fn preload(args: &RunArgs) -> Preload {
 }
 
 /// Returns what to run, and its arguments.
-fn source(args: &RunArgs) -> Result<(Source, Vec<OsString>)> {
+fn source(args: &RunArgs, image: &Image) -> Result<(Source, Vec<OsString>)> {
     let mut words = args.words.iter().cloned();
     let code = match &args.code_file {
         Some(path) => Some(read_code(path)?),
@@ -247,6 +247,10 @@ fn source(args: &RunArgs) -> Result<(Source, Vec<OsString>)> {
             }
             source_named(&name)
         }
+        (None, None) if has_own_command(image) && !args.interactive => {
+            arguments = Vec::new();
+            Source::Command
+        }
         (None, None) if prompts(args) => {
             arguments = Vec::new();
             Source::Prompt
@@ -264,6 +268,12 @@ fn source(args: &RunArgs) -> Result<(Source, Vec<OsString>)> {
         arguments.extend(read_arguments(file)?);
     }
     Ok((source, arguments))
+}
+
+/// Returns whether an image is for a program, which runs where nothing else is named.
+fn has_own_command(image: &Image) -> bool {
+    let system = image.system.as_ref();
+    system.is_some_and(|system| !system.command.is_empty())
 }
 
 /// Returns whether these words, the last of all, come after a `--`, which clap has taken.

@@ -121,7 +121,7 @@ fn grant(taken: &Taken, spec: &Spec, given: &GivenOptions, admission: &Admission
         output: Requested::Given(limits.max_output),
         pids: Requested::Given(limits.pids),
         confine: given.ask("confine", spec.request.confine),
-        root: taken.point.interpreter.frame_of_job()?.root,
+        root: taken.point.interpreter.frame_of_job()?.is_root(),
         language: None,
         stdin: None,
         environment: Vec::new(),

@@ -6,7 +6,6 @@ use crate::files::tree::List;
 use crate::files::{Excluded, Put, Siblings, layer, siblings, unusable};
 use crate::job::{Job, PutLayer, Source, beneath};
 use crate::units::format_size;
-use guest::USER;
 use serde::{Deserialize, Serialize};
 
 /// The files that are wanted in the guest, and the bounds on them.
@@ -96,8 +95,7 @@ fn layer(job: &Job, list: &mut List, window: usize) -> Result<Option<PutLayer>, 
         let path = beneath(&job.frame.workdir, &script.path);
         found.retain(|one| one.guest != path);
     }
-    let owner = if job.frame.root { 0 } else { USER };
-    let plan = layer::plan(&found, owner)?;
+    let plan = layer::plan(&found, job.frame.user)?;
     Ok(Some(PutLayer { plan, window }))
 }
 

@@ -1,8 +1,9 @@
 //! The description of an image: its file system, its languages and its packages.
 
 use crate::error::{Error, Kind};
-use crate::image::{Language, Packages};
+use crate::image::{Language, Packages, System};
 use crate::text::toml_error;
+use guest::USER;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -24,6 +25,8 @@ pub struct Image {
     pub packages: Option<Packages>,
     /// The files of an imported image; others have those that are built in.
     pub files: Option<Files>,
+    /// The surroundings of its programs, if its files are their whole file system.
+    pub system: Option<System>,
     /// The first is the one of programs that do not say what they are in.
     #[serde(rename = "language")]
     pub languages: Vec<Language>,
@@ -77,6 +80,10 @@ impl Image {
         }
         image.check_name()?;
         image.files.as_ref().map_or(Ok(()), Files::check)?;
+        image.system.as_ref().map_or(Ok(()), System::check)?;
+        if image.system.is_some() && image.files.as_ref().is_none_or(|its| its.base.is_some()) {
+            return Err("it has a table [system], and no whole file system for it".into());
+        }
         image.languages.iter().try_for_each(Language::check)?;
         image.packages.as_ref().map_or(Ok(()), Packages::check)?;
         let mut names = BTreeSet::new();
@@ -96,6 +103,21 @@ impl Image {
             ));
         }
         Ok(())
+    }
+
+    /// Returns whether its files come to the guest as a layer, beside the runtime image.
+    pub fn is_layer(&self) -> bool {
+        let lies_over = self.files.as_ref().is_some_and(|its| its.base.is_some());
+        lies_over || self.system.is_some()
+    }
+
+    /// Returns the numbers of the user and the group of its programs.
+    pub fn owner(&self, is_root: bool) -> (u32, u32) {
+        let its = self.system.as_ref();
+        match is_root {
+            true => (0, 0),
+            false => its.map_or((USER, USER), System::owner),
+        }
     }
 
     /// Returns the version of its Python, if it has one.
@@ -222,6 +244,16 @@ mod tests {
             ("cells = \"nul\"", "cells = \"lines\"", "lines"),
             ("start = [\"bash\",", "start = [] # ", "start"),
             ("title = \"Bash\"", "titel = \"Bash\"", "titel"),
+            (
+                "[[language]]\nname = \"bash\"",
+                "[system]\nworkdir = \"work\"\n[[language]]\nname = \"bash\"",
+                "no absolute path",
+            ),
+            (
+                "[[language]]\nname = \"bash\"",
+                "[system]\n[[language]]\nname = \"bash\"",
+                "no whole file system",
+            ),
         ] {
             assert!(text.contains(from), "{from}");
             let error = Image::parse(&text.replace(from, to)).unwrap_err();

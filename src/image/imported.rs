@@ -5,9 +5,10 @@ use crate::cache::{self, Item, Opened, Removed, Shelf, check_writable, mark_used
 use crate::error::{Error, Image as Way, Kind, Remedy};
 use crate::fs::{BLOCK, remove};
 use crate::image::descriptor::Files;
-use crate::image::layer_file::{LayerFile, ROOT};
-use crate::image::{Image, store};
+use crate::image::layer_file::{LayerFile, OVER_SYSTEM, WHOLE_SYSTEM};
+use crate::image::{Image, System, known_languages, store};
 use anyhow::{Context, Result};
+use nix::fcntl::Flock;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -20,6 +21,14 @@ const SKIPPED: [u8; 4] = 0x184D_2A50_u32.to_le_bytes();
 const DESCRIPTION_MAX: u32 = 64 << 10;
 /// The beginning of a file's name until it is whole.
 const UNFINISHED: &str = ".import-";
+
+/// What an image that others made comes to.
+pub struct Foreign {
+    pub name: String,
+    pub system: System,
+    /// The names of the programs in it.
+    pub programs: Vec<String>,
+}
 
 /// The directory with the images: `NAME.toml` describes one, and names its file system.
 pub struct Imported(PathBuf);
@@ -61,43 +70,80 @@ impl Imported {
         Ok(Some(image))
     }
 
-    /// Takes in the image in this file, in place of one with the same name; returns it.
+    /// Takes in the image in this file, in place of one with the same name; returns it. The file must be an
+    /// image of ours.
     pub fn import(&self, from: &Path) -> Result<Image> {
         check_writable(&self.0)?;
-        let unreadable = |error: io::Error| {
-            Error::new(
-                Kind::File,
-                format!("the image {} cannot be read: {error}", from.display()),
-                "check the path and its permissions",
-            )
-        };
-        let mut file = File::open(from).map_err(unreadable)?;
+        let mut file = open(from)?;
         let text = description(&mut file)
-            .map_err(unreadable)?
+            .map_err(|error| unreadable(from, &error))?
             .ok_or_else(|| refused(from, "it is not an image that scripts/build-image made"))?;
         let image = Image::parse(&text).map_err(|why| refused(from, &why))?;
         let files = image.files.as_ref();
         let files = files.ok_or_else(|| refused(from, "it says nothing of its file system"))?;
-        if image.name == Image::built_in().name {
-            let why = format!(
-                "its name, {}, is that of the image that is built in",
-                image.name
-            );
-            return Err(refused(from, &why).into());
-        }
+        check_name(&image.name).map_err(|why| refused(from, &why))?;
         check_base(files).map_err(|why| refused(from, &why))?;
-        let _lock = store::lock(&self.0)?;
-        for (_, path) in store::files(&self.0, |name| name.starts_with(UNFINISHED))? {
-            remove(&path)?;
-        }
+        let _lock = self.lock()?;
         let unpack = |into: &mut File| store::unpack(&file, into, (&files.sha256, files.size));
         self.place(&self.file_system(files), unpack)
             .map_err(|error| refused(from, &format!("{error:#}")))?;
+        self.describe(&image, &text)?;
+        Ok(image)
+    }
+
+    /// Takes in an image that others made, in place of one with the same name; returns it. `unpack` writes its
+    /// file system to an empty file.
+    pub fn import_foreign(
+        &self,
+        from: &Path,
+        unpack: impl FnOnce(File, &File) -> Result<Foreign>,
+    ) -> Result<Image> {
+        check_writable(&self.0)?;
+        let archive = open(from)?;
+        let _lock = self.lock()?;
+        let draft = Draft::new(&self.0)?;
+        let Foreign {
+            name,
+            system,
+            programs,
+        } = unpack(archive, &draft.file)?;
+        check_name(&name).map_err(|why| refused(from, &why))?;
+        draft.file.sync_all().context("writing an image to disk")?;
+        let files = Files {
+            sha256: draft.digest()?,
+            size: draft.file.metadata()?.len(),
+            base: None,
+        };
+        let image = Image {
+            name,
+            packages: None,
+            files: Some(files.clone()),
+            system: Some(system),
+            languages: known_languages::of_programs(&programs),
+        };
+        let text = toml::to_string(&image).context("describing an image")?;
+        // What was written is read as any other.
+        let image = Image::parse(&text).map_err(|why| refused(from, &why))?;
+        draft.keep(&self.file_system(&files))?;
+        self.describe(&image, &text)?;
+        Ok(image)
+    }
+
+    /// Takes the right to change what is here, and removes what killed processes left.
+    fn lock(&self) -> Result<Flock<File>> {
+        let lock = store::lock(&self.0)?;
+        for (_, path) in store::files(&self.0, |name| name.starts_with(UNFINISHED))? {
+            remove(&path)?;
+        }
+        Ok(lock)
+    }
+
+    /// Makes the description of an image whose file system is there.
+    fn describe(&self, image: &Image, text: &str) -> Result<()> {
         self.place(&self.description(&image.name), |into| {
             Ok(into.write_all(text.as_bytes())?)
         })?;
-        self.sweep()?;
-        Ok(image)
+        self.sweep()
     }
 
     /// Removes the image with this name; returns whether there was one.
@@ -125,12 +171,16 @@ impl Imported {
     }
 
     /// Returns the layer of an image whose files are one.
-    fn layer(&self, files: &Files) -> LayerFile {
+    fn layer(&self, image: &Image, files: &Files) -> LayerFile {
+        let mount = match &image.system {
+            Some(_) => WHOLE_SYSTEM,
+            None => OVER_SYSTEM,
+        };
         LayerFile {
             path: self.file_system(files),
             size: files.size,
             digest: files.sha256.clone(),
-            mount: ROOT.into(),
+            mount: mount.into(),
             modules: Vec::new(),
         }
     }
@@ -166,40 +216,92 @@ impl Imported {
 
     /// Makes a file that nobody can change, all at once.
     fn place(&self, path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
-        let temporary = self.0.join(format!("{UNFINISHED}{}", std::process::id()));
-        let written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o400)
-            .open(&temporary)
-            .context("making a file")
-            .and_then(|mut file| {
-                write(&mut file)?;
-                file.sync_all().context("writing it to disk")
-            })
-            .and_then(|()| fs::rename(&temporary, path).context("renaming a file"));
-        if written.is_err() {
-            remove(&temporary)?;
-        }
-        written
+        let mut draft = Draft::new(&self.0)?;
+        write(&mut draft.file)?;
+        draft.file.sync_all().context("writing it to disk")?;
+        draft.keep(path)
+    }
+}
+
+/// A file that is removed unless it is kept.
+struct Draft {
+    file: File,
+    path: PathBuf,
+}
+
+impl Draft {
+    fn new(directory: &Path) -> Result<Self> {
+        let path = directory.join(format!("{UNFINISHED}{}", std::process::id()));
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true).create_new(true).mode(0o400);
+        let file = options.open(&path).context("making a file")?;
+        Ok(Self { file, path })
+    }
+
+    /// Returns the SHA-256 of its content, in hexadecimal.
+    fn digest(&self) -> Result<String> {
+        let mut hash = Sha256::new();
+        (&self.file).rewind().context("reading an image")?;
+        io::copy(&mut &self.file, &mut hash).context("reading an image")?;
+        Ok(format!("{:x}", hash.finalize()))
+    }
+
+    fn keep(self, path: &Path) -> Result<()> {
+        fs::rename(&self.path, path).context("renaming a file")
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // One that was kept has another name. What stays is removed by the next import.
+        remove(&self.path).map(drop).unwrap_or_default();
     }
 }
 
 /// Opens the runtime image of an image.
 pub fn runtime(image: &Image) -> Result<File> {
     match &image.files {
-        Some(files) if files.base.is_none() => Imported::open()?.runtime(image, files),
+        Some(files) if !image.is_layer() => Imported::open()?.runtime(image, files),
         _ => store::runtime(),
     }
 }
 
-/// Returns the layer that an image lays over the runtime image, if it does.
+/// Returns the layer that an image lays over the runtime image or beside it, if it does.
 pub fn layer(image: &Image) -> Result<Option<LayerFile>> {
-    let files = image.files.as_ref().filter(|files| files.base.is_some());
+    let files = image.files.as_ref().filter(|_| image.is_layer());
     let Some(files) = files else { return Ok(None) };
     let imported = Imported::open()?;
     imported.runtime(image, files)?;
-    Ok(Some(imported.layer(files)))
+    Ok(Some(imported.layer(image, files)))
+}
+
+/// Opens a file with an image.
+fn open(path: &Path) -> Result<File, Error> {
+    File::open(path).map_err(|error| unreadable(path, &error))
+}
+
+/// Returns whether the file at a path is an image of ours.
+pub fn is_ours(path: &Path) -> Result<bool, Error> {
+    let found = description(&mut open(path)?);
+    Ok(found.map_err(|error| unreadable(path, &error))?.is_some())
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Error {
+    Error::new(
+        Kind::File,
+        format!("the image {} cannot be read: {error}", path.display()),
+        "check the path and its permissions",
+    )
+}
+
+/// Checks that an image may have this name.
+fn check_name(name: &str) -> Result<(), String> {
+    match name == Image::built_in().name {
+        true => Err(format!(
+            "its name, {name}, is that of the image that is built in"
+        )),
+        false => Ok(()),
+    }
 }
 
 /// Checks that what a layer lies over is built in.

@@ -65,8 +65,12 @@ pub struct Language {
 #[serde(deny_unknown_fields)]
 pub struct Warm {
     /// The library that stops it before its code.
-    pub library: String,
-    /// The program that its first clone runs.
+    #[serde(default)]
+    pub library: Option<String>,
+    /// The words that start what waits, where that is no interpreter: it gives its process to any program.
+    #[serde(default)]
+    pub start: Vec<String>,
+    /// The program that its first clone runs; where nothing but `start` is, its words.
     pub rehearsal: String,
     /// The program that its second clone runs, which reads standard input to its end.
     #[serde(default)]
@@ -129,12 +133,20 @@ impl Language {
                 self.name
             ));
         }
+        if let Some(warm) = &self.warm
+            && warm.library.is_some() != warm.start.is_empty()
+        {
+            return Err(format!(
+                "[language.warm] of {} has neither library nor start, or both",
+                self.name
+            ));
+        }
         for (key, words) in [
             ("file", &self.file),
             ("code", &self.code),
             ("stdin", &self.stdin),
         ] {
-            if words.is_empty() {
+            if words.is_empty() && !self.has_commands_alone() {
                 return Err(format!("{key} of {} has no words", self.name));
             }
             for word in words {
@@ -148,6 +160,12 @@ impl Language {
             }
         }
         Ok(())
+    }
+
+    /// Returns whether it is none: its programs are the commands of an image.
+    pub fn has_commands_alone(&self) -> bool {
+        let warm = self.warm.as_ref();
+        warm.is_some_and(|warm| !warm.start.is_empty())
     }
 
     /// Returns whether its interpreter is started ahead, with a library that is at home in it.

@@ -10,8 +10,10 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-/// The directory on which a layer is mounted that lies over the whole file system.
-pub const ROOT: &str = "/";
+/// What stands for a directory where a layer lies over the guest's own file system.
+pub const OVER_SYSTEM: &str = "/";
+/// What stands for a directory where the layer is the whole file system of programs.
+pub const WHOLE_SYSTEM: &str = "//";
 
 /// A layer in a file of the cache.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -25,7 +27,8 @@ pub struct LayerFile {
     pub size: u64,
     /// The SHA-256 of its content, in hexadecimal.
     pub digest: String,
-    /// The directory of the guest that it is mounted on, or [`ROOT`].
+    /// The directory of the guest that it is mounted on, or [`OVER_SYSTEM`] or
+    /// [`WHOLE_SYSTEM`].
     pub mount: String,
     /// The names of the modules at its top.
     pub modules: Vec<String>,

@@ -3,6 +3,7 @@
 mod choice;
 mod descriptor;
 mod imported;
+mod known_languages;
 mod language;
 mod language_name;
 mod layer_file;
@@ -10,12 +11,14 @@ mod packages;
 pub mod python_version;
 mod shelf;
 pub mod store;
+mod system;
 
 pub use choice::{named, newest, no_python, with_python};
 pub use descriptor::Image;
-pub use imported::{Imported, layer, runtime};
+pub use imported::{Foreign, Imported, is_ours, layer, runtime};
 pub use language::{Framing, Language, Warm, Words, expand};
 pub use language_name::LanguageName;
-pub use layer_file::{LayerFile, ROOT};
+pub use layer_file::{LayerFile, OVER_SYSTEM, WHOLE_SYSTEM};
 pub use packages::Packages;
 pub use shelf::Images;
+pub use system::System;

@@ -1,9 +1,9 @@
 //! Making of a job from what was asked for.
 
 use crate::error::{Error, Kind, Remedy};
-use crate::image::{Image, Language, Words, expand};
-use crate::job::{Job, SCRIPT_MODE, Source, environment, foreign, name, path, script};
-use guest::{File, JobFrame, Terminal, kind};
+use crate::image::{Image, Language, System, Words, expand};
+use crate::job::{Job, SCRIPT_MODE, Source, environment, foreign, path, script, set};
+use guest::{File, JobFrame, Terminal, WORKDIR, kind};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -30,6 +30,14 @@ pub struct Parts<'a> {
     pub terminal: Option<Terminal>,
     /// Whether there is a prompt after the program.
     pub prompt: bool,
+}
+
+impl<'a> Parts<'a> {
+    /// Returns what says what the image's own program is, if that is to run.
+    fn own_command(&self) -> Option<&'a System> {
+        let is_wanted = *self.source == Source::Command && self.arguments.is_empty();
+        self.image.system.as_ref().filter(|_| is_wanted)
+    }
 }
 
 /// Makes the job; reads the script.
@@ -67,20 +75,35 @@ pub fn make(parts: Parts) -> Result<Job, Error> {
         let option = language.prompt_after.as_ref();
         argv.insert(1, option.ok_or_else(|| no_prompt(language))?.clone().into());
     }
-    let arguments = parts.arguments.iter();
-    argv.extend(arguments.map(|argument| argument.as_bytes().to_vec()));
-    let mut env = environment();
-    for variable in parts.variables {
-        env.retain(|present| name(present) != name(variable));
-        env.push(variable.clone());
+    let mut workdir = parts.workdir;
+    match parts.own_command() {
+        Some(system) => {
+            argv.extend(system.command.iter().map(|word| word.as_bytes().to_vec()));
+            if let (WORKDIR, Some(its)) =
+                (str::from_utf8(workdir).unwrap_or_default(), &system.workdir)
+            {
+                workdir = its.as_bytes();
+            }
+        }
+        None => argv.extend(parts.arguments.iter().map(|word| word.as_bytes().to_vec())),
     }
+    if argv.is_empty() {
+        return Err(no_interpreter(parts.image));
+    }
+    let mut env = environment(parts.image);
+    for variable in parts.variables {
+        set(&mut env, variable);
+    }
+    let (user, group) = parts.image.owner(parts.root);
     Ok(Job {
         frame: JobFrame {
             argv,
             env,
             pids_limit: parts.pids,
-            root: parts.root,
-            workdir: parts.workdir.into(),
+            user,
+            group,
+            has_own_root: parts.image.system.is_some(),
+            workdir: workdir.into(),
             terminal: parts.terminal,
         },
         language: language.clone(),
@@ -126,6 +149,15 @@ fn run_file<'a>(
         modified: None,
     };
     Ok((language, argv, file))
+}
+
+/// Says that an image runs nothing but the commands in it.
+fn no_interpreter(image: &Image) -> Error {
+    Error::new(
+        Kind::Request,
+        format!("the image {} has no interpreter of programs", image.name),
+        "run a command that is in the image, or take an image that has the interpreter",
+    )
 }
 
 fn no_prompt(language: &Language) -> Error {

@@ -126,7 +126,8 @@ impl Job {
 
     /// Returns whether the interpreter that was started ahead can run it.
     pub fn is_warm(&self) -> bool {
-        self.language.warm.is_some() && !self.prompts
+        let warm = self.language.warm.as_ref();
+        warm.is_some_and(|warm| warm.library.is_some()) && !self.prompts
     }
 
     /// Returns the statements of its code that load what these layers have.
@@ -159,7 +160,7 @@ impl Job {
 
     /// Returns the name of a variable that an interpreter which is up already cannot take any more.
     pub fn variable_read_at_start(&self) -> Option<&[u8]> {
-        let usual = environment();
+        let usual = environment(&self.image);
         let is_late = |variable: &&Vec<u8>| {
             !usual.contains(variable) && self.language.reads_at_start(name(variable))
         };
@@ -245,7 +246,9 @@ impl Job {
 pub fn mounts(layers: &[LayerFile]) -> Vec<File> {
     let layers = layers.iter().enumerate();
     let mounts = layers.flat_map(|(window, layer)| match layer.mount.as_str() {
-        image::ROOT => File::system_layer(window),
+        image::OVER_SYSTEM => File::system_layer(window),
+        // The agent mounts it before there is a program.
+        image::WHOLE_SYSTEM => Vec::new(),
         mount => vec![File::layer(mount.into(), window)],
     });
     mounts.collect()
@@ -261,23 +264,26 @@ pub fn name(variable: &[u8]) -> &[u8] {
 /// start as one for a program does. The library that stops it reads the names of the modules that it imports
 /// first, and removes the variable.
 pub fn warm_interpreter(
-    language: &Language,
+    (image, language): (&Image, &Language),
     root: bool,
     wishes: &[String],
     first_uses: &str,
 ) -> Option<JobFrame> {
     let warm = language.warm.as_ref()?;
-    let mut env = environment();
+    let mut env = environment(image);
     if !wishes.is_empty() {
         env.push(format!("SANDBOX_PRELOAD={}", wishes.join(",")).into());
         env.push(format!("SANDBOX_FIRST_USES={first_uses}").into());
     }
+    let (user, group) = image.owner(root);
     let frame = JobFrame {
         argv: Vec::new(),
         env,
         // The program's own limit comes with its job.
         pids_limit: DEFAULT_PIDS,
-        root,
+        user,
+        group,
+        has_own_root: image.system.is_some(),
         workdir: WORKDIR.into(),
         terminal: None,
     };
@@ -291,9 +297,13 @@ fn interpreter((language, warm): (&Language, &Warm), mut frame: JobFrame, code: 
         code,
         ..Words::default()
     };
-    frame.argv = expand(&language.code, words);
     // It gets a terminal with its program.
     frame.terminal = None;
+    let Some(library) = &warm.library else {
+        frame.argv = expand(&warm.start, words);
+        return frame;
+    };
+    frame.argv = expand(&language.code, words);
     let (preloads, mut env): (Vec<_>, Vec<_>) = frame
         .env
         .into_iter()
@@ -301,8 +311,11 @@ fn interpreter((language, warm): (&Language, &Warm), mut frame: JobFrame, code: 
     let others = preloads
         .iter()
         .flat_map(|variable| [b":", &variable[PRELOAD.len()..]].concat());
-    let library = warm.library.as_bytes();
-    let variable = PRELOAD.iter().chain(library).copied().chain(others);
+    let variable = PRELOAD
+        .iter()
+        .chain(library.as_bytes())
+        .copied()
+        .chain(others);
     env.push(variable.collect());
     frame.env = env;
     frame
@@ -316,12 +329,19 @@ pub fn rehearsal((image, language): (&Image, &Language), root: bool, program: &s
         file: name.as_bytes(),
         ..Words::default()
     };
+    let (user, group) = image.owner(root);
+    let argv = match language.has_commands_alone() {
+        true => program.split_whitespace().map(Into::into).collect(),
+        false => expand(&language.file, words),
+    };
     Job {
         frame: JobFrame {
-            argv: expand(&language.file, words),
-            env: environment(),
+            argv,
+            env: environment(image),
             pids_limit: DEFAULT_PIDS,
-            root,
+            user,
+            group,
+            has_own_root: image.system.is_some(),
             workdir: WORKDIR.into(),
             terminal: None,
         },
@@ -345,9 +365,9 @@ pub fn rehearsal((image, language): (&Image, &Language), root: bool, program: &s
     }
 }
 
-/// Returns the default environment, in which there is nothing of the host's.
-fn environment() -> Vec<Vec<u8>> {
-    [
+/// Returns the default environment of an image's programs, in which there is nothing of the host's.
+fn environment(image: &Image) -> Vec<Vec<u8>> {
+    let mut env: Vec<Vec<u8>> = [
         "HOME=/work",
         "LANG=C.UTF-8",
         "LOGNAME=sandbox",
@@ -356,7 +376,20 @@ fn environment() -> Vec<Vec<u8>> {
         "USER=sandbox",
     ]
     .map(|variable| variable.into())
-    .into()
+    .into();
+    if let Some(system) = &image.system {
+        // It need not have Bash.
+        set(&mut env, b"SHELL=/bin/sh");
+        let own = system.env.iter();
+        own.for_each(|variable| set(&mut env, variable.as_bytes()));
+    }
+    env
+}
+
+/// Sets a variable of an environment, in place of one with the same name.
+fn set(env: &mut Vec<Vec<u8>>, variable: &[u8]) {
+    env.retain(|present| name(present) != name(variable));
+    env.push(variable.into());
 }
 
 /// Returns the source that a word of the user's names: `-` is standard input.

@@ -10,7 +10,7 @@ use crate::session::turn::{TurnRequest, Waiting};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use guest::channel::{Command, files};
-use guest::{Cell, USER, WindowSize};
+use guest::{Cell, WindowSize};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -133,7 +133,7 @@ fn wanted_command(
             argv: wanted.argv.into_iter().map(String::into_bytes).collect(),
             workdir: workdir(&frame.workdir, wanted.workdir),
             user,
-            root: frame.root,
+            root: frame.is_root(),
             reports: false,
             terminal: wanted.terminal.map(|terminal| WindowSize {
                 rows: terminal.rows,
@@ -207,7 +207,7 @@ fn files(
             argv: mover.argv,
             workdir: frame.workdir.clone(),
             user: chosen_user(facts, user)?,
-            root: frame.root,
+            root: frame.is_root(),
             reports: false,
             terminal: None,
         },
@@ -238,7 +238,7 @@ pub fn interpreter(facts: &Facts, language: &Language) -> Result<(Command, Frami
         env: frame.env.clone(),
         workdir: frame.workdir.clone(),
         user: chosen_user(facts, None)?,
-        root: frame.root,
+        root: frame.is_root(),
         ..Command::default()
     };
     Ok((command, context.cells))
@@ -321,7 +321,7 @@ fn check_command(facts: &Facts, wanted: &Wanted) -> Result<(), Error> {
 
 /// Returns the name or number of the user that is asked for, or else of the session's own.
 fn chosen_user(facts: &Facts, wanted: Option<String>) -> Result<Vec<u8>, Error> {
-    let root = facts.frame.root;
+    let root = facts.frame.is_root();
     match wanted {
         Some(name) if name.contains('\0') => Err(Error::new(
             Kind::Request,
@@ -334,7 +334,7 @@ fn chosen_user(facts: &Facts, wanted: Option<String>) -> Result<Vec<u8>, Error> 
             Remedy::UseSession(Session::StartWithRoot),
         )),
         Some(name) => Ok(name.into()),
-        None => Ok(if root { 0 } else { USER }.to_string().into()),
+        None => Ok(facts.frame.user.to_string().into()),
     }
 }
 

@@ -79,7 +79,7 @@ impl Taken {
         request.limits = limits;
         request.kvm = kvm;
         request.confine = confine;
-        request.root = self.point.interpreter.frame_of_job()?.root;
+        request.root = self.point.interpreter.frame_of_job()?.is_root();
         Ok(Spec {
             directory: place.directory().into(),
             name: String::new(),

@@ -369,8 +369,13 @@ fn warm_up(
     };
     let sinks = [Sink::new(stderr(), most)?, Sink::new(stderr(), most)?];
     let (wishes, first_uses) = (spec.wishes(), spec.first_uses());
-    let job = job::warm_interpreter(&spec.language, spec.root, &wishes, &first_uses)
-        .with_context(|| format!("{} is not started ahead", spec.language.title))?;
+    let job = job::warm_interpreter(
+        (&spec.image, &spec.language),
+        spec.root,
+        &wishes,
+        &first_uses,
+    )
+    .with_context(|| format!("{} is not started ahead", spec.language.title))?;
     let session = Session::warming(job, job::mounts(&spec.layers), sinks, Arc::clone(&shared));
     let config = Config {
         memory: spec.memory,

@@ -44,7 +44,7 @@ impl TemplateSpec {
     /// Returns the template's key, which changes with everything that the saved machine depends on.
     pub fn key(&self, mode: Mode) -> Result<Key> {
         let image = &self.image;
-        let interpreter = serde_json::to_vec(&(&self.language, &image.files))?;
+        let interpreter = serde_json::to_vec(&(&self.language, &image.files, &image.system))?;
         let layers = self.layers.iter();
         let layers: Vec<_> = layers.map(|layer| (&layer.digest, &layer.mount)).collect();
         Ok(Key::of(&[

@@ -209,7 +209,9 @@ fn order(argv: &[&str]) -> Order {
         argv: argv.iter().map(|word| word.as_bytes().to_vec()).collect(),
         env: vec![b"PATH=/usr/bin:/bin".to_vec()],
         pids_limit: 10,
-        root: false,
+        user: guest::USER,
+        group: guest::USER,
+        has_own_root: false,
         workdir: guest::WORKDIR.into(),
         terminal: None,
     };
@@ -288,7 +290,7 @@ fn layers_are_mounted_where_they_belong_and_cannot_be_written_to() {
     let code = "for d in /usr/local/lib /work/deep/er; do cmp /usr/bin/bash $d/usr/bin/bash && cat $d/etc/hostname
         touch $d/etc/x 2>&1 | grep -c Read-only; done";
     let mut order = order(&["bash", "-c", code]);
-    order.job.root = true;
+    (order.job.user, order.job.group) = (0, 0);
     let ran = run_with(vec![order], &layers, files);
     assert_eq!(ran[0].output, "sandbox\n1\nsandbox\n1\n");
 }

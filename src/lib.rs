@@ -16,6 +16,7 @@
 // | 4 host | `confine`, `kvm_mode`, `doctor`, `terminal` | what this process gives up before the guest runs, what the host can do, and the terminal |
 // | 5 agent | `agent`, `files`, `watchdog` | the conversation with the guest's first process, and the files that it sends |
 // | 5 packages | `packages` | what programs ask for, how it is chosen and kept |
+// | 5 images of others | `oci` | archives of images that other tools made, and how they are unpacked |
 // | 6 template | `template`, `checkpoint` | saved machines, and those of sessions |
 // | 7 run | `run` | one run on one screen |
 // | 8 worker | `worker`, `session` | a run as typed data in a process of its own, and one that is kept |
@@ -46,6 +47,9 @@ mod library;
 mod limits;
 mod log;
 mod mcp;
+// The command that takes archives in is yet to come.
+#[cfg_attr(not(test), expect(dead_code))]
+mod oci;
 mod outcome;
 mod packages;
 mod policy;

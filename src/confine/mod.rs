@@ -8,10 +8,12 @@ mod descriptors;
 mod old_runtimes;
 mod program;
 pub mod syscalls;
+mod unpacker;
 
 pub use descriptors::{close_all_but, prepare};
 pub use old_runtimes::adapt;
 pub use program::{Rights, confine_program};
+pub use unpacker::confine_unpacker;
 
 use crate::limits::ConfineLevel;
 use crate::vm::mode::Mode;
@@ -248,10 +250,8 @@ impl ThreadSeal {
 }
 
 fn install(filter: Option<BpfProgram>) -> Result<()> {
-    match filter {
-        Some(filter) => seccompiler::apply_filter(&filter).context("installing a seccomp filter"),
-        None => Ok(()),
-    }
+    let installed = filter.map_or(Ok(()), |filter| seccompiler::apply_filter(&filter));
+    installed.context("installing a seccomp filter")
 }
 
 /// poll(2) wants the limit on descriptors to be no lower than their number.

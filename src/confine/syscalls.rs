@@ -113,6 +113,21 @@ const WRITER: &[c_long] = &[
     SYS_exit_group,
 ];
 
+/// The calls of the process that unpacks an archive.
+const UNPACKER: &[c_long] = &[
+    // Parts of its files, and what it tells.
+    SYS_pread64,
+    SYS_pwrite64,
+    SYS_write,
+    SYS_ftruncate,
+    // Memory.
+    SYS_brk,
+    SYS_mremap,
+    SYS_munmap,
+    SYS_close,
+    SYS_exit_group,
+];
+
 /// A call's number and sets of conditions; its arguments must fulfil any one of the sets.
 type Call = (c_long, Vec<SeccompRule>);
 
@@ -126,6 +141,12 @@ pub fn allowed(mode: Mode) -> Result<[Vec<c_long>; 2]> {
 #[cfg(any(test, feature = "internals"))]
 pub fn of_writer() -> Result<Vec<c_long>> {
     Ok(numbers(writer_calls()?))
+}
+
+/// Returns the numbers of the calls that the process that unpacks an archive may make.
+#[cfg(test)]
+pub fn of_unpacker() -> Result<Vec<c_long>> {
+    Ok(numbers(unpacker_calls()?))
 }
 
 #[cfg(any(test, feature = "internals"))]
@@ -164,6 +185,19 @@ pub fn vcpu_thread(mode: Mode) -> Result<BpfProgram> {
 
 pub fn writer() -> Result<BpfProgram> {
     compile(writer_calls()?)
+}
+
+pub fn unpacker() -> Result<BpfProgram> {
+    compile(unpacker_calls()?)
+}
+
+fn unpacker_calls() -> Result<Vec<Call>> {
+    let mut calls = any_arguments(&[], UNPACKER);
+    calls.push(new_memory()?);
+    // The heap of a thread that is not the first, as it grows.
+    let no_code = rule(&[(2, MaskedEq(PROT_EXEC as u64), 0)])?;
+    calls.push((SYS_mprotect, vec![no_code]));
+    Ok(calls)
 }
 
 fn writer_calls() -> Result<Vec<Call>> {

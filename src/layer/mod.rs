@@ -44,5 +44,5 @@ mod tree;
 mod write;
 
 pub use plan::{Placed, Plan};
-pub use source::HostFile;
+pub use source::{FilePart, HostFile};
 pub use tree::{Attributes, Content, Id, Time, Tree};

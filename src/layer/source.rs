@@ -3,14 +3,24 @@
 use crate::error::{Error, Kind};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The content of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     Bytes(Vec<u8>),
     File(HostFile),
+    Part(FilePart),
+}
+
+/// A part of an open file that nobody else changes.
+#[derive(Debug, Clone)]
+pub struct FilePart {
+    pub file: Arc<File>,
+    pub offset: u64,
+    pub size: u64,
 }
 
 /// A file of the host, as it was when it was looked at.
@@ -28,6 +38,7 @@ impl Source {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::File(file) => file.size,
+            Self::Part(part) => part.size,
         }
     }
 
@@ -36,10 +47,34 @@ impl Source {
         match self {
             Self::Bytes(bytes) => into.copy_from_slice(bytes),
             Self::File(file) => file.read(into)?,
+            Self::Part(part) => part.read_at(into, 0)?,
         }
         Ok(())
     }
 }
+
+impl FilePart {
+    /// Reads the bytes from this one on.
+    pub fn read_at(&self, into: &mut [u8], at: u64) -> Result<(), Error> {
+        let read = self.file.read_exact_at(into, self.offset + at);
+        read.map_err(|error| {
+            Error::new(
+                Kind::File,
+                format!("what was unpacked cannot be read again: {error}"),
+                "see that there is room for it, and try again",
+            )
+        })
+    }
+}
+
+impl PartialEq for FilePart {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.file, &other.file)
+            && (self.offset, self.size) == (other.offset, other.size)
+    }
+}
+
+impl Eq for FilePart {}
 
 impl HostFile {
     pub fn new(path: PathBuf, metadata: &Metadata) -> Self {

@@ -1,7 +1,7 @@
 //! The tree of files that a layer is to hold.
 
 use crate::error::{Error, Kind, Remedy};
-use crate::layer::source::{HostFile, Source};
+use crate::layer::source::{FilePart, HostFile, Source};
 use std::collections::BTreeMap;
 
 /// Upper bound on the bytes of a name (NAME_MAX).
@@ -52,6 +52,8 @@ pub enum Content {
     Bytes(Vec<u8>),
     /// A file with the content of one on the host.
     File(HostFile),
+    /// A file with a part of one that is open.
+    Part(FilePart),
 }
 
 #[derive(Debug)]
@@ -97,6 +99,7 @@ impl Tree {
             }
             Content::Bytes(bytes) => Node::File(Source::Bytes(bytes)),
             Content::File(file) => Node::File(Source::File(file)),
+            Content::Part(part) => Node::File(Source::Part(part)),
         };
         let is_directory = matches!(node, Node::Directory(_));
         let new = Id(self.nodes.len());

@@ -1,7 +1,7 @@
 //! Writing an image to a file.
 
 use crate::layer::plan::Plan;
-use crate::layer::source::{HostFile, Source};
+use crate::layer::source::{FilePart, HostFile, Source};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
@@ -23,6 +23,9 @@ impl Plan {
             match &placed.source {
                 Source::File(file) if placed.source.size() >= PIECE => {
                     copy(file, image, placed.offset)?;
+                }
+                Source::Part(part) if part.size >= PIECE => {
+                    copy_part(part, image, placed.offset)?;
                 }
                 source => {
                     piece.resize(source.size() as usize, 0);
@@ -54,6 +57,21 @@ fn copy(file: &HostFile, mut image: &File, offset: u64) -> Result<()> {
     }
     // It may have become shorter or longer meanwhile.
     file.check(&opened)?;
+    Ok(())
+}
+
+/// Copies a part of a file, but no piece of it that is zero.
+fn copy_part(part: &FilePart, image: &File, offset: u64) -> Result<()> {
+    let mut buffer = vec![0; PIECE as usize];
+    for at in (0..part.size).step_by(PIECE as usize) {
+        let piece = &mut buffer[..(part.size - at).min(PIECE) as usize];
+        part.read_at(piece, at)?;
+        if piece.iter().any(|&byte| byte != 0) {
+            image
+                .write_all_at(piece, offset + at)
+                .context("writing a layer")?;
+        }
+    }
     Ok(())
 }
 

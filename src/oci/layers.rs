@@ -1,0 +1,207 @@
+//! Layers: each changes the tree of those before it (image-spec, layer.md).
+
+use crate::error::Error;
+use crate::layer::Attributes;
+use crate::oci::archive::Archive;
+use crate::oci::bounds::Bounds;
+use crate::oci::compression::unpacked;
+use crate::oci::contents::Contents;
+use crate::oci::digest::Digest;
+use crate::oci::entries::{Entries, Entry, Kind};
+use crate::oci::manifest::Layer;
+use crate::oci::path::Path;
+use crate::oci::refusal::{malformed, shown, too_much, unreadable, within};
+use crate::oci::region::Skip;
+use crate::oci::tree::{Content, Id, Lost, Node, Tree};
+use sha2::{Digest as _, Sha256};
+use std::io::{self, Read};
+
+/// What the names of entries begin with that remove something of lower layers.
+const WHITEOUT: &[u8] = b".wh.";
+/// The entry that empties its directory of lower layers.
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// What other entries of file systems that were laid over each other begin with; they are no files.
+const MARKS: &[u8] = b".wh..wh.";
+/// Upper bound on the bytes of a link's target, without the zero at its end (PATH_MAX).
+const TARGET_MAX: usize = 4095;
+/// The directory that the guest's kernel fills: devices in it are left out.
+const DEVICES: &[u8] = b"dev";
+
+/// The bytes of a layer as it was before it was compressed, which are counted and hashed.
+struct Stream {
+    reader: Box<dyn Read>,
+    hash: Sha256,
+    /// How many more there may be.
+    left: u64,
+}
+
+/// The tree so far, and what is added to it.
+pub struct Merge {
+    pub tree: Tree,
+    pub contents: Contents,
+    bounds: Bounds,
+    /// The number of the layer, from 1.
+    layer: usize,
+}
+
+impl Merge {
+    pub fn new(contents: Contents, bounds: Bounds) -> Self {
+        Self {
+            tree: Tree::new(bounds),
+            contents,
+            bounds,
+            layer: 0,
+        }
+    }
+
+    /// Lays the next layer over those before.
+    pub fn add(&mut self, archive: &Archive, layer: &Layer) -> Result<(), Error> {
+        self.layer += 1;
+        let applied = self.apply(archive, layer);
+        applied.map_err(|error| within(format!("layer {}", self.layer), error))
+    }
+
+    fn apply(&mut self, archive: &Archive, layer: &Layer) -> Result<(), Error> {
+        let region = archive.region(layer.path.as_bytes())?;
+        if let Some(digest) = &layer.digest {
+            digest.check_reader(region.clone(), "it")?;
+        }
+        let stream = Stream {
+            reader: unpacked(region)?,
+            hash: Sha256::new(),
+            left: self.bounds.content + self.bounds.headers,
+        };
+        let mut entries = Entries::new(stream);
+        while let Some(entry) = entries.next()? {
+            let applied = self.apply_entry(&entry, &mut entries);
+            applied.map_err(|error| within(shown(&entry.path), error))?;
+        }
+        entries.reader().finish(&layer.diff_id)
+    }
+
+    fn apply_entry(&mut self, entry: &Entry, content: impl Read) -> Result<(), Error> {
+        let path = Path::parse(&entry.path, self.bounds.depth)?;
+        let Some((above, name)) = path.split_last() else {
+            return self.apply_root(entry);
+        };
+        if name.starts_with(WHITEOUT) {
+            // Some tools tell of thousands that are not there.
+            self.tree.count(0)?;
+            return self.remove(above, name);
+        }
+        if entry.kind == Kind::Special {
+            return match path.is_in(DEVICES) {
+                true => Ok(()),
+                false => Err(malformed("it is a device or a pipe")),
+            };
+        }
+        let directory = self.tree.make_directories(above, self.layer)?;
+        let new = match &entry.kind {
+            Kind::Name(target) => {
+                let id = self.named(target, (directory, name))?;
+                return self.tree.put_name(directory, name, id, self.layer);
+            }
+            Kind::Directory => self.tree.directory_for(directory, attributes(entry)),
+            Kind::Link(target) => self.link(entry, target)?,
+            Kind::File | Kind::Special => Node {
+                attributes: attributes(entry),
+                content: Content::File(self.contents.add(content, entry.size)?),
+            },
+        };
+        self.tree.put(directory, name, new, self.layer)?;
+        Ok(())
+    }
+
+    fn apply_root(&mut self, entry: &Entry) -> Result<(), Error> {
+        if entry.kind != Kind::Directory {
+            return Err(malformed("it would replace the root directory"));
+        }
+        self.tree.node_mut(Tree::ROOT).attributes = attributes(entry);
+        Ok(())
+    }
+
+    fn link(&mut self, entry: &Entry, target: &[u8]) -> Result<Node, Error> {
+        let why = match target {
+            [] => "it is a link to nothing",
+            _ if target.len() > TARGET_MAX => "it is a link whose target has more than 4095 bytes",
+            _ if target.contains(&0) => "it is a link whose target has a zero byte in it",
+            _ => {
+                self.tree.count(target.len())?;
+                return Ok(Node {
+                    attributes: attributes(entry),
+                    content: Content::Link(target.into()),
+                });
+            }
+        };
+        Err(malformed(why))
+    }
+
+    /// Finds the file at a path that gets another name in a directory. Links on the way are followed, but a
+    /// link itself can have two names.
+    fn named(&self, target: &[u8], new: (Id, &[u8])) -> Result<Id, Error> {
+        let to = |why: &str| malformed(format!("it is another name of {}, {why}", shown(target)));
+        if target.is_empty() {
+            return Err(malformed("it is another name of nothing"));
+        }
+        let path = Path::parse(target, self.bounds.depth)?;
+        let (above, name) = path.split_last().ok_or_else(|| to("a directory"))?;
+        let directory = self.tree.resolve(above).map_err(|lost| match lost {
+            Lost::Endless => to("on the way to which links have no end"),
+            Lost::Missing | Lost::NoDirectory => to("which is not there"),
+        })?;
+        if (directory, name) == new {
+            return Err(to("which is itself"));
+        }
+        let found = self.tree.find(directory, name);
+        match found.ok_or_else(|| to("which is not there"))? {
+            id if self.tree.is_directory(id) => Err(to("a directory")),
+            id => Ok(id),
+        }
+    }
+
+    /// Removes what an entry says is no longer there.
+    fn remove(&mut self, above: &[Vec<u8>], name: &[u8]) -> Result<(), Error> {
+        let directory = match self.tree.resolve(above) {
+            Ok(directory) => directory,
+            Err(Lost::Missing | Lost::NoDirectory) => return Ok(()),
+            Err(Lost::Endless) => return Err(malformed("the links on its way have no end")),
+        };
+        match &name[WHITEOUT.len()..] {
+            _ if name == OPAQUE => self.tree.clear_lower(directory, self.layer),
+            _ if name.starts_with(MARKS) => {}
+            [] | b"." | b".." => return Err(malformed("it removes what no name stands for")),
+            removed => self.tree.remove_lower(directory, removed, self.layer),
+        }
+        Ok(())
+    }
+}
+
+fn attributes(entry: &Entry) -> Attributes {
+    Attributes {
+        mode: entry.mode,
+        uid: entry.uid,
+        gid: entry.gid,
+        modified: Some(entry.modified),
+    }
+}
+
+impl Stream {
+    /// Reads what is left, and checks the digest of all.
+    fn finish(&mut self, digest: &Digest) -> Result<(), Error> {
+        io::copy(&mut *self, &mut io::sink()).map_err(unreadable)?;
+        digest.check(&self.hash.finalize_reset(), "what is in it")
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(into)?;
+        let left = self.left.checked_sub(count as u64);
+        let too_long = || io::Error::other(too_much("it is larger than all files may be together"));
+        self.left = left.ok_or_else(too_long)?;
+        self.hash.update(&into[..count]);
+        Ok(count)
+    }
+}
+
+impl Skip for Stream {}

@@ -1,0 +1,58 @@
+//! The programs of an image: what its users can start by a name alone.
+
+use crate::error::Error;
+use crate::oci::refusal::too_much;
+use crate::oci::tree::{Content, Id, Tree};
+use crate::text::is_plain;
+use std::collections::BTreeSet;
+
+/// The directories with programs, where the image names none.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// How many directories are looked through.
+const DIRECTORIES_MAX: usize = 64;
+/// Upper bound on programs.
+pub const PROGRAMS_MAX: usize = 16_384;
+const MAY_EXECUTE: u32 = 0o111;
+
+/// Returns the names of all files that may be executed in the directories of `PATH`, in order.
+pub fn programs(tree: &Tree, env: &[String]) -> Result<Vec<String>, Error> {
+    let path = env
+        .iter()
+        .find_map(|variable| variable.strip_prefix("PATH="));
+    let path = path
+        .unwrap_or(PATH)
+        .split(':')
+        .filter(|it| it.starts_with('/'));
+    let mut directories: Vec<Id> = Vec::new();
+    for directory in path.take(DIRECTORIES_MAX) {
+        let names: Vec<_> = directory.split('/').map(Vec::from).collect();
+        directories.extend(tree.resolve(&names));
+    }
+    directories.sort_unstable();
+    directories.dedup();
+    let mut programs = BTreeSet::new();
+    for directory in directories {
+        let all = tree.entries(directory).map(|(name, _)| name);
+        let executed = all.filter(|name| is_executed(tree, directory, name));
+        let named = executed.filter_map(|name| str::from_utf8(name).ok());
+        programs.extend(named.filter(|name| is_name(name)).map(str::to_owned));
+    }
+    match programs.len() > PROGRAMS_MAX {
+        true => Err(too_much(format!(
+            "it has more than {PROGRAMS_MAX} programs"
+        ))),
+        false => Ok(programs.into_iter().collect()),
+    }
+}
+
+/// Returns whether this is a name that can be told.
+pub fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 255 && !name.contains(['/', '\n', '\t']) && is_plain(name)
+}
+
+fn is_executed(tree: &Tree, directory: Id, name: &[u8]) -> bool {
+    tree.step(directory, name).is_ok_and(|id| {
+        let node = tree.node(id);
+        matches!(node.content, Content::File(_)) && node.attributes.mode & MAY_EXECUTE != 0
+    })
+}

@@ -1,0 +1,1 @@
+//! Archives as tools make them, and as nobody should.

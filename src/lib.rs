@@ -48,7 +48,7 @@ mod limits;
 mod log;
 mod mcp;
 // The command that takes archives in is yet to come.
-#[cfg_attr(not(test), expect(dead_code))]
+#[cfg_attr(not(test), allow(dead_code))]
 mod oci;
 mod outcome;
 mod packages;

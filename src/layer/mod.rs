@@ -39,7 +39,7 @@ mod inodes;
 mod plan;
 mod source;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 mod tree;
 mod write;
 

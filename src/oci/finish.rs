@@ -53,7 +53,7 @@ fn name_this_host(merge: &mut Merge) -> Result<(), Error> {
     });
     if is_empty && merge.tree.is_directory(etc) {
         let content = Content::File(merge.contents.add(HOSTS, HOSTS.len() as u64)?);
-        let attributes = made(0o644);
+        let attributes = there.map_or(made(0o644), |id| merge.tree.node(id).attributes);
         let hosts = Node {
             attributes,
             content,

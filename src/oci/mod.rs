@@ -40,19 +40,8 @@ mod tree;
 mod unpacked;
 mod user;
 
-#[cfg_attr(
-    not(test),
-    expect(
-        unused_imports,
-        reason = "the command that takes archives is yet to come"
-    )
-)]
+// The command that takes archives in is yet to come.
+#[cfg_attr(not(test), expect(unused_imports))]
 pub use process::unpack;
-#[cfg_attr(
-    not(test),
-    expect(
-        unused_imports,
-        reason = "the command that takes archives is yet to come"
-    )
-)]
+#[cfg_attr(not(test), expect(unused_imports))]
 pub use unpacked::Unpacked;

@@ -11,15 +11,17 @@ use crate::oci::unpacked::Unpacked;
 use crate::process::described;
 use crate::text::escape_line;
 use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, getpid, getppid};
-use std::fs::File;
+use std::fs::{File, remove_file};
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Upper bound on the bytes of the process's report: the environment and the command, which are in a document
@@ -77,9 +79,29 @@ pub(super) fn unpack_in(
 fn nameless(directory: &Path) -> Result<File> {
     let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
     let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-    let opened = open(directory, flags, mode);
-    let doing = || format!("making a nameless file in {}", directory.display());
-    Ok(opened.with_context(doing)?.into())
+    match open(directory, flags, mode) {
+        Ok(file) => Ok(file.into()),
+        // The file system has no files without a name.
+        Err(Errno::EOPNOTSUPP | Errno::EISDIR) => unnamed(directory),
+        Err(errno) => {
+            Err(errno).with_context(|| format!("making a file in {}", directory.display()))
+        }
+    }
+}
+
+/// Makes a file, and takes its name away.
+fn unnamed(directory: &Path) -> Result<File> {
+    let path = directory.join(format!(".unpack-{}", getpid()));
+    let mut options = File::options();
+    let file = options
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path);
+    let file = file.with_context(|| format!("making {}", path.display()))?;
+    remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
+    Ok(file)
 }
 
 /// Does the work, in the new process.

@@ -1,6 +1,6 @@
 //! Images as the tools of erofs read them, in cases that are hard to get right.
 
-mod extracted;
+pub mod extracted;
 mod properties;
 
 use crate::error::Kind;

@@ -1,29 +1,40 @@
 //! `sandbox image`: the images that there are beside the one that is built in.
 
 use crate::error::{Error, Kind};
-use crate::image::{Image, Imported};
+use crate::image::{self, Image, Imported};
+use crate::oci;
 use anyhow::Result;
 use clap::Subcommand;
 use std::io::{Write, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Subcommand)]
 pub enum Verb {
     /// Take in the image in this file, in place of one with the same name
     Import {
-        /// What scripts/build-image made
+        /// What scripts/build-image made, or an archive of an OCI image: what docker save, podman save or
+        /// skopeo writes
         file: PathBuf,
+        /// The name here of an image that others made, in place of the one in its archive
+        #[arg(long)]
+        name: Option<String>,
     },
     /// Show the names of all, and which Python each has
     List,
+    /// Show the description of one, as TOML
+    Show { name: String },
     /// Remove one that was imported
     Remove { name: String },
 }
 
 pub fn image_verb(verb: Verb) -> Result<u8> {
     match verb {
-        Verb::Import { file } => print(&Imported::open()?.import(&file)?)?,
+        Verb::Import { file, name } => print(&import(&file, name)?)?,
         Verb::List => list()?,
+        Verb::Show { name } => {
+            let text = toml::to_string_pretty(&image::named(&name)?)?;
+            stdout().write_all(text.as_bytes())?;
+        }
         Verb::Remove { name } => {
             if !Imported::open()?.remove(&name)? {
                 return Err(Error::new(
@@ -36,6 +47,23 @@ pub fn image_verb(verb: Verb) -> Result<u8> {
         }
     }
     Ok(0)
+}
+
+fn import(file: &Path, name: Option<String>) -> Result<Image> {
+    let is_ours = image::is_ours(file)?;
+    match name {
+        Some(name) if is_ours => Err(Error::new(
+            Kind::Request,
+            format!(
+                "{} says itself what it is called, and cannot be called {name}",
+                file.display()
+            ),
+            "leave --name out",
+        )
+        .into()),
+        None if is_ours => Imported::open()?.import(file),
+        name => oci::import(file, name),
+    }
 }
 
 fn list() -> Result<()> {

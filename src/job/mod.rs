@@ -186,11 +186,13 @@ impl Job {
         ))
     }
 
-    /// Returns the interpreter to start first if a machine is booted for this program alone. There is
-    /// one if a record is wanted: the interpreter gets the job from the host so that it can report.
+    /// Returns what to start first if a machine is booted for this program alone, and gets the job from the
+    /// host: the interpreter if a record is wanted, so that it can report; in an image of others, what tells
+    /// why a program cannot be run.
     pub fn interpreter(&self) -> Option<JobFrame> {
-        let warm = self.language.warm.as_ref().filter(|warm| warm.hooks)?;
-        if !self.record || !self.is_warm() {
+        let warm = self.image.started_for(&self.language).warm.as_ref()?;
+        let reports = self.record && self.is_warm() && warm.hooks;
+        if !reports && warm.library.is_some() {
             return None;
         }
         // Any command will do that differs from that of an interpreter to be saved.

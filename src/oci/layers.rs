@@ -84,6 +84,15 @@ impl Merge {
         let Some((above, name)) = path.split_last() else {
             return self.apply_root(entry);
         };
+        let first = path.names().first();
+        if name != OPAQUE && first.is_some_and(|first| first.starts_with(MARKS)) {
+            return Ok(());
+        }
+        if above.iter().any(|name| name.starts_with(WHITEOUT)) {
+            return Err(malformed(
+                "it is in a directory whose name begins with \".wh.\", as no directory's does",
+            ));
+        }
         if name.starts_with(WHITEOUT) {
             // Some tools tell of thousands that are not there.
             self.tree.count(0)?;

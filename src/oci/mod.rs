@@ -1,8 +1,8 @@
 //! Images of others: archives that `docker save`, `podman save` and `skopeo copy … oci-archive:` make.
 //!
-//! [`unpack`] writes the merged file system of an archive as one image. Nothing of an archive is trusted: a
-//! process of its own reads it, which has given up its rights before it reads the first byte, and no path
-//! in it ever becomes one of the host.
+//! [`import`] takes one in. Nothing of an archive is trusted: a process of its own reads it, which has given
+//! up its rights before it reads the first byte, and no path in it ever becomes one of the host. That process
+//! writes the merged file system of the archive as one image.
 //!
 //! ```text
 //!   archive ── tar ── index.json or manifest.json ── config ── layers, decompressed, digests checked
@@ -23,6 +23,7 @@ mod digest;
 mod documents;
 mod entries;
 mod finish;
+mod import;
 mod layers;
 mod manifest;
 mod merge;
@@ -40,8 +41,4 @@ mod tree;
 mod unpacked;
 mod user;
 
-// The command that takes archives in is yet to come.
-#[cfg_attr(not(test), expect(unused_imports))]
-pub use process::unpack;
-#[cfg_attr(not(test), expect(unused_imports))]
-pub use unpacked::Unpacked;
+pub use import::import;

@@ -54,7 +54,9 @@ impl Records {
 
 /// Sets what a record says. One without a value takes back what was said. Returns whether it is sound.
 fn given<T>(field: &mut Option<T>, value: &[u8], parse: fn(&[u8]) -> Option<T>) -> bool {
-    *field = parse(value);
+    *field = Some(value)
+        .filter(|value| !value.is_empty())
+        .and_then(parse);
     value.is_empty() || field.is_some()
 }
 
@@ -84,7 +86,7 @@ mod tests {
 
     #[test]
     fn values_may_have_line_breaks_and_the_last_one_holds() {
-        let records = Records::parse(b"13 x=a\nb 1=2\n8 uid=1\n8 uid=2\n9 path=\n").unwrap();
+        let records = Records::parse(b"13 x=a\nb 1=2\n8 uid=1\n8 uid=2\n8 path=\n").unwrap();
         assert_eq!((records.uid, records.path), (Some(2), None));
     }
 

@@ -6,7 +6,7 @@ use crate::error::{Error, Kind, Remedy};
 use crate::limits::ConfineLevel;
 use crate::oci::bounds::Bounds;
 use crate::oci::merge::{self, Files};
-use crate::oci::refusal::{refused, within};
+use crate::oci::refusal::refused;
 use crate::oci::unpacked::Unpacked;
 use crate::process::described;
 use crate::text::escape_line;
@@ -47,7 +47,7 @@ pub(super) fn unpack_in(
     let metadata = archive.metadata().context("looking at the archive")?;
     if !metadata.is_file() {
         let remedy = "put the archive into a file, and name that";
-        return Err(in_archive(refused("it is not a file", remedy)).into());
+        return Err(refused("it is not a file", remedy).into());
     }
     let files = Files {
         archive,
@@ -189,16 +189,12 @@ fn distrusted(mut error: Error) -> Error {
     error.message = escape_line(&error.message);
     error.remedy.each_text(|text| *text = escape_line(text));
     match (error.kind, &error.remedy) {
-        (Kind::File, Remedy::Do(_)) => in_archive(error),
+        (Kind::File, Remedy::Do(_)) => error,
         _ => Error {
             kind: Kind::Host,
             ..error
         },
     }
-}
-
-fn in_archive(error: Error) -> Error {
-    within("the archive of the image cannot be used", error)
 }
 
 /// Returns the failure of a process that ended without a report.

@@ -22,6 +22,7 @@ mod figures;
 mod file_times;
 mod files;
 mod files_refused;
+mod foreign_images;
 mod guest;
 mod image;
 mod images;

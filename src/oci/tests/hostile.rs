@@ -80,7 +80,7 @@ fn what_is_no_archive_of_an_image_is_refused() {
         (after, "something follows its end"),
         (
             Packed::Gzip.pack(&Packed::Gzip.pack(&whole)),
-            "it is cut off",
+            "it is no tar archive",
         ),
         (
             tar(Tar::new().file("a", "").file("./a", "")),
@@ -171,7 +171,7 @@ fn documents_that_are_not_as_they_should_be_are_refused() {
     for (archive, words) in [
         (index(""), "it is not as it should be"),
         (index("{"), "it is not as it should be"),
-        (index("[]"), "no image"),
+        (index("[]"), "it is not as it should be"),
         (index("{}"), "it has no image in it"),
         (index("{\"manifests\":null}"), "it has no image in it"),
         (index("{\"manifests\":[]} x"), "trailing characters"),

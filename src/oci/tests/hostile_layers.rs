@@ -21,6 +21,7 @@ fn paths_that_lead_out_or_that_no_file_can_have_are_refused() {
         (".wh.", "it removes what no name stands for"),
         ("a/.wh...", "it removes what no name stands for"),
         (".wh..", "it removes what no name stands for"),
+        ("a/.wh.b/c", "a directory whose name begins with \".wh.\""),
     ] {
         let layer = match path.contains('\0') {
             true => Tar::new().pax("path", path).file("x", ""),
@@ -88,7 +89,7 @@ fn hard_links_to_anything_but_files_of_the_image_are_refused() {
             "another name of \"/etc/passwd\", which is not there",
         ),
         ("missing", "another name of \"missing\", which is not there"),
-        ("x", "another name of \"x\", which is not there"),
+        ("x", "another name of \"x\", which is itself"),
         ("file", "another name of \"file\", which is not there"),
         ("directory", "another name of \"directory\", a directory"),
         ("/", "another name of \"/\", a directory"),

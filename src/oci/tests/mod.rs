@@ -16,7 +16,7 @@ use crate::oci::unpacked::Unpacked;
 use builder::{Image, Tar, image};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tempfile::{NamedTempFile, TempDir};
 
 /// Bounds that a test can exceed.
@@ -57,8 +57,8 @@ fn unpacked(archive: &[u8], bounds: Bounds) -> anyhow::Result<(Unpacked, NamedTe
     told.map(|told| (told, kept))
 }
 
-/// Returns the names of all that is in a directory and beside it.
-fn listing(directory: &TempDir) -> Vec<std::path::PathBuf> {
+/// Returns the paths of all that is in a directory.
+fn listing(directory: &TempDir) -> Vec<PathBuf> {
     let names = |path: &Path| {
         fs::read_dir(path)
             .unwrap()

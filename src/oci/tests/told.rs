@@ -5,7 +5,8 @@ use super::{refused, seen, text, unpacked};
 use crate::error::Error;
 use crate::limits::ConfineLevel;
 use crate::oci::bounds::Bounds;
-use crate::oci::{Unpacked, unpack};
+use crate::oci::process::unpack;
+use crate::oci::unpacked::Unpacked;
 use serde_json::{Value, json};
 use std::fs::File;
 

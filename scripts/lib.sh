@@ -65,6 +65,7 @@ tool_of() {
         cargo-web) echo cargo ;;
         dpkg) echo dpkg-deb ;;
         erofs-utils) echo mkfs.erofs ;;
+        musl-tools) echo musl-gcc ;;
         procps) echo pgrep ;;
         qemu-system-x86) echo qemu-system-x86_64 ;;
         rust-web-clippy) echo cargo-clippy ;;

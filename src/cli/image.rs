@@ -23,6 +23,12 @@ pub enum Verb {
     List,
     /// Show the description of one, as TOML
     Show { name: String },
+    /// Write one that was imported to a file, which image import takes on another machine
+    Export {
+        name: String,
+        /// Where to write it; what is there is replaced
+        file: PathBuf,
+    },
     /// Remove one that was imported
     Remove { name: String },
 }
@@ -35,6 +41,7 @@ pub fn image_verb(verb: Verb) -> Result<u8> {
             let text = toml::to_string_pretty(&image::named(&name)?)?;
             stdout().write_all(text.as_bytes())?;
         }
+        Verb::Export { name, file } => export(&name, &file)?,
         Verb::Remove { name } => {
             if !Imported::open()?.remove(&name)? {
                 return Err(Error::new(
@@ -64,6 +71,19 @@ fn import(file: &Path, name: Option<String>) -> Result<Image> {
         None if is_ours => Imported::open()?.import(file),
         name => oci::import(file, name),
     }
+}
+
+fn export(name: &str, file: &Path) -> Result<()> {
+    let image = image::named(name)?;
+    if image == *Image::built_in() {
+        return Err(Error::new(
+            Kind::Request,
+            format!("the image {name} is in the binary, and in no file"),
+            "take the binary to where you want it",
+        )
+        .into());
+    }
+    Imported::open()?.export(&image, file)
 }
 
 fn list() -> Result<()> {

@@ -1,24 +1,21 @@
-//! Images that the user imported. Each came in a file: a frame that zstd skips, which holds the
-//! description, and then the image's file system, compressed.
+//! Images that the user imported.
 
 use crate::cache::{self, Item, Opened, Removed, Shelf, check_writable, mark_used, open_trusted};
 use crate::error::{Error, Image as Way, Kind, Remedy};
 use crate::fs::{BLOCK, remove};
 use crate::image::descriptor::Files;
+use crate::image::image_file::{self, DESCRIPTION_MAX, open, unreadable};
 use crate::image::layer_file::{LayerFile, OVER_SYSTEM, WHOLE_SYSTEM};
 use crate::image::{Image, System, known_languages, store};
 use anyhow::{Context, Result};
 use nix::fcntl::Flock;
 use sha2::{Digest, Sha256};
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// The first bytes of the frame with the description (RFC 8878, section 3.1.2).
-const SKIPPED: [u8; 4] = 0x184D_2A50_u32.to_le_bytes();
-/// Upper bound on the bytes of a description.
-const DESCRIPTION_MAX: u32 = 64 << 10;
 /// The beginning of a file's name until it is whole.
 const UNFINISHED: &str = ".import-";
 
@@ -75,7 +72,7 @@ impl Imported {
     pub fn import(&self, from: &Path) -> Result<Image> {
         check_writable(&self.0)?;
         let mut file = open(from)?;
-        let text = description(&mut file)
+        let text = image_file::description(&mut file)
             .map_err(|error| unreadable(from, &error))?
             .ok_or_else(|| refused(from, "it is not an image that scripts/build-image made"))?;
         let image = Image::parse(&text).map_err(|why| refused(from, &why))?;
@@ -101,7 +98,7 @@ impl Imported {
         check_writable(&self.0)?;
         let archive = open(from)?;
         let _lock = self.lock()?;
-        let draft = Draft::new(&self.0)?;
+        let draft = self.draft()?;
         let Foreign {
             name,
             system,
@@ -122,11 +119,26 @@ impl Imported {
             languages: known_languages::of_programs(&programs),
         };
         let text = toml::to_string(&image).context("describing an image")?;
+        if text.len() > DESCRIPTION_MAX as usize {
+            let why = format!("what it says of its program exceeds {DESCRIPTION_MAX} bytes");
+            return Err(refused(from, &why).into());
+        }
         // What was written is read as any other.
         let image = Image::parse(&text).map_err(|why| refused(from, &why))?;
         draft.keep(&self.file_system(&files))?;
         self.describe(&image, &text)?;
         Ok(image)
+    }
+
+    /// Writes an image that was imported to a file, which [`Imported::import`] takes anywhere.
+    pub fn export(&self, image: &Image, to: &Path) -> Result<()> {
+        let files = image.files.as_ref().context("finding its files")?;
+        let file_system = self.runtime(image, files)?;
+        let text = toml::to_string(image).context("describing an image")?;
+        let mut draft = Draft::beside(to)?;
+        image_file::write(&mut draft.file, &text, &file_system)
+            .with_context(|| format!("writing {}", to.display()))?;
+        draft.keep(to)
     }
 
     /// Takes the right to change what is here, and removes what killed processes left.
@@ -214,9 +226,15 @@ impl Imported {
         self.0.join(store::runtime_name(&files.sha256))
     }
 
-    /// Makes a file that nobody can change, all at once.
+    fn draft(&self) -> Result<Draft> {
+        let name = format!("{UNFINISHED}{}", std::process::id());
+        // Nobody changes what is here.
+        Draft::new(self.0.join(name), 0o400)
+    }
+
+    /// Makes a file, all at once.
     fn place(&self, path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
-        let mut draft = Draft::new(&self.0)?;
+        let mut draft = self.draft()?;
         write(&mut draft.file)?;
         draft.file.sync_all().context("writing it to disk")?;
         draft.keep(path)
@@ -230,12 +248,20 @@ struct Draft {
 }
 
 impl Draft {
-    fn new(directory: &Path) -> Result<Self> {
-        let path = directory.join(format!("{UNFINISHED}{}", std::process::id()));
+    fn new(path: PathBuf, mode: u32) -> Result<Self> {
         let mut options = OpenOptions::new();
-        let options = options.read(true).write(true).create_new(true).mode(0o400);
-        let file = options.open(&path).context("making a file")?;
+        let options = options.read(true).write(true).create_new(true).mode(mode);
+        let file = options.open(&path);
+        let file = file.with_context(|| format!("making {}", path.display()))?;
         Ok(Self { file, path })
+    }
+
+    /// Makes one beside the file whose place it is to take.
+    fn beside(path: &Path) -> Result<Self> {
+        let mut name = OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        name.push(format!(".{}", std::process::id()));
+        Self::new(path.with_file_name(name), 0o666)
     }
 
     /// Returns the SHA-256 of its content, in hexadecimal.
@@ -275,25 +301,6 @@ pub fn layer(image: &Image) -> Result<Option<LayerFile>> {
     Ok(Some(imported.layer(image, files)))
 }
 
-/// Opens a file with an image.
-fn open(path: &Path) -> Result<File, Error> {
-    File::open(path).map_err(|error| unreadable(path, &error))
-}
-
-/// Returns whether the file at a path is an image of ours.
-pub fn is_ours(path: &Path) -> Result<bool, Error> {
-    let found = description(&mut open(path)?);
-    Ok(found.map_err(|error| unreadable(path, &error))?.is_some())
-}
-
-fn unreadable(path: &Path, error: &io::Error) -> Error {
-    Error::new(
-        Kind::File,
-        format!("the image {} cannot be read: {error}", path.display()),
-        "check the path and its permissions",
-    )
-}
-
 /// Checks that an image may have this name.
 fn check_name(name: &str) -> Result<(), String> {
     match name == Image::built_in().name {
@@ -312,29 +319,6 @@ fn check_base(files: &Files) -> Result<(), String> {
             Err("it lies over the guest of another version of sandbox".into())
         }
         _ => Ok(()),
-    }
-}
-
-/// Reads the description at the start of an image's file, which has one, and leaves the file at its
-/// start.
-fn description(file: &mut File) -> io::Result<Option<String>> {
-    let mut head = [0; 8];
-    file.take(8).read_exact(&mut head).or_else(no_end)?;
-    let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
-    if head[..4] != SKIPPED || length > DESCRIPTION_MAX {
-        return Ok(None);
-    }
-    let mut text = Vec::new();
-    file.take(length.into()).read_to_end(&mut text)?;
-    file.rewind()?;
-    Ok(String::from_utf8(text).ok())
-}
-
-/// A file that ends early is no image, but can be read.
-fn no_end(error: io::Error) -> io::Result<()> {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => Ok(()),
-        _ => Err(error),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod choice;
 mod descriptor;
+mod image_file;
 mod imported;
 mod known_languages;
 mod language;
@@ -15,7 +16,8 @@ mod system;
 
 pub use choice::{named, newest, no_python, with_python};
 pub use descriptor::Image;
-pub use imported::{Foreign, Imported, is_ours, layer, runtime};
+pub use image_file::is_ours;
+pub use imported::{Foreign, Imported, layer, runtime};
 pub use language::{Framing, Language, Warm, Words, expand};
 pub use language_name::LanguageName;
 pub use layer_file::{LayerFile, OVER_SYSTEM, WHOLE_SYSTEM};

@@ -68,25 +68,10 @@ pub fn make(parts: Parts) -> Result<Job, Error> {
         }
     };
     let prompts = parts.prompt || *parts.source == Source::Prompt;
-    if prompts && language.prompt.is_empty() {
-        return Err(no_prompt(language));
+    if prompts {
+        ask_for_prompt(parts.source, language, &mut argv)?;
     }
-    if prompts && *parts.source != Source::Prompt {
-        let option = language.prompt_after.as_ref();
-        argv.insert(1, option.ok_or_else(|| no_prompt(language))?.clone().into());
-    }
-    let mut workdir = parts.workdir;
-    match parts.own_command() {
-        Some(system) => {
-            argv.extend(system.command.iter().map(|word| word.as_bytes().to_vec()));
-            if let (WORKDIR, Some(its)) =
-                (str::from_utf8(workdir).unwrap_or_default(), &system.workdir)
-            {
-                workdir = its.as_bytes();
-            }
-        }
-        None => argv.extend(parts.arguments.iter().map(|word| word.as_bytes().to_vec())),
-    }
+    let workdir = add_arguments(&parts, &mut argv);
     if argv.is_empty() {
         return Err(no_interpreter(parts.image));
     }
@@ -119,6 +104,36 @@ pub fn make(parts: Parts) -> Result<Job, Error> {
         session: false,
         withheld: 0,
     })
+}
+
+/// Has an interpreter give a prompt: at once, or after the program.
+fn ask_for_prompt(
+    source: &Source,
+    language: &Language,
+    argv: &mut Vec<Vec<u8>>,
+) -> Result<(), Error> {
+    if language.prompt.is_empty() {
+        return Err(no_prompt(language));
+    }
+    if *source != Source::Prompt {
+        let option = language.prompt_after.as_ref();
+        argv.insert(1, option.ok_or_else(|| no_prompt(language))?.clone().into());
+    }
+    Ok(())
+}
+
+/// Adds the program's arguments, or the words of the image's own program. Returns the directory in which it
+/// runs.
+fn add_arguments<'a>(parts: &Parts<'a>, argv: &mut Vec<Vec<u8>>) -> &'a [u8] {
+    let Some(system) = parts.own_command() else {
+        argv.extend(parts.arguments.iter().map(|word| word.as_bytes().to_vec()));
+        return parts.workdir;
+    };
+    argv.extend(system.command.iter().map(|word| word.as_bytes().to_vec()));
+    match &system.workdir {
+        Some(its) if parts.workdir == WORKDIR.as_bytes() => its.as_bytes(),
+        _ => parts.workdir,
+    }
 }
 
 /// Returns the language of a script or a directory, the command that runs it, and itself.

@@ -1,59 +1,11 @@
 //! Archives whose documents, or which themselves, are not what they should be.
 
 use super::builder::{Image, Packed, Tar, archive, descriptor, digest, digits, image};
+use super::changed::{
+    blob_with, simple, with_config, with_files, with_index, with_list, with_manifest,
+};
 use super::{SMALL, refused};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
-
-fn simple() -> Image {
-    image([Tar::new().file("a", "content")])
-}
-
-fn with_config(change: impl Fn(&mut Value) + 'static) -> Vec<u8> {
-    let config = Box::new(change);
-    Image { config, ..simple() }.oci()
-}
-
-fn with_manifest(change: impl Fn(&mut Value) + 'static) -> Vec<u8> {
-    let manifest = Box::new(change);
-    Image {
-        manifest,
-        ..simple()
-    }
-    .oci()
-}
-
-fn with_index(change: impl Fn(&mut Value) + 'static) -> Vec<u8> {
-    let index = Box::new(change);
-    Image { index, ..simple() }.oci()
-}
-
-type Files = BTreeMap<String, Vec<u8>>;
-
-fn with_files(change: impl Fn(&mut Files) + 'static) -> Vec<u8> {
-    let files = Box::new(change);
-    Image { files, ..simple() }.oci()
-}
-
-/// Returns an archive of `docker save` whose list is another.
-fn with_list(change: impl Fn(&mut Value) + 'static) -> Vec<u8> {
-    let manifest = Box::new(change);
-    Image {
-        manifest,
-        ..simple()
-    }
-    .docker()
-}
-
-/// Returns the path of the first blob that has these bytes in it.
-fn blob_with(files: &Files, part: &str) -> String {
-    let has = |bytes: &[u8]| bytes.windows(part.len()).any(|it| it == part.as_bytes());
-    let is_blob = |path: &str| path.starts_with("blobs/");
-    let found = files
-        .iter()
-        .find(|(path, bytes)| is_blob(path) && has(bytes));
-    found.unwrap().0.clone()
-}
 
 #[test]
 fn what_is_no_archive_of_an_image_is_refused() {
@@ -219,117 +171,6 @@ fn documents_that_are_not_as_they_should_be_are_refused() {
     ] {
         refused(&archive, words);
     }
-}
-
-#[test]
-fn digests_that_are_not_those_of_the_bytes_are_refused() {
-    let other = digest(b"other");
-    let set = |pointer: &'static str, value: Value| {
-        move |it: &mut Value| *it.pointer_mut(pointer).unwrap() = value.clone()
-    };
-    let change = |part: &'static str| {
-        with_files(move |files| {
-            let path = blob_with(files, part);
-            let bytes = files.get_mut(&path).unwrap();
-            let last = bytes.len() - 1;
-            // Of a layer, the padding; of a document, the bracket at its end.
-            bytes[last] = if bytes[last] == 0 { 1 } else { b' ' };
-        })
-    };
-    let (index, layer, diff) = (
-        "/manifests/0/digest",
-        "/layers/0/digest",
-        "/rootfs/diff_ids/0",
-    );
-    for (archive, words) in [
-        (change("schemaVersion"), "has the digest"),
-        (change("diff_ids"), "has the digest"),
-        (change("content\0"), "layer 1: it has the digest"),
-        (
-            with_config(set(diff, json!(other))),
-            "layer 1: what is in it has the digest",
-        ),
-        (
-            with_config(set(diff, json!("sha256:12"))),
-            "\"sha256:12\" is no digest",
-        ),
-        (
-            with_config(set("/rootfs/diff_ids", json!([]))),
-            "its configuration has 0",
-        ),
-        (
-            with_config(set("/rootfs/diff_ids", json!([other, other]))),
-            "its configuration has 2",
-        ),
-        (
-            with_config(set("/rootfs/type", json!("snapshot"))),
-            "made of \"snapshot\"",
-        ),
-        (with_index(set(index, json!(other))), "is missing"),
-        (
-            with_index(set(index, json!("sha512:12"))),
-            "digests of sha512",
-        ),
-        (
-            with_index(set(index, json!("../../etc/passwd"))),
-            "is no digest",
-        ),
-        (
-            with_index(set(index, json!("sha256:../../../etc/passwd"))),
-            "is no digest",
-        ),
-        (
-            with_index(set(index, json!(other.to_uppercase()))),
-            "is no digest",
-        ),
-        (
-            with_index(set("/manifests/0/size", json!(-1))),
-            "manifests[0].size: invalid value",
-        ),
-        (
-            with_index(set("/manifests/0/size", json!(1))),
-            "and should have 1",
-        ),
-        (
-            with_manifest(set("/layers/0/size", json!(u64::MAX))),
-            "and should have 18446744073709551615",
-        ),
-        (with_manifest(set(layer, json!(other))), "is missing"),
-        (
-            with_manifest(set("/config/digest", json!(other))),
-            "is missing",
-        ),
-        (
-            with_list(set("/0/Config", json!(format!("{}.json", digits(b"x"))))),
-            "is missing",
-        ),
-        (
-            with_list(set("/0/Config", json!("../../../etc/passwd"))),
-            "\"..\" in it",
-        ),
-        (
-            with_list(set("/0/Layers/0", json!("../../../etc/passwd"))),
-            "\"..\" in it",
-        ),
-        (
-            with_list(set("/0/Layers/0", json!("/etc/passwd"))),
-            "\"/etc/passwd\" is missing",
-        ),
-        (
-            with_list(set("/0/Layers/0", json!(""))),
-            "an entry has no name",
-        ),
-    ] {
-        refused(&archive, words);
-    }
-    let image = Image {
-        files: Box::new(|files| {
-            let path = files.keys().find(|path| path.len() == 69).unwrap().clone();
-            files.get_mut(&path).unwrap().push(b' ');
-        }),
-        ..simple()
-    };
-    refused(&image.docker(), "has the digest");
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Archives as tools make them, and as nobody should.
 
 mod builder;
+mod changed;
 mod good;
 mod hostile;
+mod hostile_digests;
 mod hostile_layers;
 mod merging;
 mod told;

@@ -149,6 +149,7 @@ pub fn request(
         force: args.force,
         workdir: resolve(guest::WORKDIR.as_bytes(), &args.workdir)?,
         limits,
+        usual_memory: given.is_default("memory"),
         root: args.root,
         kvm,
         show_console: args.console,

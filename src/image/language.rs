@@ -1,5 +1,6 @@
 //! A language of an image: how its programs are known, and how they are run.
 
+use crate::units::{MEMORY_PIECE, parse_memory};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +53,9 @@ pub struct Language {
     /// How an interpreter runs cells beside a session's own, if one can.
     #[serde(default)]
     pub context: Option<Context>,
+    /// The MiB of memory that its programs get where nobody says how much, if they need more than others.
+    #[serde(default)]
+    pub memory_mib: Option<u64>,
     /// Variables that are read when an interpreter starts.
     #[serde(default)]
     pub read_at_start: Vec<String>,
@@ -123,6 +127,10 @@ impl Language {
                 self.name
             ));
         }
+        if let Some(mib) = self.memory_mib {
+            parse_memory(&format!("{mib}M"))
+                .map_err(|why| format!("memory_mib of {} is {mib}: {why}", self.name))?;
+        }
         if self
             .context
             .as_ref()
@@ -192,6 +200,13 @@ impl Language {
         self.read_at_import
             .iter()
             .any(|pattern| matches(pattern, variable))
+    }
+
+    /// Returns the bytes of memory that its programs get where nobody says how much, and others would get
+    /// these.
+    pub fn memory_or(&self, others: u64) -> u64 {
+        let own = self.memory_mib.unwrap_or_default() << 20;
+        own.next_multiple_of(MEMORY_PIECE).max(others)
     }
 
     /// Returns whether an interpreter that has started cannot take this variable any more.

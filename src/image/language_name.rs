@@ -11,11 +11,6 @@ use std::fmt::{self, Display, Formatter};
 pub struct LanguageName(String);
 
 impl LanguageName {
-    /// Returns the name of the language of programs that do not say what they are in.
-    pub fn default_name() -> Self {
-        Self(Image::built_in().default_language().name.clone())
-    }
-
     pub fn as_str(&self) -> &str {
         &self.0
     }

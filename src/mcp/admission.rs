@@ -10,6 +10,7 @@ use crate::log::say;
 use crate::mcp::packages::{Refusal as Refusing, Wanted};
 use crate::mcp::run::limits;
 use crate::mcp::tool::arguments::{Arguments, Wrong};
+use crate::mcp::tool::languages::Offer;
 use crate::mcp::tool::remedies::advised;
 use crate::policy::{
     Admission, Admitting, Grant, LimitExceeded, Packages, Policy, Quota, QuotaKind, Requested,
@@ -29,6 +30,9 @@ pub struct Governor {
     quota: Quota,
     log: Option<Arc<Log>>,
     keep_code: bool,
+    /// Whether programs may run in images that were imported. Neither a policy nor a log knows what their
+    /// languages run.
+    has_images: bool,
 }
 
 /// The reason why a call came to no run.
@@ -70,6 +74,7 @@ impl RunPermit {
 impl Governor {
     /// Makes a governor. `alone` means that there is only one client, which may use all places.
     pub fn new(policy: Option<&Path>, given: Option<&Path>, alone: bool) -> Result<Self> {
+        let has_policy = policy.is_some();
         let mut policy = policy.map(Policy::read).transpose()?.unwrap_or_default();
         let audit = audit::open(policy.audit.as_ref(), given)?;
         let (log, keep_code) = audit.unzip();
@@ -81,6 +86,7 @@ impl Governor {
         Ok(Self {
             quota: Quota::new(&policy.server, processors),
             keep_code: keep_code.unwrap_or_default(),
+            has_images: !has_policy && log.is_none(),
             policy,
             log: log.map(Arc::new),
         })
@@ -100,6 +106,11 @@ impl Governor {
         let allowed = self.policy.run.memory_max();
         let most = allowed.map_or(most, |size| (size >> 20).min(most));
         ((DEFAULT_MEMORY >> 20).min(most), most)
+    }
+
+    /// Returns the languages that calls may name.
+    pub fn offer(&self) -> Offer {
+        Offer::new(self.has_images)
     }
 
     /// Returns whether the policy allows packages.
@@ -195,7 +206,7 @@ impl Governor {
     fn grant(&self, client: &str, arguments: &Arguments) -> Result<Grant, LimitExceeded> {
         let run = &self.policy.run;
         let default_memory = match arguments.packages.is_empty() {
-            true => DEFAULT_MEMORY,
+            true => arguments.memory_or(DEFAULT_MEMORY),
             false => PACKAGES_MEMORY,
         };
         let fetched = arguments.files.iter().filter(|file| file.is_fetched);
@@ -220,7 +231,7 @@ impl Governor {
             pids: Requested::Default(DEFAULT_PIDS),
             confine: Requested::Default(ConfineLevel::Auto),
             root: false,
-            language: Some(arguments.language.as_str()),
+            language: Some(&arguments.language),
             stdin: Some(arguments.stdin.len() as u64),
             environment: arguments.env.keys().map(String::as_bytes).collect(),
         })?;
@@ -253,7 +264,7 @@ impl Governor {
         let event = Event::Start(Start {
             session: arguments.session.clone(),
             code: Code::new(arguments.code.as_bytes(), self.keep_code),
-            language: arguments.language.to_string(),
+            language: arguments.language.clone(),
             arguments: arguments.args.len(),
             environment: arguments.env.keys().cloned().collect(),
             files: put(arguments),

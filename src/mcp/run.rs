@@ -229,7 +229,8 @@ fn lock(child: &Mutex<Child>) -> std::sync::MutexGuard<'_, Child> {
 /// Returns the request for a run whose files are left in this directory.
 fn request(workspace: &Workspace, arguments: &Arguments, grant: &Grant, kvm: &Device) -> Request {
     Request {
-        language: Some(arguments.language.to_string()),
+        image: arguments.image.clone(),
+        language: Some(arguments.language.clone()),
         arguments: arguments.args.iter().map(Into::into).collect(),
         env: arguments.variables().into_iter().map(Vec::from).collect(),
         puts: puts(&arguments.files),

@@ -70,7 +70,7 @@ impl Server {
     ) -> CallToolResult {
         let _call = self.shared.calls.more(1);
         let client = Client::of(context);
-        let arguments = match Arguments::parse(given) {
+        let arguments = match Arguments::parse(given, || self.shared.governor.offer()) {
             Ok(arguments) => arguments,
             Err(wrong) => {
                 let governor = &self.shared.governor;
@@ -322,7 +322,7 @@ fn asked(session: &str, arguments: &Arguments, grant: &Grant, workspace: Workspa
         session: session.into(),
         request: Request::Run {
             code: arguments.code.clone(),
-            language: Some(arguments.language.to_string()),
+            language: Some(arguments.language.clone()),
             context: None,
             stdin: Some(BASE64_STANDARD.encode(&arguments.stdin)),
             timeout_s: grant.timeout.map(|timeout| timeout.as_secs_f64()),

@@ -73,7 +73,7 @@ pub fn prepare(request: &Request) -> Result<Prepared<'_>> {
         true => job::make_for_any(parts),
         false => job::make(parts).map_err(anyhow::Error::from),
     }?;
-    let request = request.with_image(&job.image)?;
+    let request = request.for_job(&job)?;
     job.record = request.tells;
     job.lines = request.events || request.shows;
     let wanted = Wanted {

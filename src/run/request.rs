@@ -8,6 +8,7 @@ use crate::job::{Job, Source};
 use crate::kvm_mode::{Choice, Device};
 use crate::limits::{ConfineLevel, Limits};
 use crate::template::{Preload, TemplateSpec};
+use crate::units::memory_step;
 use crate::wire::Bytes;
 use anyhow::Result;
 use schemars::JsonSchema;
@@ -52,6 +53,8 @@ pub struct Request {
     #[schemars(with = "Bytes")]
     pub workdir: Vec<u8>,
     pub limits: Limits,
+    /// Whether nobody said how much memory, so that a language gets what it needs.
+    pub usual_memory: bool,
     /// Whether the program runs as the guest's root.
     pub root: bool,
     pub kvm: Device,
@@ -101,6 +104,7 @@ impl Request {
             force: false,
             workdir: guest::WORKDIR.into(),
             limits: Limits::default(),
+            usual_memory: false,
             root: false,
             kvm: Device {
                 path: "/dev/kvm".into(),
@@ -171,15 +175,25 @@ impl Request {
         })
     }
 
-    /// Returns it with this image, whose layer, if it has one, is the first.
-    pub(crate) fn with_image(&self, image: &Image) -> Result<Cow<'_, Self>> {
-        let layer = image::layer(image)?;
-        if self.image == *image && layer.is_none() {
+    /// Returns it with the image of this job, whose layer, if it has one, is the first, and with the memory
+    /// that its language needs.
+    pub(crate) fn for_job(&self, job: &Job) -> Result<Cow<'_, Self>> {
+        let layer = image::layer(&job.image)?;
+        let usual = self.limits.memory;
+        let memory = match self.usual_memory {
+            true => job.language.memory_or(usual),
+            false => usual,
+        };
+        if self.image == job.image && layer.is_none() && memory == usual {
             return Ok(Cow::Borrowed(self));
         }
         let mut request = self.clone();
-        request.image = image.clone();
+        request.image = job.image.clone();
         request.layers.splice(0..0, layer);
+        if memory > usual {
+            request.limits.memory = memory;
+            request.limits.machine_memory = memory_step(memory);
+        }
         Ok(Cow::Owned(request))
     }
 

@@ -6,7 +6,7 @@ use crate::failures::assert_refused;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
@@ -22,22 +22,27 @@ int main(int count, char **words)
 "#;
 
 /// The trees of an image's layers, and the archive of them.
-struct Maker(TempDir);
+pub struct Maker(TempDir);
 
 impl Maker {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
     /// Writes a file of a layer.
-    fn write(&self, path: &str, content: &[u8]) {
+    pub fn write(&self, path: &str, content: &[u8]) {
         let path = self.path(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
+    }
+
+    pub fn make_executable(&self, path: &str) {
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(self.path(path), mode).unwrap();
     }
 
     /// Compiles the printer against musl, into a file of a layer.
@@ -56,7 +61,7 @@ impl Maker {
     }
 
     /// Puts a busybox into a layer, with some of its programs.
-    fn put_busybox(&self, layer: &str) {
+    pub fn put_busybox(&self, layer: &str) {
         self.write(&format!("{layer}/bin/busybox"), b"");
         let busybox = built_in().join("usr/bin/busybox");
         fs::copy(busybox, self.path(layer).join("bin/busybox")).unwrap();
@@ -77,7 +82,7 @@ impl Maker {
     }
 
     /// Makes an archive in the OCI layout, of these layers.
-    fn archive(&self, layers: &[&str], config: Value) -> PathBuf {
+    pub fn archive(&self, layers: &[&str], config: Value) -> PathBuf {
         let blobs = self.path("layout/blobs/sha256");
         fs::create_dir_all(&blobs).unwrap();
         let put = |bytes: &[u8]| {

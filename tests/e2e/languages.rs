@@ -1,9 +1,12 @@
 //! The same programs in each language of the images that lie over the one that is built in.
 //! `scripts/test-images` imports an image and runs this with the name of a file of `tests/languages`.
 
+use crate::agent::{Agent, Server};
 use crate::common::{exit_code, finish, sandbox, text};
 use crate::files::Here;
+use crate::mcp_languages::offered;
 use serde::Deserialize;
+use serde_json::json;
 use std::collections::BTreeSet;
 use std::process::Output;
 use std::time::SystemTime;
@@ -83,9 +86,6 @@ impl Table {
         let whole = format!("{}{code}", self.programs.opening);
         let mut command = sandbox(&["run", "--quiet", "--image", &self.programs.image]);
         command.current_dir(self.here.0.path()).args(options);
-        if self.programs.compiled && !options.contains(&"-m") {
-            command.args(["-m", "512M"]);
-        }
         let stdin = match given {
             Given::File => {
                 self.here.write(&script, whole.as_bytes());
@@ -284,6 +284,23 @@ fn a_script_is_run_by_the_image_that_has_its_language() {
     let mut command = sandbox(&["run", "--quiet", &script]);
     let output = finish(command.current_dir(table.here.0.path()), b"");
     assert_eq!(text(&output.stdout), "hello\n", "{}", text(&output.stderr));
+}
+
+#[test]
+#[ignore = "scripts/test-images runs it for each image"]
+fn an_agent_has_the_language_where_the_image_is() {
+    let table = Table::open();
+    let server = Server::of(sandbox(&["mcp"]), tempfile::tempdir().unwrap());
+    let mut agent = Agent::connect(server);
+    agent.initialize();
+    let name = std::env::var("SANDBOX_TEST_LANGUAGE").unwrap();
+    let names = offered(&mut agent);
+    assert!(names.iter().any(|its| *its == name), "{names:?}");
+    let call = |code: &str| json!({"code": code, "language": name, "args": ["a b"]});
+    let result = agent.call(call(&table.programs.arguments));
+    assert_eq!(result["structuredContent"]["stdout"], "a b\n", "{result}");
+    let result = agent.call(call(&table.programs.exit));
+    assert_eq!(result["structuredContent"]["exit_code"], 3, "{result}");
 }
 
 #[test]

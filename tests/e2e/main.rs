@@ -49,6 +49,7 @@ mod mcp_advice;
 mod mcp_ends;
 mod mcp_files;
 mod mcp_http;
+mod mcp_languages;
 mod mcp_messages;
 mod mcp_policy;
 mod mcp_sessions;

@@ -2,7 +2,8 @@
 
 use crate::audit::{Refusal, shortened};
 use crate::error::Error;
-use crate::image::{Image, LanguageName};
+use crate::image::Image;
+use crate::mcp::tool::languages::Offer;
 use crate::mcp::tool::remedies::{in_words, words};
 use crate::record::Failure;
 use crate::session::check_name;
@@ -38,13 +39,16 @@ pub struct Arguments {
     /// `display(value)` shows a value with its rich forms.
     pub code: String,
     /// The language of the code.
-    #[serde(default = "LanguageName::default_name")]
-    pub language: LanguageName,
+    #[serde(default = "default_language")]
+    pub language: String,
+    /// The image that has the language.
+    #[serde(skip, default = "built_in")]
+    pub image: Image,
     /// Seconds of wall-clock time that it may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "f64")]
     pub timeout_s: Option<f64>,
-    /// Memory of the machine, files in it included, in MiB.
+    /// Memory of the machine, files in it included, in MiB; more by default for packages and for compiled languages.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -143,20 +147,48 @@ enum Encoding {
 }
 
 impl Arguments {
-    pub fn parse(given: Option<JsonObject>) -> Result<Self, Wrong> {
+    /// Reads the arguments of a call; its language is one of the image that is built in, or of those on offer.
+    pub fn parse(given: Option<JsonObject>, offer: impl FnOnce() -> Offer) -> Result<Self, Wrong> {
         let given = Value::Object(given.unwrap_or_default());
-        let arguments: Self = serde_path_to_error::deserialize(given).map_err(|error| Wrong {
-            argument: match error.path().iter().next() {
-                Some(_) => error.path().to_string(),
-                None => "arguments".into(),
-            },
-            failure: Failure {
-                message: format!("the arguments are wrong: {error}"),
-                remedy: "call the tool as its inputSchema says".into(),
-            },
-        })?;
+        let mut arguments: Self =
+            serde_path_to_error::deserialize(given).map_err(|error| Wrong {
+                argument: match error.path().iter().next() {
+                    Some(_) => error.path().to_string(),
+                    None => "arguments".into(),
+                },
+                failure: Failure {
+                    message: format!("the arguments are wrong: {error}"),
+                    remedy: "call the tool as its inputSchema says".into(),
+                },
+            })?;
+        arguments.find_language(offer)?;
         arguments.check()?;
         Ok(arguments)
+    }
+
+    fn find_language(&mut self, offer: impl FnOnce() -> Offer) -> Result<(), Wrong> {
+        if let Some(language) = self.image.meant(&self.language) {
+            self.language = language.name.clone();
+            return Ok(());
+        }
+        let offer = offer();
+        let Some((language, image)) = offer.find(&self.language) else {
+            let what = format!("unknown language {:?}", self.language);
+            let known = offer.names().join(", ");
+            return Err(wrong(
+                "language",
+                format!("{what}, expected one of {known}"),
+            ));
+        };
+        (self.language, self.image) = (language.name.clone(), image.clone());
+        Ok(())
+    }
+
+    /// Returns the bytes of memory that the program gets unless the call says how many, and others would get
+    /// these.
+    pub fn memory_or(&self, others: u64) -> u64 {
+        let language = self.image.find(&self.language);
+        language.map_or(others, |language| language.memory_or(others))
     }
 
     pub fn timeout(&self) -> Option<Duration> {
@@ -201,6 +233,9 @@ impl Arguments {
         within("files", self.files.len(), FILES_MAX, "items")?;
         within("packages", self.packages.len(), PACKAGES_MAX, "items")?;
         self.check_session()?;
+        if !self.packages.is_empty() && self.image.packages.is_none() {
+            return Err(wrong("packages", format!("{} has none", self.language)));
+        }
         // NaN is in no range.
         let timeout = TIMEOUT_S.0..=TIMEOUT_S.1;
         if self
@@ -247,13 +282,15 @@ impl Arguments {
                 remedy: format!("{}, and call the tool again", words(&error.remedy)),
             },
         })?;
+        let image = Image::built_in();
+        let mut contexts = image.context_languages();
         for (argument, is_given) in [
-            ("language", !has_context(&self.language)),
+            ("language", !contexts.any(|its| its.name == self.language)),
             ("args", !self.args.is_empty()),
             ("env", !self.env.is_empty()),
         ] {
             if is_given {
-                let languages = Image::built_in().context_languages();
+                let languages = image.context_languages();
                 let titles: Vec<_> = languages.map(|its| its.title.as_str()).collect();
                 let runs = titles.join(" and ");
                 let what = format!("a session runs {runs}, without args and env");
@@ -264,10 +301,12 @@ impl Arguments {
     }
 }
 
-/// Returns whether a session can have a context of a language.
-fn has_context(language: &LanguageName) -> bool {
-    let mut languages = Image::built_in().context_languages();
-    languages.any(|its| its.name == language.as_str())
+fn default_language() -> String {
+    Image::built_in().default_language().name.clone()
+}
+
+fn built_in() -> Image {
+    Image::built_in().clone()
 }
 
 impl TryFrom<GivenFile> for File {

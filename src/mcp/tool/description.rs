@@ -1,7 +1,7 @@
 //! The tool that the server has, and what a client hears of it.
 
-use crate::image::Image;
 use crate::mcp::admission::Governor;
+use crate::mcp::tool::languages::Offer;
 use crate::mcp::tool::schema::schema;
 use crate::record;
 use rmcp::model::{Tool, ToolAnnotations};
@@ -36,15 +36,15 @@ pub fn tool(governor: &Governor) -> Tool {
         .destructive(false)
         .idempotent(false)
         .open_world(false);
-    Tool::new(TOOL, description(), schema(governor))
+    Tool::new(TOOL, description(&governor.offer()), schema(governor))
         .with_title("Run code in a sandbox")
         .with_raw_output_schema(Arc::new(output))
         .with_annotations(annotations)
 }
 
-fn description() -> String {
-    let languages = Image::built_in().languages.iter();
-    let abouts = languages.filter_map(|language| language.about.as_deref());
+fn description(offer: &Offer) -> String {
+    let languages = offer.languages().into_iter();
+    let abouts = languages.filter_map(|(language, _)| language.about.as_deref());
     let abouts: Vec<_> = abouts.collect();
     DESCRIPTION.replace("{languages}", &abouts.join(" "))
 }

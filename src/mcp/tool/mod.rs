@@ -3,5 +3,6 @@
 pub(crate) mod answer;
 pub(crate) mod arguments;
 pub(crate) mod description;
+pub(crate) mod languages;
 pub(crate) mod remedies;
 pub(crate) mod schema;

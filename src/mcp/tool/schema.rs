@@ -15,6 +15,7 @@ pub fn schema(governor: &Governor) -> JsonObject {
     let (memory, memory_max) = governor.mebibytes(MEMORY_MIB.1);
     for (property, bounds) in [
         ("code", json!({"maxLength": CODE_MAX})),
+        ("language", json!({"enum": governor.offer().names()})),
         (
             "timeout_s",
             json!({"minimum": TIMEOUT_S.0, "maximum": timeout_max, "default": timeout}),

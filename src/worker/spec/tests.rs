@@ -32,6 +32,7 @@ fn spec() -> Spec {
             }],
             preload: Preload::Modules(vec!["json".into()]),
             script_chooses: true,
+            usual_memory: true,
             language: None,
             arguments: vec!["a".into(), OsString::from_vec(b"\xff".into())],
             env: vec![b"A=b".into()],

@@ -2,6 +2,7 @@
 
     huge_pages.py merge PROGRAM       its segments that nobody writes to become one: one mapping holds them
     huge_pages.py align IMAGE PATH    a file of an erofs image moves to a multiple of 2 MiB
+    huge_pages.py fill IMAGE PATH FILE    an empty file of an erofs image gets the content of FILE, at such a multiple
 
 Code that is mapped in pages of 4 KiB costs a machine a fault for each of them.
 """
@@ -18,7 +19,7 @@ PT_NULL, PT_LOAD, PF_X, PF_W, PF_R = 0, 1, 1, 2, 4
 
 # The on-disk format of erofs (Linux, fs/erofs/erofs_fs.h): of the super block and of compact inodes.
 SUPER, CHECKSUMMED, BLOCK_BITS, ROOT, BLOCKS, META = 1024, 8, 12, 14, 36, 40
-INODE, INODE_UNIT = struct.Struct("<HHHHIII"), 32
+INODE, INODE_SIZE, INODE_UNIT = struct.Struct("<HHHHIII"), 8, 32
 FLAT_PLAIN, FLAT_INLINE = 0, 2
 ENTRY = struct.Struct("<QHBB")
 
@@ -90,6 +91,19 @@ class Image:
             sys.exit(f"{path}: its data is not in blocks of its own")
         data = self.content[block * BLOCK : block * BLOCK + size]
         self.content[block * BLOCK : block * BLOCK + size] = bytes(size)
+        self.append(at, data)
+
+    def fill(self, path, data):
+        at, _, size, _ = self.inode(self.find(path))
+        if size:
+            sys.exit(f"{path}: it is not empty")
+        form = struct.unpack_from("<H", self.content, at)[0]
+        struct.pack_into("<H", self.content, at, form & 1 | FLAT_PLAIN << 1)
+        struct.pack_into("<I", self.content, at + INODE_SIZE, len(data))
+        self.append(at, data)
+
+    def append(self, at, data):
+        """Puts the data of this inode at the end."""
         self.pad()
         struct.pack_into("<I", self.content, at + INODE.size - 4, len(self.content) // BLOCK)
         self.content += data
@@ -100,13 +114,22 @@ class Image:
         self.content += bytes(-len(self.content) % HUGE_PAGE)
 
 
-def align(image_path, path):
+def change(image_path, how):
     with open(image_path, "r+b") as file:
         image = Image(file.read())
-        image.align(path)
+        how(image)
         file.seek(0)
         file.write(image.content)
 
 
+def align(image_path, path):
+    change(image_path, lambda image: image.align(path))
+
+
+def fill(image_path, path, file):
+    with open(file, "rb") as source:
+        change(image_path, lambda image: image.fill(path, source.read()))
+
+
 if __name__ == "__main__":
-    {"merge": merge, "align": align}[sys.argv[1]](*sys.argv[2:])
+    {"merge": merge, "align": align, "fill": fill}[sys.argv[1]](*sys.argv[2:])

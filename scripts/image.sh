@@ -42,6 +42,13 @@ unpack() {
             --anchored --wildcards "${unwanted[@]/#/--exclude=./}" "$@"
 }
 
+# compile NAME ARG...: together with what all that waits shares.
+compile() {
+    local waiting=$repo/guest/waiting
+    gcc -O2 -ffile-prefix-map="$repo"=. -Wall -Wextra -Werror -Wno-unused-parameter -fvisibility=hidden -s \
+        -I"$waiting" -o "$tree/usr/lib/sandbox/$1" "${@:2}" "$waiting"/*.c
+}
+
 # make_erofs FILE: of the tree.
 make_erofs() {
     mkdir -p "$(dirname "$1")"

@@ -61,21 +61,32 @@ void drop_random_state(void)
     fclose(maps);
 }
 
+static void touch(int are_written_too)
+{
+    FILE *maps = fopen("/proc/self/maps", "r");
+    struct mapping mapping;
+    while (next_mapping(maps, &mapping)) {
+        int is_writable = mapping.modes[1] == 'w';
+        if (mapping.modes[0] == 'r' && (are_written_too || !is_writable))
+            madvise((void *)mapping.from, mapping.to - mapping.from, is_writable ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
+    }
+    if (maps != NULL)
+        fclose(maps);
+}
+
 /*
  * All pages of this process that there are, as it will need them: a fault taken now is one
  * that no clone takes. What is private and writable gets pages of its own.
  */
 void touch_pages(void)
 {
-    FILE *maps = fopen("/proc/self/maps", "r");
-    struct mapping mapping;
-    while (next_mapping(maps, &mapping)) {
-        int advice = mapping.modes[1] == 'w' ? MADV_POPULATE_WRITE : MADV_POPULATE_READ;
-        if (mapping.modes[0] == 'r')
-            madvise((void *)mapping.from, mapping.to - mapping.from, advice);
-    }
-    if (maps != NULL)
-        fclose(maps);
+    touch(1);
+}
+
+/* Those alone that are only read: for a program that reserves much more than it writes to. */
+void touch_read_only_pages(void)
+{
+    touch(0);
 }
 
 /* Until the rest of the machine has come to rest, and then until the moment after a timer tick. */

@@ -66,6 +66,7 @@ struct words take_words(const struct job *job);
 const char *vvar_page(void);
 void drop_random_state(void);
 void touch_pages(void);
+void touch_read_only_pages(void);
 void settle(void);
 
 /* fail.c: a failure that is a mistake of ours ends the process. */

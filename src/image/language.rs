@@ -68,13 +68,14 @@ pub struct Language {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Warm {
-    /// The library that stops it before its code.
+    /// The library that stops it before its code. Without one, what waits is no interpreter: it gives its
+    /// process to any program.
     #[serde(default)]
     pub library: Option<String>,
-    /// The words that start what waits, where that is no interpreter: it gives its process to any program.
+    /// The words that start what waits, where those of `code` do not.
     #[serde(default)]
     pub start: Vec<String>,
-    /// The program that its first clone runs; where nothing but `start` is, its words.
+    /// The program that its first clone runs; without a library, its words.
     pub rehearsal: String,
     /// The program that its second clone runs, which reads standard input to its end.
     #[serde(default)]
@@ -142,10 +143,11 @@ impl Language {
             ));
         }
         if let Some(warm) = &self.warm
-            && warm.library.is_some() != warm.start.is_empty()
+            && warm.library.is_none()
+            && warm.start.is_empty()
         {
             return Err(format!(
-                "[language.warm] of {} has neither library nor start, or both",
+                "[language.warm] of {} has neither library nor start",
                 self.name
             ));
         }
@@ -173,7 +175,7 @@ impl Language {
     /// Returns whether it is none: its programs are the commands of an image.
     pub fn has_commands_alone(&self) -> bool {
         let warm = self.warm.as_ref();
-        warm.is_some_and(|warm| !warm.start.is_empty())
+        warm.is_some_and(|warm| warm.library.is_none())
     }
 
     /// Returns whether its interpreter is started ahead, with a library that is at home in it.

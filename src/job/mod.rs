@@ -301,11 +301,14 @@ fn interpreter((language, warm): (&Language, &Warm), mut frame: JobFrame, code: 
     };
     // It gets a terminal with its program.
     frame.terminal = None;
+    let start = match warm.start.is_empty() {
+        true => &language.code,
+        false => &warm.start,
+    };
+    frame.argv = expand(start, words);
     let Some(library) = &warm.library else {
-        frame.argv = expand(&warm.start, words);
         return frame;
     };
-    frame.argv = expand(&language.code, words);
     let (preloads, mut env): (Vec<_>, Vec<_>) = frame
         .env
         .into_iter()

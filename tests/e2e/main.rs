@@ -11,6 +11,7 @@ mod cells;
 mod clones;
 mod commands;
 mod common;
+mod compared;
 mod confine;
 mod console_blocks;
 mod equivalence;

@@ -50,7 +50,10 @@ fn languages_of_images_are_offered_to_agents_and_run() {
     assert_eq!(offered(&mut agent), ["python", "bash", "lua", "sh"]);
     let result = agent.call(code);
     let record = &result["structuredContent"];
-    assert_eq!(record["stdout"], "in an image: -e print(1) /dev/null\n", "{result}");
+    assert_eq!(
+        record["stdout"], "in an image: -e print(1) /dev/null\n",
+        "{result}"
+    );
     let python = agent.call(json!({"code": "6 * 7"}));
     let value = &python["structuredContent"]["result"]["text/plain"];
     assert_eq!(value, "42");

@@ -174,11 +174,11 @@ pub struct Failure {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Exception {
-    /// The name of its class, with its module unless that is `builtins`.
+    /// The name of its class, in Python with its module unless that is `builtins`.
     #[serde(rename = "type")]
     pub kind: String,
     pub message: String,
-    /// The traceback as Python prints it.
+    /// The traceback as the interpreter prints it: Python's, or the stack of Node.js.
     pub traceback: String,
 }
 

@@ -4,6 +4,7 @@
 use crate::common::{exit_code, finish, sandbox, text};
 use crate::reference::reference_over;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use std::process::{Command, Output};
 
 /// The programs of `tests/languages/compared`.
@@ -119,4 +120,77 @@ fn programs_do_what_they_do_outside() {
         }
     }
     assert!(differ.is_empty(), "{}", differ.join("\n"));
+}
+
+#[test]
+#[ignore = "scripts/test-images runs it for the image node"]
+fn javascript_tells_of_its_exception_and_its_last_value() {
+    let record = |code: &str| -> Value {
+        let mut command = sandbox(&["run", "--json", "--image", "node", "-c", code]);
+        serde_json::from_slice(&finish(&mut command, b"").stdout).unwrap()
+    };
+    for (code, printed) in [
+        (
+            "console.log(1); ({a: [1, {b: 'c'}]})",
+            "{ a: [ 1, { b: 'c' } ] }",
+        ),
+        ("'text'", "'text'"),
+        ("NaN", "NaN"),
+        ("const word: string = 'x'; word.length", "1"),
+        (
+            "crypto.createHash('md5').update('').digest('hex').length",
+            "32",
+        ),
+        (
+            "setTimeout(() => {}, 5); process.once('beforeExit', () => {}); 10n",
+            "10n",
+        ),
+    ] {
+        let record = record(code);
+        let result = &record["result"]["text/plain"];
+        assert_eq!(
+            (result, &record["exit_code"]),
+            (&json!(printed), &json!(0)),
+            "{record}"
+        );
+        let lines = if code.starts_with("console") {
+            "1\n"
+        } else {
+            ""
+        };
+        assert_eq!(record["stdout"], lines, "{record}");
+    }
+    for code in ["let x = 5", "await 1; 5", "import fs from 'fs'; 5"] {
+        let record = record(code);
+        assert_eq!(
+            (&record["result"], &record["exit_code"]),
+            (&Value::Null, &json!(0)),
+            "{record}"
+        );
+    }
+    for (code, kind, message) in [
+        (
+            "\nthrow new RangeError('on purpose')",
+            "RangeError",
+            "on purpose",
+        ),
+        ("Promise.reject(new TypeError('late'))", "TypeError", "late"),
+        ("let =", "SyntaxError", "Unexpected end of input"),
+        ("throw {a: 1}", "object", "{ a: 1 }"),
+    ] {
+        let record = record(code);
+        let exception = &record["exception"];
+        assert_eq!(
+            (&exception["type"], &exception["message"]),
+            (&json!(kind), &json!(message)),
+            "{record}"
+        );
+        assert_eq!(record["exit_code"], 1);
+    }
+    let caught =
+        record("process.on('uncaughtException', () => {}); setTimeout(() => { throw 1 }, 1)");
+    assert_eq!(
+        (&caught["exception"], &caught["exit_code"]),
+        (&Value::Null, &json!(0))
+    );
 }

@@ -5,8 +5,11 @@
 #include "waiting.h"
 
 #include <errno.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <unistd.h>
+
+#define PR_HOST_TELL 0x484f5304
 
 typedef struct napi_env__ *napi_env;
 typedef struct napi_value__ *napi_value;
@@ -21,6 +24,7 @@ extern int napi_set_element(napi_env, napi_value, uint32_t, napi_value);
 extern int napi_set_named_property(napi_env, napi_value, const char *, napi_value);
 extern int napi_get_cb_info(napi_env, napi_callback_info, size_t *, napi_value *, napi_value *, void **);
 extern int napi_get_value_uint32(napi_env, napi_value, uint32_t *);
+extern int napi_get_value_string_utf8(napi_env, napi_value, char *, size_t, size_t *);
 extern int napi_get_typedarray_info(napi_env, napi_value, int *, size_t *, void **, napi_value *, size_t *);
 extern int napi_add_env_cleanup_hook(napi_env, void (*)(void *), void *);
 extern int napi_get_uv_event_loop(napi_env, void **);
@@ -58,7 +62,8 @@ static void reseed(void)
 }
 
 /*
- * Waits for the job, in the first thread that calls it. Returns the words of its command, and two random numbers.
+ * Waits for the job, in the first thread that calls it. Returns the words of its command, whether its exception and the
+ * value of its last expression are to be told, and two random numbers.
  */
 static napi_value wait(napi_env env, napi_callback_info info)
 {
@@ -91,6 +96,8 @@ static napi_value wait(napi_env env, napi_callback_info info)
     napi_value told;
     napi_create_object(env, &told);
     napi_set_named_property(env, told, "argv", array_of(env, &job.argv));
+    set_number(env, told, "isReported", (job.flags & REPORT) != 0);
+    set_number(env, told, "isCell", (job.flags & NOTEBOOK) != 0);
     set_number(env, told, "seed", chance[0]);
     set_number(env, told, "skipped", chance[1]);
     return told;
@@ -147,13 +154,41 @@ static napi_value end_early(napi_env env, napi_callback_info info)
     return function;
 }
 
+/* Takes the kind of a record for the host, and its fields, which are texts. */
+static napi_value tell(napi_env env, napi_callback_info info)
+{
+    enum { FIELDS = 3, FIELD_MAX = 60 << 10 };
+    static char record[1 + sizeof(uint32_t) + FIELDS * (sizeof(uint32_t) + FIELD_MAX)];
+    char *at = record + 1 + sizeof(uint32_t);
+    size_t count = 1 + FIELDS, length;
+    napi_value given[1 + FIELDS];
+    uint32_t kind;
+    if (napi_get_cb_info(env, info, &count, given, NULL, NULL) != 0 || napi_get_value_uint32(env, given[0], &kind) != 0)
+        return NULL;
+    for (size_t i = 1; i < count && i <= FIELDS; i++) {
+        if (napi_get_value_string_utf8(env, given[i], at + sizeof(uint32_t), FIELD_MAX, &length) != 0)
+            return NULL;
+        memcpy(at, &(uint32_t){length}, sizeof(uint32_t));
+        at += sizeof(uint32_t) + length;
+    }
+    record[0] = kind;
+    memcpy(record + 1, &(uint32_t){at - record - 1 - sizeof(uint32_t)}, sizeof(uint32_t));
+    prctl(PR_HOST_TELL, record, at - record);
+    return NULL;
+}
+
+static void set_function(napi_env env, napi_value exports, const char *name, napi_callback *call)
+{
+    napi_value function;
+    napi_create_function(env, name, (size_t)-1, call, NULL, &function);
+    napi_set_named_property(env, exports, name, function);
+}
+
 /* Called for each thread of JavaScript that loads this. */
 __attribute__((visibility("default"))) napi_value napi_register_module_v1(napi_env env, napi_value exports)
 {
-    napi_value function;
-    napi_create_function(env, "wait", (size_t)-1, wait, NULL, &function);
-    napi_set_named_property(env, exports, "wait", function);
-    napi_create_function(env, "endEarly", (size_t)-1, end_early, NULL, &function);
-    napi_set_named_property(env, exports, "endEarly", function);
+    set_function(env, exports, "wait", wait);
+    set_function(env, exports, "endEarly", end_early);
+    set_function(env, exports, "tell", tell);
     return exports;
 }

@@ -1,6 +1,7 @@
 //! The description of an image: its file system, its languages and its packages.
 
 use crate::error::{Error, Kind};
+use crate::image::name::{NAME_MAX, is_name};
 use crate::image::{Language, Packages, System};
 use crate::text::toml_error;
 use guest::USER;
@@ -93,16 +94,16 @@ impl Image {
         Ok(image)
     }
 
-    /// Checks that the name can be that of a file.
+    /// Checks that an image can have this name.
     fn check_name(&self) -> Result<(), String> {
-        let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
-        if self.name.is_empty() || self.name.starts_with('.') || !self.name.bytes().all(is_good) {
-            return Err(format!(
-                "its name {:?} has other characters than A to Z, digits, ., - and _, or none",
+        match is_name(&self.name) {
+            true => Ok(()),
+            false => Err(format!(
+                "its name {:?} has other characters than A to Z, digits, ., - and _, more than {NAME_MAX} or none, \
+                 a . or - at its beginning, or .toml at its end",
                 self.name
-            ));
+            )),
         }
-        Ok(())
     }
 
     /// Returns whether its files come to the guest as a layer, beside the runtime image.

@@ -6,6 +6,7 @@ use crate::fs::{BLOCK, remove};
 use crate::image::descriptor::Files;
 use crate::image::image_file::{self, DESCRIPTION_MAX, open, unreadable};
 use crate::image::layer_file::{LayerFile, OVER_SYSTEM, WHOLE_SYSTEM};
+use crate::image::name::{fault, is_name};
 use crate::image::{Image, System, known_languages, store};
 use anyhow::{Context, Result};
 use nix::fcntl::Flock;
@@ -46,7 +47,8 @@ impl Imported {
     /// Returns the names of all images, in order.
     pub fn names(&self) -> Result<Vec<String>> {
         let files = store::files(&self.0, |name| name.ends_with(".toml"))?;
-        let names = files.iter().map(|(name, _)| name.trim_end_matches(".toml"));
+        let names = files.iter().filter_map(|(name, _)| name.strip_suffix(".toml"));
+        let names = names.filter(|name| is_name(name));
         let mut names: Vec<_> = names.map(str::to_owned).collect();
         names.sort();
         Ok(names)
@@ -54,7 +56,9 @@ impl Imported {
 
     /// Returns the image with this name, if there is one.
     pub fn find(&self, name: &str) -> Result<Option<Image>> {
-        let path = self.description(name);
+        let Some(path) = self.description(name) else {
+            return Ok(None);
+        };
         let text = match open_trusted(&path)? {
             Opened::Trusted(file, _) => io::read_to_string(file)?,
             Opened::Missing => return Ok(None),
@@ -152,16 +156,19 @@ impl Imported {
 
     /// Makes the description of an image whose file system is there.
     fn describe(&self, image: &Image, text: &str) -> Result<()> {
-        self.place(&self.description(&image.name), |into| {
-            Ok(into.write_all(text.as_bytes())?)
-        })?;
+        let path = self.description(&image.name);
+        let path = path.context("finding a place for its description")?;
+        self.place(&path, |into| Ok(into.write_all(text.as_bytes())?))?;
         self.sweep()
     }
 
     /// Removes the image with this name; returns whether there was one.
     pub fn remove(&self, name: &str) -> Result<bool> {
+        let Some(path) = self.description(name) else {
+            return Ok(false);
+        };
         let _lock = store::lock(&self.0)?;
-        let was_there = remove(&self.description(name))?.is_some();
+        let was_there = remove(&path)?.is_some();
         self.sweep()?;
         Ok(was_there)
     }
@@ -218,8 +225,9 @@ impl Imported {
         .into())
     }
 
-    fn description(&self, name: &str) -> PathBuf {
-        self.0.join(format!("{name}.toml"))
+    /// Returns where the description of an image with this name is, if one can have it.
+    fn description(&self, name: &str) -> Option<PathBuf> {
+        is_name(name).then(|| self.0.join(format!("{name}.toml")))
     }
 
     fn file_system(&self, files: &Files) -> PathBuf {
@@ -303,12 +311,7 @@ pub fn layer(image: &Image) -> Result<Option<LayerFile>> {
 
 /// Checks that an image may have this name.
 fn check_name(name: &str) -> Result<(), String> {
-    match name == Image::built_in().name {
-        true => Err(format!(
-            "its name, {name}, is that of the image that is built in"
-        )),
-        false => Ok(()),
-    }
+    fault(name).map_or(Ok(()), |fault| Err(format!("its name, {name}, {fault}")))
 }
 
 /// Checks that what a layer lies over is built in.
@@ -335,6 +338,9 @@ impl Shelf for Imported {
     fn items(&self) -> Result<Vec<Item>> {
         let mut items = Vec::new();
         for name in self.names()? {
+            let Some(description) = self.description(&name) else {
+                continue;
+            };
             let (path, about) = match self.find(&name) {
                 Ok(Some(image)) => match &image.files {
                     Some(files) => (
@@ -344,7 +350,7 @@ impl Shelf for Imported {
                     None => continue,
                 },
                 Ok(None) => continue,
-                Err(error) => (self.description(&name), Err(error.to_string())),
+                Err(error) => (description, Err(error.to_string())),
             };
             // It may have been removed meanwhile.
             if let Ok(metadata) = path.symlink_metadata() {
@@ -376,5 +382,39 @@ impl Shelf for Imported {
         let mut hash = Sha256::new();
         io::copy(&mut File::open(self.file_system(&files))?, &mut hash)?;
         Ok(format!("{:x}", hash.finalize()) == files.sha256)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory with images in it, beside which there is a file that is none.
+    fn beside_a_victim() -> (tempfile::TempDir, Imported) {
+        let directory = tempfile::tempdir().unwrap();
+        let images = directory.path().join("images");
+        fs::create_dir(&images).unwrap();
+        fs::write(directory.path().join("victim.toml"), "x").unwrap();
+        (directory, Imported(images))
+    }
+
+    #[test]
+    fn a_name_that_leads_out_is_that_of_no_image() {
+        let (directory, images) = beside_a_victim();
+        let absolute = directory.path().join("victim");
+        for name in ["../victim", "x/../../victim", absolute.to_str().unwrap(), ""] {
+            assert!(!images.remove(name).unwrap(), "{name}");
+            assert_eq!(images.find(name).unwrap(), None, "{name}");
+        }
+        assert!(directory.path().join("victim.toml").exists());
+    }
+
+    #[test]
+    fn names_of_files_that_no_image_can_have_are_not_listed() {
+        let (_directory, images) = beside_a_victim();
+        for name in ["good.toml", "x.toml.toml", "-x.toml", ".toml", "other"] {
+            fs::write(images.0.join(name), "").unwrap();
+        }
+        assert_eq!(images.names().unwrap(), ["good"]);
     }
 }

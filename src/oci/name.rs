@@ -1,5 +1,6 @@
 //! The name of an image, which is to be that of a file.
 
+use crate::image::is_name;
 use crate::oci::documents::Descriptor;
 
 /// The annotations with a name, the better one first: what tools make of it, and OCI's, which is often a tag
@@ -8,15 +9,12 @@ const ANNOTATIONS: [&str; 2] = [
     "io.containerd.image.name",
     "org.opencontainers.image.ref.name",
 ];
-/// Upper bound on the bytes of a name.
-pub const NAME_MAX: usize = 64;
-
 /// Returns the name in "docker.io/library/alpine:3", if it can be that of a file.
 pub fn of_tag(tag: &str) -> Option<String> {
     let (tag, _) = tag.split_once('@').unwrap_or((tag, ""));
     let (_, last) = tag.rsplit_once('/').unwrap_or(("", tag));
     let (name, _) = last.split_once(':').unwrap_or((last, ""));
-    is_good(name).then(|| name.to_owned())
+    is_name(name).then(|| name.to_owned())
 }
 
 /// Returns the name that is told of an image.
@@ -35,14 +33,6 @@ fn is_tag_alone(name: &str) -> bool {
     is_bare && (name == "latest" || version.starts_with(|first: char| first.is_ascii_digit()))
 }
 
-/// Returns whether a name can be that of a file.
-pub fn is_good(name: &str) -> bool {
-    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
-    (1..=NAME_MAX).contains(&name.len())
-        && !name.starts_with(['.', '-'])
-        && name.bytes().all(is_good)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,10 +49,11 @@ mod tests {
             ("a b", None),
             ("", None),
             (":3", None),
+            ("x.toml", None),
         ] {
             assert_eq!(of_tag(tag).as_deref(), name, "{tag}");
         }
-        assert_eq!(of_tag(&"x".repeat(NAME_MAX + 1)), None);
+        assert_eq!(of_tag(&"x".repeat(65)), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What is told of an image that was unpacked.
 
-use crate::oci::name;
+use crate::image;
 use crate::oci::path::Path;
 use crate::oci::programs::{PROGRAMS_MAX, is_name};
 use crate::text::is_plain;
@@ -30,7 +30,7 @@ impl Unpacked {
     pub fn is_sound(&self, size: u64) -> bool {
         let told = self.env.iter().chain(&self.command).chain(&self.workdir);
         self.size == size
-            && self.name.as_deref().is_none_or(name::is_good)
+            && self.name.as_deref().is_none_or(image::is_name)
             && told.into_iter().all(|text| is_plain(text))
             && self.env.iter().all(|variable| is_variable(variable))
             && self.workdir.as_deref().is_none_or(is_workdir)

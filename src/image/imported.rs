@@ -4,6 +4,7 @@ use crate::cache::{self, Item, Opened, Removed, Shelf, check_writable, mark_used
 use crate::error::{Error, Image as Way, Kind, Remedy};
 use crate::fs::{BLOCK, remove};
 use crate::image::descriptor::Files;
+use crate::image::draft::{Draft, unwritable};
 use crate::image::image_file::{self, DESCRIPTION_MAX, open, unreadable};
 use crate::image::layer_file::{LayerFile, OVER_SYSTEM, WHOLE_SYSTEM};
 use crate::image::name::{fault, is_name};
@@ -11,10 +12,9 @@ use crate::image::{Image, System, known_languages, store};
 use anyhow::{Context, Result};
 use nix::fcntl::Flock;
 use sha2::{Digest, Sha256};
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The beginning of a file's name until it is whole.
@@ -47,7 +47,9 @@ impl Imported {
     /// Returns the names of all images, in order.
     pub fn names(&self) -> Result<Vec<String>> {
         let files = store::files(&self.0, |name| name.ends_with(".toml"))?;
-        let names = files.iter().filter_map(|(name, _)| name.strip_suffix(".toml"));
+        let names = files
+            .iter()
+            .filter_map(|(name, _)| name.strip_suffix(".toml"));
         let names = names.filter(|name| is_name(name));
         let mut names: Vec<_> = names.map(str::to_owned).collect();
         names.sort();
@@ -129,7 +131,8 @@ impl Imported {
         }
         // What was written is read as any other.
         let image = Image::parse(&text).map_err(|why| refused(from, &why))?;
-        draft.keep(&self.file_system(&files))?;
+        let path = self.file_system(&files);
+        draft.keep(&path).context("renaming a file")?;
         self.describe(&image, &text)?;
         Ok(image)
     }
@@ -141,8 +144,8 @@ impl Imported {
         let text = toml::to_string(image).context("describing an image")?;
         let mut draft = Draft::beside(to)?;
         image_file::write(&mut draft.file, &text, &file_system)
-            .with_context(|| format!("writing {}", to.display()))?;
-        draft.keep(to)
+            .map_err(|error| unwritable(to, error))?;
+        Ok(draft.keep(to).map_err(|error| unwritable(to, error))?)
     }
 
     /// Takes the right to change what is here, and removes what killed processes left.
@@ -245,50 +248,7 @@ impl Imported {
         let mut draft = self.draft()?;
         write(&mut draft.file)?;
         draft.file.sync_all().context("writing it to disk")?;
-        draft.keep(path)
-    }
-}
-
-/// A file that is removed unless it is kept.
-struct Draft {
-    file: File,
-    path: PathBuf,
-}
-
-impl Draft {
-    fn new(path: PathBuf, mode: u32) -> Result<Self> {
-        let mut options = OpenOptions::new();
-        let options = options.read(true).write(true).create_new(true).mode(mode);
-        let file = options.open(&path);
-        let file = file.with_context(|| format!("making {}", path.display()))?;
-        Ok(Self { file, path })
-    }
-
-    /// Makes one beside the file whose place it is to take.
-    fn beside(path: &Path) -> Result<Self> {
-        let mut name = OsString::from(".");
-        name.push(path.file_name().unwrap_or_default());
-        name.push(format!(".{}", std::process::id()));
-        Self::new(path.with_file_name(name), 0o666)
-    }
-
-    /// Returns the SHA-256 of its content, in hexadecimal.
-    fn digest(&self) -> Result<String> {
-        let mut hash = Sha256::new();
-        (&self.file).rewind().context("reading an image")?;
-        io::copy(&mut &self.file, &mut hash).context("reading an image")?;
-        Ok(format!("{:x}", hash.finalize()))
-    }
-
-    fn keep(self, path: &Path) -> Result<()> {
-        fs::rename(&self.path, path).context("renaming a file")
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        // One that was kept has another name. What stays is removed by the next import.
-        remove(&self.path).map(drop).unwrap_or_default();
+        draft.keep(path).context("renaming a file")
     }
 }
 
@@ -388,6 +348,7 @@ impl Shelf for Imported {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     /// A directory with images in it, beside which there is a file that is none.
     fn beside_a_victim() -> (tempfile::TempDir, Imported) {
@@ -402,7 +363,12 @@ mod tests {
     fn a_name_that_leads_out_is_that_of_no_image() {
         let (directory, images) = beside_a_victim();
         let absolute = directory.path().join("victim");
-        for name in ["../victim", "x/../../victim", absolute.to_str().unwrap(), ""] {
+        for name in [
+            "../victim",
+            "x/../../victim",
+            absolute.to_str().unwrap(),
+            "",
+        ] {
             assert!(!images.remove(name).unwrap(), "{name}");
             assert_eq!(images.find(name).unwrap(), None, "{name}");
         }

@@ -2,6 +2,7 @@
 
 mod choice;
 mod descriptor;
+mod draft;
 mod image_file;
 mod imported;
 mod known_languages;

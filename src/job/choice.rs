@@ -12,8 +12,9 @@ pub fn make_for_any(parts: Parts) -> Result<Job> {
     Ok(job)
 }
 
-/// Makes the job; where its image lacks the program's language, for an image that was imported and has it. So
-/// whatever is imported, a program that ran before runs as it did.
+/// Makes the job; where its image lacks the program's language, for an image of ours that was imported and has
+/// it. So whatever is imported, a program that ran before runs as it did. What others made never runs a program
+/// unasked: their names would decide between them and ours.
 fn make_in_any(parts: Parts) -> Result<Job> {
     let failure = match make(parts) {
         Ok(job) => return Ok(job),
@@ -26,8 +27,9 @@ fn make_in_any(parts: Parts) -> Result<Job> {
             .and_then(|its| its.all())
             .unwrap_or_default(),
     };
-    let job = images
-        .iter()
+    let ours = images.iter().filter(|image| image.system.is_none());
+    let job = ours
+        .into_iter()
         .find_map(|image| make(Parts { image, ..parts }).ok());
     Ok(job.ok_or(failure)?)
 }

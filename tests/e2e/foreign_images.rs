@@ -3,6 +3,7 @@
 
 use crate::common::{Cache, exit_code, finish, text};
 use crate::failures::assert_refused;
+use crate::images::import_layer;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -422,4 +423,22 @@ fn an_archive_that_is_refused_leaves_nothing() {
         let left = names(&cache.0.path().join("sandbox/images"));
         assert!(left.is_empty(), "{left:?}");
     }
+}
+
+#[test]
+fn an_image_of_others_runs_no_program_that_does_not_name_it() {
+    let maker = Maker::new();
+    maker.put_busybox("layer");
+    maker.write("layer/bin/lua", b"#!/bin/sh\necho of others\n");
+    maker.make_executable("layer/bin/lua");
+    let image = Imported::of(&maker.archive(&["layer"], json!({})), "a");
+    maker.write("x.lua", b"print(1)\n");
+    let script = maker.path("x.lua");
+    let run = || finish(image.cache.sandbox(&["run"]).arg(&script), b"");
+    assert_refused(&run(), 126, "is Lua", "image import");
+    assert_eq!(image.printed(&[script.to_str().unwrap()]), "of others\n");
+    import_layer(&image.cache, "lua");
+    let output = run();
+    let said = text(&output.stderr);
+    assert_eq!(text(&output.stdout), "in an image: x.lua\n", "{said}");
 }

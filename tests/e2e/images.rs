@@ -5,8 +5,9 @@ use crate::failures::assert_refused;
 use crate::files::Here;
 use sha2::{Digest, Sha256};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 
 const BUILT_IN: &str = include_str!("../../guest/images/python/image.toml");
 const OLDER: &str = include_str!("../../guest/images/python3.11/image.toml");
@@ -38,11 +39,73 @@ fn make(name: &str, python: &str, into: &Path) {
         )
         .replace("name = \"bash\"", "name = \"shell\"");
     let description = format!("{description}\n[files]\nsha256 = \"{digest:x}\"\nsize = {size}\n");
+    fs::write(into, image_file(&description, &files)).unwrap();
+}
+
+/// Returns the file of an image, as scripts/build-image makes it.
+fn image_file(description: &str, files: &[u8]) -> Vec<u8> {
     let mut image = 0x184d_2a50_u32.to_le_bytes().to_vec();
     image.extend((description.len() as u32).to_le_bytes());
     image.extend(description.as_bytes());
-    image.extend(zstd::encode_all(&files[..], 1).unwrap());
-    fs::write(into, image).unwrap();
+    image.extend(zstd::encode_all(files, 1).unwrap());
+    image
+}
+
+/// What the images of [`import_layer`] say of their languages, of which the second gives the first its process.
+const LANGUAGES: &str = r#"
+[[language]]
+name = "NAME"
+title = "NAME"
+extensions = ["NAME"]
+file = ["NAME", "{file}"]
+code = ["NAME", "-e", "{code}"]
+stdin = ["NAME", "-"]
+
+[[language]]
+name = "bash"
+title = "Bash"
+file = ["bash", "{file}"]
+code = ["bash", "-c", "{code}", "bash"]
+stdin = ["bash", "-s", "--"]
+
+[language.warm]
+library = "/usr/lib/sandbox/held.so"
+rehearsal = "echo hello\n"
+"#;
+
+/// Imports an image that is a layer over the one that is built in, with an interpreter by this name, which prints
+/// its words.
+pub fn import_layer(cache: &Cache, language: &str) {
+    let here = Here::new();
+    let tree = here.0.path().join("tree");
+    let program = tree.join("usr/bin").join(language);
+    fs::create_dir_all(program.parent().unwrap()).unwrap();
+    fs::write(&program, "#!/bin/sh\necho in an image: \"$@\"\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let files = here.0.path().join("layer.erofs");
+    // As scripts/image.sh does.
+    let made = Command::new("mkfs.erofs")
+        .args(["--quiet", "-x-1", "-T1700000000", "--all-root"])
+        .arg("-Eforce-inode-compact,noinline_data,nosbcrc")
+        .args([&files, &tree])
+        .output()
+        .expect("mkfs.erofs of erofs-utils is needed");
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let mut files = fs::read(files).unwrap();
+    files.resize(files.len().next_multiple_of(2 << 20), 0);
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/assets");
+    let identity = fs::read_to_string(assets.join("runtime.identity")).unwrap();
+    let (base, _) = identity.split_once(' ').unwrap();
+    let description = format!(
+        "name = \"{language}\"\n{}\n[files]\nsha256 = \"{:x}\"\nsize = {}\nbase = \"{base}\"\n",
+        LANGUAGES.replace("NAME", language),
+        Sha256::digest(&files),
+        files.len(),
+    );
+    let file = here.0.path().join("layer.image");
+    fs::write(&file, image_file(&description, &files)).unwrap();
+    let output = finish(cache.sandbox(&["image", "import"]).arg(&file), b"");
+    assert_eq!(exit_code(output.status), 0, "{}", text(&output.stderr));
 }
 
 /// A cache with an image that is called `older`, with a Python 3.9.

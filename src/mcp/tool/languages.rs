@@ -1,4 +1,4 @@
-//! The languages that a call may name: those of the image that is built in, and of images that were imported.
+//! The languages that a call may name: those of the image that is built in, and of images of ours that were imported.
 
 use crate::image::{Image, Imported, Language};
 
@@ -12,10 +12,10 @@ impl Offer {
         if has_imported {
             let imported = Imported::open().and_then(|its| its.all());
             // What cannot be listed is not there.
-            images.extend(imported.unwrap_or_default());
+            let imported = imported.unwrap_or_default().into_iter();
+            // Those that others made are chosen by name alone, and no call names an image.
+            images.extend(imported.filter(|image| image.system.is_none()));
         }
-        // Those that others made say nothing of exceptions.
-        images.sort_by_key(|image| image.system.is_some());
         Self(images)
     }
 

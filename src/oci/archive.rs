@@ -162,7 +162,7 @@ fn find(region: Region, bounds: Bounds) -> Result<BTreeMap<Path, Place>, Error> 
             Kind::Directory => Place::Directory,
             Kind::Link(target) => Place::Link(target_of(&path, &target, bounds)?),
             Kind::Name(target) => Place::Link(Path::parse(&target, bounds.depth)?),
-            Kind::Special => {
+            Kind::Device | Kind::Pipe => {
                 let what = format!("{} is a device or a pipe", shown(&entry.path));
                 return Err(malformed(what));
             }

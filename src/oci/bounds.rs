@@ -5,12 +5,16 @@
 pub struct Bounds {
     /// Bytes of the contents of files, of all layers together.
     pub content: u64,
-    /// Bytes of a layer's archive or of the whole one, unpacked, beyond that: the headers of its entries.
+    /// Bytes of the layers' archives together, or of the whole one, unpacked, beyond that: the headers of their
+    /// entries.
     pub headers: u64,
     /// Entries of all layers together.
     pub names: u64,
     /// Bytes of all names and of the targets of links together, which are kept in memory.
     pub name_bytes: u64,
+    /// Names that are looked at on the way to those of entries, and to what these remove: time, since an entry of
+    /// a few bytes can lead through links to thousands.
+    pub steps: u64,
     pub layers: usize,
     /// Directories above a file.
     pub depth: usize,
@@ -26,6 +30,7 @@ impl Bounds {
         headers: 4 << 30,
         names: 1_000_000,
         name_bytes: 256 << 20,
+        steps: 50_000_000,
         layers: 128,
         depth: 128,
         document: 4 << 20,

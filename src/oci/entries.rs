@@ -45,8 +45,10 @@ pub enum Kind {
     Link(Vec<u8>),
     /// Another name of the file at this path.
     Name(Vec<u8>),
-    /// A device or a pipe.
-    Special,
+    /// A device.
+    Device,
+    /// A pipe with a name.
+    Pipe,
 }
 
 /// What the entries before an entry say of it.
@@ -217,7 +219,8 @@ fn kind(flag: u8, path: &[u8], link: Vec<u8>) -> Result<Kind, Error> {
         0 | b'0' | b'7' => Kind::File,
         b'1' => Kind::Name(link),
         b'2' => Kind::Link(link),
-        b'3' | b'4' | b'6' => Kind::Special,
+        b'3' | b'4' => Kind::Device,
+        b'6' => Kind::Pipe,
         b'5' => Kind::Directory,
         b'S' => return Err(sparse()),
         _ => {

@@ -42,11 +42,17 @@ pub struct Merge {
     bounds: Bounds,
     /// The number of the layer, from 1.
     layer: usize,
+    /// How many bytes there may still be in the archive of layers, and how many unpacked.
+    packed_left: u64,
+    left: u64,
 }
 
 impl Merge {
     pub fn new(contents: Contents, bounds: Bounds) -> Self {
+        let most = bounds.content + bounds.headers;
         Self {
+            packed_left: most,
+            left: most,
             tree: Tree::new(bounds),
             contents,
             bounds,
@@ -63,30 +69,37 @@ impl Merge {
 
     fn apply(&mut self, archive: &Archive, layer: &Layer) -> Result<(), Error> {
         let region = archive.region(layer.path.as_bytes())?;
+        // The same bytes may be listed as several layers.
+        let left = self.packed_left.checked_sub(region.size());
+        self.packed_left = left.ok_or_else(too_long)?;
         if let Some(digest) = &layer.digest {
             digest.check_reader(region.clone(), "it")?;
         }
         let stream = Stream {
             reader: unpacked(region)?,
             hash: Sha256::new(),
-            left: self.bounds.content + self.bounds.headers,
+            left: self.left,
         };
         let mut entries = Entries::new(stream);
         while let Some(entry) = entries.next()? {
             let applied = self.apply_entry(&entry, &mut entries);
             applied.map_err(|error| within(shown(&entry.path), error))?;
         }
-        entries.reader().finish(&layer.diff_id)
+        let stream = entries.reader();
+        stream.finish(&layer.diff_id)?;
+        self.left = stream.left;
+        Ok(())
     }
 
     fn apply_entry(&mut self, entry: &Entry, content: impl Read) -> Result<(), Error> {
         let path = Path::parse(&entry.path, self.bounds.depth)?;
         let Some((above, name)) = path.split_last() else {
+            self.tree.count(0)?;
             return self.apply_root(entry);
         };
         let first = path.names().first();
         if name != OPAQUE && first.is_some_and(|first| first.starts_with(MARKS)) {
-            return Ok(());
+            return self.tree.count(0);
         }
         if above.iter().any(|name| name.starts_with(WHITEOUT)) {
             return Err(malformed(
@@ -98,11 +111,11 @@ impl Merge {
             self.tree.count(0)?;
             return self.remove(above, name);
         }
-        if entry.kind == Kind::Special {
-            return match path.is_in(DEVICES) {
-                true => Ok(()),
-                false => Err(malformed("it is a device or a pipe")),
-            };
+        match entry.kind {
+            Kind::Device if path.is_in(DEVICES) => return self.tree.count(0),
+            Kind::Device => return Err(malformed("it is a device")),
+            Kind::Pipe => return self.leave_out(above, name),
+            _ => {}
         }
         let directory = self.tree.make_directories(above, self.layer)?;
         let new = match &entry.kind {
@@ -112,13 +125,22 @@ impl Merge {
             }
             Kind::Directory => self.tree.directory_for(directory, attributes(entry)),
             Kind::Link(target) => self.link(entry, target)?,
-            Kind::File | Kind::Special => Node {
+            Kind::File | Kind::Device | Kind::Pipe => Node {
                 attributes: attributes(entry),
                 content: Content::File(self.contents.add(content, entry.size)?),
             },
         };
         self.tree.put(directory, name, new, self.layer)?;
         Ok(())
+    }
+
+    /// Leaves out a pipe, which only who makes it writes to. It is in place of what lower layers have there.
+    fn leave_out(&mut self, above: &[Vec<u8>], name: &[u8]) -> Result<(), Error> {
+        self.tree.count(0)?;
+        match self.directory_at(above)? {
+            Some(directory) => self.tree.remove_lower(directory, name, self.layer),
+            None => Ok(()),
+        }
     }
 
     fn apply_root(&mut self, entry: &Entry) -> Result<(), Error> {
@@ -156,6 +178,7 @@ impl Merge {
         let (above, name) = path.split_last().ok_or_else(|| to("a directory"))?;
         let directory = self.tree.resolve(above).map_err(|lost| match lost {
             Lost::Endless => to("on the way to which links have no end"),
+            Lost::Spent => self.tree.spent(),
             Lost::Missing | Lost::NoDirectory => to("which is not there"),
         })?;
         if (directory, name) == new {
@@ -168,20 +191,27 @@ impl Merge {
         }
     }
 
+    /// Finds what is at a path, if anything is.
+    fn directory_at(&self, path: &[Vec<u8>]) -> Result<Option<Id>, Error> {
+        match self.tree.resolve(path) {
+            Ok(directory) => Ok(Some(directory)),
+            Err(Lost::Missing | Lost::NoDirectory) => Ok(None),
+            Err(Lost::Endless) => Err(malformed("the links on its way have no end")),
+            Err(Lost::Spent) => Err(self.tree.spent()),
+        }
+    }
+
     /// Removes what an entry says is no longer there.
     fn remove(&mut self, above: &[Vec<u8>], name: &[u8]) -> Result<(), Error> {
-        let directory = match self.tree.resolve(above) {
-            Ok(directory) => directory,
-            Err(Lost::Missing | Lost::NoDirectory) => return Ok(()),
-            Err(Lost::Endless) => return Err(malformed("the links on its way have no end")),
+        let Some(directory) = self.directory_at(above)? else {
+            return Ok(());
         };
         match &name[WHITEOUT.len()..] {
             _ if name == OPAQUE => self.tree.clear_lower(directory, self.layer),
-            _ if name.starts_with(MARKS) => {}
-            [] | b"." | b".." => return Err(malformed("it removes what no name stands for")),
+            _ if name.starts_with(MARKS) => Ok(()),
+            [] | b"." | b".." => Err(malformed("it removes what no name stands for")),
             removed => self.tree.remove_lower(directory, removed, self.layer),
         }
-        Ok(())
     }
 }
 
@@ -192,6 +222,11 @@ fn attributes(entry: &Entry) -> Attributes {
         gid: entry.gid,
         modified: Some(entry.modified),
     }
+}
+
+/// Returns the failure with a layer that has, with those before it, too many bytes.
+fn too_long() -> Error {
+    too_much("with the layers before it, it is larger than all files may be together")
 }
 
 impl Stream {
@@ -206,8 +241,7 @@ impl Read for Stream {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let count = self.reader.read(into)?;
         let left = self.left.checked_sub(count as u64);
-        let too_long = || io::Error::other(too_much("it is larger than all files may be together"));
-        self.left = left.ok_or_else(too_long)?;
+        self.left = left.ok_or_else(|| io::Error::other(too_long()))?;
         self.hash.update(&into[..count]);
         Ok(count)
     }

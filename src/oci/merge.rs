@@ -44,6 +44,8 @@ pub fn unpack(files: Files, bounds: Bounds) -> Result<Unpacked, Error> {
     let user = chosen.process.user.as_deref().unwrap_or_default();
     let user = user::resolved(user, &merge.tree)?;
     let programs = programs(&merge.tree, &env)?;
+    // Whoever looked for these took what is too far for what is not there.
+    merge.tree.check_steps()?;
     let plan = Plan::of(into_layer(&merge.tree)?)?;
     drop(merge);
     plan.write(&files.image).map_err(failed)?;

@@ -4,6 +4,7 @@ use crate::error::Error;
 use crate::layer::{Attributes, FilePart, Time};
 use crate::oci::bounds::Bounds;
 use crate::oci::refusal::{malformed, shown, too_much};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 /// How many links are followed on the way to a file, as in the kernel (MAXSYMLINKS).
@@ -17,6 +18,8 @@ pub struct Tree {
     bounds: Bounds,
     names: u64,
     name_bytes: u64,
+    /// How many names were looked at.
+    steps: Cell<u64>,
 }
 
 /// Something in a tree.
@@ -58,6 +61,8 @@ pub enum Lost {
     Missing,
     NoDirectory,
     Endless,
+    /// More names were looked at than all ways may have together.
+    Spent,
 }
 
 impl Tree {
@@ -69,7 +74,31 @@ impl Tree {
             bounds,
             names: 0,
             name_bytes: 0,
+            steps: Cell::new(0),
         }
+    }
+
+    /// Counts so many names that are looked at.
+    fn look(&self, count: usize) -> Result<(), Lost> {
+        let steps = self.steps.get().saturating_add(count as u64);
+        self.steps.set(steps);
+        match steps > self.bounds.steps {
+            true => Err(Lost::Spent),
+            false => Ok(()),
+        }
+    }
+
+    /// Checks that not too many names were looked at.
+    pub fn check_steps(&self) -> Result<(), Error> {
+        self.look(0).map_err(|_| self.spent())
+    }
+
+    /// Returns the failure with an archive in which too many names are looked at.
+    pub fn spent(&self) -> Error {
+        let most = self.bounds.steps;
+        too_much(format!(
+            "the ways to its files, with all links on them, have more than {most} names"
+        ))
     }
 
     pub fn node(&self, id: Id) -> &Node {
@@ -134,6 +163,7 @@ impl Tree {
             if steps > STEPS_MAX {
                 return Err(Lost::Endless);
             }
+            self.look(1)?;
             let here = self.directory(at).ok_or(Lost::NoDirectory)?;
             let next = match name {
                 b"" | b"." => continue,
@@ -151,7 +181,9 @@ impl Tree {
             if target.starts_with(b"/") {
                 at = Self::ROOT;
             }
+            let before = ahead.len();
             ahead.extend(target.rsplit(|&byte| byte == b'/'));
+            self.look(ahead.len() - before)?;
         }
         Ok(at)
     }
@@ -179,6 +211,7 @@ impl Tree {
                     let what = format!("it would be in {}, a link without an end", shown(name));
                     return Err(malformed(what));
                 }
+                Err(Lost::Spent) => return Err(self.spent()),
             };
         }
         Ok(at)
@@ -248,7 +281,8 @@ impl Tree {
         }
     }
 
-    /// Returns whether a layer has anything in a directory.
+    /// Returns whether a layer has anything in a directory. If it has not, what is looked at has no name any more,
+    /// so it is looked at once.
     fn has_any_of(&self, directory: Id, layer: usize) -> bool {
         let entries = self.directory(directory).into_iter();
         let mut entries = entries.flat_map(|directory| directory.entries.values());
@@ -280,11 +314,11 @@ impl Tree {
     }
 
     /// Removes what lower layers have under a name. What this one has below it stays.
-    pub fn remove_lower(&mut self, directory: Id, name: &[u8], layer: usize) {
+    pub fn remove_lower(&mut self, directory: Id, name: &[u8], layer: usize) -> Result<(), Error> {
         let Some(entry) = self.entry(directory, name) else {
-            return;
+            return Ok(());
         };
-        self.clear_lower(entry.id, layer);
+        self.clear_lower(entry.id, layer)?;
         let is_empty = self.entries(entry.id).next().is_none();
         if let Content::Directory(directory) = &mut self.node_mut(directory).content
             && entry.layer < layer
@@ -292,17 +326,19 @@ impl Tree {
         {
             directory.entries.remove(name);
         }
+        Ok(())
     }
 
     /// Removes all that lower layers have in a directory.
-    pub fn clear_lower(&mut self, directory: Id, layer: usize) {
+    pub fn clear_lower(&mut self, directory: Id, layer: usize) -> Result<(), Error> {
+        let count = self.directory(directory).map_or(0, |it| it.entries.len());
+        self.look(count).map_err(|_| self.spent())?;
         let names: Vec<_> = self
             .entries(directory)
             .map(|(name, _)| name.to_vec())
             .collect();
-        for name in names {
-            self.remove_lower(directory, &name, layer);
-        }
+        let mut names = names.iter();
+        names.try_for_each(|name| self.remove_lower(directory, name, layer))
     }
 }
 

@@ -6,6 +6,7 @@ mod good;
 mod hostile;
 mod hostile_digests;
 mod hostile_layers;
+mod hostile_time;
 mod merging;
 mod told;
 
@@ -27,6 +28,7 @@ const SMALL: Bounds = Bounds {
     headers: 1 << 20,
     names: 200,
     name_bytes: 8000,
+    steps: 20_000,
     layers: 100,
     depth: 20,
     document: 64 << 10,

@@ -26,6 +26,8 @@ const MARKS: &[u8] = b".wh..wh.";
 const TARGET_MAX: usize = 4095;
 /// The directory that the guest's kernel fills: devices in it are left out.
 const DEVICES: &[u8] = b"dev";
+/// The mode of the root directory, whatever a layer says.
+const ROOT_MODE: u32 = 0o755;
 
 /// The bytes of a layer as it was before it was compressed, which are counted and hashed.
 struct Stream {
@@ -147,7 +149,11 @@ impl Merge {
         if entry.kind != Kind::Directory {
             return Err(malformed("it would replace the root directory"));
         }
-        self.tree.node_mut(Tree::ROOT).attributes = attributes(entry);
+        // Whoever runs programs there, these must be able to reach anything.
+        self.tree.node_mut(Tree::ROOT).attributes = Attributes {
+            mode: ROOT_MODE,
+            ..attributes(entry)
+        };
         Ok(())
     }
 

@@ -13,7 +13,8 @@
 //!
 //! What a document or a layer may say is that of the OCI image specification (image-layout.md, manifest.md,
 //! config.md, layer.md). These are refused, though others take them: sparse files, devices outside of /dev,
-//! what is in a layer twice, and more of anything than [`Bounds`] has.
+//! what is in a layer twice, and more of anything than [`Bounds`] has. Devices in /dev, pipes and the mode of the
+//! root directory are left out.
 
 mod archive;
 mod bounds;

@@ -27,6 +27,7 @@ pub struct Dumped {
     pub inode_length: u64,
     pub links: u32,
     pub owner: (u32, u32),
+    pub mode: u32,
 }
 
 pub fn image_of(plan: &Plan) -> NamedTempFile {
@@ -92,21 +93,18 @@ pub fn tree_at(top: &Path) -> BTreeMap<Vec<u8>, Seen> {
 /// Returns what is told of the inode at a path.
 pub fn dump(image: &NamedTempFile, path: &str) -> Dumped {
     let text = run("dump.erofs", &[&format!("--path={path}")], image);
-    let after = |label: &str| {
+    let digits = |label: &str| {
         let (_, rest) = text.split_once(label).unwrap_or_else(|| panic!("{text}"));
         let end = |c: char| !c.is_ascii_digit();
-        rest.trim_start()
-            .split(end)
-            .next()
-            .unwrap()
-            .parse::<u64>()
-            .unwrap()
+        rest.trim_start().split(end).next().unwrap()
     };
+    let after = |label: &str| digits(label).parse::<u64>().unwrap();
     Dumped {
         inode: after("NID:"),
         size: after("Size:"),
         inode_length: after("Inode size:"),
         links: after("Links:") as u32,
         owner: (after("Uid:") as u32, after("Gid:") as u32),
+        mode: u32::from_str_radix(digits("Access:"), 8).unwrap(),
     }
 }

@@ -160,3 +160,23 @@ fn devices_in_dev_are_left_out() {
     let seen = merged([layer]);
     assert!(seen.contains_key("dev") && !seen.contains_key("dev/null"));
 }
+
+#[test]
+fn pipes_are_left_out_with_what_lower_layers_have_there() {
+    let lower = Tar::new().file("run/initctl", "1").file("a/b", "2");
+    let upper = Tar::new().entry("run/initctl", b'6', "", "");
+    let upper = upper.entry("missing/pipe", b'6', "", "").file("a/c", "3");
+    let seen = merged([lower, upper.entry("a/b", b'6', "", "")]);
+    for gone in ["run/initctl", "a/b", "missing"] {
+        assert!(!seen.contains_key(gone), "{gone}");
+    }
+    assert_eq!(text(&seen, "a/c"), "3");
+}
+
+#[test]
+fn the_root_has_one_mode_whatever_a_layer_says() {
+    let layer = Tar::new().with("./", b'5', "", "", |header| header.set_mode(0o700));
+    let archive = image([layer.file("a", "")]).oci();
+    let (_, image) = unpacked(&archive, Bounds::OURS).unwrap();
+    assert_eq!(dump(&image, "/").mode & 0o7777, 0o755);
+}

@@ -32,6 +32,12 @@ impl System {
                 "{variable:?} of its env is not of the form NAME=value"
             ));
         }
+        if self.user == Some(u32::MAX) || self.group == Some(u32::MAX) {
+            return Err(format!(
+                "its user or its group is {}, which stands for none",
+                u32::MAX
+            ));
+        }
         match &self.workdir {
             Some(path) if !path.starts_with('/') => {
                 Err(format!("its workdir {path:?} is no absolute path"))

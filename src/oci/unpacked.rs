@@ -34,6 +34,9 @@ impl Unpacked {
             && told.into_iter().all(|text| is_plain(text))
             && self.env.iter().all(|variable| is_variable(variable))
             && self.workdir.as_deref().is_none_or(is_workdir)
+            && self
+                .user
+                .is_none_or(|(user, group)| user.max(group) < u32::MAX)
             && self.programs.len() <= PROGRAMS_MAX
             && self.programs.iter().all(|program| is_name(program))
             && self.programs.is_sorted()

@@ -20,9 +20,7 @@ pub fn resolved(user: &str, tree: &Tree) -> Result<Option<(u32, u32)>, Error> {
     let passwd = list(tree, "passwd")?;
     let known = find(&passwd, name, &[2, 3]);
     let number = known.as_ref().map(|it| it[0]);
-    let number = name
-        .parse()
-        .ok()
+    let number = number_in(name)
         .or(number)
         .ok_or_else(|| unknown(user, "passwd"))?;
     let group = match group.filter(|group| !group.is_empty()) {
@@ -30,17 +28,24 @@ pub fn resolved(user: &str, tree: &Tree) -> Result<Option<(u32, u32)>, Error> {
         Some(group) => {
             let list = list(tree, "group")?;
             let known = find(&list, group, &[2]).map(|it| it[0]);
-            let number = group.parse().ok().or(known);
+            let number = number_in(group).or(known);
             number.ok_or_else(|| unknown(user, "group"))?
         }
     };
     Ok(Some((number, group)))
 }
 
+/// Reads the number of a user or a group. The greatest stands for none (chown(2), setresuid(2)).
+fn number_in(text: &str) -> Option<u32> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse().ok().filter(|_| is_plain);
+    number.filter(|&number| number != u32::MAX)
+}
+
 fn unknown(user: &str, list: &str) -> Error {
     refused(
         format!(
-            "its user is {}, and its /etc/{list} does not tell the number of that",
+            "its user is {}, which is no number that there can be, and its /etc/{list} does not tell the number of that",
             shown(user)
         ),
         "make the image with a user whose number is known, for example USER 1000:1000",
@@ -70,6 +75,6 @@ fn find(list: &str, name: &str, fields: &[usize]) -> Option<Vec<u32>> {
     let lines = || list.lines().map(|line| line.split(':').collect::<Vec<_>>());
     let by = |field: usize| lines().find(|line| line.get(field) == Some(&name));
     let line = by(0).or_else(|| by(2))?;
-    let numbers = fields.iter().map(|&field| line.get(field)?.parse().ok());
+    let numbers = fields.iter().map(|&field| number_in(line.get(field)?));
     numbers.collect()
 }

@@ -59,7 +59,7 @@ fn an_image_that_says_nothing_has_nothing() {
 #[test]
 fn users_are_found_by_number_and_in_the_lists_of_the_image() {
     let lists = || {
-        let passwd = "root:x:0:0::/root:/bin/sh\nbroken\nweb:x:33:34::/:\nodd:x:-1:0::/:\n";
+        let passwd = "root:x:0:0::/root:/bin/sh\nbroken\nweb:x:33:34::/:\nodd:x:-1:0::/:\nnone:x:4294967295:0::/:\n";
         Tar::new()
             .file("usr/lib/passwd", passwd)
             .link("etc/passwd", "../usr/lib/passwd")
@@ -81,7 +81,18 @@ fn users_are_found_by_number_and_in_the_lists_of_the_image() {
             "{user}"
         );
     }
-    for user in ["nobody", "odd", "web:nogroup", ":5", "-1", "4294967296"] {
+    let wrong = [
+        "nobody",
+        "odd",
+        "web:nogroup",
+        ":5",
+        "-1",
+        "+7",
+        "7:+7",
+        "4294967296",
+    ];
+    let none = ["4294967295", "7:4294967295", "none"];
+    for user in wrong.into_iter().chain(none) {
         let image = with(json!({ "User": user }), lists());
         refused(&image.oci(), &format!("its user is \"{user}\""));
     }
@@ -144,12 +155,13 @@ fn a_report_that_cannot_be_is_not_believed() {
     let sound = told(json!({ "Env": ["A=b"] }), Tar::new().program("bin/a"));
     let size = sound.size;
     assert!(sound.is_sound(size) && !sound.is_sound(size + 1));
-    let changes: [fn(&mut Unpacked); 7] = [
+    let changes: [fn(&mut Unpacked); 8] = [
         |it| it.name = Some("../x".into()),
         |it| it.env.push("no variable".into()),
         |it| it.command.push("\u{1b}".into()),
         |it| it.workdir = Some("/a/..".into()),
         |it| it.workdir = Some("a".into()),
+        |it| it.user = Some((7, u32::MAX)),
         |it| it.programs = vec!["a/b".into()],
         |it| it.programs = vec!["b".into(), "a".into()],
     ];

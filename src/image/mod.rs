@@ -26,4 +26,4 @@ pub use layer_file::{LayerFile, OVER_SYSTEM, WHOLE_SYSTEM};
 pub use name::{fault, is_name};
 pub use packages::Packages;
 pub use shelf::Images;
-pub use system::System;
+pub use system::{DEFAULT_PATH, System};

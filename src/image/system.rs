@@ -4,6 +4,9 @@ use guest::USER;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// The directories with the programs of such an image that names none, as a variable of the environment.
+pub const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// The surroundings of programs in an image whose file system is their root, in place of the guest's own.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -385,6 +385,7 @@ fn environment(image: &Image) -> Vec<Vec<u8>> {
     if let Some(system) = &image.system {
         // It need not have Bash.
         set(&mut env, b"SHELL=/bin/sh");
+        set(&mut env, image::DEFAULT_PATH.as_bytes());
         let own = system.env.iter();
         own.for_each(|variable| set(&mut env, variable.as_bytes()));
     }

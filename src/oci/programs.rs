@@ -1,13 +1,14 @@
 //! The programs of an image: what its users can start by a name alone.
 
 use crate::error::Error;
+use crate::image::DEFAULT_PATH;
 use crate::oci::refusal::too_much;
 use crate::oci::tree::{Content, Id, Tree};
 use crate::text::is_plain;
 use std::collections::BTreeSet;
 
-/// The directories with programs, where the image names none.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The variable that names the directories with programs.
+const PATH: &str = "PATH=";
 /// How many directories are looked through.
 const DIRECTORIES_MAX: usize = 64;
 /// Upper bound on programs.
@@ -16,13 +17,11 @@ const MAY_EXECUTE: u32 = 0o111;
 
 /// Returns the names of all files that may be executed in the directories of `PATH`, in order.
 pub fn programs(tree: &Tree, env: &[String]) -> Result<Vec<String>, Error> {
-    let path = env
-        .iter()
-        .find_map(|variable| variable.strip_prefix("PATH="));
-    let path = path
-        .unwrap_or(PATH)
-        .split(':')
-        .filter(|it| it.starts_with('/'));
+    // The last holds, as it does when programs are run.
+    let own = env.iter().rev().find(|it| it.starts_with(PATH));
+    let path = own.map_or(DEFAULT_PATH, String::as_str);
+    let path = path[PATH.len()..].split(':');
+    let path = path.filter(|it| it.starts_with('/'));
     let mut directories: Vec<Id> = Vec::new();
     for directory in path.take(DIRECTORIES_MAX) {
         let names: Vec<_> = directory.split('/').map(Vec::from).collect();

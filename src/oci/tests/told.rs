@@ -120,6 +120,8 @@ fn programs_are_what_may_be_executed_on_the_path() {
     assert_eq!(told(json!({}), layer()).programs, ["a", "b", "link"]);
     let path = json!({ "Env": ["PATH=/opt:relative:/missing:/opt"] });
     assert_eq!(told(path, layer()).programs, ["own"]);
+    let twice = json!({ "Env": ["PATH=/opt", "PATH=/usr/bin", "PATHS=/opt"] });
+    assert_eq!(told(twice, layer()).programs, ["a", "b"]);
 }
 
 #[test]

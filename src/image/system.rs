@@ -17,7 +17,7 @@ pub struct System {
     /// The words of the program that the image is for, if it is for one.
     #[serde(default)]
     pub command: Vec<String>,
-    /// The directory in which that one runs.
+    /// The directory in which that one runs, if that is not the root.
     #[serde(default)]
     pub workdir: Option<String>,
     /// The user and the group of programs; without them, or for the user 0, they are those of any other image.

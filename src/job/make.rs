@@ -130,9 +130,9 @@ fn add_arguments<'a>(parts: &Parts<'a>, argv: &mut Vec<Vec<u8>>) -> &'a [u8] {
         return parts.workdir;
     };
     argv.extend(system.command.iter().map(|word| word.as_bytes().to_vec()));
-    match &system.workdir {
-        Some(its) if parts.workdir == WORKDIR.as_bytes() => its.as_bytes(),
-        _ => parts.workdir,
+    match parts.workdir == WORKDIR.as_bytes() {
+        true => system.workdir.as_deref().unwrap_or("/").as_bytes(),
+        false => parts.workdir,
     }
 }
 

@@ -226,7 +226,7 @@ impl Job {
         let layer = self.layer.as_ref();
         let layer = layer.map(|layer| File::writable_layer(WORKDIR, layer.window));
         let mut files = layer.unwrap_or_default();
-        if self.frame.workdir != WORKDIR.as_bytes() {
+        if self.frame.workdir != WORKDIR.as_bytes() && self.frame.workdir != b"/" {
             files.push(File {
                 path: self.frame.workdir.clone(),
                 mode: kind::DIRECTORY | 0o755,

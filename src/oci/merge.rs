@@ -17,6 +17,9 @@ use crate::oci::user;
 use crate::text::is_plain;
 use std::fs::File;
 
+/// Upper bound on the bytes of a working directory's path, with the zero at its end (PATH_MAX).
+const WORKDIR_MAX: usize = 4096;
+
 /// The files of an archive's unpacking. All but the archive are empty.
 pub struct Files {
     pub archive: File,
@@ -78,20 +81,30 @@ fn told(process: &Process) -> Result<(Vec<String>, Vec<String>), Error> {
     }
 }
 
-/// Returns the directory that an image's command starts in, if that is not the root.
+/// Returns the directory that an image's command starts in, if that is not the root. One that does not begin there
+/// begins there nevertheless.
 fn workdir(process: &Process, bounds: Bounds) -> Result<Option<Path>, Error> {
     let told = process.working_dir.as_deref().unwrap_or_default();
-    if !told.starts_with('/') {
+    if told.is_empty() {
         return Ok(None);
     }
-    let path = Path::parse(told.as_bytes(), bounds.depth)?;
-    match is_plain(told) && told.len() < 4096 {
-        true => Ok(Some(path).filter(|path| !path.names().is_empty())),
-        false => Err(malformed(format!(
+    if !is_plain(told) || told.len() >= WORKDIR_MAX {
+        return Err(malformed(format!(
             "its working directory {} cannot be",
             shown(told)
-        ))),
+        )));
     }
+    let mut names = Vec::new();
+    for name in told.split('/') {
+        match name {
+            "" | "." => {}
+            // As docker does; links are not looked at.
+            ".." => drop(names.pop()),
+            name => names.push(name),
+        }
+    }
+    let path = Path::parse(format!("/{}", names.join("/")).as_bytes(), bounds.depth)?;
+    Ok(Some(path).filter(|path| !path.names().is_empty()))
 }
 
 fn failed(error: anyhow::Error) -> Error {

@@ -37,10 +37,24 @@ fn environment_command_and_working_directory_are_those_of_the_image() {
 }
 
 #[test]
+fn a_working_directory_begins_at_the_root_and_stays_below_it() {
+    for (told_of, workdir) in [
+        ("relative/x", "/relative/x"),
+        ("/a/../b", "/b"),
+        ("/a/b/./..//c", "/a/c"),
+        ("../../a", "/a"),
+    ] {
+        let (told, seen) = seen(&with(json!({ "WorkingDir": told_of }), Tar::new()).oci());
+        assert_eq!(told.workdir.as_deref(), Some(workdir), "{told_of}");
+        assert!(seen.contains_key(&workdir[1..]), "{told_of}");
+    }
+}
+
+#[test]
 fn an_image_that_says_nothing_has_nothing() {
     let nothing =
         json!({ "Env": null, "Cmd": null, "Entrypoint": null, "WorkingDir": "/", "User": "" });
-    for process in [nothing, json!(null), json!({ "WorkingDir": "relative" })] {
+    for process in [nothing, json!(null), json!({ "WorkingDir": "/a/../.." })] {
         let told = told(process, Tar::new());
         let size = told.size;
         let nothing = Unpacked {
@@ -135,16 +149,14 @@ fn what_cannot_be_shown_is_refused_before_anything_is_told() {
             "characters that cannot be shown",
         );
     }
-    for (workdir, words) in [
-        ("/a/../b", "\"..\""),
-        ("/a\u{1b}", "cannot be"),
-        ("/a\0", "zero"),
-    ] {
+    for workdir in ["/a\u{1b}", "/a\0", &"/a".repeat(3000)] {
         refused(
             &with(json!({ "WorkingDir": workdir }), Tar::new()).oci(),
-            words,
+            "its working directory",
         );
     }
+    let deep = json!({ "WorkingDir": "/a".repeat(30) });
+    refused(&with(deep, Tar::new()).oci(), "is too deep");
     let process = json!({ "WorkingDir": "/file/x" });
     refused(
         &with(process, Tar::new().file("file", "")).oci(),

@@ -127,13 +127,21 @@ pub fn enter_own_root(job: &JobFrame) -> Result<()> {
 }
 
 /// Lets root write where the image has what a system keeps of its own: users, settings, homes. What is
-/// written is in memory, above what the image has.
+/// written is in memory, above what the image has. What is no directory there, but a link or a file of an image that
+/// others made, stays as it is.
 pub fn open_to_root() -> Result<()> {
     const ABOVE: &str = "/run/above";
     make_directory(ABOVE)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     make_mount("tmpfs", ABOVE, "tmpfs", flags, "mode=700")?;
-    for directory in ["etc", "home", "root", "var"] {
+    let is_directory = |name: &&str| {
+        let metadata = fs::symlink_metadata(format!("/{name}"));
+        metadata.is_ok_and(|metadata| metadata.is_dir())
+    };
+    for directory in ["etc", "home", "root", "var"]
+        .into_iter()
+        .filter(|name| is_directory(name))
+    {
         let own = format!("{ABOVE}/{directory}");
         let [upper, work] = ["upper", "work"].map(|name| format!("{own}/{name}"));
         for path in [&own, &upper, &work] {

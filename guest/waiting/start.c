@@ -20,8 +20,15 @@ const char *work = "/work";
 /* The kernel makes the files, and knows from then on that there may be more than the script. */
 void enter_directory(const struct job *job)
 {
-    if (chdir(copy_of(job->directory)) < 0 || (work = getcwd(NULL, 0)) == NULL)
-        fail("entering the working directory");
+    const char *directory = copy_of(job->directory);
+    if (chdir(directory) < 0) {
+        int is_forbidden = errno == EACCES;
+        fprintf(stderr, "sandbox: cannot enter the working directory %s: %s\n", directory, strerror(errno));
+        fprintf(stderr, "sandbox: %schoose another working directory\n", is_forbidden ? "run the program as root, or " : "");
+        _exit(NOT_EXECUTABLE);
+    }
+    if ((work = getcwd(NULL, 0)) == NULL)
+        fail("finding the working directory");
 }
 
 /* Who waits leads a session without a terminal, so the first that it opens becomes the session's. */

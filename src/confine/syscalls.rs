@@ -197,6 +197,10 @@ fn unpacker_calls() -> Result<Vec<Call>> {
     // The heap of a thread that is not the first, as it grows.
     let no_code = rule(&[(2, MaskedEq(PROT_EXEC as u64), 0)])?;
     calls.push((SYS_mprotect, vec![no_code]));
+    // The end of a lock's hold, or of what is done once: an error that has a backtrace (RUST_BACKTRACE). There is no
+    // other thread to wait for.
+    let wakes = rule(&[(1, MaskedEq(FUTEX_CMD_MASK as u32 as u64), FUTEX_WAKE as u64)])?;
+    calls.push((SYS_futex, vec![wakes]));
     Ok(calls)
 }
 

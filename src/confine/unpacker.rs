@@ -83,6 +83,26 @@ mod tests {
     }
 
     #[test]
+    fn an_unpacker_may_make_errors_with_backtraces() {
+        const WAKE: libc::c_int = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+        let file = tempfile::tempfile().unwrap();
+        let status = ends(&file, || {
+            let backtrace = std::backtrace::Backtrace::force_capture();
+            // SAFETY: the kernel looks for who waits at an address, and nobody does.
+            let woken = unsafe { libc::syscall(libc::SYS_futex, &0, WAKE, 1) };
+            backtrace.status() == std::backtrace::BacktraceStatus::Captured && woken == 0
+        });
+        assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}");
+        let status = ends(&file, || {
+            // SAFETY: the filter keeps the call from being made.
+            unsafe { libc::syscall(libc::SYS_futex, &0, libc::FUTEX_WAIT, 0, 0) };
+            true
+        });
+        let killed = matches!(status, WaitStatus::Signaled(_, Signal::SIGSYS, _));
+        assert!(killed, "{status:?}");
+    }
+
+    #[test]
     fn any_call_that_unpacking_does_not_take_kills_the_unpacker() {
         let file = tempfile::tempfile().unwrap();
         let allowed = syscalls::of_unpacker().unwrap();

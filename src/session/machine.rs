@@ -216,15 +216,17 @@ fn means(vm: &Vm<CellRun>, lineage: &Lineage) -> Result<Means> {
 /// Makes the job one whose code comes in cells; returns the interpreter that takes the place of one that
 /// has ended.
 fn interpreter(job: &mut Job) -> Result<JobFrame, Error> {
+    let refused = |why| Error::new(Kind::Request, why, Remedy::UseSession(Session::ChooseImage));
+    if job.image.system.is_some() {
+        // What waits there for a program takes no cells.
+        let name = &job.image.name;
+        return Err(refused(format!("the image {name} has no sessions")));
+    }
     job.record = true;
     job.session = true;
-    job.interpreter().ok_or_else(|| {
-        Error::new(
-            Kind::Request,
-            format!("{} keeps nothing between cells", job.language.title),
-            Remedy::UseSession(Session::ChooseImage),
-        )
-    })
+    let interpreter = job.interpreter();
+    let title = &job.language.title;
+    interpreter.ok_or_else(|| refused(format!("{title} keeps nothing between cells")))
 }
 
 /// Finds the machine to clone.

@@ -1,5 +1,7 @@
 //! Text for people: all of it is visible, and bytes are shown as digits.
 
+use std::path::Path;
+
 /// Escapes all characters that make a terminal act or hide text from a reader.
 pub fn escape_control(text: &str) -> String {
     escape(text.chars(), is_seen)
@@ -13,6 +15,11 @@ pub fn escape_line(text: &str) -> String {
         |c: char| matches!(c, '\'' | '"' | '\\') || c.escape_debug().eq(std::iter::once(c));
     let is_seen = |c| is_seen(c) && has_shape(c);
     escape(text.chars().take(READ), is_seen)
+}
+
+/// Returns a path as a part of a line.
+pub fn escape_path(path: &Path) -> String {
+    escape_line(&path.to_string_lossy())
 }
 
 fn escape(text: impl Iterator<Item = char>, is_seen: impl Fn(char) -> bool) -> String {

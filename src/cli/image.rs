@@ -3,6 +3,7 @@
 use crate::error::{Error, Kind};
 use crate::image::{self, Image, Imported};
 use crate::oci;
+use crate::text::{escape_line, escape_path};
 use anyhow::Result;
 use clap::Subcommand;
 use std::io::{Write, stdout};
@@ -46,7 +47,7 @@ pub fn image_verb(verb: Verb) -> Result<u8> {
             if !Imported::open()?.remove(&name)? {
                 return Err(Error::new(
                     Kind::Request,
-                    format!("there is no image {name} that was imported"),
+                    format!("there is no image {} that was imported", escape_line(&name)),
                     "sandbox image list shows all that there are",
                 )
                 .into());
@@ -62,8 +63,9 @@ fn import(file: &Path, name: Option<String>) -> Result<Image> {
         Some(name) if is_ours => Err(Error::new(
             Kind::Request,
             format!(
-                "{} says itself what it is called, and cannot be called {name}",
-                file.display()
+                "{} says itself what it is called, and cannot be called {}",
+                escape_path(file),
+                escape_line(&name)
             ),
             "leave --name out",
         )

@@ -4,6 +4,7 @@ use crate::error::{Error, Image as Way, Kind, Remedy};
 use crate::image::Image;
 use crate::image::imported::Imported;
 use crate::image::python_version::{compare, fits};
+use crate::text::escape_line;
 use anyhow::Result;
 
 const IMPORT: Remedy = Remedy::GetImage(Way::Import);
@@ -24,7 +25,8 @@ pub fn named(name: &str) -> Result<Image> {
         return Ok(image);
     }
     let names: Vec<_> = all()?.into_iter().map(|image| image.name).collect();
-    let message = format!("there is no image {name} here, only {}", names.join(", "));
+    let (name, names) = (escape_line(name), names.join(", "));
+    let message = format!("there is no image {name} here, only {names}");
     Err(Error::new(Kind::Request, message, IMPORT).into())
 }
 

@@ -1,7 +1,7 @@
 //! A file that is written beside the one whose place it takes.
 
 use crate::error::{Error, Kind};
-use crate::text::escape_line;
+use crate::text::escape_path;
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 use std::ffi::OsString;
@@ -82,7 +82,7 @@ fn check_replaceable(path: &Path) -> Result<(), Error> {
         Kind::File,
         format!(
             "the image is not written to {}, which is {what}",
-            shown(path)
+            escape_path(path)
         ),
         "name a file, or a path at which there is nothing",
     ))
@@ -93,13 +93,12 @@ pub fn unwritable(path: &Path, error: impl Into<anyhow::Error>) -> Error {
     let error = error.into();
     Error::new(
         Kind::File,
-        format!("the image cannot be written to {}: {error:#}", shown(path)),
+        format!(
+            "the image cannot be written to {}: {error:#}",
+            escape_path(path)
+        ),
         "name a file in a directory that is there, may be written to and has space",
     )
-}
-
-fn shown(path: &Path) -> String {
-    escape_line(&path.to_string_lossy())
 }
 
 #[cfg(test)]
@@ -114,7 +113,7 @@ mod tests {
         let error = Draft::beside(path).err();
         let error = error.unwrap_or_else(|| panic!("{} is taken", path.display()));
         assert_eq!(error.kind, Kind::File);
-        assert!(error.message.contains(&shown(path)), "{error}");
+        assert!(error.message.contains(&escape_path(path)), "{error}");
         error.message
     }
 

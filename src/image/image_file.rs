@@ -2,9 +2,11 @@
 //! then the image's file system, compressed.
 
 use crate::error::{Error, Kind};
+use crate::text::escape_path;
 use anyhow::{Context, Result};
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// The first bytes of the frame with the description.
@@ -14,7 +16,18 @@ pub(super) const DESCRIPTION_MAX: u32 = 64 << 10;
 
 /// Opens a file with an image.
 pub(super) fn open(path: &Path) -> Result<File, Error> {
-    File::open(path).map_err(|error| unreadable(path, &error))
+    let mut options = File::options();
+    // To open a pipe takes until somebody writes to it.
+    let opened = options.read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let found = opened.and_then(|file| file.metadata().map(|it| (it.is_file(), file)));
+    match found.map_err(|error| unreadable(path, &error))? {
+        (true, file) => Ok(file),
+        (false, _) => Err(Error::new(
+            Kind::File,
+            format!("the image {} is not a file", escape_path(path)),
+            "put the image into a file, and name that",
+        )),
+    }
 }
 
 /// Returns whether the file at a path is an image of ours.
@@ -26,7 +39,7 @@ pub fn is_ours(path: &Path) -> Result<bool, Error> {
 pub(super) fn unreadable(path: &Path, error: &io::Error) -> Error {
     Error::new(
         Kind::File,
-        format!("the image {} cannot be read: {error}", path.display()),
+        format!("the image {} cannot be read: {error}", escape_path(path)),
         "check the path and its permissions",
     )
 }
@@ -65,4 +78,27 @@ pub(super) fn write(into: &mut File, description: &str, file_system: &File) -> R
         into,
         zstd::DEFAULT_COMPRESSION_LEVEL,
     )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
+    #[test]
+    fn what_is_no_file_is_refused_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("a\u{1b}[2Jpipe");
+        mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+        for path in [&*pipe, directory.path(), Path::new("/dev/null")] {
+            let error = open(path).unwrap_err();
+            assert_eq!(error.kind, Kind::File);
+            assert!(error.message.ends_with("is not a file"), "{error}");
+            assert!(!error.message.contains('\u{1b}'), "{error}");
+        }
+        assert!(is_ours(&pipe).is_err());
+        let missing = open(&directory.path().join("missing")).unwrap_err();
+        assert!(missing.message.contains("cannot be read"), "{missing}");
+    }
 }

@@ -9,6 +9,7 @@ use crate::image::image_file::{self, DESCRIPTION_MAX, open, unreadable};
 use crate::image::layer_file::{LayerFile, OVER_SYSTEM, WHOLE_SYSTEM};
 use crate::image::name::{fault, is_name};
 use crate::image::{Image, System, known_languages, store};
+use crate::text::escape_line;
 use anyhow::{Context, Result};
 use nix::fcntl::Flock;
 use sha2::{Digest, Sha256};
@@ -288,7 +289,7 @@ fn check_base(files: &Files) -> Result<(), String> {
 fn refused(path: &Path, why: &str) -> Error {
     Error::new(
         Kind::File,
-        format!("the image {} is refused: {why}", path.display()),
+        escape_line(&format!("the image {} is refused: {why}", path.display())),
         Remedy::GetImage(Way::MakeAgain),
     )
 }

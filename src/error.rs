@@ -157,6 +157,10 @@ pub enum Image {
     ImportAgain,
     /// Make its file again, and import that.
     MakeAgain,
+    /// Import it under another name.
+    Rename,
+    /// Run the program in the image that is built in.
+    UseBuiltIn,
 }
 
 /// The remedy for a failure with a session.

@@ -96,7 +96,7 @@ impl Imported {
     }
 
     /// Takes in an image that others made, in place of one with the same name; returns it. `unpack` writes its
-    /// file system to an empty file.
+    /// file system to an empty file, and tells a name without a fault.
     pub fn import_foreign(
         &self,
         from: &Path,
@@ -106,32 +106,14 @@ impl Imported {
         let archive = open(from)?;
         let _lock = self.lock()?;
         let draft = self.draft()?;
-        let Foreign {
-            name,
-            system,
-            programs,
-        } = unpack(archive, &draft.file)?;
-        check_name(&name).map_err(|why| refused(from, &why))?;
+        let foreign = unpack(archive, &draft.file)?;
         draft.file.sync_all().context("writing an image to disk")?;
         let files = Files {
             sha256: draft.digest()?,
             size: draft.file.metadata()?.len(),
             base: None,
         };
-        let image = Image {
-            name,
-            packages: None,
-            files: Some(files.clone()),
-            system: Some(system),
-            languages: known_languages::of_programs(&programs),
-        };
-        let text = toml::to_string(&image).context("describing an image")?;
-        if text.len() > DESCRIPTION_MAX as usize {
-            let why = format!("what it says of its program exceeds {DESCRIPTION_MAX} bytes");
-            return Err(refused(from, &why).into());
-        }
-        // What was written is read as any other.
-        let image = Image::parse(&text).map_err(|why| refused(from, &why))?;
+        let (image, text) = described(foreign, &files).map_err(|why| unusable(from, &why))?;
         let path = self.file_system(&files);
         draft.keep(&path).context("renaming a file")?;
         self.describe(&image, &text)?;
@@ -283,6 +265,34 @@ fn check_base(files: &Files) -> Result<(), String> {
             Err("it lies over the guest of another version of sandbox".into())
         }
         _ => Ok(()),
+    }
+}
+
+/// Returns the image that others made with these files, and its description.
+fn described(foreign: Foreign, files: &Files) -> Result<(Image, String), String> {
+    check_name(&foreign.name)?;
+    let image = Image {
+        name: foreign.name,
+        packages: None,
+        files: Some(files.clone()),
+        system: Some(foreign.system),
+        languages: known_languages::of_programs(&foreign.programs),
+    };
+    let text = toml::to_string(&image).map_err(|error| error.to_string())?;
+    if text.len() > DESCRIPTION_MAX as usize {
+        return Err(format!(
+            "its environment, its command and what its programs are known by have more than {DESCRIPTION_MAX} bytes"
+        ));
+    }
+    // What was written is read as any other.
+    Ok((Image::parse(&text)?, text))
+}
+
+/// Returns the failure with what others say of their image.
+fn unusable(path: &Path, why: &str) -> Error {
+    Error {
+        remedy: "make the image with a shorter environment and a shorter command".into(),
+        ..refused(path, why)
     }
 }
 

@@ -175,6 +175,8 @@ fn get_image(way: Image) -> &'static str {
         Image::MakeAgain => {
             "make it again with scripts/build-image, and import that: sandbox image import FILE"
         }
+        Image::Rename => "give it a name: sandbox image import --name NAME FILE",
+        Image::UseBuiltIn => "leave out --image: the image that is built in runs it",
     }
 }
 

@@ -137,6 +137,11 @@ fn sessions() -> Vec<Row> {
             GetImage(Image::MakeAgain),
             "image import|whoever runs|built in",
         ),
+        (GetImage(Image::Rename), "--name NAME|whoever runs|built in"),
+        (
+            GetImage(Image::UseBuiltIn),
+            "leave out --image|leave language out|built in",
+        ),
         (
             UseSession(Session::Start(name())),
             "session start a|session a: a new one|command",

@@ -37,6 +37,7 @@ pub fn words(remedy: &Remedy) -> String {
         }
         Remedy::GetPackages(way) => get_packages(*way),
         Remedy::GetImage(Image::Import) => "do without it: this server has only its own image",
+        Remedy::GetImage(Image::UseBuiltIn) => "leave language out, or name another",
         Remedy::UseSession(way) => return use_session(way),
         Remedy::ImportInProgram => {
             "do without the package that fails, or take another version of it"
@@ -76,7 +77,7 @@ pub fn words(remedy: &Remedy) -> String {
         | Remedy::ConfineLess
         | Remedy::VerifyLog(_)
         | Remedy::GiveAnchor(_)
-        | Remedy::GetImage(Image::ImportAgain | Image::MakeAgain)
+        | Remedy::GetImage(Image::ImportAgain | Image::MakeAgain | Image::Rename)
         | Remedy::UseCheckpoint(_)
         | Remedy::LeaveLogToPolicy
         | Remedy::MakeToken

@@ -6,9 +6,11 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Languages of images that scripts/build-image makes: their titles, the endings of their scripts' names, and the
-/// names of them and of their interpreters, without versions.
+/// Languages of images that scripts/build-image makes, and of the one that is built in: their titles, the endings of
+/// their scripts' names, and the names of them and of their interpreters, without versions.
 const IMPORTABLE: &[(&str, &[&str], &[&str])] = &[
+    ("Python", &["py", "pyw"], &["python"]),
+    ("Bash", &["sh", "bash"], &["bash"]),
     (
         "JavaScript",
         &["js", "mjs", "cjs"],
@@ -115,7 +117,11 @@ pub fn refuse(image: &Image, path: &Path, content: &[u8]) -> Result<(), Error> {
     let Some((kind, what_for)) = of_images.or_else(by_name).or_else(by_content) else {
         return Ok(());
     };
-    let remedy = what_for.remedy(image);
+    let name = ending.and_then(|ending| str::from_utf8(ending).ok());
+    let remedy = match what_for {
+        Use::Import => import_remedy(name.unwrap_or_default()),
+        _ => what_for.remedy(image),
+    };
     let (shown, image) = (path.display(), &image.name);
     let message = format!("{shown} is {kind}, which the image {image} does not run");
     Err(Error::new(Kind::BadProgram, message, remedy))
@@ -124,7 +130,7 @@ pub fn refuse(image: &Image, path: &Path, content: &[u8]) -> Result<(), Error> {
 /// Returns the remedy for a script whose first line names an interpreter that the image does not have.
 pub fn no_interpreter(image: &Image, name: &[u8]) -> Remedy {
     match is_importable(name) {
-        true => Use::Import.remedy(image),
+        true => import_remedy(&String::from_utf8_lossy(name)),
         false => Use::Script.remedy(image),
     }
 }
@@ -132,9 +138,17 @@ pub fn no_interpreter(image: &Image, name: &[u8]) -> Remedy {
 /// Returns the remedy for code in a language that the image does not have.
 pub fn no_language(image: &Image, name: &str) -> Remedy {
     match is_importable(name.as_bytes()) {
-        true => Use::Import.remedy(image),
+        true => import_remedy(name),
         false => Remedy::NameLanguage(image.names()),
     }
+}
+
+/// Returns the remedy for a language of IMPORTABLE, by a word for it.
+fn import_remedy(word: &str) -> Remedy {
+    Remedy::GetImage(match Image::built_in().meant(word) {
+        Some(_) => Way::UseBuiltIn,
+        None => Way::Import,
+    })
 }
 
 /// Returns whether a language or an interpreter is called so that comes with an image of scripts/build-image.
@@ -212,6 +226,29 @@ mod tests {
         ] {
             assert_eq!(refused(name, content), None, "{name}");
         }
+    }
+
+    #[test]
+    fn an_image_without_python_or_bash_does_not_run_scripts_of_theirs() {
+        let mut image = Image::built_in().clone();
+        image.name = "base".into();
+        image.languages.retain(|its| its.name == "bash");
+        let refused = |image: &Image, name: &str| refuse(image, Path::new(name), b"").unwrap_err();
+        let error = refused(&image, "x.py");
+        assert_eq!(
+            error.message,
+            "x.py is Python, which the image base does not run"
+        );
+        let built_in = Remedy::GetImage(Way::UseBuiltIn);
+        assert_eq!(error.remedy, built_in);
+        assert_eq!(no_interpreter(&image, b"python3.13"), built_in);
+        assert_eq!(no_language(&image, "Python"), built_in);
+        image.languages.clear();
+        let error = refused(&image, "x.bash");
+        assert_eq!(
+            error.message,
+            "x.bash is Bash, which the image base does not run"
+        );
     }
 
     #[test]

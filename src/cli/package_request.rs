@@ -55,9 +55,12 @@ impl PackageRequest {
         wanted: &PackageArgs,
         (image, may_choose): (&Image, bool),
     ) -> Result<Option<Self>> {
-        let is_plain = wanted.with.is_empty() && wanted.requirements.is_empty();
-        if image.packages.is_none() && is_plain {
-            return Ok(None);
+        if image.packages.is_none() {
+            let is_plain = wanted.with.is_empty() && wanted.requirements.is_empty();
+            return match is_plain && !has_dependencies(image, source) {
+                true => Ok(None),
+                false => Err(no_packages(image).into()),
+            };
         }
         let request = match source {
             // A script that cannot be read is told by whoever runs it, and a pipe can be read once.
@@ -109,12 +112,7 @@ impl PackageRequest {
         };
         let asked = asked(header, wanted)?;
         let Some(packages) = image.as_ref().unwrap_or(usual).packages.clone() else {
-            return Err(Error::new(
-                Kind::Request,
-                format!("the image {} takes no packages", usual.name),
-                "run without packages, or with another image",
-            )
-            .into());
+            return Err(no_packages(usual).into());
         };
         Ok(Self {
             asked,
@@ -192,6 +190,25 @@ impl PackageRequest {
         check.map_err(Error::from)?;
         Ok(Brought { lock, layer })
     }
+}
+
+fn no_packages(image: &Image) -> Error {
+    Error::new(
+        Kind::Request,
+        format!("the image {} takes no packages", image.name),
+        "run without packages, or with another image",
+    )
+}
+
+/// Returns whether a program's header asks for packages. One that cannot be read is told by whoever runs it.
+fn has_dependencies(image: &Image, source: &Source) -> bool {
+    let text = match source {
+        Source::File(path) if path.is_file() || path.is_dir() => read_script(image, path).ok(),
+        Source::Code(code) => Some(code.as_bytes().to_vec()),
+        _ => None,
+    };
+    let header = text.and_then(|text| Header::of(&text).ok().flatten());
+    header.is_some_and(|header| !header.dependencies.is_empty())
 }
 
 /// Returns all that is asked for, by a script's header and the options.

@@ -114,7 +114,7 @@ impl Maker {
     }
 
     /// Makes an archive as docker save does.
-    fn saved(&self, layers: &[&str], config: Value, name: &str) -> PathBuf {
+    pub fn saved(&self, layers: &[&str], config: Value, name: &str) -> PathBuf {
         let made: Vec<_> = layers.iter().map(|name| self.layer(name)).collect();
         for (bytes, digest) in &made {
             self.write(&format!("saved/{digest}/layer.tar"), bytes);
@@ -151,7 +151,7 @@ fn digest(bytes: &[u8]) -> String {
     format!("{:x}", Sha256::digest(bytes))
 }
 
-fn names(directory: &Path) -> Vec<String> {
+pub fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).unwrap();
     let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
     entries
@@ -165,7 +165,7 @@ fn make_tar(tree: &Path, tar: &Path) {
     succeed(command.arg("-C").arg(tree).arg("."));
 }
 
-fn succeed(command: &mut Command) {
+pub fn succeed(command: &mut Command) {
     let output = command
         .output()
         .unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -177,13 +177,13 @@ fn succeed(command: &mut Command) {
 }
 
 /// A cache with one image that others made.
-struct Imported {
-    cache: Cache,
+pub struct Imported {
+    pub cache: Cache,
     name: &'static str,
 }
 
 impl Imported {
-    fn of(archive: &Path, name: &'static str) -> Self {
+    pub fn of(archive: &Path, name: &'static str) -> Self {
         let cache = Cache::copied();
         let mut command = cache.sandbox(&["image", "import", "--name", name]);
         let output = finish(command.arg(archive), b"");
@@ -191,13 +191,13 @@ impl Imported {
         Self { cache, name }
     }
 
-    fn run(&self, words: &[&str], stdin: &[u8]) -> Output {
+    pub fn run(&self, words: &[&str], stdin: &[u8]) -> Output {
         let words = [&["run", "--image", self.name], words].concat();
         finish(&mut self.cache.sandbox(&words), stdin)
     }
 
     /// Runs something that succeeds; returns what it printed.
-    fn printed(&self, words: &[&str]) -> String {
+    pub fn printed(&self, words: &[&str]) -> String {
         let output = self.run(words, b"");
         let said = text(&output.stderr);
         assert_eq!(exit_code(output.status), 0, "{words:?}: {said}");

@@ -328,18 +328,20 @@ fn what_is_no_image_is_not_imported_and_leaves_nothing() {
         + 7;
     // The same number of digits, and a smaller number.
     larger_than_said[size..size + 4].copy_from_slice(b"1000");
-    for (content, what) in [
-        (larger_than_said, "it is larger than it says"),
-        (Vec::new(), "it is not an image that"),
-        (b"#!/bin/sh\n".to_vec(), "it is not an image that"),
-        (whole[..whole.len() / 2].to_vec(), "is refused"),
-        (changed(whole.len() / 2), "is refused"),
-        (changed(0), "it is not an image that"),
-        (named_as_ours, "is that of the image that is built in"),
+    // What does not begin as an image of ours is looked at as an archive of others.
+    let (ours, others) = ("scripts/build-image", "save the image again");
+    for (content, what, remedy) in [
+        (larger_than_said, "it is larger than it says", ours),
+        (Vec::new(), "it is an empty file", others),
+        (b"#!/bin/sh\n".to_vec(), "it is cut off", others),
+        (whole[..whole.len() / 2].to_vec(), "is refused", ours),
+        (changed(whole.len() / 2), "is refused", ours),
+        (changed(0), "it is no tar archive", others),
+        (named_as_ours, "is that of the image that is built in", ours),
     ] {
         fs::write(&file, content).unwrap();
         let output = finish(cache.sandbox(&["image", "import"]).arg(&file), b"");
-        assert_refused(&output, 125, what, "scripts/build-image");
+        assert_refused(&output, 125, what, remedy);
         let left = fs::read_dir(cache.0.path().join("sandbox/images")).unwrap();
         assert_eq!(left.count(), 0, "{what}");
     }

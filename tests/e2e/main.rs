@@ -24,6 +24,7 @@ mod file_times;
 mod files;
 mod files_refused;
 mod foreign_images;
+mod foreign_images_odd;
 mod guest;
 mod image;
 mod images;

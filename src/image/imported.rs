@@ -7,7 +7,7 @@ use crate::image::descriptor::Files;
 use crate::image::draft::{Draft, unwritable};
 use crate::image::image_file::{self, DESCRIPTION_MAX, open, unreadable};
 use crate::image::layer_file::{LayerFile, OVER_SYSTEM, WHOLE_SYSTEM};
-use crate::image::name::{fault, is_name};
+use crate::image::name::{NAME_MAX, is_name};
 use crate::image::{Image, System, known_languages, store};
 use crate::text::escape_line;
 use anyhow::{Context, Result};
@@ -252,9 +252,21 @@ pub fn layer(image: &Image) -> Result<Option<LayerFile>> {
     Ok(Some(imported.layer(image, files)))
 }
 
+/// Returns what is wrong with a name for an image that is imported, if anything is.
+pub fn name_fault(name: &str) -> Option<String> {
+    if !is_name(name) {
+        return Some(format!(
+            "is none that an image can have: that has 1 to {NAME_MAX} of the characters A to Z, digits, ., - and _, no . or - \
+             at its beginning, and no .toml at its end"
+        ));
+    }
+    let is_built_in = name == Image::built_in().name;
+    is_built_in.then(|| "is that of the image that is built in".into())
+}
+
 /// Checks that an image may have this name.
 fn check_name(name: &str) -> Result<(), String> {
-    fault(name).map_or(Ok(()), |fault| Err(format!("its name, {name}, {fault}")))
+    name_fault(name).map_or(Ok(()), |fault| Err(format!("its name, {name}, {fault}")))
 }
 
 /// Checks that what a layer lies over is built in.
@@ -393,5 +405,12 @@ mod tests {
             fs::write(images.0.join(name), "").unwrap();
         }
         assert_eq!(images.names().unwrap(), ["good"]);
+    }
+
+    #[test]
+    fn an_image_that_is_imported_is_not_called_as_the_one_that_is_built_in() {
+        assert_eq!(name_fault("python3.11"), None);
+        assert!(name_fault("python").unwrap().contains("built in"));
+        assert!(name_fault("../x").unwrap().contains("none that an image"));
     }
 }

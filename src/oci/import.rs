@@ -32,7 +32,7 @@ pub fn import(archive: &Path, name: Option<String>) -> Result<Image> {
 
 /// Checks a name that was asked for.
 fn check_wanted(name: &str) -> Result<(), Error> {
-    let fault = image::fault(name).map(|fault| format!("the name {} {fault}", shown(name)));
+    let fault = image::name_fault(name).map(|fault| format!("the name {} {fault}", shown(name)));
     fault.map_or(Ok(()), |fault| Err(unnamed(Kind::Request, fault)))
 }
 
@@ -42,7 +42,7 @@ fn found_name(archive: &Path, told: Option<&str>) -> Result<String, Error> {
         Some(told) => (told.to_owned(), "in the archive"),
         None => (name_of(archive), "which is that of the file,"),
     };
-    let Some(fault) = image::fault(&name) else {
+    let Some(fault) = image::name_fault(&name) else {
         return Ok(name);
     };
     let (path, name) = (escape_path(archive), shown(name));

@@ -336,7 +336,7 @@ fn what_is_no_image_is_not_imported_and_leaves_nothing() {
         (b"#!/bin/sh\n".to_vec(), "it is cut off", others),
         (whole[..whole.len() / 2].to_vec(), "is refused", ours),
         (changed(whole.len() / 2), "is refused", ours),
-        (changed(0), "it is no tar archive", others),
+        (changed(0), "it has neither index.json nor", "make one"),
         (named_as_ours, "is that of the image that is built in", ours),
     ] {
         fs::write(&file, content).unwrap();

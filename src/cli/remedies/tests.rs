@@ -125,8 +125,7 @@ fn packages() -> Vec<Row> {
     ]
 }
 
-fn sessions() -> Vec<Row> {
-    let name = || "a".to_owned();
+fn images() -> Vec<Row> {
     vec![
         (GetImage(Image::Import), "image import|do without|built in"),
         (
@@ -142,6 +141,12 @@ fn sessions() -> Vec<Row> {
             GetImage(Image::UseBuiltIn),
             "leave out --image|leave language out|built in",
         ),
+    ]
+}
+
+fn sessions() -> Vec<Row> {
+    let name = || "a".to_owned();
+    vec![
         (
             UseSession(Session::Start(name())),
             "session start a|session a: a new one|command",
@@ -223,7 +228,15 @@ fn hosts() -> Vec<Row> {
 }
 
 fn table() -> Vec<Row> {
-    [programs(), files(), packages(), sessions(), hosts()].concat()
+    [
+        programs(),
+        files(),
+        packages(),
+        images(),
+        sessions(),
+        hosts(),
+    ]
+    .concat()
 }
 
 /// Returns the names of a remedy, by its enums.

@@ -95,12 +95,13 @@ print(decimal.Decimal.__module__, json.decoder.scanstring.__module__, json.scann
 fn a_module_that_is_found_first_later_on_is_taken() {
     agrees(
         r#"
-import os, sys
+import importlib, os, sys
 os.mkdir('lib'); open('lib/bisect.py', 'w').write('MINE = 1\ndef bisect(*_): pass\ninsort = insort_left = insort_right = bisect_left = bisect_right = bisect')
 sys.path.insert(0, 'lib')
 import random, bisect
 print(bisect.MINE, random._bisect is bisect.bisect)
 open('heapq.py', 'w').write('MINE = 2\nfrom _heapq import *\nfrom _heapq import heapify, heappop, heappush, heapreplace\nnlargest = merge = heapify')
+importlib.invalidate_caches()
 import asyncio, heapq
 print(heapq.MINE)
 "#,

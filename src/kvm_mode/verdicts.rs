@@ -5,6 +5,7 @@
 
 use crate::cache::{self, Opened};
 use crate::clock::since_1970;
+use crate::fs::remove;
 use crate::key::Key;
 use crate::vm::{Verdict, host};
 use anyhow::{Context, Result};
@@ -58,14 +59,19 @@ impl VerdictFile {
     /// Writes the verdict to a temporary file, then renames that, so that a reader finds all or
     /// nothing.
     pub fn write(&self, verdict: &Verdict) -> Result<()> {
-        let directory = cache::directory()?;
-        let temporary = directory.join(format!(".{NAME}-{}", std::process::id()));
+        self.write_in(&cache::directory()?, verdict)
+    }
+
+    fn write_in(&self, directory: &Path, verdict: &Verdict) -> Result<()> {
+        // One that was killed may have left it. Of two processes that write at once, one may fail, or be seen
+        // to have written a part, which is no verdict.
+        let temporary = directory.join(format!(".{NAME}-new"));
+        remove(&temporary)?;
         let written = self
             .write_to(&temporary, verdict)
             .and_then(|()| Ok(fs::rename(&temporary, directory.join(NAME))?));
         if written.is_err() {
-            // If the file was never made, there is nothing to remove.
-            fs::remove_file(&temporary).unwrap_or_default();
+            remove(&temporary).map(drop).unwrap_or_default();
         }
         written
     }
@@ -154,6 +160,18 @@ mod tests {
         for verdict in [Verdict::Hardware, Verdict::Native, refusal, failure] {
             assert_eq!(kept.decode(&kept.encode(&verdict)), Some(verdict));
         }
+    }
+
+    #[test]
+    fn what_a_killed_process_left_of_a_verdict_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let kept = kept(b"host", 1, b"Y\n");
+        let left = directory.path().join(".kvm.mode-new");
+        fs::write(&left, "half").unwrap();
+        kept.write_in(directory.path(), &Verdict::Native).unwrap();
+        let content = fs::read_to_string(directory.path().join(NAME)).unwrap();
+        assert_eq!(kept.decode(&content), Some(Verdict::Native));
+        assert!(!left.exists());
     }
 
     #[test]

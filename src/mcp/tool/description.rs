@@ -36,7 +36,8 @@ pub fn tool(governor: &Governor) -> Tool {
         .destructive(false)
         .idempotent(false)
         .open_world(false);
-    Tool::new(TOOL, description(&governor.offer()), schema(governor))
+    let offer = governor.offer();
+    Tool::new(TOOL, description(&offer), schema(governor, &offer))
         .with_title("Run code in a sandbox")
         .with_raw_output_schema(Arc::new(output))
         .with_annotations(annotations)

@@ -24,8 +24,7 @@ impl Offer {
         let mut found: Vec<(&Language, &Image)> = Vec::new();
         for image in &self.0 {
             for language in &image.languages {
-                let is_new = !found.iter().any(|(its, _)| its.name == language.name);
-                if is_new && !language.has_commands_alone() {
+                if !found.iter().any(|(its, _)| its.name == language.name) {
                     found.push((language, image));
                 }
             }
@@ -36,8 +35,7 @@ impl Offer {
     /// Returns the language that somebody means by this, with its image.
     pub fn find(&self, word: &str) -> Option<(&Language, &Image)> {
         let meant = |image| Image::meant(image, word).map(|language| (language, image));
-        let mut found = self.0.iter().filter_map(meant);
-        found.find(|(language, _)| !language.has_commands_alone())
+        self.0.iter().find_map(meant)
     }
 
     /// Returns their names.

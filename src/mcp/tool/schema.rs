@@ -4,18 +4,19 @@ use crate::mcp::admission::Governor;
 use crate::mcp::tool::arguments::{
     Arguments, CODE_MAX, FILES_MAX, ITEMS_MAX, MEMORY_MIB, PACKAGES_MAX, TIMEOUT_S,
 };
+use crate::mcp::tool::languages::Offer;
 use rmcp::model::JsonObject;
 use serde_json::{Value, json};
 
-/// Returns the schema of the arguments (JSON Schema 2020-12), with this server's limits and
-/// defaults.
-pub fn schema(governor: &Governor) -> JsonObject {
+/// Returns the schema of the arguments (JSON Schema 2020-12), with this server's limits, defaults and
+/// languages.
+pub fn schema(governor: &Governor, offer: &Offer) -> JsonObject {
     let mut schema = schemars::schema_for!(Arguments).to_value();
     let (timeout, timeout_max) = governor.seconds(TIMEOUT_S.1);
     let (memory, memory_max) = governor.mebibytes(MEMORY_MIB.1);
     for (property, bounds) in [
         ("code", json!({"maxLength": CODE_MAX})),
-        ("language", json!({"enum": governor.offer().names()})),
+        ("language", json!({"enum": offer.names()})),
         (
             "timeout_s",
             json!({"minimum": TIMEOUT_S.0, "maximum": timeout_max, "default": timeout}),

@@ -51,6 +51,20 @@ void enter_terminal(const struct job *job)
     close(terminal);
 }
 
+struct job await_job(void (*touch)(void))
+{
+    prepare_words();
+    drop_random_state();
+    touch();
+    settle();
+    struct job job = receive_job();
+    if (job.flags & ENTER)
+        enter_directory(&job);
+    if (job.on_terminal != 0)
+        enter_terminal(&job);
+    return job;
+}
+
 /*
  * The program gets this process, as one that was started for it. It is found through its own PATH; what the image calls
  * its interpreters is found whatever that is.

@@ -49,10 +49,14 @@ struct cell receive_cell(void);
 int is_another_after_point(void);
 char *copy_of(struct bytes bytes);
 
-/* start.c: the working directory; what a program does first with its job. */
+/*
+ * start.c: the working directory; what a program does first with its job; and all from the moment at which this process
+ * may be saved until then, where nothing is between: `touch` is one of pages.c.
+ */
 extern const char *work;
 void enter_directory(const struct job *job);
 void enter_terminal(const struct job *job);
+struct job await_job(void (*touch)(void));
 void execute(const struct job *job);
 
 /* argv.c: the words of a command, in a row, as the kernel shows them of this process from then on. */

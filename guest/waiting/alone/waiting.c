@@ -8,14 +8,6 @@ int main(int count, char **words)
 {
     if (count > 1)
         return 0;
-    prepare_words();
-    drop_random_state();
-    touch_pages();
-    settle();
-    struct job job = receive_job();
-    if (job.flags & ENTER)
-        enter_directory(&job);
-    if (job.on_terminal != 0)
-        enter_terminal(&job);
+    struct job job = await_job(touch_pages);
     execute(&job);
 }

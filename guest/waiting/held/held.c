@@ -75,15 +75,7 @@ static int start(const struct job *job)
 
 static int held(int count, char **given, char **variables)
 {
-    prepare_words();
-    drop_random_state();
-    touch_pages();
-    settle();
-    struct job job = receive_job();
-    if (job.flags & ENTER)
-        enter_directory(&job);
-    if (job.on_terminal != 0)
-        enter_terminal(&job);
+    struct job job = await_job(touch_pages);
     if (job.flags & EXECUTE)
         execute(&job);
     return start(&job);

@@ -71,15 +71,7 @@ static napi_value wait(napi_env env, napi_callback_info info)
     if (has_waited)
         return NULL;
     has_waited = 1;
-    prepare_words();
-    drop_random_state();
-    touch_read_only_pages();
-    settle();
-    struct job job = receive_job();
-    if (job.flags & ENTER)
-        enter_directory(&job);
-    if (job.on_terminal != 0)
-        enter_terminal(&job);
+    struct job job = await_job(touch_read_only_pages);
     /* The streams of this process are pipes. */
     if (job.flags & EXECUTE || job.on_terminal != 0)
         execute(&job);
